@@ -1,0 +1,124 @@
+"""What every backend promises: the same states of the same tokens, whichever engine runs the model.
+
+Shape legend: G gathered tokens, K layers asked for, H hidden size, S sentences of a batch, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drillcore.sequences import Sequences
+
+FloatStates = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What is known of a model before its weights are read.
+
+    num_blocks: L of the layer contract. max_tokens: longest sentence it takes (its context), or None where its
+    positions have no end. num_parameters: without embeddings and LM head; two operations a parameter and node.
+    """
+
+    model_type: str
+    num_blocks: int
+    hidden_size: int
+    vocab_size: int
+    max_tokens: int | None
+    num_parameters: int
+
+
+@dataclass(frozen=True)
+class States:
+    """Hidden states of one batch, on the host.
+
+    values_GKH: the model's dtype, or float32 where numpy lacks it. absmax_GK: float32, largest magnitude, taken on the
+    device before any cast; not finite where a state is not. sentence_S: sentence numbers within the block.
+    row_S: which gathered row is each sentence's last token. num_nodes: tokens computed for it; num_padding: computed in vain.
+    """
+
+    values_GKH: FloatStates
+    absmax_GK: NDArray[np.float32]
+    sentence_S: NDArray[np.int64]
+    row_S: NDArray[np.int64]
+    num_nodes: int
+    num_padding: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """A block made ready for a backend: what `run` takes.
+
+    num_nodes: tokens to compute after sharing; num_padding: padding beside them; parts: the backend's own.
+    """
+
+    num_sentences: int
+    num_nodes: int
+    num_padding: int
+    parts: list[Any]
+
+
+@dataclass(frozen=True)
+class SelfCheck:
+    """The comparison with `transformers` one sentence at a time, made at every load.
+
+    relative_error: ‖a − b‖₂ / ‖b‖₂, the worst over sentences, by layer. bound: what it may be.
+    """
+
+    layout: str
+    bound: float
+    relative_error: dict[int, float]
+    num_sentences: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def worst(self) -> float:
+        """Largest relative error of all layers."""
+        return max(self.relative_error.values(), default=0.0)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every layer is within the bound (a NaN is not)."""
+        return all(error <= self.bound for error in self.relative_error.values())
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A loaded model's answer to `prepare`: its numerics and the proof that they are right.
+
+    numerics: JSON-ready; everything that decides bytes. load_seconds: reading weights and checking.
+    """
+
+    numerics: dict[str, Any]
+    check: SelfCheck
+    load_seconds: float
+    notes: tuple[str, ...] = field(default=())
+
+
+class Backend(Protocol):
+    """An engine with one model loaded."""
+
+    facts: ModelFacts
+
+    def prepare(self, sample: Sequences, stored: dict[str, Any] | None) -> Prepared:
+        """Resolve the numerics (or take the `stored` ones) and check them against `transformers`.
+
+        Raises SelfCheckError where no layout passes.
+        """
+
+    def plan(self, block: Sequences) -> Work:
+        """Make a block ready, on the CPU; another thread may run meanwhile."""
+
+    def run(self, work: Work) -> Iterator[States]:
+        """Hidden states of every sentence of the block, batch by batch in any order."""
+
+    def unembed(self, states_GH: FloatStates) -> NDArray[np.float32]:
+        """Logits [G, V] of states of block L: the model's own final norm, unembedding, scale and softcap."""
+
+    def close(self) -> None:
+        """Give back the device and end every process started."""

@@ -1,0 +1,50 @@
+"""A backend without a model: states are a fixed function of the tokens. For tests of everything around a backend."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drillcore.backends.base import FloatStates, Prepared, SelfCheck, States, Work
+from drillcore.backends.catalog import Source
+from drillcore.job import Extract
+from drillcore.sequences import Sequences
+
+BATCH = 64
+
+
+class FakeBackend:
+    """Fulfils the contract with arithmetic."""
+
+    def __init__(self, source: Source, extract: Extract, layers: Sequence[int]) -> None:
+        self.facts, self._layers = source.facts, tuple(layers)
+
+    def prepare(self, sample: Sequences, stored: dict[str, Any] | None) -> Prepared:
+        """Nothing to load."""
+        return Prepared(stored or {"layout": "fake"}, SelfCheck("fake", 0.0, {}, 0), 0.0)
+
+    def plan(self, block: Sequences) -> Work:
+        """Batches of a fixed number of sentences, last ones first."""
+        parts = [(s, block.slice(s, min(s + BATCH, len(block)))) for s in range(0, len(block), BATCH)]
+        return Work(len(block), len(block.ids_T), 0, parts[::-1])
+
+    def run(self, work: Work) -> Iterator[States]:
+        """States from a checksum of the tokens."""
+        layer_K, unit_H = np.array(self._layers), np.arange(1, self.facts.hidden_size + 1)
+        for start, part in work.parts:
+            seed_G = np.array([zlib.crc32(np.ascontiguousarray(ids)) for ids in part], np.float64)
+            values = np.sin(seed_G[:, None, None] * 1e-3 + (layer_K[:, None] + 1) * unit_H * 0.1).astype(np.float32)
+            rows = np.arange(len(part))
+            yield States(values, np.abs(values).max(-1), start + rows, rows, len(part.ids_T), 0)
+
+    def unembed(self, states_GH: FloatStates) -> NDArray[np.float32]:
+        """Logits by a fixed matrix."""
+        table = np.sin(np.outer(np.arange(states_GH.shape[1]), np.arange(self.facts.vocab_size)) * 0.01)
+        return (states_GH @ table).astype(np.float32)
+
+    def close(self) -> None:
+        """Nothing to free."""

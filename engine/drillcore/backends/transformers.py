@@ -1,0 +1,186 @@
+"""The `transformers` backend: base model, forward hooks, packs or padded batches through the public interface.
+
+Shape legend: R rows, W width, G gathered nodes, K layers, H hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from drillcore.backends import self_check
+from drillcore.backends.base import FloatStates, Prepared, SelfCheck, States, Work
+from drillcore.backends.catalog import Source
+from drillcore.backends.hooks import Gatherer
+from drillcore.backends.masks import attention_kinds, pack_masks
+from drillcore.backends.weights import load, replaced_decoder
+from drillcore.errors import ModelError, SelfCheckError
+from drillcore.job import Extract
+from drillcore.packing import Batch, batches, build_packs, padded_batches
+from drillcore.sequences import Sequences
+
+# Position schemes that look at the longest sentence of a batch, so that one could change its neighbours.
+BATCH_WIDE_POSITIONS = ("dynamic", "longrope")
+
+
+class TransformersBackend:
+    """One model on one device (or spread by device_map)."""
+
+    def __init__(self, source: Source, extract: Extract, layers: Sequence[int]) -> None:
+        started = time.perf_counter()
+        self.facts, self._source, self._extract = source.facts, source, extract
+        self._layers = tuple(layers)
+        threads = extract.threads
+        torch.set_num_threads(len(os.sched_getaffinity(0)) if threads == "auto" else threads)
+        self._loaded = load(source, extract, self._layers[-1])
+        self._kinds = attention_kinds(self._loaded.decoder.config)
+        cut = self._loaded.cut
+        # In a cut model the last block's own norm is never asked for.
+        self._gatherer = Gatherer(self._loaded.blocks, self._layers, self.facts.hidden_size, self.facts.num_blocks)
+        self._cut_blocks = cut
+        self._numerics: dict[str, Any] = {}
+        self._load_seconds = time.perf_counter() - started
+
+    def prepare(self, sample: Sequences, stored: dict[str, Any] | None) -> Prepared:
+        """Resolve numerics and check them; falls back from packs to padded batches, and says so."""
+        started = time.perf_counter()
+        notes: list[str] = []
+        for layout in [stored["layout"]] if stored else self._layouts(notes):
+            self._numerics = stored or self._resolve(layout)
+            try:
+                check = self._check(sample, tuple(notes))
+            except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
+                if isinstance(error, torch.OutOfMemoryError):
+                    raise
+                notes.append(f"{layout}: the model does not take it ({type(error).__name__}: {error})")
+                continue
+            if check.passed:
+                seconds = self._load_seconds + time.perf_counter() - started
+                return Prepared(dict(self._numerics), check, seconds, tuple(notes))
+            layer = max(check.relative_error, key=lambda k: np.nan_to_num(check.relative_error[k], nan=np.inf))
+            notes.append(
+                f"{layout}: relative error {check.relative_error[layer]:.2g} at layer {layer}, bound {check.bound:.2g}"
+            )
+        raise SelfCheckError(
+            f"model {self._source.model.id} disagrees with transformers one sentence at a time; " + "; ".join(notes),
+            hint="The model is refused, since its states would be silently wrong.",
+        )
+
+    def _layouts(self, notes: list[str]) -> list[str]:
+        wanted = self._extract.layout
+        if wanted == "auto":
+            rope = getattr(self._loaded.decoder.config.get_text_config(decoder=True), "rope_parameters", None) or {}
+            scheme = rope.get("rope_type", "default") if isinstance(rope, dict) else "default"
+            if not self._kinds.packable:
+                notes.append(f"padded batches: layers of kind {', '.join(self._kinds.kinds)} take no packs")
+                return ["padded"]
+            if scheme in BATCH_WIDE_POSITIONS:
+                notes.append(f"padded batches of equal length: {scheme} positions look at the whole batch")
+                return ["padded"]
+            return ["packed", "padded"]
+        return [wanted]
+
+    def _resolve(self, layout: str) -> dict[str, Any]:
+        """Everything that decides bytes."""
+        on_cpu = self._loaded.device.type == "cpu"
+        nodes = self._extract.batch_tokens
+        return {
+            "layout": layout,
+            "width": 128 if on_cpu else 512,
+            "batch_nodes": (2048 if on_cpu else 32_768) if nodes == "auto" else nodes,
+            "attention": self._loaded.decoder.config._attn_implementation,
+            "dtype": str(self._loaded.dtype).removeprefix("torch."),
+            "device": "cpu" if on_cpu else torch.cuda.get_device_name(self._loaded.device),
+            "instructions": torch.backends.cpu.get_cpu_capability() if on_cpu else "",
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
+
+    def _check(self, sample: Sequences, notes: tuple[str, ...]) -> SelfCheck:
+        sentences = self_check.check_sentences(sample, self.facts.vocab_size, self.facts.max_tokens)
+        longest = sentences[int(np.argmax(sentences.lengths_N))]
+        if len(longest) >= 2 and not self_check.is_causal(self._loaded.decoder, longest):
+            raise ModelError(
+                f"model {self._source.model.id} is no causal decoder: what follows a token changes its state",
+                hint="Only decoders that read from left to right are taken.",
+            )
+        states = np.empty((len(sentences), len(self._layers), self.facts.hidden_size), np.float32)
+        for part in self.run(self.plan(sentences)):
+            states[part.sentence_S] = part.values_GKH[part.row_S]
+        errors = self_check.relative_errors(
+            states, sentences, self._layers, self._loaded.decoder, self._loaded.final_norm, self._cut_blocks
+        )
+        return self_check.make_check(
+            self._numerics["layout"], self._numerics["dtype"], errors, len(sentences), notes
+        )
+
+    def plan(self, block: Sequences) -> Work:
+        """Packs or padded batches of a block."""
+        nodes = self._numerics["batch_nodes"]
+        if self._numerics["layout"] == "packed":
+            parts = list(batches(build_packs(block, self._numerics["width"]), nodes))
+        else:
+            parts = list(padded_batches(block, nodes))
+        useful = sum(b.num_nodes for b in parts)
+        return Work(len(block), useful, sum(b.token_ids_RW.size for b in parts) - useful, parts)
+
+    def run(self, work: Work) -> Iterator[States]:
+        """Forward passes, batch by batch."""
+        for batch in work.parts:
+            states_GKH, absmax_GK = self._forward(batch)
+            yield States(
+                states_GKH, absmax_GK, batch.sentence_S, batch.row_S,
+                batch.num_nodes, batch.token_ids_RW.size - batch.num_nodes,
+            )  # fmt: skip
+
+    def _forward(self, batch: Batch) -> tuple[FloatStates, NDArray[np.float32]]:
+        device, dtype = self._loaded.device, self._loaded.dtype
+        ids_RW = torch.as_tensor(batch.token_ids_RW, device=device)
+        positions_RW = torch.as_tensor(np.ascontiguousarray(batch.position_ids_RW), device=device)
+        ends_RW = torch.as_tensor(batch.subtree_end_RW, device=device)
+        mask: Any
+        arguments: dict[str, Any] = {}
+        with torch.inference_mode():
+            if self._numerics["layout"] == "packed":
+                mask = pack_masks(ends_RW, positions_RW, self._kinds, dtype)
+                arguments["position_ids"] = positions_RW
+            else:
+                # In a padded row every real node's subtree ends where the sentence does.
+                mask = (positions_RW < ends_RW[:, :1]).long()
+            self._gatherer.begin(torch.as_tensor(batch.node_G, device=device), dtype)
+            try:
+                output = self._loaded.decoder(input_ids=ids_RW, attention_mask=mask, use_cache=False, **arguments)
+                states_GKH = self._gatherer.finish(output.last_hidden_state)
+            finally:
+                self._gatherer.cancel()
+            absmax_GK = states_GKH.abs().amax(-1).float()
+            if states_GKH.dtype == torch.bfloat16:
+                states_GKH = states_GKH.cpu().float()
+            return states_GKH.cpu().numpy(), absmax_GK.cpu().numpy()
+
+    def unembed(self, states_GH: FloatStates) -> NDArray[np.float32]:
+        """Logits of block-L states through the model's own final norm and head."""
+        head = self._loaded
+        with torch.inference_mode():
+            states = torch.as_tensor(states_GH, device=head.device).to(head.dtype)
+            if head.final_norm is not None:
+                states = head.final_norm(states)
+            with replaced_decoder(head, states):
+                logits = head.causal(input_ids=torch.zeros((1, len(states)), dtype=torch.long, device=head.device)).logits
+            found: NDArray[np.float32] = logits[0].float().cpu().numpy()
+            return found
+
+    def close(self) -> None:
+        """Free the model."""
+        self._gatherer.remove()
+        del self._loaded
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+

@@ -1,0 +1,54 @@
+"""Where re-creatable things are kept: converted models, read rows, token ids, file digests."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+
+def cache_dir() -> Path:
+    """`$XDG_CACHE_HOME/drillcore`, by default `~/.cache/drillcore`."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "drillcore"
+
+
+def canonical(value: Any) -> bytes:
+    """Canonical JSON: sorted keys, no spaces, UTF-8."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of canonical JSON, as hex."""
+    return hashlib.sha256(canonical(value)).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, remembered by its path, size and time of change."""
+    state = path.stat()
+    key = digest([str(path.resolve()), state.st_size, state.st_mtime_ns, state.st_ino])
+    note = cache_dir() / "digests" / key
+    if note.exists():
+        return note.read_text(encoding="ascii")
+    with path.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    write_atomic(note, found.encode())
+    return found
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file so that readers see all of it or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(scratch).replace(path)
+    except BaseException:
+        Path(scratch).unlink(missing_ok=True)
+        raise

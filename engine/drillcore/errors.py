@@ -1,0 +1,80 @@
+"""The tree of errors: each says what happened, where, and what to do, and carries its exit status.
+
+Exit statuses: 2 the job or its inputs are wrong and nothing was written; 1 the run failed and what was
+committed is kept; 130 interrupted, likewise.
+"""
+
+from __future__ import annotations
+
+
+class DrillcoreError(Exception):
+    """Any error that a user can act on.
+
+    `hint` is one sentence that says what to do; it is printed after the message.
+    """
+
+    exit_status = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Errors cross process boundaries (Ray, worker pools): keep the hint, which Exception would drop.
+        return (_rebuild, (type(self), str(self), self.hint))
+
+
+def _rebuild(kind: type[DrillcoreError], message: str, hint: str) -> DrillcoreError:
+    return kind(message, hint=hint)
+
+
+class InputError(DrillcoreError):
+    """The job or one of its inputs is wrong; nothing was written."""
+
+    exit_status = 2
+
+
+class JobError(InputError):
+    """The job file is wrong."""
+
+
+class TextError(InputError):
+    """A dataset's file or rows are wrong."""
+
+
+class ModelError(InputError):
+    """A model is unknown, out of reach, or no causal decoder."""
+
+
+class StoreError(InputError):
+    """The store is not ours, of another job, or held by another run."""
+
+
+class MissingExtraError(InputError):
+    """A feature needs packages that are not installed."""
+
+
+class RunError(DrillcoreError):
+    """The run failed; what was committed is kept."""
+
+
+class NumericsError(RunError):
+    """A hidden state is not finite, or does not fit the store's dtype."""
+
+
+class SelfCheckError(RunError):
+    """The model disagrees with `transformers` run one sentence at a time."""
+
+
+class CommitError(RunError):
+    """The store could not be written."""
+
+
+class DamageError(RunError):
+    """Stored bytes are damaged."""
+
+
+class InterruptedRun(DrillcoreError):
+    """The user or the system asked the run to stop."""
+
+    exit_status = 130

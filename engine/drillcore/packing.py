@@ -1,0 +1,291 @@
+"""Packs: many sentences as prefix trees in preorder, so that a shared prefix is computed once, exactly.
+
+Owns the order of the sentences, which of them share a pack, and the arrays that a model is fed with. Numpy only.
+A node is one token of a tree; query node q may attend to key node k exactly when k <= q < subtree_end[k], because
+the nodes between a node and the end of its subtree are its descendants.
+
+Shape legend: N sentences, U distinct sentences in lexicographic order, M nodes of all packs one after the other,
+R packs (rows) of a batch, W nodes (width) of a pack, G gathered nodes of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drillcore.sequences import Sequences
+
+Int64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A grid of R packs × W nodes, ready for a model.
+
+    token_ids_RW, position_ids_RW (the node's depth) and subtree_end_RW (column of the first node after its subtree)
+    are int64; a padding node is token 0, depth 0, alone in its subtree. node_G: flat index into the grid of the nodes
+    to gather. sentence_S, row_S: for every sentence of the batch its number in the block, and which gathered node is
+    its last token (identical sentences share one). num_nodes: nodes that are no padding.
+    """
+
+    token_ids_RW: Int64
+    position_ids_RW: Int64
+    subtree_end_RW: Int64
+    node_G: Int64
+    sentence_S: Int64
+    row_S: Int64
+    num_nodes: int
+
+
+@dataclass(frozen=True)
+class Sorted:
+    """Distinct sentences in lexicographic order of their token ids.
+
+    first_U: a sentence number for each; shared_U: tokens shared with the one before; lengths_U: tokens.
+    order_N, distinct_N: all sentences in that order, and which distinct one each is.
+    """
+
+    first_U: Int64
+    shared_U: Int64
+    lengths_U: Int64
+    order_N: Int64
+    distinct_N: Int64
+
+
+@dataclass(frozen=True)
+class Packs:
+    """All packs of a block, laid out one after the other.
+
+    position_M, subtree_end_M (index into M), token_M: the nodes. pack_start: index into M of each pack's first node
+    and, last, M itself. width_P: width class of each pack. last_M_of_U: the node of each distinct sentence's last token.
+    """
+
+    token_M: NDArray[np.int32]
+    position_M: Int64
+    subtree_end_M: Int64
+    pack_start: Int64
+    width_P: Int64
+    sorted: Sorted
+    last_M_of_U: Int64
+
+    @property
+    def num_nodes(self) -> int:
+        """Nodes that are no padding."""
+        return int(self.pack_start[-1])
+
+
+def sort_sentences(sequences: Sequences) -> Sorted:
+    """Sort by token ids and find what each distinct sentence shares with the one before it."""
+    if len(sequences) == 0:
+        empty = np.zeros(0, np.int64)
+        return Sorted(empty, empty, empty, empty, empty)
+    # Big-endian bytes compare as the ids do, and Python compares bytes at memory speed.
+    big = np.ascontiguousarray(sequences.ids_T, dtype=">u4").tobytes()
+    bounds = (sequences.offsets_N1 * 4).tolist()
+    keys = [big[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    order = np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)
+    fresh = np.ones(len(order), dtype=bool)
+    fresh[1:] = [keys[a] != keys[b] for a, b in zip(order[:-1].tolist(), order[1:].tolist(), strict=True)]
+    first = order[fresh]
+    return Sorted(
+        first_U=first,
+        shared_U=_shared_prefix(sequences, first),
+        lengths_U=sequences.lengths_N[first],
+        order_N=order,
+        distinct_N=np.cumsum(fresh) - 1,
+    )
+
+
+def _shared_prefix(sequences: Sequences, order: Int64) -> Int64:
+    """Tokens that each sentence of `order` shares with the one before it; 0 for the first."""
+    ids, start, length = sequences.ids_T, sequences.offsets_N1[order], sequences.lengths_N[order]
+    shared = np.zeros(len(order), dtype=np.int64)
+    limit = np.minimum(length[1:], length[:-1])
+    alive = np.arange(1, len(order))[limit > 0]
+    while len(alive):
+        depth = shared[alive]
+        same = ids[start[alive] + depth] == ids[start[alive - 1] + depth]
+        alive = alive[same]
+        shared[alive] += 1
+        alive = alive[shared[alive] < limit[alive - 1]]
+    return shared
+
+
+def build_packs(sequences: Sequences, width: int) -> Packs:
+    """Lay the sentences of a block out as packs of `width` nodes.
+
+    A sentence longer than `width` goes into packs of twice the width, four times, and so on, so that one long sentence
+    does not make the attention of all others dearer.
+    """
+    lines = sort_sentences(sequences)
+    doublings = np.ceil(np.log2(np.maximum(lines.lengths_U, width) / width)).astype(np.int64)
+    members: list[int] = []
+    shared: list[int] = []
+    widths: list[int] = []
+    pack_of: list[int] = []
+    for doubling in np.unique(doublings).tolist():
+        index = np.flatnonzero(doublings == doubling)
+        for pack in _fill(lines, index, width << doubling):
+            members += [u for u, _ in pack]
+            shared += [s for _, s in pack]
+            pack_of += [len(widths)] * len(pack)
+            widths.append(width << doubling)
+    return _lay_out(sequences, lines, np.array(members), np.array(shared), np.array(pack_of), np.array(widths))
+
+
+def _fill(lines: Sorted, index: Int64, width: int) -> Iterator[list[tuple[int, int]]]:
+    """Distribute the distinct sentences `index` over packs: lists of (sentence, tokens shared with the one before)."""
+    shared = lines.shared_U[index].copy()
+    # Sentences left out between two of this class lie between them in order too, so what the two share is the minimum.
+    gaps = np.flatnonzero(np.diff(index) > 1) + 1
+    for i in gaps.tolist():
+        shared[i] = lines.shared_U[index[i - 1] + 1 : index[i] + 1].min()
+    shared[:1] = 0
+    lengths = lines.lengths_U[index]
+    after = np.append(shared[1:], 0)
+    # A sentence that shares next to nothing with its neighbours may go anywhere: such ones fill the gaps.
+    loner = np.maximum(shared, after) <= np.minimum(2, lengths // 8)
+    bins: list[list[int]] = [[] for _ in range(width + 1)]
+    for i in np.flatnonzero(loner).tolist():
+        bins[lengths[i]].append(i)
+    names = index.tolist()
+    for members, used in _runs(np.flatnonzero(~loner), shared, lengths, width):
+        pack = [(names[i], s) for i, s in members]
+        pack += [(names[i], 0) for i in _take(bins, width - used)]
+        yield pack
+    while any(bins):
+        yield [(names[i], 0) for i in _take(bins, width)]
+
+
+def _runs(
+    index: Int64, shared_all: Int64, lengths_all: Int64, width: int
+) -> Iterator[tuple[list[tuple[int, int]], int]]:
+    """Cut the sorted sentences into runs of at most `width` nodes: members with what they share, and nodes used."""
+    members: list[tuple[int, int]] = []
+    used, before = 0, -2
+    for i, shared, length in zip(
+        index.tolist(), shared_all[index].tolist(), lengths_all[index].tolist(), strict=True
+    ):
+        kept = shared if before == i - 1 else 0
+        if members and used + length - kept > width:
+            yield members, used
+            members, used, kept = [], 0, 0
+        if not members:
+            kept = 0
+        members.append((i, kept))
+        used += length - kept
+        before = i
+    if members:
+        yield members, used
+
+
+def _take(bins: list[list[int]], room: int) -> list[int]:
+    """Take sentences out of `bins` (by length), longest first, while they fit."""
+    taken: list[int] = []
+    length = min(room, len(bins) - 1)
+    while length > 0:
+        if bins[length]:
+            taken.append(bins[length].pop())
+            room -= length
+            length = min(length, room)
+        else:
+            length -= 1
+    return taken
+
+
+def _lay_out(
+    sequences: Sequences, lines: Sorted, members: Int64, shared: Int64, pack_of: Int64, widths: Int64
+) -> Packs:
+    """Write the nodes of all packs one after the other, in preorder."""
+    counts = lines.lengths_U[members] - shared
+    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    num_nodes = int(starts[-1])
+    node = np.arange(num_nodes)
+    member_M = np.repeat(np.arange(len(members)), counts)
+    position = node - starts[member_M] + shared[member_M]
+    token = sequences.ids_T[sequences.offsets_N1[lines.first_U[members]][member_M] + position]
+    # A node's subtree ends where the first later sentence begins that shares no more than the node's depth.
+    shared_next = np.append(shared, 0)
+    ends_at = member_M + 1
+    open_nodes = np.flatnonzero(shared_next[ends_at] > position)
+    while len(open_nodes):
+        ends_at[open_nodes] += 1
+        open_nodes = open_nodes[shared_next[ends_at[open_nodes]] > position[open_nodes]]
+    last = np.zeros(len(members), dtype=np.int64)
+    last[members] = starts[1:] - 1
+    first_of_pack = np.searchsorted(pack_of, np.arange(len(widths) + 1))
+    return Packs(token, position, starts[ends_at], starts[first_of_pack], widths, lines, last)
+
+
+def batches(packs: Packs, batch_nodes: int) -> Iterator[Batch]:
+    """Cut packs into grids of at most `batch_nodes` nodes (one pack at least), all packs of a grid equally wide."""
+    # Sentences in the order of their last nodes, so that those of a batch are one range.
+    node_N = packs.last_M_of_U[packs.sorted.distinct_N]
+    by_node = np.argsort(node_N, kind="stable")
+    node_N, sentence_N = node_N[by_node], packs.sorted.order_N[by_node]
+    changes = np.flatnonzero(np.diff(packs.width_P)) + 1
+    for low, high in zip([0, *changes.tolist()], [*changes.tolist(), len(packs.width_P)], strict=True):
+        if low == high:
+            continue
+        rows = max(1, batch_nodes // int(packs.width_P[low]))
+        # Equal batches rather than full ones and a small rest.
+        cuts = np.linspace(low, high, -(-(high - low) // rows) + 1).astype(np.int64).tolist()
+        for first, stop in zip(cuts[:-1], cuts[1:], strict=True):
+            yield _batch(packs, first, stop, node_N, sentence_N)
+
+
+def _batch(packs: Packs, first: int, stop: int, node_N: Int64, sentence_N: Int64) -> Batch:
+    width, num_rows = int(packs.width_P[first]), stop - first
+    begin, end = int(packs.pack_start[first]), int(packs.pack_start[stop])
+    sizes = np.diff(packs.pack_start[first : stop + 1])
+    row = np.repeat(np.arange(num_rows), sizes)
+    # What to add to a node's index to find its place in the grid.
+    shift = row * width - packs.pack_start[first:stop][row]
+    place = np.arange(begin, end) + shift
+    token, position = np.zeros(num_rows * width, np.int64), np.zeros(num_rows * width, np.int64)
+    subtree_end = np.tile(np.arange(1, width + 1), num_rows)
+    token[place] = packs.token_M[begin:end]
+    position[place] = packs.position_M[begin:end]
+    subtree_end[place] = packs.subtree_end_M[begin:end] + shift - row * width
+    low, high = np.searchsorted(node_N, [begin, end])
+    nodes, row_S = np.unique(node_N[low:high], return_inverse=True)
+    return Batch(
+        token.reshape(num_rows, width),
+        position.reshape(num_rows, width),
+        subtree_end.reshape(num_rows, width),
+        place[nodes - begin],
+        sentence_N[low:high],
+        row_S,
+        end - begin,
+    )
+
+
+def padded_batches(sequences: Sequences, batch_nodes: int) -> Iterator[Batch]:
+    """Length-sorted batches, one sentence a row, padded on the right: for models that cannot take packs."""
+    lengths = sequences.lengths_N
+    order = np.argsort(-lengths, kind="stable")
+    low = 0
+    while low < len(order):
+        width = int(lengths[order[low]])
+        high = min(len(order), low + max(1, batch_nodes // width))
+        yield _padded(sequences, order[low:high], lengths[order[low:high]], width)
+        low = high
+
+
+def _padded(sequences: Sequences, index: Int64, lengths: Int64, width: int) -> Batch:
+    column = np.arange(width)
+    real_RW = column < lengths[:, None]
+    token = np.zeros((len(index), width), np.int64)
+    token[real_RW] = np.concatenate([sequences[i] for i in index.tolist()])
+    return Batch(
+        token,
+        np.broadcast_to(column, real_RW.shape),
+        np.where(real_RW, lengths[:, None], column + 1),
+        np.arange(len(index)) * width + lengths - 1,
+        index,
+        np.arange(len(index)),
+        int(lengths.sum()),
+    )

@@ -1,0 +1,72 @@
+"""The plan: which blocks a dataset has, what each shard's fingerprint must be, and which blocks are pending."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from drillcore.cache import digest
+from drillcore.sequences import Sequences
+
+MAX_BLOCK = 32_768
+
+
+@dataclass(frozen=True)
+class Block:
+    """A contiguous range of sentences whose packs are built together.
+
+    start, stop: sentences. shards: numbers of its shards, first_shard .. first_shard + len(fingerprints) - 1.
+    fingerprints: hex digest that each must have.
+    """
+
+    index: int
+    start: int
+    stop: int
+    first_shard: int
+    fingerprints: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+def block_sentences(shard: int, sentence_bytes: int, memory_bytes: int) -> int:
+    """Sentences of a block: a multiple of the shard, at most 32,768 and an eighth of the host's memory."""
+    most = min(MAX_BLOCK, memory_bytes // 8 // max(1, sentence_bytes))
+    return max(shard, most // shard * shard)
+
+
+def make_blocks(
+    tokens: Sequences, row_ids: Sequence[str], common: dict[str, Any], num_sentences: int, shard: int, block: int
+) -> list[Block]:
+    """All blocks of a dataset with the fingerprints that its shards must have.
+
+    common: what else decides the bytes (model, token policy, layers, numerics, ...). A shard's bytes depend on its
+    whole block, since sentences of one block share packs: so the block's rows are in each fingerprint.
+    """
+    base = digest(common)
+    blocks = []
+    for index, start in enumerate(range(0, num_sentences, block)):
+        stop = min(start + block, num_sentences)
+        rows = _rows_digest(tokens.slice(start, stop), row_ids[start:stop])
+        bounds = [(s, min(s + shard, stop)) for s in range(start, stop, shard)]
+        prints = tuple(digest([base, rows, [start, stop], list(b)]) for b in bounds)
+        blocks.append(Block(index, start, stop, start // shard, prints))
+    return blocks
+
+
+def _rows_digest(tokens: Sequences, row_ids: Sequence[str]) -> str:
+    found = hashlib.sha256(np.ascontiguousarray(tokens.ids_T, dtype="<i4"))
+    found.update(np.ascontiguousarray(tokens.offsets_N1, dtype="<i8"))
+    found.update("".join(row_ids).encode())
+    return found.hexdigest()
+
+
+def pending(blocks: Sequence[Block], committed: Sequence[str]) -> list[Block]:
+    """Blocks of which a shard is not committed as it must be."""
+    return [
+        b for b in blocks if tuple(committed[b.first_shard : b.first_shard + len(b.fingerprints)]) != b.fingerprints
+    ]

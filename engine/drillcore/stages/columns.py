@@ -1,0 +1,49 @@
+"""The coordinates of a dataset's sentences: text, label, token facts and kept columns, written piece by piece."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from drillcore.cache import digest
+from drillcore.preflight import Input
+from drillcore.rows import row_ids
+from drillcore.store.layout import COLUMN_CHUNK
+from drillcore.store.writer import GroupWriter
+
+TOKEN_COLUMNS = [("n_tokens", "int32"), ("last_token_id", "int32"), ("row_id", "string")]
+
+
+def column_types(pair: Input) -> list[tuple[str, str]]:
+    """Names and dtypes of all coordinates, in a fixed order."""
+    schema = pair.rows.slice(0, 0).schema
+    kept = [(f.name, _dtype(str(f.type))) for f in schema]
+    return [*kept, *TOKEN_COLUMNS]
+
+
+def _dtype(arrow: str) -> str:
+    return {"double": "float64", "float64": "float64", "int64": "int64"}.get(arrow, "string")
+
+
+def write_columns(writer: GroupWriter, pair: Input) -> None:
+    """Write the coordinates unless those of the same rows and tokens are there."""
+    made_from = digest([pair.rows.digest, pair.policy.tokenizer, pair.policy.template, pair.policy.special_tokens])
+    if writer.group.attrs.get("columns_made_from") == made_from:
+        return
+    num_rows = pair.rows.num_rows
+    for start in range(0, num_rows, COLUMN_CHUNK):
+        stop = min(start + COLUMN_CHUNK, num_rows)
+        table = pair.rows.slice(start, stop)
+        columns = {name: table.column(name).to_pylist() for name in table.column_names}
+        tokens = pair.tokens.slice(start, stop)
+        last = np.asarray(tokens.ids_T[tokens.offsets_N1[1:] - 1])
+        writer.write_columns(
+            start,
+            {
+                "sentence": np.arange(start, stop),
+                **columns,
+                "n_tokens": tokens.lengths_N,
+                "last_token_id": last,
+                "row_id": row_ids(columns["text"]),
+            },
+        )
+    writer.group.attrs["columns_made_from"] = made_from

@@ -1,0 +1,1 @@
+"""The store: one Zarr v3 hierarchy a job, one group a model and dataset."""

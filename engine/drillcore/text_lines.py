@@ -1,0 +1,102 @@
+"""Lines of a text file: opening it through gzip or zstd, cutting it at line feeds, and decoding it as UTF-8.
+
+Holds one line and one chunk at a time. A line that must be refused is reported with its number, mended and passed
+on, so that the lines after it read right and all that is wrong is found at once.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+Line = tuple[int, str]
+"""A line's number, counted from 1, and its text without the line feed."""
+Report = Callable[[int | None, str], None]
+"""Takes a line, or None for the whole file, and what is wrong there."""
+
+CHUNK_BYTES = 1 << 20
+MAX_LINE_BYTES = 256 << 20
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+SIGNATURES = {
+    b"\xff\xfe": "is UTF-16, not UTF-8: save it as UTF-8",
+    b"\xfe\xff": "is UTF-16, not UTF-8: save it as UTF-8",
+    b"\x1f\x8b": "is compressed with gzip: end its name in .gz",
+    b"\x28\xb5\x2f\xfd": "is compressed with zstd: end its name in .zst",
+    b"PAR1": "is a Parquet file: end its name in .parquet",
+    b"PK\x03\x04": "is a zip file: unpack it",
+}
+
+
+class UnreadableError(Exception):
+    """A file cannot be read any further; `line` is where, or None."""
+
+    def __init__(self, line: int | None, message: str) -> None:
+        """Take where and what."""
+        super().__init__(message)
+        self.line = line
+
+
+def open_lines(path: Path, compression: str, report: Report) -> Iterator[Line]:
+    """The lines of a file that is compressed with `gzip`, `zstd` or, where that is empty, nothing.
+
+    Raises:
+        UnreadableError: a line is longer than MAX_LINE_BYTES, or the file is of another kind.
+        OSError, EOFError, zlib.error: the file cannot be read, or is damaged.
+    """
+    with _open(path, compression) as stream:
+        yield from _decoded(stream, report)
+
+
+def _open(path: Path, compression: str) -> Any:
+    if compression == "gzip":
+        return gzip.open(path, "rb")
+    if compression == "zstd":
+        # Arrow's own read() leaks its buffer whenever it fails; readinto(), which this calls, does not.
+        return io.BufferedReader(pa.input_stream(str(path), compression="zstd"), CHUNK_BYTES)
+    return path.open("rb")
+
+
+def _decoded(stream: Any, report: Report) -> Iterator[Line]:
+    for number, raw in enumerate(_split(stream), 1):
+        if number == 1:
+            _check_signature(raw)
+            raw = raw.removeprefix(BYTE_ORDER_MARK)
+        try:
+            line = raw.decode()
+        except UnicodeDecodeError as error:
+            report(number, f"is not UTF-8: byte {raw[error.start]:#04x} at byte {error.start + 1} of the line")
+            line = raw.decode(errors="replace")
+        if "\0" in line:
+            report(number, "holds a NUL character")
+            line = line.replace("\0", "\ufffd")
+        yield number, line
+
+
+def _check_signature(first: bytes) -> None:
+    for signature, message in SIGNATURES.items():
+        if first.startswith(signature):
+            raise UnreadableError(None, message)
+
+
+def _split(stream: Any) -> Iterator[bytes]:
+    """Cut at line feeds alone: not at U+2028, a form feed or a lone carriage return, which text may hold."""
+    pieces: list[bytes] = []
+    num_bytes = num_lines = 0
+    while chunk := stream.read(CHUNK_BYTES):
+        first, *rest = chunk.split(b"\n")
+        pieces.append(first)
+        num_bytes += len(first)
+        if num_bytes > MAX_LINE_BYTES:
+            raise UnreadableError(num_lines + 1, f"is longer than {MAX_LINE_BYTES >> 20} MiB")
+        if rest:
+            yield b"".join(pieces)
+            yield from rest[:-1]
+            num_lines += len(rest)
+            pieces, num_bytes = [rest[-1]], len(rest[-1])
+    if num_bytes:
+        yield b"".join(pieces)

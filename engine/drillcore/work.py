@@ -1,0 +1,89 @@
+"""Pieces of work that executors hand out, and what comes back. Plain data: it travels between processes and hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from drillcore.backends.base import Prepared
+from drillcore.job import Extract, Model
+from drillcore.plan import Block
+from drillcore.sequences import Sequences
+from drillcore.store.layout import Shape
+
+
+@dataclass(frozen=True)
+class ModelTask:
+    """Load a model and prepare it.
+
+    base: folder that relative model directories start from. layers: numbers of the layer contract. numerics: stored
+    ones to be used again, or None. sample: some of the job's sentences, for the self-check.
+    """
+
+    model: Model
+    base: str
+    backend: str
+    extract: Extract
+    layers: tuple[int, ...]
+    numerics: dict[str, Any] | None
+    sample: Sequences
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What one loaded model can be used again for."""
+        return (self.model, self.base, self.backend, self.extract, self.layers)
+
+
+@dataclass(frozen=True)
+class BlockTask:
+    """Extract one block of a dataset into the store.
+
+    dataset: its name. store: address. group: path of the group in it. tokens: the block's sentences, truncated.
+    """
+
+    model: ModelTask
+    dataset: str
+    store: str
+    group: str
+    shape: Shape
+    block: Block
+    tokens: Sequences
+
+
+@dataclass(frozen=True)
+class BlockDone:
+    """What one block cost.
+
+    seconds: by step, of the thread that does it; `forward` is waiting for states, `write` encoding and committing.
+    """
+
+    model: str
+    dataset: str
+    block: int
+    num_sentences: int
+    num_nodes: int
+    num_padding: int
+    num_tokens: int
+    committed_bytes: int
+    seconds: dict[str, float]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BlockFailed:
+    """A block set aside after its retries."""
+
+    model: str
+    dataset: str
+    block: int
+    start: int
+    stop: int
+    error: str
+
+
+@dataclass
+class Progress:
+    """Where work reports how far it is. `advance(n)`: sentences whose states are there."""
+
+    advance: Callable[[int], None] = field(default=lambda n: None)

@@ -1,0 +1,91 @@
+"""The backend contract on the fake part and on `transformers`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from backend_contract import BackendContract, collect
+from drillcore import layers
+from drillcore.backends.catalog import locate
+from drillcore.backends.fake import FakeBackend
+from drillcore.backends.transformers import TransformersBackend
+from drillcore.job import Extract, Model
+from drillcore.sequences import Sequences
+from support.plain import plain_states, random_sentences, relative_error
+from support.tiny import ARCHITECTURES, PACKED
+
+
+@pytest.fixture(scope="module")
+def plain_models():
+    from transformers import AutoModelForCausalLM
+
+    loaded = {}
+
+    def get(folder: Path):
+        if folder not in loaded:
+            loaded[folder] = AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
+        return loaded[folder]
+
+    return get
+
+
+def open_transformers(folder: Path, wanted="all", **extract):
+    source = locate(Model(id=str(folder)), Path("/"))
+    backend = TransformersBackend(source, Extract(**extract), layers.resolve(wanted, source.facts.num_blocks))
+    return backend, backend.prepare(Sequences.of([]), None)
+
+
+class TestFake(BackendContract):
+    @pytest.fixture
+    def opened(self, models):
+        def get(wanted):
+            source = locate(Model(id=str(models())), Path("/"))
+            backend = FakeBackend(source, Extract(), layers.resolve(wanted, source.facts.num_blocks))
+            backend.prepare(Sequences.of([]), None)
+
+            def plain(sentence):
+                whole = FakeBackend(source, Extract(), layers.resolve("all", source.facts.num_blocks))
+                return collect(whole, Sequences.of([sentence]))[0]
+
+            return backend, plain
+
+        return get
+
+
+class TestTransformers(BackendContract):
+    @pytest.fixture(params=["llama", "qwen2", "gpt2", "gemma", "mistral"])
+    def opened(self, request, models, plain_models):
+        folder = models(request.param)
+
+        def get(wanted):
+            backend, _ = open_transformers(folder, wanted)
+            return backend, lambda s: plain_states(plain_models(folder), s, 3)
+
+        return get
+
+
+class TestPadded(BackendContract):
+    @pytest.fixture
+    def opened(self, models, plain_models):
+        folder = models("llama")
+
+        def get(wanted):
+            backend, _ = open_transformers(folder, wanted, layout="padded")
+            return backend, lambda s: plain_states(plain_models(folder), s, 3)
+
+        return get
+
+
+@pytest.mark.parametrize("architecture", [a for a in ARCHITECTURES if a != "mamba"])
+def test_every_architecture_equals_the_plain_way(architecture, models, plain_models, seed):
+    folder = models(architecture)
+    backend, prepared = open_transformers(folder)
+    assert prepared.numerics["layout"] == ("packed" if architecture in PACKED else "padded")
+    assert prepared.check.passed
+    sentences = random_sentences(seed, backend.facts.vocab_size)
+    states = collect(backend, Sequences.of(sentences))
+    want = np.stack([plain_states(plain_models(folder), s, 3) for s in sentences])
+    assert relative_error(states, want).max() <= 1e-5
