@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from support.tiny import tiny_model  # noqa: E402
+from support.tiny import tiny_model
 
 
 def require(part: str, reason: str) -> None:

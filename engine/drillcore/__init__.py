@@ -1,1 +1,56 @@
-"""Last-token hidden states of every layer of a language model, for millions of sentences across many models."""
+"""Last-token hidden states of every layer of a language model, for millions of sentences across many models.
+
+`run(job)` runs a job file, `open(store)` gives an xarray DataTree, `extract(model, sentences)` the states of a few
+sentences as xarray. Nothing heavy is imported before it is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from drillcore import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from os import PathLike
+
+    import xarray as xr
+
+__all__ = ["errors", "extract", "open", "run"]
+
+
+def run(job: str | PathLike[str], *, set: Sequence[str] = (), store: str | None = None) -> str:
+    """Run every stage of a job file; returns the store's address.
+
+    set: overrides such as `extract.dtype=float32`. Raises the errors of `drillcore.errors`.
+    """
+    from pathlib import Path
+
+    from drillcore.jobfile import load_job
+    from drillcore.progress import Silent
+    from drillcore.runner import ALL_STAGES, run_stages
+
+    loaded = load_job(Path(job), set, store)
+    run_stages(loaded, ALL_STAGES, Silent())
+    return loaded.store
+
+
+def open(store: str | PathLike[str]) -> xr.DataTree:
+    """Open a store as an xarray DataTree: one group a model and dataset, arrays read when used.
+
+    Raises StoreError where there is no store of ours.
+    """
+    from drillcore.store.reader import open_tree
+
+    return open_tree(str(store))
+
+
+def extract(model: str, sentences: Sequence[str], **settings: Any) -> xr.Dataset:
+    """Hidden states of a few sentences, in memory.
+
+    settings: fields of the job's `extract` section. Returns a dataset with `hidden_states` [sentence, layer, hidden]
+    float32 and the coordinates of the store.
+    """
+    from drillcore.memory import extract_in_memory
+
+    return extract_in_memory(model, sentences, settings)

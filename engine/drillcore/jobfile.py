@@ -10,7 +10,6 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from drillcore import job as jobs
 from drillcore.errors import JobError
 from drillcore.job import Job, LoadedJob
 
@@ -57,7 +56,9 @@ def load_job(
     try:
         job = Job.model_validate(value)
     except ValidationError as error:
-        raise JobError("\n".join(_explain(path, tree, error)), hint="`drillcore schema job` prints every field.") from None
+        raise JobError(
+            "\n".join(_explain(path, tree, error)), hint="`drillcore schema job` prints every field."
+        ) from None
     if limit is not None:
         capped = [d.model_copy(update={"limit": min(limit, d.limit or limit)}) for d in job.datasets]
         job = job.model_copy(update={"datasets": tuple(capped)})
@@ -122,7 +123,7 @@ def _explain(path: Path, tree: yaml.Node | None, error: ValidationError) -> Iter
 
 def _is_place(part: str | int) -> bool:
     """Whether a part of a pydantic location is a field rather than the name of a union's branch."""
-    return isinstance(part, int) or not any(c in part for c in "[(") and part not in ("int", "bool", "tuple", "str")
+    return isinstance(part, int) or (not any(c in part for c in "[(") and part not in ("int", "bool", "tuple", "str"))
 
 
 def _fields(loc: Path_) -> list[str]:
@@ -134,7 +135,7 @@ def _fields(loc: Path_) -> list[str]:
         field = next((f for n, f in kind.model_fields.items() if part in (n, f.alias)), None)
         inner = field.annotation if field else None
         candidates = [inner, *get_args(inner)]
-        kind = next((c for c in candidates if isinstance(c, type) and issubclass(c, jobs.BaseModel)), None)
+        kind = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
     return [f.alias or n for n, f in kind.model_fields.items()] if kind else []
 
 

@@ -1,4 +1,4 @@
-"""What a run was: the resolved job, numerics, versions, devices, self-checks, seconds. One JSON file beside the store."""
+"""What a run was: the resolved job, numerics, versions, devices, self-checks, seconds; one JSON file."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +61,7 @@ class Packs:
     """All packs of a block, laid out one after the other.
 
     position_M, subtree_end_M (index into M), token_M: the nodes. pack_start: index into M of each pack's first node
-    and, last, M itself. width_P: width class of each pack. last_M_of_U: the node of each distinct sentence's last token.
+    and, last, M itself. width_P: width class of each pack. last_M_of_U: node of each distinct sentence's last token.
     """
 
     token_M: NDArray[np.int32]
@@ -85,7 +86,7 @@ def sort_sentences(sequences: Sequences) -> Sorted:
     # Big-endian bytes compare as the ids do, and Python compares bytes at memory speed.
     big = np.ascontiguousarray(sequences.ids_T, dtype=">u4").tobytes()
     bounds = (sequences.offsets_N1 * 4).tolist()
-    keys = [big[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    keys = [big[a:b] for a, b in pairwise(bounds)]
     order = np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)
     fresh = np.ones(len(order), dtype=bool)
     fresh[1:] = [keys[a] != keys[b] for a, b in zip(order[:-1].tolist(), order[1:].tolist(), strict=True)]
@@ -166,9 +167,7 @@ def _runs(
     """Cut the sorted sentences into runs of at most `width` nodes: members with what they share, and nodes used."""
     members: list[tuple[int, int]] = []
     used, before = 0, -2
-    for i, shared, length in zip(
-        index.tolist(), shared_all[index].tolist(), lengths_all[index].tolist(), strict=True
-    ):
+    for i, shared, length in zip(index.tolist(), shared_all[index].tolist(), lengths_all[index].tolist(), strict=True):
         kept = shared if before == i - 1 else 0
         if members and used + length - kept > width:
             yield members, used
@@ -233,7 +232,7 @@ def batches(packs: Packs, batch_nodes: int) -> Iterator[Batch]:
         rows = max(1, batch_nodes // int(packs.width_P[low]))
         # Equal batches rather than full ones and a small rest.
         cuts = np.linspace(low, high, -(-(high - low) // rows) + 1).astype(np.int64).tolist()
-        for first, stop in zip(cuts[:-1], cuts[1:], strict=True):
+        for first, stop in pairwise(cuts):
             yield _batch(packs, first, stop, node_N, sentence_N)
 
 

@@ -59,8 +59,8 @@ def make_blocks(
 
 
 def _rows_digest(tokens: Sequences, row_ids: Sequence[str]) -> str:
-    found = hashlib.sha256(np.ascontiguousarray(tokens.ids_T, dtype="<i4"))
-    found.update(np.ascontiguousarray(tokens.offsets_N1, dtype="<i8"))
+    found = hashlib.sha256(np.asarray(tokens.ids_T, dtype="<i4").tobytes())
+    found.update(np.asarray(tokens.offsets_N1, dtype="<i8").tobytes())
     found.update("".join(row_ids).encode())
     return found.hexdigest()
 

@@ -1,4 +1,4 @@
-"""Preflight: reads every row and configuration once, before anything is written, and names all that is wrong at once."""
+"""Preflight: reads every row and configuration once, before anything is written, and names all mistakes at once."""
 
 from __future__ import annotations
 

@@ -23,6 +23,7 @@ STAGES = {
     "project": "drillcore.stages.project:project",
     "render": "drillcore.stages.render:render",
 }
+ALL_STAGES = tuple(STAGES)
 
 
 def run_stages(loaded: LoadedJob, stages: Sequence[str], report: Reporter, out: Path | None = None) -> Path:

@@ -75,7 +75,12 @@ class Tokenizer:
             before, after = template.split("{text}")
             texts = [before + text + after for text in texts]
         encoded: list[list[int]] = self._tokenizer(
-            texts, add_special_tokens=special, padding=False, truncation=False, return_attention_mask=False, verbose=False
+            texts,
+            add_special_tokens=special,
+            padding=False,
+            truncation=False,
+            return_attention_mask=False,
+            verbose=False,
         )["input_ids"]
         return encoded
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from drillcore.backends.base import Prepared
 from drillcore.job import Extract, Model
 from drillcore.plan import Block
 from drillcore.sequences import Sequences

@@ -47,9 +47,7 @@ class Worker:
         """Extract blocks of one model; the writing of one overlaps with the next."""
         groups: dict[tuple[str, str], GroupWriter] = {}
 
-        def commit(
-            task: BlockTask, shard: int, states: NDArray[np.generic], absmax: NDArray[np.float32]
-        ) -> None:
+        def commit(task: BlockTask, shard: int, states: NDArray[np.generic], absmax: NDArray[np.float32]) -> None:
             place = (task.store, task.group)
             if place not in groups:
                 store = Location(task.store).open()

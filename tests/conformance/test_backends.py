@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from backend_contract import BackendContract, collect
+
 from drillcore import layers
 from drillcore.backends.catalog import locate
 from drillcore.backends.fake import FakeBackend

@@ -39,7 +39,8 @@ class States:
 
     values_GKH: the model's dtype, or float32 where numpy lacks it. absmax_GK: float32, largest magnitude, taken on the
     device before any cast; not finite where a state is not. sentence_S: sentence numbers within the block.
-    row_S: which gathered row is each sentence's last token. num_nodes: tokens computed for it; num_padding: computed in vain.
+    row_S: which gathered row is each sentence's last token. num_nodes: tokens computed for it;
+    num_padding: computed in vain.
     """
 
     values_GKH: FloatStates

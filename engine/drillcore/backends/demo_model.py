@@ -89,5 +89,3 @@ def _convert(gguf: Path, target: Path) -> None:
         tokenizer.save_pretrained(target)
     note = {"source": PACKAGE, "file": GGUF, "quantisation": "4-bit (Q4_1), dequantised to float32", "kind": "instruct"}
     (target / "drillcore.json").write_text(json.dumps(note, indent=2), encoding="utf-8")
-
-

@@ -36,7 +36,7 @@ class FakeBackend:
         """States from a checksum of the tokens."""
         layer_K, unit_H = np.array(self._layers), np.arange(1, self.facts.hidden_size + 1)
         for start, part in work.parts:
-            seed_G = np.array([zlib.crc32(np.ascontiguousarray(ids)) for ids in part], np.float64)
+            seed_G = np.array([zlib.crc32(ids.tobytes()) for ids in part], np.float64)
             values = np.sin(seed_G[:, None, None] * 1e-3 + (layer_K[:, None] + 1) * unit_H * 0.1).astype(np.float32)
             rows = np.arange(len(part))
             yield States(values, np.abs(values).max(-1), start + rows, rows, len(part.ids_T), 0)
@@ -44,7 +44,8 @@ class FakeBackend:
     def unembed(self, states_GH: FloatStates) -> NDArray[np.float32]:
         """Logits by a fixed matrix."""
         table = np.sin(np.outer(np.arange(states_GH.shape[1]), np.arange(self.facts.vocab_size)) * 0.01)
-        return (states_GH @ table).astype(np.float32)
+        logits: NDArray[np.float32] = (states_GH @ table).astype(np.float32)
+        return logits
 
     def close(self) -> None:
         """Nothing to free."""

@@ -38,7 +38,8 @@ def find_blocks(decoder: nn.Module, num_blocks: int) -> tuple[nn.Module, str, nn
 
 
 def _hidden(value: Any) -> Tensor:
-    return value[0] if isinstance(value, tuple) else value
+    hidden: Tensor = value[0] if isinstance(value, tuple) else value
+    return hidden
 
 
 class Gatherer:
@@ -48,7 +49,7 @@ class Gatherer:
     [G, K, H] in the model's dtype on its first device.
     """
 
-    def __init__(self, blocks: Sequence[nn.Module], layers: Sequence[int], hidden_size: int, num_blocks: int) -> None:
+    def __init__(self, blocks: nn.ModuleList, layers: Sequence[int], hidden_size: int, num_blocks: int) -> None:
         self._layers, self._hidden_size = list(layers), hidden_size
         self._slot = {layer: slot for slot, layer in enumerate(layers)}
         self._final = num_blocks + 1

@@ -39,11 +39,8 @@ def attention_kinds(config: Any) -> AttentionKinds:
     text = config.get_text_config(decoder=True)
     window = getattr(text, "sliding_window", None)
     listed = getattr(text, "layer_types", None)
-    if listed:
-        kinds = tuple(sorted(set(listed)))
-    else:
-        kinds = ("sliding_attention",) if window else ("full_attention",)
-    return AttentionKinds(kinds, window)
+    kinds = listed or (["sliding_attention"] if window else ["full_attention"])
+    return AttentionKinds(tuple(sorted(set(kinds))), window)
 
 
 def ancestors(subtree_end_RW: Tensor, position_RW: Tensor, window: int | None = None) -> Tensor:

@@ -116,9 +116,7 @@ class TransformersBackend:
         errors = self_check.relative_errors(
             states, sentences, self._layers, self._loaded.decoder, self._loaded.final_norm, self._cut_blocks
         )
-        return self_check.make_check(
-            self._numerics["layout"], self._numerics["dtype"], errors, len(sentences), notes
-        )
+        return self_check.make_check(self._numerics["layout"], self._numerics["dtype"], errors, len(sentences), notes)
 
     def plan(self, block: Sequences) -> Work:
         """Packs or padded batches of a block."""
@@ -172,7 +170,9 @@ class TransformersBackend:
             if head.final_norm is not None:
                 states = head.final_norm(states)
             with replaced_decoder(head, states):
-                logits = head.causal(input_ids=torch.zeros((1, len(states)), dtype=torch.long, device=head.device)).logits
+                logits = head.causal(
+                    input_ids=torch.zeros((1, len(states)), dtype=torch.long, device=head.device)
+                ).logits
             found: NDArray[np.float32] = logits[0].float().cpu().numpy()
             return found
 
@@ -182,5 +182,3 @@ class TransformersBackend:
         del self._loaded
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-

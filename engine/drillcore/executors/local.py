@@ -42,4 +42,3 @@ class LocalExecutor:
     def close(self) -> None:
         """Unload the model."""
         self._worker.close()
-

@@ -7,7 +7,6 @@ import time
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-
 from drillcore import layers
 from drillcore.backends.base import Prepared
 from drillcore.backends.catalog import identity
@@ -19,7 +18,7 @@ from drillcore.rows import row_ids
 from drillcore.sequences import Sequences
 from drillcore.stages.columns import column_types, write_columns
 from drillcore.stages.context import Context
-from drillcore.store.layout import FORMAT, Shape, choose_shape
+from drillcore.store.layout import FORMAT, Shape, attributes_of, choose_shape
 from drillcore.store.writer import GroupWriter
 from drillcore.work import BlockDone, BlockFailed, BlockTask, ModelTask, Progress
 
@@ -59,7 +58,8 @@ def extract(context: Context) -> None:
 def _extract_model(context: Context, name: str) -> list[BlockFailed]:
     pairs, group = context.inputs.of_model(name), context.store.model(name)
     request = _request(context, name)
-    stored = group.attrs.get("numerics") if group.attrs.get("numerics_for") == digest(request) else None
+    known = attributes_of(group)
+    stored = known.get("numerics") if known.get("numerics_for") == digest(request) else None
     if stored is not None:
         targets = [_target(context, pair, request, stored) for pair in pairs]
         if not any(t.blocks for t in targets):
@@ -98,7 +98,7 @@ def _request(context: Context, name: str) -> dict[str, Any]:
 
 def _model_task(context: Context, name: str, pairs: list[Input], stored: dict[str, Any] | None) -> ModelTask:
     loaded = context.inputs.loaded
-    longest_first = [s for p in pairs for s in p.tokens.slice(0, min(SAMPLE, len(p.tokens)))]
+    first_ones = [s for p in pairs for s in p.tokens.slice(0, min(SAMPLE, len(p.tokens)))]
     return ModelTask(
         model=pairs[0].model,
         base=str(loaded.base),
@@ -106,7 +106,7 @@ def _model_task(context: Context, name: str, pairs: list[Input], stored: dict[st
         extract=loaded.job.extract,
         layers=context.inputs.layers[name],
         numerics=stored,
-        sample=Sequences.of(longest_first),
+        sample=Sequences.of(first_ones),
     )
 
 
@@ -215,5 +215,3 @@ def _record(context: Context, name: str, prepared: Prepared) -> None:
             f"{name}: self-check passed: relative error {check.worst:.1e} at worst (bound {check.bound:.0e}), "
             f"{check.layout} layout, {prepared.load_seconds:.1f} s to load"
         )
-
-

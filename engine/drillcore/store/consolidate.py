@@ -24,5 +24,7 @@ def consolidate(root: zarr.Group) -> None:
     """Write consolidated metadata for quick opening."""
     with warnings.catch_warnings():
         # Not yet part of the Zarr 3 specification; zarr and xarray read it all the same.
-        warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part", category=ZarrUserWarning)
+        warnings.filterwarnings(
+            "ignore", message="Consolidated metadata is currently not part", category=ZarrUserWarning
+        )
         zarr.consolidate_metadata(root.store, zarr_format=3)

@@ -55,6 +55,19 @@ class Shape:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
 
+def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    """A group's array by name; raises KeyError where there is none."""
+    found = group[name]
+    if not isinstance(found, zarr.Array):
+        raise KeyError(name)
+    return found
+
+
+def attributes_of(group: zarr.Group) -> dict[str, Any]:
+    """A group's attributes."""
+    return dict(group.attrs)
+
+
 def _power_of_two(value: float) -> int:
     """The largest power of two not above `value`, at least 1."""
     return 1 << max(0, int(value).bit_length() - 1)
@@ -132,5 +145,3 @@ def create_extract_arrays(group: zarr.Group, shape: Shape) -> None:
     layer[:] = np.array(shape.layers, dtype=np.int64)
     names = create_array(group, "layer_name", (num_layers,), "string", ("layer",), (num_layers,))
     names[:] = np.array(shape.layer_names, dtype=np.dtypes.StringDType())
-
-

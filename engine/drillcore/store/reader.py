@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import zarr
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from zarr.errors import GroupNotFoundError
 
 from drillcore.errors import DamageError, StoreError
+from drillcore.store.layout import array_of
 from drillcore.store.location import Location
 from drillcore.store.writer import check_ours
 
@@ -35,13 +36,13 @@ def open_tree(address: str) -> xr.DataTree:
 
     location = Location(address)
     open_root(location)
-    return xr.open_datatree(location.open(read_only=True), engine="zarr", consolidated=False)
+    return xr.open_datatree(cast(Any, location.open(read_only=True)), engine="zarr", consolidated=False)
 
 
 def read_layer(group: zarr.Group, slot: int) -> NDArray[np.float32]:
     """States [N, H] of the layer at position `slot`, as float32; raises DamageError where bytes are damaged."""
     try:
-        return np.asarray(group["hidden_states"][:, slot], dtype=np.float32)
+        return np.asarray(array_of(group, "hidden_states")[:, slot], dtype=np.float32)
     except (ValueError, RuntimeError) as error:
         raise DamageError(
             f"{group.path}: layer {slot} cannot be read: {error}",
@@ -53,5 +54,5 @@ def column(group: zarr.Group, name: str) -> NDArray[Any] | None:
     """A coordinate of all sentences, or None where the group has none of that name."""
     if name not in group:
         return None
-    values = np.asarray(group[name][:])
+    values = np.asarray(array_of(group, name)[:])
     return values.astype(object) if values.dtype.kind == "T" else values

@@ -17,7 +17,16 @@ from zarr.errors import GroupNotFoundError
 
 from drillcore.errors import CommitError, StoreError
 from drillcore.store.consolidate import consolidate, drop_consolidated
-from drillcore.store.layout import COLUMN_CHUNK, FORMAT, KIND, Shape, create_array, create_extract_arrays
+from drillcore.store.layout import (
+    COLUMN_CHUNK,
+    FORMAT,
+    KIND,
+    Shape,
+    array_of,
+    attributes_of,
+    create_array,
+    create_extract_arrays,
+)
 from drillcore.store.location import Location
 
 # Two threads gave many different outputs for one input: bytes must repeat.
@@ -33,7 +42,7 @@ class GroupWriter:
     def ensure(self, shape: Shape, columns: Sequence[tuple[str, str]]) -> None:
         """Create the arrays, anew where their shape changed. `columns`: names and dtypes of the coordinates."""
         names = ["layer_name", *(name for name, _ in columns)]
-        described = {"shape": shape.as_attribute(), "columns": [list(c) for c in columns]}
+        described: dict[str, Any] = {"shape": shape.as_attribute(), "columns": [list(c) for c in columns]}
         if {k: self.group.attrs.get(k) for k in described} == described:
             return
         self.group.attrs.put({})
@@ -47,7 +56,7 @@ class GroupWriter:
 
     def fingerprints(self) -> list[str]:
         """Hex digest of each shard, empty where it is not committed (or its record is damaged)."""
-        array = self.group["shard_fingerprint"]
+        array = array_of(self.group, "shard_fingerprint")
         found = []
         for shard in range(array.shape[0]):
             try:
@@ -65,9 +74,9 @@ class GroupWriter:
         Raises CommitError where the place refuses.
         """
         try:
-            self.group["hidden_states"][start : start + len(states_SKH)] = states_SKH
-            self.group["layer_absmax"][shard] = absmax_K
-            self.group["shard_fingerprint"][shard] = np.frombuffer(bytes.fromhex(fingerprint), np.uint8)
+            array_of(self.group, "hidden_states")[start : start + len(states_SKH)] = states_SKH
+            array_of(self.group, "layer_absmax")[shard] = absmax_K
+            array_of(self.group, "shard_fingerprint")[shard] = np.frombuffer(bytes.fromhex(fingerprint), np.uint8)
         except OSError as error:
             raise CommitError(
                 f"shard {shard} (sentences {start} to {start + len(states_SKH) - 1}) of {self.group.path} "
@@ -78,19 +87,17 @@ class GroupWriter:
     def retract(self, shards: Sequence[int]) -> None:
         """Take back the fingerprints of shards that are about to be computed again."""
         for shard in shards:
-            self.group["shard_fingerprint"][shard] = np.zeros(32, np.uint8)
+            array_of(self.group, "shard_fingerprint")[shard] = np.zeros(32, np.uint8)
 
     def write_columns(self, start: int, columns: dict[str, Any]) -> None:
         """Write coordinates of the sentences from `start` on."""
         for name, values in columns.items():
-            array = self.group[name]
+            array = array_of(self.group, name)
             array[start : start + len(values)] = np.asarray(values, dtype=array.dtype)
 
-    def write_result(
-        self, name: str, values: NDArray[Any], dims: Sequence[str], made_from: str, **facts: Any
-    ) -> None:
+    def write_result(self, name: str, values: NDArray[Any], dims: Sequence[str], made_from: str, **facts: Any) -> None:
         """Write a later stage's array and then record the hash of its inputs and parameters."""
-        results = dict(self.group.attrs.get("results", {}))
+        results = dict(attributes_of(self.group).get("results", {}))
         if results.pop(name, None) is not None:
             self.group.attrs["results"] = results
         dtype = "string" if values.dtype.kind in "UOT" else str(values.dtype)
@@ -101,7 +108,7 @@ class GroupWriter:
 
     def result_made_from(self, name: str) -> str:
         """The recorded hash of a result, empty where there is none."""
-        found = self.group.attrs.get("results", {})
+        found = attributes_of(self.group).get("results", {})
         return str(found.get(name, {}).get("made_from", "")) if name in self.group else ""
 
 
@@ -142,7 +149,6 @@ class StoreWriter:
     def dataset(self, model: str, dataset: str) -> GroupWriter:
         """The group of a model and dataset."""
         return GroupWriter(self.root.require_group(f"{model}/{dataset}"))
-
 
     def finish(self) -> None:
         """Write consolidated metadata: the run is complete."""

@@ -1,0 +1,73 @@
+# Everything installs into .venv with the versions of constraints.txt. Needs Python 3.11 to 3.13, make, a package index.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+VLLM_VENV := .venv-vllm
+PEERS_VENV := .venv-peers
+JOB ?= jobs/demo.yaml
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo check test test-long test-vllm torture bench bench-peers bench-gpu schemas format clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(INSTALLED) ## Install drillcore with all that the targets below need into .venv
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@echo "== installing into $(VENV) (a few minutes the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	  || { echo "drillcore needs Python 3.11 to 3.13: make PYTHON=python3.12 ..."; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(INSTALLED) ## Run the source experiment on a real pretrained model, from job file to pictures
+	@echo "== fetching and converting the demo model, once (SmolLM2-135M-Instruct, 4-bit weights, 90 MB)"
+	@$(BIN)/drillcore demo-model
+	@echo "== running $(JOB)"
+	@$(BIN)/drillcore run $(JOB)
+
+check: $(INSTALLED) ## Lint, types, import layers, sizes, schemas
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python tests/sizes.py
+	@$(BIN)/drillcore schema job | cmp - schemas/job.schema.json || { echo "schemas/ is stale: make schemas"; exit 1; }
+
+test: $(INSTALLED) ## The test suite (a few minutes on two cores)
+	@echo "== testing; the demo model is fetched once"
+	@$(BIN)/drillcore demo-model
+	$(BIN)/python -m pytest
+	@echo "== tests passed"
+
+test-long: $(INSTALLED) ## The long forms of the tests
+	$(BIN)/python -m pytest -m "long or not long"
+
+torture: $(INSTALLED) ## Hundreds of kills at random moments
+	$(BIN)/python -m pytest tests/torture.py --timeout 7200 -p no:cacheprovider
+
+test-vllm: ## The backend contract on real vLLM, in an environment of its own (3.5 GB)
+	@test -x $(VLLM_VENV)/bin/python || $(PYTHON) -m venv $(VLLM_VENV)
+	@bash tests/setup_vllm.sh $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pytest tests/conformance/test_vllm_backend.py --timeout 1200
+
+bench: $(INSTALLED) ## Throughput of every stage and of the peers, interleaved in one run
+	$(BIN)/python benchmarks/run.py
+
+bench-peers: $(INSTALLED) ## Install the peers that the benchmark compares with
+	bash benchmarks/peers/setup.sh $(PEERS_VENV)
+
+bench-gpu: $(INSTALLED) ## The whole GPU suite: one table and JSON
+	$(BIN)/python benchmarks/gpu_suite.py
+
+schemas: $(INSTALLED) ## Write schemas/ anew from the job model
+	$(BIN)/drillcore schema job > schemas/job.schema.json
+
+format: $(INSTALLED) ## Format the code
+	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+clean: ## Remove environments, caches and runs
+	rm -rf $(VENV) .venv-* runs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis engine/*.egg-info

@@ -1,0 +1,139 @@
+"""The command line: arguments, printing, exit status. The only part that prints, and the only one that exits."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from drillcore.errors import DrillcoreError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Last-token hidden states of every layer of language models: extract, measure, project, render.",
+)
+
+JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="The job file.")]
+StoreName = Annotated[str, typer.Argument(metavar="STORE", help="Path or s3:// address of a store.")]
+Store = Annotated[str | None, typer.Option("--store", help="Override the job's store.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one field of the job.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="First N sentences of each dataset.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder for manifest, pictures and logs.")]
+
+
+def main() -> None:
+    """Run the command; ends the process with its exit status."""
+    debug = "--debug" in sys.argv
+    arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    try:
+        app(arguments, standalone_mode=False)
+    except DrillcoreError as error:
+        if debug:
+            raise
+        print(f"drillcore: {error}" + (f"\n  {error.hint}" if error.hint else ""), file=sys.stderr)
+        sys.exit(error.exit_status)
+    except (typer.Abort, KeyboardInterrupt):
+        print("drillcore: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # a mistake in the arguments, from typer's own click
+            print(f"drillcore: {error.format_message()}", file=sys.stderr)
+            sys.exit(2)
+        if debug:
+            raise
+        print(
+            f"drillcore: unexpected {type(error).__name__}: {error}\n"
+            "  This is a fault of drillcore: run again with --debug and report what it prints.",
+            file=sys.stderr,
+        )
+        sys.exit(1)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console()
+
+
+def _stages(
+    job: Path, stages: Sequence[str], store: str | None, sets: list[str] | None, limit: int | None, out: Path | None
+) -> None:
+    from drillcore.display import make_display
+    from drillcore.jobfile import load_job
+    from drillcore.runner import run_stages
+
+    loaded = load_job(job, sets or (), store, limit)
+    display = make_display(_console())
+    try:
+        folder = run_stages(loaded, stages, display, out)
+    finally:
+        display.close()
+    display.say(f"done: store {_short(loaded.store)}, results in {_short(str(folder))}")
+
+
+def _short(path: str) -> str:
+    """A path below the working directory without it."""
+    relative = os.path.relpath(path) if not path.startswith("s3://") else path
+    return path if relative.startswith("..") else relative
+
+
+@app.command()
+def run(job: JobFile, store: Store = None, set_: Set = None, limit: Limit = None, out: Out = None) -> None:
+    """Run every stage of a job; what is done already is skipped."""
+    from drillcore.runner import ALL_STAGES
+
+    _stages(job, ALL_STAGES, store, set_, limit, out)
+
+
+def _stage_command(stage: str, help_text: str) -> Callable[..., None]:
+    def command(job: JobFile, store: Store = None, set_: Set = None, limit: Limit = None, out: Out = None) -> None:
+        _stages(job, (stage,), store, set_, limit, out)
+
+    command.__doc__ = help_text
+    return command
+
+
+app.command("extract")(_stage_command("extract", "Extract hidden states into the store."))
+app.command("project")(_stage_command("project", "Project each layer to two dimensions."))
+app.command("render")(_stage_command("render", "Draw the pictures."))
+
+
+@app.command()
+def show(store: StoreName) -> None:
+    """Show what a store holds and how complete it is."""
+    from drillcore.show import describe
+
+    for line in describe(store):
+        print(line)
+
+
+@app.command("demo-model")
+def demo_model() -> None:
+    """Fetch and convert the demo model (4-bit, instruct) and print where it is."""
+    from drillcore.backends.demo_model import ensure_demo_model
+
+    print(ensure_demo_model())
+
+
+@app.command()
+def schema(what: Annotated[str, typer.Argument(metavar="job", help="Which schema.")] = "job") -> None:
+    """Print the JSON Schema of job files."""
+    from drillcore.errors import JobError
+    from drillcore.schema import job_schema
+
+    if what != "job":
+        raise JobError(f"there is no schema {what}", hint="drillcore schema job")
+    print(job_schema(), end="")
+
+
+if __name__ == "__main__":
+    main()

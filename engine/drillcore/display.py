@@ -1,0 +1,104 @@
+"""How a run is shown: live bars on a terminal, a plain line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+PLAIN_EVERY_SECONDS = 5.0
+
+
+def make_display(console: Console) -> Lines | Bars:
+    """The display that fits where the output goes."""
+    return Bars(console) if console.is_terminal else Lines(console)
+
+
+class Lines:
+    """A plain line every few seconds: for logs."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._stage, self._unit, self._total, self._done = "", "", 0, 0
+        self._started = self._said = 0.0
+
+    def start(self, stage: str, total: int, unit: str) -> None:
+        """A stage begins."""
+        self._stage, self._unit, self._total, self._done = stage, unit, total, 0
+        self._started = self._said = time.monotonic()
+        self.say(f"{stage}: {total:,} {unit}")
+
+    def advance(self, count: int) -> None:
+        """Count, and say so now and then."""
+        self._done += count
+        now = time.monotonic()
+        if now - self._said >= PLAIN_EVERY_SECONDS:
+            self._said = now
+            rate = self._done / (now - self._started)
+            left = (self._total - self._done) / rate if rate else 0.0
+            self.say(
+                f"{self._stage}: {self._done:,} of {self._total:,} {self._unit}, {rate:,.1f}/s, {_clock(left)} left"
+            )
+
+    def finish(self, summary: str) -> None:
+        """The stage ended."""
+        self.say(summary)
+
+    def say(self, message: str) -> None:
+        """Print a line as it is."""
+        self._console.print(message, markup=False, highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Nothing to take down."""
+
+
+class Bars:
+    """A live bar with rate and time left."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live: Progress | None = None
+        self._task: TaskID | None = None
+        self._started, self._done = 0.0, 0
+
+    def start(self, stage: str, total: int, unit: str) -> None:
+        """A stage begins."""
+        self.close()
+        self._started, self._done = time.monotonic(), 0
+        columns: list[Any] = [
+            TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
+        ]  # fmt: skip
+        self._live = Progress(*columns, console=self._console, transient=True)
+        self._task = self._live.add_task(stage, total=total, rate="")
+        self._live.start()
+
+    def advance(self, count: int) -> None:
+        """Move the bar."""
+        self._done += count
+        if self._live is not None and self._task is not None:
+            rate = self._done / max(1e-9, time.monotonic() - self._started)
+            self._live.update(self._task, advance=count, rate=f"{rate:,.1f}/s")
+
+    def finish(self, summary: str) -> None:
+        """The stage ended."""
+        self.close()
+        self.say(summary)
+
+    def say(self, message: str) -> None:
+        """Print a line above the bar."""
+        self._console.print(message, markup=False, highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Take the bar down."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = self._task = None
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,21 @@
+"""The JSON Schema of job files, for editors."""
+
+from __future__ import annotations
+
+import json
+
+from drillcore.job import Job
+
+
+def job_schema() -> str:
+    """The schema as text, the same at every call."""
+    schema = Job.model_json_schema(by_alias=True)
+    models, datasets = schema["properties"]["models"], schema["properties"]["datasets"]
+    # The short forms that the job reader accepts.
+    models["items"] = {"anyOf": [models["items"], {"type": "string"}]}
+    schema["properties"]["datasets"] = {
+        "anyOf": [datasets, {"type": "object", "additionalProperties": {"type": "string"}, "minProperties": 1}]
+    }
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "drillcore job"
+    return json.dumps(schema, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
