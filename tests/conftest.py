@@ -43,3 +43,26 @@ def models(tmp_path_factory: pytest.TempPathFactory):
         return made[key]
 
     return get
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """In CI, name every skip that is not in the committed list."""
+    for line in _unlisted(terminalreporter.config):
+        terminalreporter.write_line(f"NOT ALLOWED TO SKIP: {line}", red=True)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In CI, fail on a skip that is not in the committed list."""
+    if _unlisted(session.config) and session.exitstatus == 0:
+        session.exitstatus = 1
+
+
+def _unlisted(config: pytest.Config) -> list[str]:
+    if not os.environ.get("CI"):
+        return []
+    lines = (Path(__file__).parent / "allowed_skips.txt").read_text(encoding="utf-8").splitlines()
+    allowed = tuple(line.split("#")[0].strip() for line in lines if line.split("#")[0].strip())
+    reporter = config.pluginmanager.getplugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", []) if reporter else []
+    return [r.nodeid for r in skipped if not r.nodeid.startswith(allowed)]
