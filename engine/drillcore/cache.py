@@ -48,6 +48,9 @@ def write_atomic(path: Path, data: bytes) -> None:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        Path(scratch).chmod(0o666 & ~mask)  # a scratch file is private, what is kept is not
         Path(scratch).replace(path)
     except BaseException:
         Path(scratch).unlink(missing_ok=True)

@@ -93,7 +93,7 @@ class TransformersBackend:
         return {
             "layout": layout,
             "width": 128 if on_cpu else 512,
-            "batch_nodes": (2048 if on_cpu else 32_768) if nodes == "auto" else nodes,
+            "batch_nodes": (1024 if on_cpu else 32_768) if nodes == "auto" else nodes,
             "attention": self._loaded.decoder.config._attn_implementation,
             "dtype": str(self._loaded.dtype).removeprefix("torch."),
             "device": "cpu" if on_cpu else torch.cuda.get_device_name(self._loaded.device),

@@ -49,8 +49,11 @@ class LayerTask:
 def project_layer(task: LayerTask) -> Projected:
     """Read a layer and project it."""
     store = Location(task.store).open(read_only=True)
-    parts = [read_layer(zarr.open_group(store, path=g, mode="r", use_consolidated=False), task.slot) for g in task.groups]
-    return load(task.projection).fit(np.concatenate(parts), task.settings, None)
+    parts = [
+        read_layer(zarr.open_group(store, path=g, mode="r", use_consolidated=False), task.slot) for g in task.groups
+    ]
+    projected: Projected = load(task.projection).fit(np.concatenate(parts), task.settings, None)
+    return projected
 
 
 def project(context: Context) -> None:
@@ -107,7 +110,9 @@ def _project_unit(context: Context, unit: Unit, settings: Project) -> None:
     context.manifest.record("models", unit.model, project=facts)
     seconds = time.perf_counter() - started
     marked = f", {int(degenerate_L.sum())} without variance" if degenerate_L.any() else ""
-    context.report.finish(f"{_name(unit)}: {num_layers} layers projected by {layers[0].backend} in {seconds:.1f} s{marked}")
+    context.report.finish(
+        f"{_name(unit)}: {num_layers} layers projected by {layers[0].backend} in {seconds:.1f} s{marked}"
+    )
 
 
 def _write(

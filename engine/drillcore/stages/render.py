@@ -33,7 +33,9 @@ def render(context: Context) -> None:
     context.report.start("render", len(plans), "pictures")
     drawn = 0
     for name, title, members in plans:
-        made_from = digest([[_inputs(w, job.project.method) for _, w in members], job.render.model_dump(mode="json"), title])
+        made_from = digest(
+            [[_inputs(w, job.project.method) for _, w in members], job.render.model_dump(mode="json"), title]
+        )
         if notes.get(name) != made_from or not any(folder.glob(f"{name}*.png")):
             write_grid(_grid(context, title, members), folder / f"{name}.png")
             notes[name] = made_from
@@ -45,16 +47,16 @@ def render(context: Context) -> None:
 
 
 def _plans(context: Context) -> list[tuple[str, str, list[tuple[str, GroupWriter]]]]:
-    """File name, title and rows of each grid: one a model and dataset, one a dataset of several models, and one a model."""
+    """File name, title and rows of each grid: models with their datasets apart and together, datasets with all models."""
     models = [m.group for m in context.inputs.loaded.job.models]
     datasets = [d.name for d in context.inputs.loaded.job.datasets]
-    plans = []
+    plans: list[tuple[str, str, list[tuple[str, GroupWriter]]]] = []
     for model in models:
-        for dataset in datasets:
-            plans.append((f"{model}--{dataset}", f"{_call(context, model)} · {dataset}", [("", context.store.dataset(model, dataset))]))
+        called = _call(context, model)
+        plans += [(f"{model}--{d}", f"{called} · {d}", [("", context.store.dataset(model, d))]) for d in datasets]
         if len(datasets) > 1:
             rows = [(d, context.store.dataset(model, d)) for d in datasets]
-            plans.append((f"{model}--all-datasets", _call(context, model), rows))
+            plans.append((f"{model}--all-datasets", called, rows))
     if len(models) > 1:
         for dataset in datasets:
             rows = [(_call(context, m), context.store.dataset(m, dataset)) for m in models]
@@ -73,7 +75,11 @@ def _call(context: Context, model: str) -> str:
 
 
 def _inputs(writer: GroupWriter, method: str) -> list[str]:
-    return [writer.group.path, writer.result_made_from(method), str(attributes_of(writer.group).get("columns_made_from"))]
+    return [
+        writer.group.path,
+        writer.result_made_from(method),
+        str(attributes_of(writer.group).get("columns_made_from")),
+    ]
 
 
 def _grid(context: Context, title: str, members: list[tuple[str, GroupWriter]]) -> Grid:
@@ -117,8 +123,7 @@ def _panels(
     values_N = np.array([categories.index(str(v)) for v in labels], np.int32)
     assert names is not None and numbers is not None
     return tuple(
-        Panel(f"{numbers[k]} · {names[k]}" if names[k].startswith("block") else str(names[k]),
-              points_LN2[k], values_N, bool(degenerate_L[k]))
+        Panel(str(names[k]).replace("_", " "), points_LN2[k], values_N, bool(degenerate_L[k]))
         for k in _chosen(settings, numbers.tolist())
     )  # fmt: skip
 
@@ -139,5 +144,3 @@ def _read_notes(folder: Path) -> dict[str, str]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-

@@ -1,0 +1,89 @@
+"""What a machine is and what it can do: hardware, its matrix-product rate, and the memory that a process took."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+# Large enough to run at full speed, small enough to be done in a moment.
+CPU_SIDE, CUDA_SIDE = 2048, 8192
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, cores this process may use, memory in bytes, and the accelerators; JSON-ready. Imports torch."""
+    import torch
+
+    found: dict[str, Any] = {
+        "cpu": cpu_model(),
+        "cores": num_cores(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "system": platform.platform(),
+    }
+    if torch.cuda.is_available():
+        found["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        found["cuda"] = torch.version.cuda
+    return found
+
+
+def cpu_model() -> str:
+    """The processor's name, as the system gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def peak_memory_bytes() -> int:
+    """Most memory that this process, or a child that it waited for, held at once: the larger of the two.
+
+    The process's own figure is the kernel's high-water mark of its address space: getrusage's would begin with that
+    of the process which started this one.
+    """
+    unit = 1 if sys.platform == "darwin" else 1024
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    try:
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                own = int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit)
+
+
+def matrix_products(device: str, dtype: str, count: int = 8) -> list[float]:
+    """Floating-point operations a second of `count` square matrix products, one after the other.
+
+    The first product, which allocates, is left out. Uses as many threads as torch is set to.
+    """
+    import torch
+
+    side = CPU_SIDE if device == "cpu" else CUDA_SIDE
+    kind: torch.dtype = getattr(torch, dtype)
+    left, right = (torch.randn(side, side, dtype=kind, device=device) for _ in range(2))
+    product = torch.empty_like(left)
+    rates = []
+    for _ in range(count + 1):
+        started = time.perf_counter()
+        torch.mm(left, right, out=product)
+        if device != "cpu":
+            torch.cuda.synchronize()
+        rates.append(2.0 * side**3 / (time.perf_counter() - started))
+    return rates[1:]
+
+
+def matrix_rate(device: str, dtype: str, count: int = 8) -> float:
+    """The median of `matrix_products`."""
+    return statistics.median(matrix_products(device, dtype, count))
