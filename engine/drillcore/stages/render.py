@@ -47,7 +47,7 @@ def render(context: Context) -> None:
 
 
 def _plans(context: Context) -> list[tuple[str, str, list[tuple[str, GroupWriter]]]]:
-    """File name, title and rows of each grid: models with their datasets apart and together, datasets with all models."""
+    """File name, title and rows of each grid: a model's datasets apart and together, a dataset of all models."""
     models = [m.group for m in context.inputs.loaded.job.models]
     datasets = [d.name for d in context.inputs.loaded.job.datasets]
     plans: list[tuple[str, str, list[tuple[str, GroupWriter]]]] = []
