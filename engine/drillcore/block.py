@@ -111,11 +111,12 @@ def extract_blocks(
     """Run blocks one after the other, yielding each once all its shards are committed."""
     with ThreadPoolExecutor(1, "plan") as planner, ThreadPoolExecutor(1, "write") as writer:
         planned = _planned(planner, backend, tasks)
-        running: deque[tuple[list[Future[float]], Callable[[list[Future[float]]], BlockDone]]] = deque()
+        running: deque[tuple[BlockTask, Work, Clock, list[Future[float]], list[str]]] = deque()
         try:
             for task, work, clock in planned:
-                writes = list(_forward(backend, task, work, clock, writer, commit, progress))
-                running.append((writes, _done(task, work, clock)))
+                notes: list[str] = []
+                writes = list(_forward(backend, task, work, clock, writer, commit, progress, notes))
+                running.append((task, work, clock, writes, notes))
                 while len(running) > 1:
                     yield _finish(*running.popleft())
             while running:
@@ -153,6 +154,7 @@ def _forward(
     writer: ThreadPoolExecutor,
     commit: Commit,
     progress: Progress,
+    notes: list[str],
 ) -> Iterator[Future[float]]:
     """Run the model over a block; yields the writes of its shards."""
     assembler = Assembler(task)
@@ -173,6 +175,8 @@ def _forward(
             waiting.append(pending)
             yield pending
         started = clock.add("assemble", started)
+        if part.note:
+            notes.append(part.note)
         # A writer that failed ends the run now, not at the block's end.
         for future in waiting:
             if future.done():
@@ -180,23 +184,18 @@ def _forward(
         progress.advance(len(part.sentence_S))
 
 
-def _done(task: BlockTask, work: Work, clock: Clock) -> Callable[[list[Future[float]]], BlockDone]:
-    def done(writes: list[Future[float]]) -> BlockDone:
-        clock.seconds["write"] = sum(w.result() for w in writes)
-        return BlockDone(
-            model=task.model.model.group,
-            dataset=task.dataset,
-            block=task.block.index,
-            num_sentences=len(task.block),
-            num_nodes=work.num_nodes,
-            num_padding=work.num_padding,
-            num_tokens=len(task.tokens.ids_T),
-            committed_bytes=len(task.block) * task.shape.sentence_bytes,
-            seconds=dict(clock.seconds),
-        )
-
-    return done
-
-
-def _finish(writes: list[Future[float]], done: Callable[[list[Future[float]]], BlockDone]) -> BlockDone:
-    return done(writes)
+def _finish(task: BlockTask, work: Work, clock: Clock, writes: list[Future[float]], notes: list[str]) -> BlockDone:
+    """Wait for a block's writes and say what it cost."""
+    clock.seconds["write"] = sum(w.result() for w in writes)
+    return BlockDone(
+        model=task.model.model.group,
+        dataset=task.dataset,
+        block=task.block.index,
+        num_sentences=len(task.block),
+        num_nodes=work.num_nodes,
+        num_padding=work.num_padding,
+        num_tokens=len(task.tokens.ids_T),
+        committed_bytes=len(task.block) * task.shape.sentence_bytes,
+        seconds=dict(clock.seconds),
+        notes=tuple(notes),
+    )

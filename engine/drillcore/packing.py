@@ -29,7 +29,7 @@ class Batch:
     token_ids_RW, position_ids_RW (the node's depth) and subtree_end_RW (column of the first node after its subtree)
     are int64; a padding node is token 0, depth 0, alone in its subtree. node_G: flat index into the grid of the nodes
     to gather. sentence_S, row_S: for every sentence of the batch its number in the block, and which gathered node is
-    its last token (identical sentences share one). num_nodes: nodes that are no padding.
+    its last token (identical sentences share one). nodes_R: nodes of each row that are no padding.
     """
 
     token_ids_RW: Int64
@@ -38,7 +38,12 @@ class Batch:
     node_G: Int64
     sentence_S: Int64
     row_S: Int64
-    num_nodes: int
+    nodes_R: Int64
+
+    @property
+    def num_nodes(self) -> int:
+        """Nodes that are no padding."""
+        return int(self.nodes_R.sum())
 
 
 @dataclass(frozen=True)
@@ -258,7 +263,29 @@ def _batch(packs: Packs, first: int, stop: int, node_N: Int64, sentence_N: Int64
         place[nodes - begin],
         sentence_N[low:high],
         row_S,
-        end - begin,
+        sizes,
+    )
+
+
+def halve(batch: Batch) -> tuple[Batch, Batch]:
+    """The two halves of a batch of at least two rows, for a device that ran out of memory."""
+    num_rows = len(batch.token_ids_RW)
+    return _rows(batch, 0, num_rows // 2), _rows(batch, num_rows // 2, num_rows)
+
+
+def _rows(batch: Batch, low: int, high: int) -> Batch:
+    """Rows low .. high - 1 of a batch."""
+    width = batch.token_ids_RW.shape[1]
+    nodes = (batch.node_G >= low * width) & (batch.node_G < high * width)
+    sentences = nodes[batch.row_S]
+    return Batch(
+        batch.token_ids_RW[low:high],
+        batch.position_ids_RW[low:high],
+        batch.subtree_end_RW[low:high],
+        batch.node_G[nodes] - low * width,
+        batch.sentence_S[sentences],
+        (np.cumsum(nodes) - 1)[batch.row_S[sentences]],
+        batch.nodes_R[low:high],
     )
 
 
@@ -286,5 +313,5 @@ def _padded(sequences: Sequences, index: Int64, lengths: Int64, width: int) -> B
         np.arange(len(index)) * width + lengths - 1,
         index,
         np.arange(len(index)),
-        int(lengths.sum()),
+        lengths,
     )

@@ -40,7 +40,7 @@ class States:
     values_GKH: the model's dtype, or float32 where numpy lacks it. absmax_GK: float32, largest magnitude, taken on the
     device before any cast; not finite where a state is not. sentence_S: sentence numbers within the block.
     row_S: which gathered row is each sentence's last token. num_nodes: tokens computed for it;
-    num_padding: computed in vain.
+    num_padding: computed in vain. note: what the user should know of it.
     """
 
     values_GKH: FloatStates
@@ -49,6 +49,7 @@ class States:
     row_S: NDArray[np.int64]
     num_nodes: int
     num_padding: int
+    note: str = ""
 
 
 @dataclass(frozen=True)

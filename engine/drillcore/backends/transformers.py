@@ -20,9 +20,9 @@ from drillcore.backends.catalog import Source
 from drillcore.backends.hooks import Gatherer
 from drillcore.backends.masks import attention_kinds, pack_masks
 from drillcore.backends.weights import load, replaced_decoder
-from drillcore.errors import ModelError, SelfCheckError
+from drillcore.errors import ModelError, RunError, SelfCheckError
 from drillcore.job import Extract
-from drillcore.packing import Batch, batches, build_packs, padded_batches
+from drillcore.packing import Batch, batches, build_packs, halve, padded_batches
 from drillcore.sequences import Sequences
 
 # Position schemes that look at the longest sentence of a batch, so that one could change its neighbours.
@@ -131,17 +131,35 @@ class TransformersBackend:
     def run(self, work: Work) -> Iterator[States]:
         """Forward passes, batch by batch."""
         for batch in work.parts:
+            yield from self._run(batch, "")
+
+    def _run(self, batch: Batch, note: str) -> Iterator[States]:
+        """One batch; halved, and again, where the device has no memory for it."""
+        try:
             states_GKH, absmax_GK = self._forward(batch)
-            yield States(
-                states_GKH, absmax_GK, batch.sentence_S, batch.row_S,
-                batch.num_nodes, batch.token_ids_RW.size - batch.num_nodes,
-            )  # fmt: skip
+        except torch.OutOfMemoryError as error:
+            num_rows, width = batch.token_ids_RW.shape
+            if num_rows == 1:
+                raise RunError(
+                    f"{self._loaded.device} has no memory for one row of {width} tokens, "
+                    f"which holds sentence {int(batch.sentence_S[0])} of its block",
+                    hint="Leave out the longest sentences, set extract.too_long: truncate, or spread the model.",
+                ) from error
+        else:
+            padding = batch.token_ids_RW.size - batch.num_nodes
+            yield States(states_GKH, absmax_GK, batch.sentence_S, batch.row_S, batch.num_nodes, padding, note)
+            return
+        # Not inside the handler, whose traceback holds the tensors that are too many.
+        if self._loaded.device.type == "cuda":
+            torch.cuda.empty_cache()
+        for half in halve(batch):
+            yield from self._run(half, f"out of memory: batch halved to {len(half.token_ids_RW)} rows")
 
     def _forward(self, batch: Batch) -> tuple[FloatStates, NDArray[np.float32]]:
         device, dtype = self._loaded.device, self._loaded.dtype
-        ids_RW = torch.as_tensor(batch.token_ids_RW, device=device)
-        positions_RW = torch.as_tensor(np.ascontiguousarray(batch.position_ids_RW), device=device)
-        ends_RW = torch.as_tensor(batch.subtree_end_RW, device=device)
+        ids_RW = torch.tensor(batch.token_ids_RW, device=device)
+        positions_RW = torch.tensor(batch.position_ids_RW, device=device)
+        ends_RW = torch.tensor(batch.subtree_end_RW, device=device)
         mask: Any
         arguments: dict[str, Any] = {}
         with torch.inference_mode():

@@ -187,6 +187,7 @@ def _summarise(context: Context, name: str, done: list[BlockDone], wall: float) 
             "wall_seconds": round(wall, 3), "seconds": {k: round(v, 3) for k, v in seconds.items()}, "bound_by": bound,
             "sentences_per_second": round(sentences * rate, 2), "nodes_per_second": round(nodes * rate, 2),
             "committed_bytes": sum(b.committed_bytes for b in done),
+            "notes": [f"{b.dataset}, block {b.block}: {n}" for b in done for n in b.notes],
         },
     )  # fmt: skip
     shared = f", {1 - nodes / tokens:.0%} shared" if tokens else ""
