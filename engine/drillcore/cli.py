@@ -108,6 +108,41 @@ app.command("render")(_stage_command("render", "Draw the pictures."))
 
 
 @app.command()
+def plan(
+    job: JobFile,
+    set_: Set = None,
+    limit: Limit = None,
+    calibrate: Annotated[bool, typer.Option(help="Load each model and time it for a few seconds.")] = True,
+) -> None:
+    """Say what a job will cost: sentences, tokens, nodes after sharing, bytes, time. Writes nothing."""
+    from drillcore.columns import align_columns
+    from drillcore.display import make_display
+    from drillcore.estimate import estimate
+    from drillcore.jobfile import load_job
+
+    display = make_display(_console())
+    rows = [("model", "dataset", "sentences", "tokens", "nodes", "shared", "padding", "raw", "on disk", "time")]
+    for e in estimate(load_job(job, set_ or (), None, limit), display, calibrate=calibrate):
+        shared = f"{1 - e.num_nodes / max(1, e.num_tokens):.0%}"
+        padding = f"{e.num_padding / max(1, e.num_nodes + e.num_padding):.1%}"
+        spent = "not timed" if e.seconds is None else f"{e.seconds:,.0f} s"
+        counts = (f"{e.num_sentences:,}", f"{e.num_tokens:,}", f"{e.num_nodes:,}", shared, padding)
+        rows.append((e.model, e.dataset, *counts, _size(e.raw_bytes), _size(e.disk_bytes), spent))
+    for line in align_columns(rows):
+        display.say(line)
+
+
+def _size(num_bytes: int) -> str:
+    """Bytes in a unit that reads well."""
+    value = float(num_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:,.1f} TB"
+
+
+@app.command()
 def show(store: StoreName) -> None:
     """Show what a store holds and how complete it is."""
     from drillcore.show import describe

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import zarr
 
+from drillcore.columns import align_columns
 from drillcore.store.layout import array_of, attributes_of
 from drillcore.store.location import Location
 from drillcore.store.reader import open_root
@@ -21,9 +22,7 @@ def describe(address: str) -> Iterator[str]:
     for model, group in sorted(root.groups()):
         for dataset, leaf in sorted(group.groups()):
             rows.append((model, dataset, *_facts(leaf)))
-    widths = [max(len(r[i]) for r in rows) for i in range(len(header))]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    yield from align_columns(rows)
 
 
 def _facts(group: zarr.Group) -> tuple[str, str, str, str, str]:

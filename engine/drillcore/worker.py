@@ -19,6 +19,13 @@ from drillcore.store.writer import GroupWriter
 from drillcore.work import BlockDone, BlockTask, ModelTask, Progress
 
 
+def open_backend(task: ModelTask) -> Backend:
+    """Load a task's model; it is not prepared yet."""
+    source = locate(task.model, Path(task.base))
+    backend: Backend = load_by_name("backend", task.backend, BACKENDS)(source, task.extract, task.layers)
+    return backend
+
+
 class Worker:
     """Loads models as tasks ask for them, and keeps the last one."""
 
@@ -32,9 +39,7 @@ class Worker:
         if self._key == task.key and self._prepared is not None:
             return self._prepared
         self.close()
-        backend: Backend = load_by_name("backend", task.backend, BACKENDS)(
-            locate(task.model, Path(task.base)), task.extract, task.layers
-        )
+        backend = open_backend(task)
         try:
             self._prepared = backend.prepare(task.sample, task.numerics)
         except BaseException:

@@ -1,12 +1,16 @@
-"""Projections to two dimensions, by name."""
+"""Projections to two dimensions: what is chosen by name stands in one table."""
 
 from __future__ import annotations
 
 import importlib.util
-from typing import Any
+from typing import TYPE_CHECKING
 
+from drillcore.errors import JobError
 from drillcore.job import Project
 from drillcore.plugins import load_by_name
+
+if TYPE_CHECKING:
+    from drillcore.projection.base import Projection
 
 PROJECTIONS = {
     "umap-learn": ("drillcore.projection.umap_cpu:UmapLearn", "umap"),
@@ -15,12 +19,22 @@ PROJECTIONS = {
 }
 # Below this cuML's UMAP is poor, and starting it costs more than it saves.
 GPU_FROM = 2000
+# UMAP's own default.
+SPREAD = 1.0
 
 
 def choose(settings: Project, num_sentences: int) -> tuple[str, str]:
-    """Which projection serves, and why."""
+    """Name of the projection that serves a layer of so many sentences, and why, for the record.
+
+    Raises JobError where UMAP would refuse the settings.
+    """
     if settings.method == "pca":
         return "pca", "the job asks for it"
+    if settings.min_dist > SPREAD:
+        raise JobError(
+            f"project.min_dist is {settings.min_dist:g}; UMAP takes none above its spread, which is {SPREAD:g}",
+            hint="Set project.min_dist to at most 1.",
+        )
     if settings.backend != "auto":
         return settings.backend, "the job asks for it"
     if num_sentences < GPU_FROM:
@@ -41,6 +55,7 @@ def _gpu_visible() -> bool:
         return False
 
 
-def load(name: str) -> Any:
-    """A projection by name; raises MissingExtraError where its packages are not installed."""
-    return load_by_name("projection", name, PROJECTIONS)()
+def load(name: str) -> Projection:
+    """A projection by name; raises MissingExtraError, with the remedy, where its packages are not installed."""
+    found: Projection = load_by_name("projection", name, PROJECTIONS)()
+    return found

@@ -9,12 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def align(points_LN2: NDArray[np.float32], degenerate_L: NDArray[np.bool_]) -> NDArray[np.float32]:
+def align(points_LN2: NDArray[np.float32], degenerate_L: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
     """Orthogonal Procrustes (Schönemann, 1966) of each layer onto the last one that has variance; no scaling.
 
-    Layers are centred; degenerate ones are passed through.
+    Layers are centred, then turned and if need be mirrored, so distances within a layer stay what they were.
+    Degenerate layers (by default those whose points are all the same) are passed through.
     """
-    aligned_LN2 = points_LN2.astype(np.float32).copy()
+    if degenerate_L is None:
+        degenerate_L = np.ptp(points_LN2, axis=1).max(axis=1) == 0
+    aligned_LN2 = np.array(points_LN2, dtype=np.float32)
     before_N2: NDArray[np.float64] | None = None
     for k in np.flatnonzero(~degenerate_L).tolist():
         points_N2 = points_LN2[k].astype(np.float64)

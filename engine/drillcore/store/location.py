@@ -1,40 +1,21 @@
 """Where a store is: a folder on this machine, or a key prefix in an S3 bucket.
 
-Owns opening it for Zarr, durable writes, and what lies beside it.
+Owns opening it for Zarr, and what lies beside it.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
+import re
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
 
 from zarr.abc.store import Store
-from zarr.core.buffer import Buffer
-from zarr.storage import LocalStore, ObjectStore
+from zarr.storage import LocalStore
 
-from drillcore.errors import StoreError
+from drillcore.errors import CommitError, StoreError
+from drillcore.store.local import DurableStore
 
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-class DurableStore(LocalStore):
-    """A LocalStore whose writes are on disk when they return: zarr renames atomically but never flushes."""
-
-    async def set(self, key: str, value: Buffer) -> None:
-        """Write and flush the file, then its folder, so that a fingerprint never outlives its data."""
-        await super().set(key, value)
-        path = Path(self.root) / key
-        await asyncio.to_thread(_flush, path)
-        await asyncio.to_thread(_flush, path.parent)
+BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,62}")
 
 
 @dataclass(frozen=True)
@@ -54,9 +35,27 @@ class Location:
         return Path(self.address)
 
     @property
+    def bucket_and_key(self) -> tuple[str, str]:
+        """Where in object storage; raises StoreError, which repeats no more of the address than it may."""
+        bucket, _, key = self.address.removeprefix("s3://").partition("/")
+        key = key.strip("/")
+        if "@" in bucket or ":" in bucket:
+            raise StoreError(
+                "the store's address holds credentials",
+                hint="Leave them out: they are read from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
+            )
+        if not BUCKET.fullmatch(bucket) or not key:
+            raise StoreError(f"store {self.address} names no bucket and key", hint="s3://bucket/path/name.zarr")
+        if any(part in ("", ".", "..") for part in key.split("/")):
+            raise StoreError(f"store {self.address}: a key has no empty, . or .. parts", hint="s3://bucket/path/x.zarr")
+        return bucket, key
+
+    @property
     def stem(self) -> str:
         """Name of the folder beside the store for manifest, pictures, report, logs and lock."""
-        return Path(self.address.rstrip("/")).stem
+        name = PurePosixPath(self.address.rstrip("/")).name
+        stem = PurePosixPath(name).stem
+        return stem if stem != name else f"{name}.run"
 
     def beside(self, out: Path | None = None) -> Path:
         """The folder beside the store, or within `out` for one on S3."""
@@ -67,20 +66,24 @@ class Location:
     def open(self, *, read_only: bool = False) -> Store:
         """The Zarr store; raises StoreError where the place cannot hold one."""
         if self.is_s3:
-            return _open_s3(self.address, read_only)
+            from drillcore.store.s3 import S3Place, open_bucket
+
+            return S3Place(open_bucket(*self.bucket_and_key), read_only=read_only)
         if self.path.exists() and not self.path.is_dir():
             raise StoreError(f"store {self.address} is a file", hint="Name a folder that is not there yet.")
         return LocalStore(self.path, read_only=True) if read_only else DurableStore(self.path)
 
+    def check(self) -> None:
+        """Raise StoreError where the address can be no store's, before anything is read or written."""
+        if self.is_s3:
+            _ = self.bucket_and_key
 
-def _open_s3(address: str, read_only: bool) -> Store:
-    from obstore.store import S3Store
 
-    bucket, _, key = address.removeprefix("s3://").partition("/")
-    if not bucket or not key.strip("/"):
-        raise StoreError(f"store {address} names no bucket and key", hint="s3://bucket/path/name.zarr")
-    options: dict[str, Any] = {}
-    endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
-    if endpoint.startswith("http://"):
-        options["client_options"] = {"allow_http": True}
-    return ObjectStore(S3Store(bucket, prefix=key.strip("/"), **options), read_only=read_only)
+def make_folder(folder: Path) -> None:
+    """Make the folder beside a store; raises CommitError where the place refuses."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CommitError(
+            f"{folder} could not be made: {error.strerror or error}", hint="Mend the place, or name another with --out."
+        ) from error

@@ -1,4 +1,5 @@
-"""Keeps a second run out of a store: held by an open file, so that the system releases it when its owner dies."""
+"""Keeps a second run out of a store: an open file's lock here, which the system releases when its owner dies; a lease
+on object storage."""
 
 from __future__ import annotations
 
@@ -8,36 +9,79 @@ import os
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from pathlib import Path
 
-from drillcore.errors import StoreError
+from drillcore.errors import CommitError, StoreError
+from drillcore.store.location import Location, make_folder
+
+
+def refuse_if_held(location: Location, folder: Path) -> None:
+    """Raise StoreError, naming the holder, where another run has the store; nothing is written."""
+    if location.is_s3:
+        from drillcore.store.lease import refuse_if_leased
+
+        refuse_if_leased(*_lease_place(location), location.address)
+        return
+    with suppress(FileNotFoundError, NotADirectoryError), (folder / "lock").open("r", encoding="utf-8") as stream:
+        _hold(stream, folder, location)
 
 
 @contextmanager
-def store_lock(folder: Path, address: str) -> Iterator[None]:
-    """Hold the lock of the store whose companion folder is `folder`.
+def store_lock(location: Location, folder: Path) -> Iterator[None]:
+    """Hold the lock of a store, whose companion folder is `folder`.
 
-    Raises StoreError, naming the holder, where another run has it.
+    Raises StoreError, naming the holder, where another run has it; CommitError where there can be none.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a+", encoding="utf-8") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise StoreError(
-                f"another run holds the store {address}: {_holder(folder / 'lock')}",
-                hint="Wait for it, stop it, or give this job another store.",
-            ) from None
-        stream.truncate(0)
-        stream.write(json.dumps({"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%FT%T%z")}))
-        stream.flush()
+    make_folder(folder)
+    if location.is_s3:
+        from drillcore.store.lease import lease
+
+        with lease(*_lease_place(location), location.address):
+            yield
+        return
+    with _locked(location, folder):
         yield
+
+
+@contextmanager
+def _locked(location: Location, folder: Path) -> Iterator[None]:
+    try:
+        stream = (folder / "lock").open("a+", encoding="utf-8")
+    except OSError as error:
+        raise CommitError(f"{folder / 'lock'} could not be written: {error.strerror}", hint="Mend the place.") from error
+    with stream:
+        _hold(stream, folder, location)
+        # A note for whoever comes second; a full disk must not keep the first one out.
+        with suppress(OSError):
+            stream.truncate(0)
+            stream.write(json.dumps({"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%FT%T%z")}))
+            stream.flush()
+        yield
+
+
+def _hold(stream: TextIOWrapper, folder: Path, location: Location) -> None:
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise StoreError(
+            f"another run holds the store {location.address}: {_holder(folder / 'lock')}",
+            hint="Wait for it, stop it, or give this job another store.",
+        ) from None
 
 
 def _holder(path: Path) -> str:
     try:
         note = json.loads(path.read_text(encoding="utf-8"))
         return f"process {note['pid']} on {note['host']}, since {note['since']}"
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return "its owner left no note"
+
+
+def _lease_place(location: Location) -> tuple[object, str]:
+    """Bucket and key of the lease: beside the store, never in it."""
+    from drillcore.store.s3 import open_bucket
+
+    bucket, key = location.bucket_and_key
+    return open_bucket(bucket, ""), f"{key}.lock"

@@ -1,0 +1,164 @@
+"""The k-nearest-neighbour graph of a layer, computed once and shared by UMAP and the k-NN measures.
+
+Shape legend: N sentences, H hidden size, K neighbours (the sentence itself is the first), U distinct states.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drillcore.errors import RunError
+
+Metric = Literal["euclidean", "cosine"]
+Backend = Literal["auto", "exact", "pynndescent", "cuml"]
+# Up to here all distances are computed; beyond, the search is approximate (recall about 0.96).
+EXACT_UP_TO = 4096
+# pynndescent searches with at least this many neighbours: with fewer its recall falls.
+LEAST_SEARCHED = 15
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Nearest neighbours of every sentence.
+
+    indices_NK: int32; column 0 is the sentence itself, then the others, nearest first. distances_NK: float32, in
+    `metric`. backend: library and version that searched.
+    """
+
+    indices_NK: NDArray[np.int32]
+    distances_NK: NDArray[np.float32]
+    metric: str
+    backend: str
+
+    def first(self, num_neighbors: int) -> Graph:
+        """The same graph with fewer columns; raises RunError where it has too few."""
+        if num_neighbors > self.indices_NK.shape[1]:
+            raise RunError(f"the k-NN graph has {self.indices_NK.shape[1]} columns, {num_neighbors} are wanted")
+        return Graph(
+            self.indices_NK[:, :num_neighbors], self.distances_NK[:, :num_neighbors], self.metric, self.backend
+        )
+
+
+def build(
+    states_NH: NDArray[np.float32], num_neighbors: int, metric: Metric, seed: int, backend: Backend = "auto"
+) -> Graph:
+    """The graph of one layer; `num_neighbors` counts the sentence itself and is taken down to N.
+
+    auto: all distances up to 4,096 sentences (scikit-learn), pynndescent (Dong, Moses and Li, 2011) with `seed` and one
+    thread beyond: equal bits on every run. cuml is exact, on the GPU.
+    """
+    wanted = min(num_neighbors, len(states_NH))
+    if backend == "auto":
+        backend = "exact" if len(states_NH) <= EXACT_UP_TO or wanted < 2 else "pynndescent"
+    states_NH = _centred(states_NH) if metric == "euclidean" else np.ascontiguousarray(states_NH, np.float32)
+    if wanted < 2:
+        return _with_self(np.empty((len(states_NH), 0)), np.empty((len(states_NH), 0)), wanted, metric, "none")
+    if backend == "exact":
+        return _exact(states_NH, wanted, metric)
+    if backend == "cuml":
+        return _cuml(states_NH, wanted, metric)
+    return _descent(states_NH, wanted, metric, seed)
+
+
+def distinct(states_NH: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows of the first of each distinct state (in order) [U], and for every sentence its place among them [N]."""
+    rows_N = np.ascontiguousarray(states_NH).view(np.dtype((np.void, states_NH.dtype.itemsize * states_NH.shape[1])))
+    _, first_U, inverse_N = np.unique(rows_N.ravel(), return_index=True, return_inverse=True)
+    order_U = np.argsort(first_U)
+    place_U = np.empty_like(order_U)
+    place_U[order_U] = np.arange(len(order_U))
+    return first_U[order_U], place_U[inverse_N]
+
+
+def without_variance(states_NH: NDArray[np.float32]) -> bool:
+    """Whether all rows are the same, but for rounding: a projection would draw a plausible random cloud.
+
+    Each dimension is held to its own size, since a few massive ones would hide the others.
+    """
+    if len(states_NH) < 2:
+        return True
+    low_H, high_H = states_NH.min(axis=0), states_NH.max(axis=0)
+    size_H = np.maximum(np.abs(low_H), np.abs(high_H))
+    return bool(np.all(high_H - low_H <= 1e-6 * np.maximum(size_H, np.median(size_H))))
+
+
+def _centred(states_NH: NDArray[np.float32]) -> NDArray[np.float32]:
+    # Euclidean distances do not change, and large common offsets would cost float32 its digits.
+    return np.ascontiguousarray(states_NH - states_NH.mean(axis=0, dtype=np.float64), dtype=np.float32)
+
+
+def _exact(states_NH: NDArray[np.float32], wanted: int, metric: Metric) -> Graph:
+    import sklearn
+    from sklearn.neighbors import NearestNeighbors
+
+    searcher = NearestNeighbors(n_neighbors=wanted - 1, algorithm="brute", metric=metric).fit(states_NH)
+    distances_NK, indices_NK = searcher.kneighbors()  # without an argument: each sentence but itself
+    return _with_self(indices_NK, distances_NK, wanted, metric, f"scikit-learn {sklearn.__version__}, exact")
+
+
+def _cuml(states_NH: NDArray[np.float32], wanted: int, metric: Metric) -> Graph:
+    import cuml
+    from cuml.neighbors import NearestNeighbors
+
+    searcher = NearestNeighbors(n_neighbors=wanted, algorithm="brute", metric=metric, output_type="numpy")
+    distances_NK, indices_NK = searcher.fit(states_NH).kneighbors(states_NH)
+    return _with_self(indices_NK, distances_NK, wanted, metric, f"cuML {cuml.__version__}, exact")
+
+
+def _descent(states_NH: NDArray[np.float32], wanted: int, metric: Metric, seed: int) -> Graph:
+    import numba
+    import pynndescent
+
+    threads = numba.get_num_threads()
+    try:
+        with warnings.catch_warnings():
+            # Rows it could not fill are searched exactly below.
+            warnings.filterwarnings("ignore", message="Failed to correctly find n_neighbors for some samples")
+            found = pynndescent.NNDescent(
+                states_NH,
+                metric=metric,
+                n_neighbors=min(max(wanted, LEAST_SEARCHED), len(states_NH)),
+                random_state=seed,
+                n_jobs=1,  # the result depends on the number of threads
+            ).neighbor_graph
+    finally:
+        numba.set_num_threads(threads)
+    indices_NK, distances_NK = np.array(found[0]), np.array(found[1])
+    missing_M = np.flatnonzero((indices_NK < 0).any(axis=1) | ~np.isfinite(distances_NK).all(axis=1))
+    if len(missing_M):
+        _search_exactly(states_NH, missing_M, metric, indices_NK, distances_NK)
+    return _with_self(indices_NK, distances_NK, wanted, metric, f"pynndescent {pynndescent.__version__}")
+
+
+def _search_exactly(
+    states_NH: NDArray[np.float32],
+    missing_M: NDArray[np.intp],
+    metric: Metric,
+    indices_NK: NDArray[Any],
+    distances_NK: NDArray[Any],
+) -> None:
+    """Fill the rows that an approximate search left open."""
+    from sklearn.neighbors import NearestNeighbors
+
+    searcher = NearestNeighbors(n_neighbors=indices_NK.shape[1], algorithm="brute", metric=metric).fit(states_NH)
+    distances_NK[missing_M], indices_NK[missing_M] = searcher.kneighbors(states_NH[missing_M])
+
+
+def _with_self(indices_NK: NDArray[Any], distances_NK: NDArray[Any], wanted: int, metric: str, backend: str) -> Graph:
+    """Bring each sentence to its first column: among duplicates a search may name it late, or not at all."""
+    own_N1 = np.arange(len(indices_NK))[:, None]
+    order_NK = np.argsort(indices_NK == own_N1, axis=1, kind="stable")[:, : wanted - 1]
+    others_NK = np.take_along_axis(indices_NK, order_NK, axis=1)
+    distances_NK = np.take_along_axis(distances_NK, order_NK, axis=1)
+    zeros_N1 = np.zeros((len(own_N1), 1))
+    return Graph(
+        np.concatenate([own_N1, others_NK], axis=1).astype(np.int32),
+        np.concatenate([zeros_N1, np.maximum(distances_NK, 0)], axis=1).astype(np.float32),
+        metric,
+        backend,
+    )

@@ -1,0 +1,131 @@
+"""The store as a folder: files that are on disk when a write returns, and refusals in plain words."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from uuid import uuid4
+
+from zarr.abc.store import ByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import LocalStore
+
+from drillcore.errors import CommitError, DamageError
+
+PARTIAL = ".partial"
+
+
+class DurableStore(LocalStore):
+    """A LocalStore whose writes are on disk when they return: zarr's own renames atomically but never flushes.
+
+    Raises CommitError where the place refuses a write, DamageError where a file cannot be read.
+    """
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Write, flush and rename the file, then flush its folders, so that no fingerprint outlives its data."""
+        await asyncio.to_thread(self.put, key, memoryview(value.as_numpy_array()))
+
+    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
+        """The same, unless there is a file already; one process creates, so that looking first is enough."""
+        if not await self.exists(key):
+            await self.set(key, value)
+
+    async def get(
+        self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """Bytes of a file, None where there is none."""
+        try:
+            return await super().get(key, prototype, byte_range)
+        except OSError as error:
+            raise DamageError(
+                f"{self.root / key} could not be read: {error.strerror or error}", hint="Check the disk and its rights."
+            ) from error
+
+    async def delete(self, key: str) -> None:
+        """Remove a file."""
+        try:
+            await super().delete(key)
+        except OSError as error:
+            raise _refused(self.root / key, error) from error
+
+    async def delete_dir(self, prefix: str) -> None:
+        """Remove a folder."""
+        try:
+            await super().delete_dir(prefix)
+        except OSError as error:
+            raise _refused(self.root / prefix, error) from error
+
+    async def _open(self, *, mode: object = None) -> None:
+        try:
+            await super()._open()
+        except OSError as error:
+            raise _refused(self.root, error) from error
+
+    def put(self, key: str, data: bytes | memoryview) -> None:
+        """`set` without an event loop."""
+        self._check_writable()
+        path = self.root / key
+        try:
+            self._refuse_if_removed(key)
+            fresh = _make_folders(path.parent)
+            _write(path, data)
+            for folder in (path.parent, *fresh):
+                _flush(folder)
+        except OSError as error:
+            raise _refused(path, error) from error
+
+    def _refuse_if_removed(self, key: str) -> None:
+        """A chunk without its array, or an array without the store, would be a ruin that looks like a store."""
+        array, chunk, _ = key.rpartition("/c/")
+        owner = f"{array}/zarr.json" if chunk else "zarr.json"
+        if owner != key and not (self.root / owner).exists():
+            raise CommitError(
+                f"store {self.root} was removed while the run was under way: {owner} is gone",
+                hint="Remove what is left of it, then run the same command again.",
+            )
+
+
+def sweep(root: Path) -> None:
+    """Remove what a killed run left half-written."""
+    for partial in root.rglob(f"*{PARTIAL}"):
+        partial.unlink(missing_ok=True)
+
+
+def _make_folders(folder: Path) -> list[Path]:
+    """Make a folder with its parents; returns the folders that have a new entry."""
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    for path in reversed(missing):
+        path.mkdir(exist_ok=True)
+    return [path.parent for path in missing]
+
+
+def _write(path: Path, data: bytes | memoryview) -> None:
+    scratch = path.with_name(f"{path.name}.{uuid4().hex}{PARTIAL}")
+    try:
+        with scratch.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        scratch.replace(path)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _refused(path: Path, error: OSError) -> CommitError:
+    return CommitError(
+        f"{path} could not be written: {error.strerror or error}",
+        hint="Make room or mend the place, then run the same command again: what is committed is kept.",
+    )
