@@ -125,8 +125,8 @@ class Extract(_Closed):
     """What to do with a sentence beyond the model's context: stop, or keep its first tokens and count it."""
     special_tokens: Literal["auto", "none"] = "auto"
     """auto: as the tokenizer adds them."""
-    compile: Literal["auto"] | bool = "auto"
-    """Compile the model with torch.compile; auto decides by the device and the size of the work."""
+    attention: Literal["auto", "dense", "flex"] = "auto"
+    """How packs attend: flex (FlexAttention, block masks) is auto's choice on CUDA, dense (an added mask) on a CPU."""
     tensor_parallel: Annotated[int, Field(ge=1)] = 1
     """Devices that share one model (vllm)."""
     threads: Auto | Annotated[int, Field(ge=1)] = "auto"

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from drillcore.backends import self_check
+from drillcore.backends import flex, self_check
 from drillcore.backends.base import FloatStates, Prepared, SelfCheck, States, Work
 from drillcore.backends.catalog import Source
+from drillcore.backends.feed import Feeder
 from drillcore.backends.hooks import Gatherer
-from drillcore.backends.masks import attention_kinds, pack_masks
+from drillcore.backends.masks import attention_kinds
 from drillcore.backends.weights import load, replaced_decoder
 from drillcore.errors import ModelError, RunError, SelfCheckError
 from drillcore.job import Extract
@@ -39,11 +40,9 @@ class TransformersBackend:
         threads = extract.threads
         torch.set_num_threads(len(os.sched_getaffinity(0)) if threads == "auto" else threads)
         self._loaded = load(source, extract, self._layers[-1])
+        self._plain_attention = self._loaded.decoder.config._attn_implementation
         self._kinds = attention_kinds(self._loaded.decoder.config)
-        cut = self._loaded.cut
-        # In a cut model the last block's own norm is never asked for.
         self._gatherer = Gatherer(self._loaded.blocks, self._layers, self.facts.hidden_size, self.facts.num_blocks)
-        self._cut_blocks = cut
         self._numerics: dict[str, Any] = {}
         self._load_seconds = time.perf_counter() - started
 
@@ -52,7 +51,7 @@ class TransformersBackend:
         started = time.perf_counter()
         notes: list[str] = []
         for layout in [stored["layout"]] if stored else self._layouts(notes):
-            self._numerics = stored or self._resolve(layout)
+            self._use(stored or self._resolve(layout))
             try:
                 check = self._check(sample, tuple(notes))
             except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
@@ -86,6 +85,18 @@ class TransformersBackend:
             return ["packed", "padded"]
         return [wanted]
 
+    def _use(self, numerics: dict[str, Any]) -> None:
+        """Make the passes that follow go by these numerics."""
+        self._numerics = numerics
+        on_flex = numerics["attention"] == flex.NAME
+        if on_flex:
+            flex.register()
+        self._feeder = Feeder(
+            self._kinds, self._loaded.device, self._loaded.dtype,
+            packed=numerics["layout"] == "packed", flex_nodes=numerics["batch_nodes"] if on_flex else None,
+        )  # fmt: skip
+        self._loaded.causal.set_attn_implementation(numerics["attention"])
+
     def _resolve(self, layout: str) -> dict[str, Any]:
         """Everything that decides bytes."""
         on_cpu = self._loaded.device.type == "cpu"
@@ -94,7 +105,7 @@ class TransformersBackend:
             "layout": layout,
             "width": 128 if on_cpu else 512,
             "batch_nodes": (1024 if on_cpu else 32_768) if nodes == "auto" else nodes,
-            "attention": self._loaded.decoder.config._attn_implementation,
+            "attention": flex.NAME if layout == "packed" and self._wants_flex() else self._plain_attention,
             "dtype": str(self._loaded.dtype).removeprefix("torch."),
             "device": "cpu" if on_cpu else torch.cuda.get_device_name(self._loaded.device),
             "instructions": torch.backends.cpu.get_cpu_capability() if on_cpu else "",
@@ -102,21 +113,33 @@ class TransformersBackend:
             "torch": torch.__version__,
         }
 
+    def _wants_flex(self) -> bool:
+        wanted = self._extract.attention
+        return wanted == "flex" or (wanted == "auto" and self._loaded.device.type == "cuda")
+
     def _check(self, sample: Sequences, notes: tuple[str, ...]) -> SelfCheck:
         sentences = self_check.check_sentences(sample, self.facts.vocab_size, self.facts.max_tokens)
+        loaded, ours = self._loaded, self._numerics["attention"]
+        states = self._states(sentences)
+        # The reference is the model as transformers would run it.
+        loaded.causal.set_attn_implementation(self._plain_attention)
         longest = sentences[int(np.argmax(sentences.lengths_N))]
         if len(longest) >= 2 and not self_check.is_causal(self._loaded.decoder, longest):
             raise ModelError(
                 f"model {self._source.model.id} is no causal decoder: what follows a token changes its state",
                 hint="Only decoders that read from left to right are taken.",
             )
-        states = np.empty((len(sentences), len(self._layers), self.facts.hidden_size), np.float32)
-        for part in self.run(self.plan(sentences)):
-            states[part.sentence_S] = part.values_GKH[part.row_S]
         errors = self_check.relative_errors(
-            states, sentences, self._layers, self._loaded.decoder, self._loaded.final_norm, self._cut_blocks
+            states, sentences, self._layers, loaded.decoder, loaded.final_norm, loaded.cut
         )
+        loaded.causal.set_attn_implementation(ours)
         return self_check.make_check(self._numerics["layout"], self._numerics["dtype"], errors, len(sentences), notes)
+
+    def _states(self, sentences: Sequences) -> NDArray[np.float32]:
+        states_CKH = np.empty((len(sentences), len(self._layers), self.facts.hidden_size), np.float32)
+        for part in self.run(self.plan(sentences)):
+            states_CKH[part.sentence_S] = part.values_GKH[part.row_S]
+        return states_CKH
 
     def plan(self, block: Sequences) -> Work:
         """Packs or padded batches of a block."""
@@ -156,22 +179,11 @@ class TransformersBackend:
             yield from self._run(half, f"out of memory: batch halved to {len(half.token_ids_RW)} rows")
 
     def _forward(self, batch: Batch) -> tuple[FloatStates, NDArray[np.float32]]:
-        device, dtype = self._loaded.device, self._loaded.dtype
-        ids_RW = torch.tensor(batch.token_ids_RW, device=device)
-        positions_RW = torch.tensor(batch.position_ids_RW, device=device)
-        ends_RW = torch.tensor(batch.subtree_end_RW, device=device)
-        mask: Any
-        arguments: dict[str, Any] = {}
         with torch.inference_mode():
-            if self._numerics["layout"] == "packed":
-                mask = pack_masks(ends_RW, positions_RW, self._kinds, dtype)
-                arguments["position_ids"] = positions_RW
-            else:
-                # In a padded row every real node's subtree ends where the sentence does.
-                mask = (positions_RW < ends_RW[:, :1]).long()
-            self._gatherer.begin(torch.as_tensor(batch.node_G, device=device), dtype)
+            arguments, nodes_G = self._feeder.feed(batch)
+            self._gatherer.begin(nodes_G, self._loaded.dtype)
             try:
-                output = self._loaded.decoder(input_ids=ids_RW, attention_mask=mask, use_cache=False, **arguments)
+                output = self._loaded.decoder(use_cache=False, **arguments)
                 states_GKH = self._gatherer.finish(output.last_hidden_state)
             finally:
                 self._gatherer.cancel()
