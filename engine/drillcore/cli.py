@@ -151,6 +151,17 @@ def show(store: StoreName) -> None:
         print(line)
 
 
+@app.command()
+def doctor() -> None:
+    """Say what this machine can run, and how to get the rest."""
+    from drillcore.columns import align_columns
+    from drillcore.doctor import examine
+
+    rows = [(f.part, "yes" if f.present else "no", f.found if f.present else f.remedy) for f in examine()]
+    for line in align_columns(rows):
+        print(line)
+
+
 @app.command("demo-model")
 def demo_model() -> None:
     """Fetch and convert the demo model (4-bit, instruct) and print where it is."""
