@@ -52,7 +52,7 @@ def run_bench(
                 kept.add(case, repeat, found["sample"])
                 told = f"{sample_rate(found['sample']):,.1f} sentences/s"
             else:
-                failed[case] = " ".join(part for part in (found["error"], found.get("hint", "")) if part)
+                failed[case] = found["error"] + (f" ({found['hint']})" if found.get("hint") else "")
                 told = f"failed: {failed[case]}"
             kept.write(rows_of(cases, kept.samples, failed))
             say(f"{repeat + 1}/{settings.repeats}  {case.name}: {told}")
@@ -94,7 +94,7 @@ class _Kept:
 
     def add(self, case: BenchCase, repeat: int, sample: dict[str, Any]) -> None:
         """Keep one measurement."""
-        self.samples.append({"case": asdict(case), "repeat": repeat, **sample})
+        self.samples.append({**sample, "case": asdict(case), "repeat": repeat})
 
     def write(self, rows: Sequence[BenchRow]) -> None:
         """Write all samples and the rows made of them."""

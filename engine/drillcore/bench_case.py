@@ -18,8 +18,6 @@ from typing import Any
 import numpy as np
 
 from drillcore import layers as contract
-from drillcore.backends import BACKENDS
-from drillcore.backends.base import Backend
 from drillcore.backends.catalog import Source, locate
 from drillcore.bench_job import make_job
 from drillcore.bench_machine import matrix_products, peak_memory_bytes
@@ -27,9 +25,9 @@ from drillcore.bench_texts import Lengths, encode, read_texts
 from drillcore.cache import write_atomic
 from drillcore.errors import DrillcoreError
 from drillcore.job import Extract, Model
-from drillcore.plugins import load_by_name
 from drillcore.sequences import Sequences
 from drillcore.work import ModelTask
+from drillcore.worker import Worker
 
 WARM_SENTENCES = 256
 
@@ -91,15 +89,16 @@ def measure(request: Request) -> Sample:
     source = locate(Model(id=request.model, random_weights=request.random_weights), Path(request.base))
     tokens, tokenize_seconds = _tokens(request, source)
     task = _task(request, source, tokens)
-    backend: Backend = load_by_name("backend", task.backend, BACKENDS)(source, task.extract, task.layers)
+    worker = Worker()
     try:
-        return _measure(backend, task, tokens, tokenize_seconds, Path(request.scratch))
+        return _measure(worker, task, tokens, tokenize_seconds, Path(request.scratch))
     finally:
-        backend.close()
+        worker.close()
 
 
-def _measure(backend: Backend, task: ModelTask, tokens: Sequences, tokenize_seconds: float, scratch: Path) -> Sample:
-    prepared = backend.prepare(task.sample, None)
+def _measure(worker: Worker, task: ModelTask, tokens: Sequences, tokenize_seconds: float, scratch: Path) -> Sample:
+    prepared = worker.prepare(task)
+    backend = worker.load(task)
     device = "cpu" if prepared.numerics.get("device", "cpu") == "cpu" else "cuda"
     dtype = prepared.numerics.get("dtype", "float32")
     rates = matrix_products(device, dtype)
@@ -111,7 +110,7 @@ def _measure(backend: Backend, task: ModelTask, tokens: Sequences, tokenize_seco
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch, prefix="bench-") as folder:
         job = make_job(task, backend.facts.num_blocks, backend.facts.hidden_size, tokens, Path(folder) / "bench.zarr")
-        times = job.run(backend)
+        times = job.run(worker)
     peak_host, peak_device = peak_memory_bytes(), max(used_before, _device_bytes(device))
     rates += matrix_products(device, dtype)
     return Sample(

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+import zarr
 
 from drillcore import layers as contract
-from drillcore.backends.base import Backend
-from drillcore.block import extract_blocks
+from drillcore.backends.hardware import host_hardware
 from drillcore.plan import block_sentences, make_blocks
 from drillcore.sequences import Sequences
 from drillcore.store.layout import Shape, choose_shape
 from drillcore.store.location import Location
-from drillcore.store.writer import GroupWriter, StoreWriter
+from drillcore.store.writer import GroupWriter
 from drillcore.work import BlockDone, BlockTask, ModelTask, Progress
+from drillcore.worker import Worker
 
 DATASET = "bench"
 
@@ -62,28 +60,23 @@ class ScratchJob:
     """Blocks of one set of sentences, and the store that takes their states; made anew for every measurement."""
 
     tasks: tuple[BlockTask, ...]
-    writer: GroupWriter
+    group: zarr.Group
 
     @property
     def shape(self) -> Shape:
         """Of the store's arrays."""
         return self.tasks[0].shape
 
-    def run(self, backend: Backend) -> JobTimes:
-        """Extract and commit all blocks; raises what the pipeline raises."""
-        writer = self.writer
-
-        def commit(task: BlockTask, shard: int, states: NDArray[np.generic], absmax: NDArray[np.float32]) -> None:
-            print_ = task.block.fingerprints[shard - task.block.first_shard]
-            writer.commit(shard * task.shape.shard, shard, states, absmax, print_)
-
+    def run(self, worker: Worker) -> JobTimes:
+        """Extract and commit all blocks, as an executor's worker does; raises what the pipeline raises."""
+        worker.load(self.tasks[0].model)
         started = time.perf_counter()
-        done = tuple(extract_blocks(backend, iter(self.tasks), commit, Progress()))
+        done = tuple(worker.extract(iter(self.tasks), Progress()))
         return JobTimes(time.perf_counter() - started, done)
 
     def states(self) -> Any:
         """The committed `hidden_states`, a Zarr array [sentence, layer, hidden]."""
-        return self.writer.group["hidden_states"]
+        return self.group["hidden_states"]
 
 
 def make_job(
@@ -95,16 +88,14 @@ def make_job(
     shape = choose_shape(
         len(tokens), model.layers, _names(model.layers, num_blocks), hidden_size, extract.store_dtype, shard
     )
-    writer = StoreWriter(Location(str(store)), DATASET, "").dataset("model", DATASET)
-    writer.ensure(shape, ())
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    size = block or block_sentences(shape.shard, shape.sentence_bytes, memory)
+    group = zarr.create_group(Location(str(store)).open()).require_group(f"model/{DATASET}")
+    GroupWriter(group).ensure(shape, ())
+    size = block or block_sentences(shape.shard, shape.sentence_bytes, host_hardware(extract).memory_bytes)
     blocks = make_blocks(tokens, [""] * len(tokens), {}, len(tokens), shape.shard, size)
     tasks = tuple(
-        BlockTask(model, DATASET, str(store), writer.group.path, shape, b, tokens.slice(b.start, b.stop))
-        for b in blocks
+        BlockTask(model, DATASET, str(store), group.path, shape, b, tokens.slice(b.start, b.stop)) for b in blocks
     )
-    return ScratchJob(tasks, writer)
+    return ScratchJob(tasks, group)
 
 
 def _names(layers: Sequence[int], num_blocks: int) -> list[str]:

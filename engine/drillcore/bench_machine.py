@@ -63,6 +63,24 @@ def peak_memory_bytes() -> int:
     return max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit)
 
 
+def busy_cores(seconds: float = 1.0) -> float:
+    """Cores that others keep busy, found by doing nothing for a while; 0 where the system does not say."""
+    before = _ticks()
+    time.sleep(seconds)
+    after = _ticks()
+    total = after[0] - before[0]
+    return (after[1] - before[1]) / total * (os.cpu_count() or 1) if total else 0.0
+
+
+def _ticks() -> tuple[int, int]:
+    """Ticks of all cores since the start: in all, and those not idle."""
+    try:
+        ticks = [int(t) for t in Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]]
+    except (OSError, ValueError):
+        return 0, 0
+    return sum(ticks), sum(ticks) - ticks[3] - ticks[4]
+
+
 def matrix_products(device: str, dtype: str, count: int = 8) -> list[float]:
     """Floating-point operations a second of `count` square matrix products, one after the other.
 

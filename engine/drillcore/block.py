@@ -13,18 +13,30 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from drillcore.backends.base import Backend, States, Work
+from drillcore.backends.base import States, Work
 from drillcore.errors import NumericsError
+from drillcore.sequences import Sequences
 from drillcore.work import BlockDone, BlockTask, Progress
 
 # Shards that wait for the writer: one being written, one ready.
 WAITING_SHARDS = 2
 
 Commit = Callable[[BlockTask, int, NDArray[np.generic], NDArray[np.float32]], None]
+
+
+class Engine(Protocol):
+    """What blocks need of a backend."""
+
+    def plan(self, block: Sequences) -> Work:
+        """Make a block ready, while another one runs."""
+
+    def run(self, work: Work) -> Iterator[States]:
+        """Hidden states, batch by batch."""
 
 
 @dataclass
@@ -106,7 +118,7 @@ class Assembler:
 
 
 def extract_blocks(
-    backend: Backend, tasks: Iterable[BlockTask], commit: Commit, progress: Progress
+    backend: Engine, tasks: Iterable[BlockTask], commit: Commit, progress: Progress
 ) -> Iterator[BlockDone]:
     """Run blocks one after the other, yielding each once all its shards are committed."""
     with ThreadPoolExecutor(1, "plan") as planner, ThreadPoolExecutor(1, "write") as writer:
@@ -126,7 +138,7 @@ def extract_blocks(
 
 
 def _planned(
-    planner: ThreadPoolExecutor, backend: Backend, tasks: Iterable[BlockTask]
+    planner: ThreadPoolExecutor, backend: Engine, tasks: Iterable[BlockTask]
 ) -> Iterator[tuple[BlockTask, Work, Clock]]:
     """Each task with its work, the next one being planned meanwhile."""
 
@@ -147,7 +159,7 @@ def _planned(
 
 
 def _forward(
-    backend: Backend,
+    backend: Engine,
     task: BlockTask,
     work: Work,
     clock: Clock,

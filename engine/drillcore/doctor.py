@@ -66,9 +66,7 @@ def _gpu() -> Finding:
 
 def _cuml() -> Finding:
     version = _version("cuml-cu12") or _version("cuml-cu13")
-    return Finding(
-        "cuml", version is not None, f"cuml {version}", "pip install 'drillcore[gpu]' (NVIDIA GPUs; 2.6 GB)"
-    )
+    return Finding("cuml", version is not None, f"cuml {version}", "pip install 'drillcore[gpu]' (NVIDIA GPUs; 2.6 GB)")
 
 
 def _vllm() -> Finding:

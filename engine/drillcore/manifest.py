@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from drillcore.cache import write_atomic
+from drillcore.errors import CommitError
 from drillcore.job import LoadedJob
 
 PACKAGES = (
@@ -71,9 +72,17 @@ class Manifest:
         target.update(facts)
 
     def write(self, status: str) -> None:
-        """Write the file; `status` is done, failed or interrupted."""
-        facts = {**self.facts, "status": status, "ended": time.strftime("%FT%T%z")}
-        write_atomic(self._path, (json.dumps(facts, indent=2, ensure_ascii=False, default=str) + "\n").encode())
+        """Write the file; `status` is running, done, failed or interrupted. Raises CommitError."""
+        ended = {} if status == "running" else {"ended": time.strftime("%FT%T%z")}
+        facts = {**self.facts, "status": status, **ended}
+        data = (json.dumps(facts, indent=2, ensure_ascii=False, default=str) + "\n").encode()
+        try:
+            write_atomic(self._path, data)
+        except OSError as error:
+            raise CommitError(
+                f"{self._path} could not be written: {error.strerror or error}",
+                hint="Make room or mend the place, then run the same command again: what is committed is kept.",
+            ) from error
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -16,8 +16,9 @@ from drillcore.errors import RunError
 
 Metric = Literal["euclidean", "cosine"]
 Backend = Literal["auto", "exact", "pynndescent", "cuml"]
-# Up to here all distances are computed; beyond, the search is approximate (recall about 0.96).
-EXACT_UP_TO = 4096
+# Up to here all distances are computed, in less time than pynndescent takes to compile (30 s a process); beyond, the
+# search is approximate (recall about 0.96).
+EXACT_UP_TO = 8192
 # pynndescent searches with at least this many neighbours: with fewer its recall falls.
 LEAST_SEARCHED = 15
 
@@ -49,7 +50,7 @@ def build(
 ) -> Graph:
     """The graph of one layer; `num_neighbors` counts the sentence itself and is taken down to N.
 
-    auto: all distances up to 4,096 sentences (scikit-learn), pynndescent (Dong, Moses and Li, 2011) with `seed` and one
+    auto: all distances up to 8,192 sentences (scikit-learn), pynndescent (Dong, Moses and Li, 2011) with `seed` and one
     thread beyond: equal bits on every run. cuml is exact, on the GPU.
     """
     wanted = min(num_neighbors, len(states_NH))

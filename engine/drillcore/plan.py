@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -13,6 +13,10 @@ from drillcore.cache import digest
 from drillcore.sequences import Sequences
 
 MAX_BLOCK = 32_768
+MANY_WORKERS = 4
+# With so many blocks each, workers that end unevenly idle for less than 5 % of the time.
+BLOCKS_A_WORKER = 16
+SMALLEST_SPREAD = 4096
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,27 @@ def block_sentences(shard: int, sentence_bytes: int, memory_bytes: int) -> int:
     return max(shard, most // shard * shard)
 
 
+class RowIds(Protocol):
+    """Ids of a dataset's rows, made for a range of them when it is asked for."""
+
+    def __getitem__(self, rows: slice, /) -> Sequence[str]:
+        """Ids of rows.start .. rows.stop - 1."""
+
+
+def spread_block(block: int, num_sentences: int, share: float, num_workers: int) -> int:
+    """Sentences of a model's block when many workers share a sweep: so dear that none waits long at the end.
+
+    num_sentences: of the model, which is so large a share of the sweep's cost. A few workers keep blocks as they are,
+    so that their bytes are those of one; and blocks stay large enough to share prefixes.
+    """
+    if num_workers < MANY_WORKERS:
+        return block
+    wanted = num_sentences / max(1.0, num_workers * BLOCKS_A_WORKER * share)
+    return min(block, max(SMALLEST_SPREAD, int(wanted)))
+
+
 def make_blocks(
-    tokens: Sequences, row_ids: Sequence[str], common: dict[str, Any], num_sentences: int, shard: int, block: int
+    tokens: Sequences, row_ids: RowIds, common: dict[str, Any], num_sentences: int, shard: int, block: int
 ) -> list[Block]:
     """All blocks of a dataset with the fingerprints that its shards must have.
 

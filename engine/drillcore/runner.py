@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from drillcore.errors import DrillcoreError, InterruptedRun
+from drillcore.errors import DrillcoreError, InterruptedRun, RunError
 from drillcore.executors import EXECUTORS
 from drillcore.executors.base import Executor
 from drillcore.job import LoadedJob
@@ -13,10 +14,12 @@ from drillcore.manifest import Manifest
 from drillcore.plugins import load_by_name
 from drillcore.preflight import check_job
 from drillcore.progress import Reporter
+from drillcore.signals import stoppable
 from drillcore.stages.context import Context
 from drillcore.store.location import Location
-from drillcore.store.lock import store_lock
+from drillcore.store.lock import refuse_if_held, store_lock
 from drillcore.store.writer import StoreWriter
+from drillcore.verify import give_up_damage
 
 STAGES = {
     "extract": "drillcore.stages.extract:extract",
@@ -31,31 +34,50 @@ def run_stages(loaded: LoadedJob, stages: Sequence[str], report: Reporter, out: 
 
     Raises an error of the tree in `errors`; whatever it is, the manifest says how the run ended.
     """
-    inputs = check_job(loaded, report)
-    location = Location(loaded.store)
+    try:
+        with stoppable():
+            return _run_stages(loaded, stages, report, out)
+    except KeyboardInterrupt:
+        raise InterruptedRun(
+            "interrupted; what was committed is kept", hint="Run the same command again to go on."
+        ) from None
+
+
+def _run_stages(loaded: LoadedJob, stages: Sequence[str], report: Reporter, out: Path | None) -> Path:
+    # Workers may run elsewhere: what they are told holds whatever their working directory.
+    location = Location(loaded.store if loaded.store.startswith("s3://") else str(Path(loaded.store).absolute()))
+    location.check()
     folder = location.beside(out)
-    with store_lock(folder, location.address):
+    refuse_if_held(location, folder)
+    inputs = check_job(loaded, report)
+    with store_lock(location, folder):
         manifest = Manifest(folder / "manifest.json", loaded)
         store = StoreWriter(location, loaded.job.name, manifest.facts["versions"].get("drillcore", ""))
-        executor: Executor = load_by_name("executor", loaded.job.run.executor, EXECUTORS)(loaded.job.run)
+        manifest.write("running")
+        job = loaded.job
+        executor: Executor = load_by_name("executor", job.run.executor, EXECUTORS)(job.run, job.extract, report.say)
         manifest.record("executor", **executor.describe())
         context = Context(inputs, store, executor, manifest, report, folder)
         try:
+            give_up_damage(store, folder, report)
             for stage in stages:
                 _stage(stage)(context)
             store.finish()
-        except KeyboardInterrupt:
-            manifest.write("interrupted")
-            raise InterruptedRun(
-                "interrupted; what was committed is kept", hint="Run the same command again to go on."
-            ) from None
         except BaseException as error:
-            manifest.write("failed: " + (str(error) if isinstance(error, DrillcoreError) else repr(error)))
+            # Where the disk is full this fails too, and must not hide why.
+            with suppress(RunError):
+                manifest.write(_ending(error))
             raise
         finally:
             executor.close()
         manifest.write("done")
     return folder
+
+
+def _ending(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return "failed: " + (str(error) if isinstance(error, DrillcoreError) else repr(error))
 
 
 def _stage(name: str) -> Callable[[Context], None]:

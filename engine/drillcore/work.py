@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from drillcore.backends.base import Prepared
+from drillcore.errors import DrillcoreError
 from drillcore.job import Extract, Model
 from drillcore.plan import Block
 from drillcore.sequences import Sequences
@@ -39,6 +41,7 @@ class BlockTask:
     """Extract one block of a dataset into the store.
 
     dataset: its name. store: address. group: path of the group in it. tokens: the block's sentences, truncated.
+    committed: numbers of its shards that are there already, as they must be, and are left alone.
     """
 
     model: ModelTask
@@ -48,6 +51,28 @@ class BlockTask:
     shape: Shape
     block: Block
     tokens: Sequences
+    committed: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """A model of a sweep and its blocks, which are known once it is prepared: they carry its numerics.
+
+    blocks: called once, in the process that runs the job, with a worker's answer; creates the arrays and gives the
+    pending blocks. num_blocks: how many it will be. num_sentences: in them. cost: tokens times parameters, to compare
+    models with.
+    """
+
+    task: ModelTask
+    num_blocks: int
+    num_sentences: int
+    cost: float
+    blocks: Callable[[Prepared], Sequence[BlockTask]]
+
+    @property
+    def name(self) -> str:
+        """Name of the model's group in the store."""
+        return self.task.model.group
 
 
 @dataclass(frozen=True)
@@ -79,10 +104,31 @@ class BlockFailed:
     start: int
     stop: int
     error: str
+    hint: str = ""
+
+    @staticmethod
+    def of(task: BlockTask, error: str, hint: str = "") -> BlockFailed:
+        """The failure of a task."""
+        block = task.block
+        return BlockFailed(task.model.model.group, task.dataset, block.index, block.start, block.stop, error, hint)
+
+
+@dataclass(frozen=True)
+class ModelFailed:
+    """A model that could not be loaded, or was refused; its blocks are set aside."""
+
+    model: str
+    error: DrillcoreError
+
+
+Outcome = BlockDone | BlockFailed | ModelFailed
 
 
 @dataclass
 class Progress:
-    """Where work reports how far it is. `advance(n)`: sentences whose states are there."""
+    """Where work reports how far it is.
+
+    advance(n): sentences whose states are there, negative where a failed block's count is taken back.
+    """
 
     advance: Callable[[int], None] = field(default=lambda n: None)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
@@ -33,48 +35,55 @@ class Worker:
         self._backend: Backend | None = None
         self._key: tuple[object, ...] | None = None
         self._prepared: Prepared | None = None
+        self._groups: dict[tuple[str, str], GroupWriter] = {}
 
     def prepare(self, task: ModelTask) -> Prepared:
-        """Load the task's model unless it is loaded, with its self-check."""
-        if self._key == task.key and self._prepared is not None:
+        """Load the task's model unless it is loaded, with its self-check; the task's numerics, if any, hold."""
+        if self._key == task.key and self._prepared is not None and _agree(task.numerics, self._prepared.numerics):
             return self._prepared
-        self.close()
-        backend = open_backend(task)
+        if self._key != task.key or self._backend is None:
+            self.close()
+            self._backend, self._key = open_backend(task), task.key
         try:
-            self._prepared = backend.prepare(task.sample, task.numerics)
+            self._prepared = self._backend.prepare(task.sample, task.numerics)
         except BaseException:
-            backend.close()
+            self.close()
             raise
-        self._backend, self._key = backend, task.key
         return self._prepared
+
+    def load(self, task: ModelTask) -> Backend:
+        """The backend with the task's model prepared."""
+        self.prepare(task)
+        assert self._backend is not None
+        return self._backend
 
     def extract(self, tasks: Iterable[BlockTask], progress: Progress) -> Iterator[BlockDone]:
         """Extract blocks of one model; the writing of one overlaps with the next."""
-        groups: dict[tuple[str, str], GroupWriter] = {}
-
-        def commit(task: BlockTask, shard: int, states: NDArray[np.generic], absmax: NDArray[np.float32]) -> None:
-            place = (task.store, task.group)
-            if place not in groups:
-                store = Location(task.store).open()
-                groups[place] = GroupWriter(zarr.open_group(store, path=task.group, mode="r+", use_consolidated=False))
-            print_ = task.block.fingerprints[shard - task.block.first_shard]
-            groups[place].commit(shard * task.shape.shard, shard, states, absmax, print_)
-
         tasks = iter(tasks)
         first = next(tasks, None)
-        if first is None:
+        if first is not None:
+            yield from extract_blocks(self.load(first.model), chain([first], tasks), self.commit, progress)
+
+    def commit(self, task: BlockTask, shard: int, states: NDArray[np.generic], absmax: NDArray[np.float32]) -> None:
+        """Write a shard of a task and then its fingerprint, unless it is committed already."""
+        if shard in task.committed:
             return
-        self.prepare(first.model)
-        assert self._backend is not None
-
-        def checked() -> Iterator[BlockTask]:
-            yield first
-            yield from tasks
-
-        yield from extract_blocks(self._backend, checked(), commit, progress)
+        place = (task.store, task.group)
+        if place not in self._groups:
+            store = Location(task.store).open()
+            group = zarr.open_group(store, path=task.group, mode="r+", use_consolidated=False)
+            self._groups[place] = GroupWriter(group)
+        print_ = task.block.fingerprints[shard - task.block.first_shard]
+        self._groups[place].commit(shard * task.shape.shard, shard, states, absmax, print_)
 
     def close(self) -> None:
         """Unload the model."""
-        if self._backend is not None:
-            self._backend.close()
-        self._backend = self._key = self._prepared = None
+        backend, self._backend = self._backend, None
+        self._key = self._prepared = None
+        if backend is not None:
+            backend.close()
+
+
+def _agree(wanted: dict[str, Any] | None, numerics: dict[str, Any]) -> bool:
+    """Whether a model prepared with `numerics` is what a task wants; tasks carry further entries of their own."""
+    return wanted is None or all(wanted.get(name) == value for name, value in numerics.items())

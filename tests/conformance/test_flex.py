@@ -7,15 +7,16 @@ import shutil
 import numpy as np
 import pytest
 import torch
-
 from backend_contract import collect
+from test_backends import open_transformers
+
 from conftest import require
 from drillcore.backends.flex import BLOCK, PackMask, interval_blocks
 from drillcore.backends.masks import ancestors
-from drillcore.packing import batches, build_packs
+from drillcore.batching import batches
+from drillcore.packing import build_packs
 from drillcore.sequences import Sequences
 from support.plain import plain_states, random_sentences, relative_error
-from test_backends import open_transformers
 
 
 def packed_batch(seed):

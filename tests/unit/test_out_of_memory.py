@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from backend_contract import collect
+
 from drillcore.backends.catalog import locate
 from drillcore.backends.transformers import TransformersBackend
 from drillcore.errors import RunError

@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drillcore.packing import batches, build_packs, padded_batches
+from drillcore.batching import batches, padded_batches
+from drillcore.packing import build_packs
 from drillcore.sequences import Sequences
 
 SENTENCES = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=24), min_size=1, max_size=60)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from drillcore.backends.flex import PackMask
 from drillcore.backends.masks import AttentionKinds, pack_masks
-from drillcore.packing import Batch
+from drillcore.batching import Batch
 
 Feed = Callable[[Batch], tuple[dict[str, Any], Tensor]]
 

@@ -43,8 +43,10 @@ def packs_attention(
 ) -> tuple[Tensor, None]:
     """What transformers calls in each layer; keys and values are not repeated for grouped queries."""
 
+    cap = softcap or 1.0
+
     def capped(score: Tensor, *_: Tensor) -> Tensor:
-        return softcap * torch.tanh(score / softcap)
+        return cap * torch.tanh(score / cap)
 
     out = _compiled(
         query_RAWD,
@@ -64,7 +66,7 @@ class PackMask:
     def __init__(self, num_rows: int, width: int, window: int | None, device: torch.device) -> None:
         if width % BLOCK:
             raise ValueError(f"packs of {width} nodes are no multiple of {BLOCK}")
-        self._shape, self._window = (num_rows, width), window
+        self._shape, self._window, reach = (num_rows, width), window, window or width
         ends = torch.arange(1, width + 1, device=device, dtype=torch.int32).repeat(num_rows, 1)
         depths = torch.zeros(num_rows, width, device=device, dtype=torch.int32)
         self._ends_RW, self._depth_RW = ends, depths
@@ -73,7 +75,7 @@ class PackMask:
             return (key <= query) & (query < ends[row, key])
 
         def near_ancestor(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-            return ancestor(row, head, query, key) & (depths[row, query] - depths[row, key] < window)
+            return ancestor(row, head, query, key) & (depths[row, query] - depths[row, key] < reach)
 
         self._mask_mod = ancestor if window is None else near_ancestor
 

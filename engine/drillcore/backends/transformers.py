@@ -21,9 +21,10 @@ from drillcore.backends.feed import Feeder
 from drillcore.backends.hooks import Gatherer
 from drillcore.backends.masks import attention_kinds
 from drillcore.backends.weights import load, replaced_decoder
+from drillcore.batching import Batch, batches, halve, padded_batches
 from drillcore.errors import ModelError, RunError, SelfCheckError
 from drillcore.job import Extract
-from drillcore.packing import Batch, batches, build_packs, halve, padded_batches
+from drillcore.packing import build_packs
 from drillcore.sequences import Sequences
 
 # Position schemes that look at the longest sentence of a batch, so that one could change its neighbours.

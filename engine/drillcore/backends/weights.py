@@ -86,6 +86,7 @@ def load(source: Source, extract: Extract, deepest: int, attention: str | None =
 
 
 def _read(source: Source, dtype: torch.dtype, device: torch.device) -> Any:
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     where = source.model.device_map or (device if device.type == "cuda" else None)
@@ -98,7 +99,7 @@ def _read(source: Source, dtype: torch.dtype, device: torch.device) -> Any:
             f"model {source.model.id} does not fit into the memory of {device}",
             hint="Set device_map: auto for it, or another dtype.",
         ) from error
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(
             f"model {source.model.id} could not be loaded: {str(error).splitlines()[0]}",
             hint="Only safetensors weights are read; check that the files are whole.",

@@ -5,27 +5,39 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
-from drillcore.backends.base import Prepared
-from drillcore.work import BlockDone, BlockFailed, BlockTask, ModelTask, Progress
+from drillcore.backends.hardware import Hardware
+from drillcore.job import Extract, Run
+from drillcore.work import ModelPlan, Outcome, Progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 class Executor(Protocol):
-    """Runs pieces of work somewhere."""
+    """Runs pieces of work somewhere; starts nothing before it is asked to. `say` takes lines for the user."""
+
+    def __init__(self, settings: Run, extract: Extract, say: Callable[[str], None]) -> None: ...
 
     def describe(self) -> dict[str, Any]:
-        """What it runs on, for the manifest."""
+        """What it runs on and what each worker has done so far, for the manifest."""
 
-    def prepare(self, task: ModelTask) -> Prepared:
-        """Load a model on some worker and return its numerics and self-check."""
+    def hardware(self) -> Hardware:
+        """What a worker computes with."""
 
-    def extract(self, tasks: Sequence[BlockTask], progress: Progress) -> Iterator[BlockDone | BlockFailed]:
-        """Run blocks, in any order; a block that keeps failing is returned as such and the rest goes on."""
+    def sweep(self, models: Sequence[ModelPlan], progress: Progress) -> Iterator[Outcome]:
+        """Prepare every model, ask for its blocks, and run them, in any order and several at a time.
 
-    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[int, Result]]:
-        """Call a module-level function on each item; yields (position, result) in any order."""
+        A model that cannot be prepared and a block whose states cannot be stored come back as such, and everything
+        else goes on. Raises what is wrong with the job or the place itself (JobError, CommitError).
+        """
+
+    def map(
+        self, function: Callable[[Item], Result], items: Sequence[Item], gpus: int = 0
+    ) -> Iterator[tuple[int, Result]]:
+        """Call a module-level function on each item; yields (position, result) in any order, raises what it raises.
+
+        gpus: that a call needs to itself.
+        """
 
     def close(self) -> None:
         """End every process started."""

@@ -1,40 +1,91 @@
-"""The local executor: this process and one device for extraction, one process a core for measures and projection."""
+"""The local executor: this process and one device, one piece of work after the other."""
 
 from __future__ import annotations
 
 import os
 import platform
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from drillcore.backends.base import Prepared
-from drillcore.job import Run
-from drillcore.work import BlockDone, BlockFailed, BlockTask, ModelTask, Progress
+from drillcore.backends.hardware import Hardware, host_hardware
+from drillcore.errors import ModelError, NumericsError, SelfCheckError
+from drillcore.job import Extract, Run
+from drillcore.work import BlockFailed, BlockTask, ModelFailed, ModelPlan, Outcome, Progress
 from drillcore.worker import Worker
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+@dataclass
+class Counted:
+    """Progress that knows what it counted for blocks that are not done."""
+
+    progress: Progress
+    open: int = 0
+
+    def advance(self, count: int) -> None:
+        """Pass on, and remember."""
+        self.open += count
+        self.progress.advance(count)
+
+    def take_back(self) -> None:
+        """What was counted is to be computed again."""
+        self.progress.advance(-self.open)
+        self.open = 0
+
+
 class LocalExecutor:
     """Everything on this machine."""
 
-    def __init__(self, settings: Run) -> None:
-        self._worker = Worker()
+    def __init__(self, settings: Run, extract: Extract, say: Callable[[str], None]) -> None:
+        self._worker, self._extract, self._say = Worker(), extract, say
 
     def describe(self) -> dict[str, Any]:
         """Host and cores."""
         return {"executor": "local", "host": platform.node(), "cores": len(os.sched_getaffinity(0))}
 
-    def prepare(self, task: ModelTask) -> Prepared:
-        """Load the model here."""
-        return self._worker.prepare(task)
+    def hardware(self) -> Hardware:
+        """This host's."""
+        return host_hardware(self._extract)
 
-    def extract(self, tasks: Sequence[BlockTask], progress: Progress) -> Iterator[BlockDone | BlockFailed]:
-        """Run the blocks one after the other; the first error ends the run."""
-        yield from self._worker.extract(tasks, progress)
+    def sweep(self, models: Sequence[ModelPlan], progress: Progress) -> Iterator[Outcome]:
+        """One model after the other, in the job's order; an error that is no block's own ends the run."""
+        for plan in models:
+            self._say(f"{plan.name}: loading and checking the model")
+            try:
+                prepared = self._worker.prepare(plan.task)
+            except (ModelError, SelfCheckError) as error:
+                yield ModelFailed(plan.name, error)
+                continue
+            yield from self._blocks(plan.blocks(prepared), Counted(progress))
 
-    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[int, Result]]:
+    def _blocks(self, tasks: Sequence[BlockTask], counted: Counted) -> Iterator[Outcome]:
+        left = deque(tasks)
+        while left:
+            try:
+                for done in self._worker.extract(tuple(left), Progress(counted.advance)):
+                    left.popleft()
+                    counted.open -= done.num_sentences
+                    yield done
+            except NumericsError:
+                # Blocks overlap: which one it was shows when the first that is not done runs alone.
+                counted.take_back()
+                yield from self._alone(left.popleft(), counted)
+
+    def _alone(self, task: BlockTask, counted: Counted) -> Iterator[Outcome]:
+        try:
+            yield from self._worker.extract([task], Progress(counted.advance))
+            counted.open = 0
+        except NumericsError as error:
+            counted.take_back()
+            yield BlockFailed.of(task, str(error), error.hint)
+
+    def map(
+        self, function: Callable[[Item], Result], items: Sequence[Item], gpus: int = 0
+    ) -> Iterator[tuple[int, Result]]:
         """Call it here, one item after the other."""
         for position, item in enumerate(items):
             yield position, function(item)

@@ -1,26 +1,76 @@
-"""Colours of labels: told apart by everybody where there are few, as far apart as can be where there are many."""
+"""Colours of labels and values.
+
+Few labels take the palette of Okabe and Ito (Color Universal Design, 2008), which colour-blind readers tell apart;
+many take Glasbey's (colorcet), restricted to colours that show on white. Cities of the source experiment keep theirs.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import colorcet
+import numpy as np
+from numpy.typing import NDArray
 
-# Okabe and Ito's palette (2008), but for its yellow and black, which a white panel or thin points swallow.
-OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-FIXED = {"Toronto": "#D55E00", "Montreal": "#0072B2"}
-NO_LABEL = "#555555"
-MOST = 100
+MAX_LABELS = 100
+OTHER = "(other labels)"
+NO_LABEL_HEX = "#9a9a9a"
+FIXED_HEX = {"Toronto": "#D55E00", "Montreal": "#0072B2"}
+# Okabe and Ito's yellow is left out: on white it cannot be read.
+OKABE_ITO_HEX = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222")
+NUM_STEPS = 256
 
 
-def assign(categories: Sequence[str]) -> dict[str, str]:
-    """A colour for each label, the same for the same labels; beyond 100 labels colours repeat."""
-    if list(categories) == ["no label"]:
-        return {"no label": NO_LABEL}
-    few = [c for c in OKABE_ITO if c not in {FIXED[k] for k in categories if k in FIXED}]
-    rest = [c for c in categories if c not in FIXED]
-    palette = few if len(rest) <= len(few) else [*colorcet.glasbey_dark][:MOST]
-    return {
-        **{c: FIXED[c] for c in categories if c in FIXED},
-        **{c: palette[i % len(palette)] for i, c in enumerate(rest)},
-    }
+def category_hex(categories: Sequence[str]) -> list[str]:
+    """A colour for each label, as #rrggbb, in the order given; up to 256 labels differ in colour."""
+    if len(categories) <= len(OKABE_ITO_HEX):
+        taken = {FIXED_HEX[name] for name in categories if name in FIXED_HEX}
+        free = [color for color in OKABE_ITO_HEX if color not in taken]
+        return [FIXED_HEX[name] if name in FIXED_HEX else free.pop(0) for name in categories]
+    many = colorcet.palette["glasbey_bw_minc_20_maxl_70"]
+    return [FIXED_HEX.get(name, many[i % len(many)]) for i, name in enumerate(categories)]
+
+
+def rgb(hex_color: str) -> tuple[int, int, int]:
+    """Red, green and blue of a #rrggbb colour, 0 to 255."""
+    return int(hex_color[1:3], 16), int(hex_color[3:5], 16), int(hex_color[5:7], 16)
+
+
+def category_table(categories: Sequence[str]) -> NDArray[np.uint8]:
+    """RGB of each label and, in the last row, of no label: uint8 [len(categories) + 1, 3].
+
+    Without categories there is one colour, for all points.
+    """
+    return np.array([rgb(color) for color in [*(category_hex(categories) or ["#0072B2"]), NO_LABEL_HEX]], np.uint8)
+
+
+def value_table() -> NDArray[np.uint8]:
+    """RGB along the colour bar and, in the last row, of no value: uint8 [257, 3]. Every colour shows on white."""
+    ramp = colorcet.palette["CET_L8"]  # blue, magenta, orange, yellow, of even steps in lightness
+    shown = np.linspace(0, len(ramp) * 0.93, NUM_STEPS).astype(int)
+    return np.array([rgb(color) for color in [*(ramp[i] for i in shown), NO_LABEL_HEX]], np.uint8)
+
+
+def value_steps(values_N: NDArray[np.floating], low: float, high: float) -> NDArray[np.int32]:
+    """Row of `value_table` for each value; beyond the range the ends, NaN the last row."""
+    span = (high - low) or 1.0
+    finite_N = np.isfinite(values_N)
+    share_N = np.clip((np.where(finite_N, values_N, low) - low) / span, 0, 1)
+    return np.where(finite_N, np.rint(share_N * (NUM_STEPS - 1)), NUM_STEPS).astype(np.int32)
+
+
+def encode_labels(labels: Sequence[str], *, limit: int = MAX_LABELS) -> tuple[tuple[str, ...], NDArray[np.int32]]:
+    """Categories in sorted order, and each label's index among them; an empty label has index -1.
+
+    Beyond `limit` labels the rarest share one category, named last.
+    """
+    names, index_N, counts = np.unique(
+        np.asarray(labels, dtype=object).astype(str), return_inverse=True, return_counts=True
+    )
+    common = set(np.lexsort((names, -counts))[: limit - 1].tolist()) if np.count_nonzero(names != "") > limit else None
+    kept = [i for i, name in enumerate(names) if name != "" and (common is None or i in common)]
+    categories = tuple(str(names[i]) for i in kept)
+    place = np.full(len(names), len(kept), np.int32)
+    place[kept] = np.arange(len(kept))
+    place[names == ""] = -1
+    return (categories if common is None else (*categories, OTHER)), place[index_N].astype(np.int32)

@@ -1,118 +1,121 @@
-"""Grids of panels as PNG: titles, layer names, frames, legend, marks.
+"""Grids of panels as PNG files, drawn line by line, so that memory does not grow with the grid.
 
-A strip of panels is drawn at a time. One row of many layers is wrapped, so that it stays readable on a screen.
+The public function is `write_grid`; everything about sizes is in `layout`, about pixels of a panel in `shade`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-import matplotlib
-from PIL import Image, ImageDraw, ImageFont
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 
-from drillcore.cache import write_atomic
-from drillcore.pictures.colors import assign
-from drillcore.pictures.panels import Grid, Panel, Row
-from drillcore.pictures.shade import shade_panel
+from drillcore.pictures.layout import Layout, tiles
+from drillcore.pictures.legend import foot, head
+from drillcore.pictures.lettering import FAINT_INK, INK, draw_centered, fitted, font
+from drillcore.pictures.panels import Grid, Panel, PanelSource, Row
+from drillcore.pictures.png import PngWriter
+from drillcore.pictures.shade import Palette, shade
 
-WRAP = 8
-GAP, EDGE, HEAD, TITLE, LEGEND, FOOT = 10, 24, 22, 72, 34, 34
-ROW_TITLE = 30
-INK, FAINT, FRAME = "#1a1a1a", "#6b6b6b", "#c8c8c8"
-
-
-@cache
-def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which matplotlib ships: no system font is needed."""
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
+FRAME = (190, 190, 190)
+MARKED = (240, 240, 240)
+IDENTICAL = "all states identical"
+EMPTY = "no points"
+HEAD_ROOM_PX = 100  # for what a tile's subtitle says beyond the grid's
 
 
-def write_grid(grid: Grid, path: Path) -> list[Path]:
-    """Draw a grid and write it as PNG; the same grid gives the same bytes. Returns the files written."""
-    import io
+def write_grid(grid: Grid, path: Path, *, columns: int | None = None, tile_px: int = 16_384) -> list[Path]:
+    """Write a grid as PNG and return the files: one, or tiles `<stem>-r1-c1.png` where it is larger than `tile_px`.
 
-    buffer = io.BytesIO()
-    draw_grid(grid).save(buffer, "PNG", optimize=False, compress_level=6)
-    write_atomic(path, buffer.getvalue())
-    return [path]
+    `columns` is the number of panels side by side; by default a single row of more than ten panels is wrapped and
+    several rows are not. Each tile has title, legend and small print of its own; panels are not cut, so a tile is
+    larger than `tile_px` where one panel with its head is. The same grid gives the same bytes.
 
-
-def draw_grid(grid: Grid) -> Image.Image:
-    """The picture of a grid."""
-    lines = _lines(grid)
-    columns = max(len(panels) for _, panels in lines)
-    colors = assign(grid.categories)
-    entries = _legend_lines(grid.categories, columns * (grid.panel_px + GAP))
-    width = 2 * EDGE + columns * (grid.panel_px + GAP) - GAP
-    heights = [(ROW_TITLE if title else 0) + HEAD + grid.panel_px + GAP for title, _ in lines]
-    top = TITLE + LEGEND * len(entries)
-    picture = Image.new("RGB", (width, top + sum(heights) + FOOT), "white")
-    draw = ImageDraw.Draw(picture)
-    draw.text((EDGE, 14), grid.title, INK, font(22, bold=True))
-    draw.text((EDGE, 44), grid.subtitle, FAINT, font(14))
-    _legend(draw, entries, colors)
-    y = top
-    for (title, panels), height in zip(lines, heights, strict=True):
-        if title:
-            draw.text((EDGE, y + 6), title, INK, font(16, bold=True))
-        line_y = y + (ROW_TITLE if title else 0)
-        for column, panel in enumerate(panels):
-            if panel is not None:
-                at = (EDGE + column * (grid.panel_px + GAP), line_y)
-                _panel(picture, draw, panel, at, grid.panel_px, [colors[c] for c in grid.categories])
-        y += height
-    draw.text((EDGE, y + 6), grid.footer, FAINT, font(12))
-    return picture
+    Raises ValueError for values without colour, OSError where a file cannot be written.
+    """
+    layout = Layout.of(grid, columns)
+    width = min(layout.width, tile_px)
+    head_px = sum(len(part(grid, width, layout.margin, layout.scale)) for part in (head, foot))
+    parts, across = tiles(grid, columns, tile_px, head_px + round(HEAD_ROOM_PX * layout.scale))
+    if len(parts) == len(parts[0]) == 1:
+        _write(parts[0][0], path, layout)
+        return [path]
+    written = []
+    for r, line in enumerate(parts, 1):
+        for c, tile in enumerate(line, 1):
+            tile_path = path.with_name(f"{path.stem}-r{r}-c{c}{path.suffix}")
+            _write(tile, tile_path, Layout.of(tile, min(across, tile.num_columns)))
+            written.append(tile_path)
+    return written
 
 
-def _lines(grid: Grid) -> list[tuple[str, Sequence[Panel | None]]]:
-    """Rows as they are drawn: each on one line in a grid of several models, wrapped where they are few."""
-    wrap = len(grid.rows) <= 2
-    lines: list[tuple[str, Sequence[Panel | None]]] = []
-    for row in grid.rows:
-        lines += _wrapped(row) if wrap else [(row.title, row.panels)]
-    return lines
+def _write(grid: Grid, path: Path, layout: Layout) -> None:
+    top = head(grid, layout.width, layout.margin, layout.scale)
+    bottom = foot(grid, layout.width, layout.margin, layout.scale)
+    height = len(top) + sum(layout.row_height(row) for row in grid.rows) + len(bottom)
+    palette = Palette.of(grid)
+    with PngWriter(path, layout.width, height) as png:
+        png.write(top)
+        for row in grid.rows:
+            for stripe in _stripes(row, layout, palette):
+                png.write(stripe)
+        png.write(bottom)
 
 
-def _wrapped(row: Row) -> list[tuple[str, Sequence[Panel | None]]]:
-    cut = [row.panels[i : i + WRAP] for i in range(0, len(row.panels), WRAP)]
-    return [(row.title if i == 0 else "", panels) for i, panels in enumerate(cut)]
+def _stripes(row: Row, layout: Layout, palette: Palette) -> Iterator[NDArray[np.uint8]]:
+    if row.title:
+        image = Image.new("RGB", (layout.width, layout.heading), "white")
+        face = font(round(15 * layout.scale), bold=True)
+        title = fitted(row.title, face, layout.width - 2 * layout.margin)
+        ImageDraw.Draw(image).text((layout.margin, image.height // 2), title, fill=INK, font=face, anchor="lm")
+        yield np.asarray(image)
+    for line in layout.lines(row):
+        yield _line(line, layout, palette)
 
 
-def _panel(
-    picture: Image.Image, draw: ImageDraw.ImageDraw, panel: Panel, at: tuple[int, int], side: int, colors: list[str]
-) -> None:
-    x, y = at
-    draw.text((x + 1, y + 3), panel.title, INK, font(13))
-    if panel.degenerate:
-        draw.rectangle((x, y + HEAD, x + side - 1, y + HEAD + side - 1), fill="#f2f2f2")
-        for i, line in enumerate(("all states", "are the same")):
-            draw.text((x + side / 2, y + HEAD + side / 2 + (i - 0.5) * 20), line, FAINT, font(13), anchor="mm")
-    else:
-        picture.paste(shade_panel(panel.points_N2, panel.values_N, colors, side), (x, y + HEAD))
-    draw.rectangle((x, y + HEAD, x + side - 1, y + HEAD + side - 1), outline=FRAME)
+class Caption(NamedTuple):
+    """What a line keeps of a panel once its points are let go."""
+
+    title: str
+    degenerate: bool
 
 
-def _legend_lines(categories: Sequence[str], width: int) -> list[list[tuple[int, str]]]:
-    """Entries with their x, broken into lines."""
-    lines: list[list[tuple[int, str]]] = [[]]
-    x = EDGE
-    for name in categories:
-        taken = 40 + int(font(14).getlength(name))
-        if lines[-1] and x + taken > width:
-            lines.append([])
-            x = EDGE
-        lines[-1].append((x, name))
-        x += taken
-    return lines
+def _line(sources: tuple[PanelSource, ...], layout: Layout, palette: Palette) -> NDArray[np.uint8]:
+    """One line of panels with their captions, uint8 [line_height, width, 3]."""
+    captions: list[Caption | None] = []
+    images = shade(_loaded(sources, captions), layout.panel, palette)
+    pixels = np.full((layout.line_height, layout.width, 3), 255, np.uint8)
+    for i, found in enumerate(images):
+        if found is not None:
+            left = layout.left(i)
+            pixels[layout.caption : layout.caption + layout.panel, left : left + layout.panel] = found
+    strip = Image.fromarray(pixels)
+    for i, (caption, found) in enumerate(zip(captions, images, strict=True)):
+        if caption is not None:
+            _frame(strip, caption, layout.left(i), layout, drawn=found is not None)
+    return np.asarray(strip)
 
 
-def _legend(draw: ImageDraw.ImageDraw, lines: list[list[tuple[int, str]]], colors: dict[str, str]) -> None:
-    for row, line in enumerate(lines):
-        y = TITLE + row * LEGEND + 4
-        for x, name in line:
-            draw.ellipse((x, y, x + 13, y + 13), fill=colors[name])
-            draw.text((x + 20, y - 2), name, INK, font(14))
+def _loaded(sources: tuple[PanelSource, ...], captions: list[Caption | None]) -> Iterator[Panel | None]:
+    for source in sources:
+        panel = source() if callable(source) else source
+        captions.append(None if panel is None else Caption(panel.title, panel.degenerate))
+        yield panel
+        del panel
+
+
+def _frame(strip: Image.Image, caption: Caption, left: int, layout: Layout, *, drawn: bool) -> None:
+    draw = ImageDraw.Draw(strip)
+    box = (left, layout.caption, left + layout.panel - 1, layout.caption + layout.panel - 1)
+    draw.rectangle(box, fill=None if drawn else MARKED, outline=FRAME, width=max(1, round(layout.scale)))
+    center = left + layout.panel // 2
+    face = font(round(13 * layout.scale))
+    draw_centered(strip, (center, layout.caption // 2), fitted(caption.title, face, layout.panel), face, INK)
+    if not drawn:
+        note = IDENTICAL if caption.degenerate else EMPTY
+        small = font(round(12 * layout.scale))
+        middle = layout.caption + layout.panel // 2
+        draw_centered(strip, (center, middle), fitted(note, small, layout.panel - 4), small, FAINT_INK)

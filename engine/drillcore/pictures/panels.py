@@ -1,41 +1,91 @@
-"""What is drawn: panels in rows in a grid, as plain numpy.
+"""What a picture shows, as plain frozen data: panels, the rows they stand in, and the grid of rows.
 
-Shape legend: N sentences.
+Shape legend: N points, 2 axes of the projection.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+Values = NDArray[np.int32] | NDArray[np.float32]
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Panel:
-    """One layer. points_N2: float32; values_N: int32, positions in the grid's categories; degenerate: no variance."""
+    """One layer's projection.
+
+    `title` is drawn above it (a layer name). `points_N2` is float32; rows that are not finite are not drawn.
+    `values_N` colours the points: integers index `Grid.categories` (negative: no label), floats lie in
+    `Grid.value_range` (NaN: no value). `degenerate` says that all states of the layer were identical: the points
+    mean nothing then, and the panel says so instead of drawing them.
+
+    Raises ValueError where shapes do not fit.
+    """
 
     title: str
     points_N2: NDArray[np.float32]
-    values_N: NDArray[np.int32]
+    values_N: Values
     degenerate: bool = False
 
+    def __post_init__(self) -> None:
+        points, values = self.points_N2, self.values_N
+        if points.ndim != 2 or points.shape[1] != 2:
+            raise ValueError(f"Panel {self.title!r}: points must have shape [N, 2], not {list(points.shape)}")
+        if values.shape != points.shape[:1]:
+            raise ValueError(f"Panel {self.title!r}: {points.shape[0]} points but values of {list(values.shape)}")
+        if values.dtype.kind not in "if":
+            raise ValueError(f"Panel {self.title!r}: values must be integers or floats, not {values.dtype}")
 
-@dataclass(frozen=True)
+
+PanelSource = Panel | Callable[[], Panel] | None
+"""A panel; or a function that reads it when its turn comes, so that a large grid is never whole in memory; or a gap."""
+
+
+@dataclass(frozen=True, eq=False)
 class Row:
-    """Panels side by side; None leaves a gap. title: what the row is, empty for a grid of one row."""
+    """Panels side by side under one heading, the model's or the dataset's name."""
 
     title: str
-    panels: tuple[Panel | None, ...]
+    panels: tuple[PanelSource, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Grid:
-    """A whole picture. panel_px: width and height of a panel, in pixels."""
+    """Rows of panels with what explains them.
+
+    Points are coloured by `categories` (labels, in legend order), or, where `value_range` is given, by value along
+    a colour bar named `value_name`; with neither they have one colour and no legend. `panel_px` is a panel's width
+    and height. `footer` is the small print: backend, seed, n_neighbors, and that distances between clusters mean
+    nothing. Titles may hold line breaks. `unlabelled` adds the grey of points without label or value to the legend.
+
+    Raises ValueError where the grid has no panel or its colours contradict each other.
+    """
 
     title: str
     subtitle: str
     rows: tuple[Row, ...]
-    categories: tuple[str, ...]
+    categories: tuple[str, ...] = ()
+    value_range: tuple[float, float] | None = None
+    value_name: str = ""
     panel_px: int = 200
     footer: str = ""
+    unlabelled: bool = False
+
+    def __post_init__(self) -> None:
+        if not any(row.panels for row in self.rows):
+            raise ValueError(f"Grid {self.title!r} has no panels")
+        if self.categories and self.value_range is not None:
+            raise ValueError(f"Grid {self.title!r}: colour by categories or by value, not both")
+        if self.value_range is not None and not np.all(np.isfinite(self.value_range)):
+            raise ValueError(f"Grid {self.title!r}: value_range must be finite, not {self.value_range}")
+        if self.panel_px < 16:
+            raise ValueError(f"Grid {self.title!r}: panel_px must be at least 16, not {self.panel_px}")
+
+    @property
+    def num_columns(self) -> int:
+        """Panels in the longest row."""
+        return max(len(row.panels) for row in self.rows)

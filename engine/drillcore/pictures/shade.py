@@ -1,11 +1,16 @@
-"""One panel by datashader, readable from a handful of points to millions.
+"""Panels to pixels by datashader: one recipe for few points, one for many.
 
-Shape legend: N sentences, P pixels of a panel's side.
+Few (up to 5,000 points): aggregated at twice the size, each point spread to a disc, reduced by averaging, so that
+single sentences can be seen. Several panels are aggregated at once, since datashader's fixed cost of a call would
+dominate. Many: counts per pixel; opacity by histogram equalisation over the panel, colour the mean of the labels'.
+
+Shape legend: N points, Y X pixels, C categories, 2 axes, 3 red-green-blue.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import datashader as ds
 import datashader.transfer_functions as tf
@@ -14,45 +19,178 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-# Up to here points are drawn as circles, above as density.
-FEW = 5000
+from drillcore.pictures.colors import NUM_STEPS, category_table, value_steps, value_table
+from drillcore.pictures.panels import Grid, Panel
+
+FEW_POINTS = 5_000
 SUPERSAMPLING = 2
-MARGIN = 0.06
+MARGIN = 0.05  # of a panel's width, on each side
+MAX_CELLS = 1 << 23  # of an aggregate: 64 MB of float64
+MIN_ALPHA = 100  # opacity of a pixel with a single point, of 255
+RGB = NDArray[np.uint8]
 
 
-def shade_panel(
-    points_N2: NDArray[np.float32], values_N: NDArray[np.int32], colors: Sequence[str], panel_px: int
-) -> Image.Image:
-    """Draw the points of one layer on white, in the colours of their categories."""
-    few = len(points_N2) <= FEW
-    side = panel_px * (SUPERSAMPLING if few else 1)
-    x_range, y_range = _ranges(points_N2)
-    names = [str(i) for i in range(len(colors))]
-    frame = pd.DataFrame({"x": points_N2[:, 0], "y": points_N2[:, 1]})
-    frame["category"] = pd.Categorical.from_codes(values_N, categories=names)
-    canvas = ds.Canvas(plot_width=side, plot_height=side, x_range=x_range, y_range=y_range)
-    counts = canvas.points(frame, "x", "y", agg=ds.count_cat("category"))
-    key = dict(zip(names, colors, strict=True))
-    if few:
-        image = tf.shade(counts, color_key=key, how="linear", min_alpha=255)
-        image = tf.spread(image, px=_radius(len(points_N2), panel_px), shape="circle")
+@dataclass(frozen=True, eq=False)
+class Palette:
+    """Colours of a grid: `table` is uint8 [C + 1, 3], its last row for points without label or value."""
+
+    table: NDArray[np.uint8]
+    value_range: tuple[float, float] | None
+
+    @classmethod
+    def of(cls, grid: Grid) -> Palette:
+        """The palette that a grid's categories or values ask for."""
+        continuous = grid.value_range is not None
+        return cls(value_table() if continuous else category_table(grid.categories), grid.value_range)
+
+    def codes(self, panel: Panel) -> NDArray[np.int32]:
+        """Row of the table for each point. Raises ValueError for a value that the grid has no colour for."""
+        last = len(self.table) - 1
+        if self.value_range is not None:
+            return value_steps(panel.values_N.astype(np.float64), *self.value_range)
+        if panel.values_N.dtype.kind == "f":
+            raise ValueError(f"Panel {panel.title!r} has continuous values, but its grid has no value_range")
+        codes_N = panel.values_N.astype(np.int32)
+        if codes_N.size and int(codes_N.max()) >= last:
+            raise ValueError(f"Panel {panel.title!r}: category {int(codes_N.max())}, but the grid names {last}")
+        return np.where(codes_N < 0, np.int32(last), codes_N)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The square of the projection that a panel shows, the same scale on both axes."""
+
+    x: float
+    y: float
+    half: float
+
+    @classmethod
+    def around(cls, points_N2: NDArray[np.float32]) -> Frame | None:
+        """The square around all finite points, with a margin; None where there is none."""
+        if not points_N2.size:
+            return None
+        low, high = points_N2.min(axis=0), points_N2.max(axis=0)
+        if not (np.isfinite(low).all() and np.isfinite(high).all()):
+            return cls.around(points_N2[np.isfinite(points_N2).all(axis=1)])
+        low, high = low.astype(np.float64), high.astype(np.float64)
+        half = float((high - low).max()) / 2 / (1 - 2 * MARGIN)
+        x, y = ((low + high) / 2).tolist()
+        # Float32 resolves no less than this around the centre.
+        return cls(x, y, max(half, 1e-6 * max(abs(x), abs(y), 1e-3)))
+
+
+def shade(panels: Iterable[Panel | None], panel_px: int, palette: Palette) -> list[RGB | None]:
+    """Each panel as RGB on white, uint8 [panel_px, panel_px, 3]; None where there is no finite point to draw.
+
+    Panels are taken one at a time: no more than two of many points are held at once.
+    """
+    images: list[RGB | None] = []
+    waiting: list[tuple[int, Panel, Frame]] = []
+    at_once = max(1, MAX_CELLS // (panel_px * SUPERSAMPLING) ** 2)
+
+    def draw_waiting() -> None:
+        if waiting:
+            strip = _few([(panel, frame) for _, panel, frame in waiting], panel_px, palette)
+            for (i, _, _), image in zip(waiting, strip, strict=True):
+                images[i] = image
+            waiting.clear()
+
+    for panel in panels:
+        images.append(None)
+        frame = None if panel is None or panel.degenerate else Frame.around(panel.points_N2)
+        if panel is None or frame is None:
+            continue
+        if len(panel.points_N2) > FEW_POINTS:
+            images[-1] = _many(panel, frame, panel_px, palette)
+        else:
+            waiting.append((len(images) - 1, panel, frame))
+        if len(waiting) == at_once:
+            draw_waiting()
+    draw_waiting()
+    return images
+
+
+def disc_px(num_points: int, panel_px: int) -> int:
+    """Radius of a point in the supersampled image: smaller the more there are, in proportion to the panel."""
+    crowding = float(min(1.5, (200 / max(num_points, 1)) ** 0.3))
+    return max(1, round(panel_px * SUPERSAMPLING / 100 * crowding))
+
+
+def _few(framed: Sequence[tuple[Panel, Frame]], panel_px: int, palette: Palette) -> Iterator[RGB]:
+    size, parts = panel_px * SUPERSAMPLING, []
+    for place, (panel, frame) in enumerate(framed):
+        unit_N2 = (panel.points_N2.astype(np.float64) - (frame.x, frame.y)) / (2 * frame.half) + 0.5
+        # Middles of pixels: rounding at their edges would depend on the panel's place among the others.
+        parts.append(np.floor(unit_N2 * size) + np.array([0.5 + place * size, 0.5]))
+    xy_N2 = np.concatenate(parts)
+    codes_N = np.concatenate([palette.codes(panel) for panel, _ in framed])
+    canvas = ds.Canvas(size * len(framed), size, (0, size * len(framed)), (0, size))
+    points = pd.DataFrame({"x": xy_N2[:, 0], "y": xy_N2[:, 1], "code": codes_N})
+    # The last point of a pixel gives its colour: a mixture would be a colour that the legend does not have.
+    codes_YX = canvas.points(points, "x", "y", ds.last("code")).values
+    rgba = np.zeros(codes_YX.shape, np.uint32)
+    drawn = ~np.isnan(codes_YX)
+    table = palette.table.astype(np.uint32)
+    opaque = np.uint32(0xFF000000) | table[:, 2] << 16 | table[:, 1] << 8 | table[:, 0]
+    rgba[drawn] = opaque[codes_YX[drawn].astype(np.int64)]
+    for place, (panel, _) in enumerate(framed):
+        image = tf.Image(rgba[:, place * size : (place + 1) * size], dims=["y", "x"])
+        spread = tf.spread(image, px=disc_px(len(panel.points_N2), panel_px), shape="circle")
+        yield _reduced(spread)
+
+
+def _reduced(image: tf.Image) -> RGB:
+    on_white = np.where(image.values == 0, np.uint32(0xFFFFFFFF), image.values)[::-1]
+    rgbx = Image.frombuffer("RGBX", on_white.shape[::-1], np.ascontiguousarray(on_white).tobytes(), "raw", "RGBX", 0, 1)
+    return np.asarray(rgbx.convert("RGB").reduce(SUPERSAMPLING))
+
+
+def _many(panel: Panel, frame: Frame, panel_px: int, palette: Palette) -> RGB:
+    span = ((frame.x - frame.half, frame.x + frame.half), (frame.y - frame.half, frame.y + frame.half))
+    canvas = ds.Canvas(panel_px, panel_px, *span)
+    if palette.value_range is not None:
+        image = _mean_values(canvas, panel, palette)
     else:
-        image = tf.shade(counts, color_key=key, how="eq_hist", min_alpha=80)
-    # The background first: dropping alpha would ruin the colours.
-    drawn: Image.Image = tf.set_background(image, "white").to_pil().convert("RGB")
-    # datashader's y axis points up, a picture's down: to_pil has turned it already.
-    return drawn.resize((panel_px, panel_px), Image.Resampling.LANCZOS) if few else drawn
+        image = _mixed_labels(canvas, panel, palette)
+    # In a large panel a pixel is too small to see while points are sparse.
+    px = round((0.02 * panel_px**2 / len(panel.points_N2)) ** 0.5)
+    if px:
+        image = tf.spread(image, px=px, shape="circle")
+    # Dropping the alpha channel without a background would ruin the colours.
+    return np.asarray(tf.set_background(image, "white").to_pil().convert("RGB"))
 
 
-def _radius(num_points: int, panel_px: int) -> int:
-    """Pixels around a point, before downsampling: 5 for a hundred points in 200 px, less where they crowd."""
-    crowd = 1.0 if num_points <= 300 else (300 / num_points) ** 0.5
-    return max(1, round(5 * panel_px / 200 * crowd))
+def _mean_values(canvas: ds.Canvas, panel: Panel, palette: Palette) -> tf.Image:
+    low, high = palette.value_range or (0.0, 1.0)
+    points = pd.DataFrame({"x": panel.points_N2[:, 0], "y": panel.points_N2[:, 1], "value": panel.values_N})
+    found = canvas.points(points, "x", "y", ds.summary(mean=ds.mean("value"), count=ds.count()))
+    codes_YX = value_steps(found["mean"].values, low, high)
+    return _image(palette.table[np.minimum(codes_YX, NUM_STEPS)], np.where(found["count"].values > 0, 255, 0))
 
 
-def _ranges(points_N2: NDArray[np.float32]) -> tuple[tuple[float, float], tuple[float, float]]:
-    """A square around the points with a margin, so that turning a layer does not stretch it."""
-    low, high = points_N2.min(axis=0).astype(float), points_N2.max(axis=0).astype(float)
-    half = max(float((high - low).max()) / 2, 1e-6) * (1 + 2 * MARGIN)
-    center = (low + high) / 2
-    return (center[0] - half, center[0] + half), (center[1] - half, center[1] + half)
+def _mixed_labels(canvas: ds.Canvas, panel: Panel, palette: Palette) -> tf.Image:
+    codes_N = palette.codes(panel)
+    points = pd.DataFrame({"x": panel.points_N2[:, 0], "y": panel.points_N2[:, 1]})
+    total_YX = np.zeros((canvas.plot_height, canvas.plot_width), np.uint32)
+    sum_YX3 = np.zeros((*total_YX.shape, 3))
+    some = max(1, 4 * MAX_CELLS // total_YX.size)  # categories counted at once
+    for first in range(0, len(palette.table), some):
+        table = palette.table[first : first + some]
+        inside = (codes_N >= first) & (codes_N < first + some)
+        if not inside.any():
+            continue
+        chosen = points if inside.all() else points[inside]
+        label = pd.Categorical.from_codes(codes_N[inside] - first, categories=range(len(table)))
+        counts_YXC = canvas.points(chosen.assign(label=label), "x", "y", ds.by("label", ds.count())).values
+        total_YX += counts_YXC.sum(axis=2, dtype=np.uint32)
+        sum_YX3 += counts_YXC @ table.astype(np.float64)
+    counts = tf.Image(total_YX, dims=["y", "x"])
+    opacity = tf.shade(counts, cmap="black", how="eq_hist", min_alpha=MIN_ALPHA).values >> 24
+    mean_YX3 = np.rint(sum_YX3 / np.maximum(total_YX, 1)[:, :, None])
+    return _image(mean_YX3.astype(np.uint8), opacity)
+
+
+def _image(color_YX3: NDArray[np.uint8], alpha_YX: NDArray[np.integer]) -> tf.Image:
+    color = color_YX3.astype(np.uint32)
+    packed = alpha_YX.astype(np.uint32) << 24 | color[..., 2] << 16 | color[..., 1] << 8 | color[..., 0]
+    return tf.Image(packed, dims=["y", "x"])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 
 from drillcore.cache import digest
@@ -26,9 +29,13 @@ def _dtype(arrow: str) -> str:
 
 def write_columns(writer: GroupWriter, pair: Input) -> None:
     """Write the coordinates unless those of the same rows and tokens are there."""
-    made_from = digest([pair.rows.digest, pair.policy.tokenizer, pair.policy.template, pair.policy.special_tokens])
-    if writer.group.attrs.get("columns_made_from") == made_from:
-        return
+    policy = pair.policy
+    tokens = [policy.tokenizer, policy.template, policy.special_tokens, len(pair.tokens.ids_T)]
+    writer.write_columns(digest([pair.rows.digest, *tokens]), _pieces(pair))
+
+
+def _pieces(pair: Input) -> Iterator[tuple[int, dict[str, Any]]]:
+    """First sentence and columns of one piece after the other, as large as a chunk of the store."""
     num_rows = pair.rows.num_rows
     for start in range(0, num_rows, COLUMN_CHUNK):
         stop = min(start + COLUMN_CHUNK, num_rows)
@@ -36,7 +43,7 @@ def write_columns(writer: GroupWriter, pair: Input) -> None:
         columns = {name: table.column(name).to_pylist() for name in table.column_names}
         tokens = pair.tokens.slice(start, stop)
         last = np.asarray(tokens.ids_T[tokens.offsets_N1[1:] - 1])
-        writer.write_columns(
+        yield (
             start,
             {
                 "sentence": np.arange(start, stop),
@@ -46,4 +53,3 @@ def write_columns(writer: GroupWriter, pair: Input) -> None:
                 "row_id": row_ids(columns["text"]),
             },
         )
-    writer.group.attrs["columns_made_from"] = made_from

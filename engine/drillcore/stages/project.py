@@ -95,7 +95,7 @@ def _project_unit(context: Context, unit: Unit, settings: Project) -> None:
     context.report.start(f"project {_name(unit)} ({chosen}: {reason})", num_layers, "layers")
     started = time.perf_counter()
     found: list[Projected | None] = [None] * num_layers
-    for position, projected in context.executor.map(project_layer, tasks):
+    for position, projected in context.executor.map(project_layer, tasks, gpus=int(chosen == "cuml")):
         found[position] = projected
         context.report.advance(1)
     layers = [p for p in found if p is not None]

@@ -28,6 +28,7 @@ def render(context: Context) -> None:
     started = time.perf_counter()
     job = context.inputs.loaded.job
     folder = context.out / "pictures"
+    folder.mkdir(parents=True, exist_ok=True)
     notes = _read_notes(folder)
     plans = list(_plans(context))
     context.report.start("render", len(plans), "pictures")

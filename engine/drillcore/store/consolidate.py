@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import warnings
-from dataclasses import replace
 
 import zarr
+from zarr.abc.store import Store
 from zarr.errors import ZarrUserWarning
 
+from drillcore.store.files import read_file, write_file
 
-def drop_consolidated(root: zarr.Group) -> None:
+
+def drop_consolidated(store: Store) -> None:
     """Make readers look at the hierarchy itself."""
-    if root.metadata.consolidated_metadata is None:
-        stored = zarr.open_group(root.store, mode="r", zarr_format=3)
-        if stored.metadata.consolidated_metadata is None:
-            return
-    # Rewriting the root's attributes writes its metadata without the consolidated part.
-    object.__setattr__(root._async_group, "metadata", replace(root.metadata, consolidated_metadata=None))
-    root.attrs.put(dict(root.attrs))
+    document = json.loads(read_file(store, "zarr.json") or b"{}")
+    if document.pop("consolidated_metadata", None) is not None:
+        write_file(store, "zarr.json", json.dumps(document, indent=2).encode())
 
 
-def consolidate(root: zarr.Group) -> None:
+def consolidate(store: Store) -> None:
     """Write consolidated metadata for quick opening."""
     with warnings.catch_warnings():
         # Not yet part of the Zarr 3 specification; zarr and xarray read it all the same.
         warnings.filterwarnings(
             "ignore", message="Consolidated metadata is currently not part", category=ZarrUserWarning
         )
-        zarr.consolidate_metadata(root.store, zarr_format=3)
+        zarr.consolidate_metadata(store, zarr_format=3)

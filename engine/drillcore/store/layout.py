@@ -5,19 +5,26 @@ Shape legend: N sentences, K layers, H hidden size, S sentences of a shard.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import zarr
+from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec, VLenUTF8Codec, ZstdCodec
+from zarr.core.buffer import default_buffer_prototype
+from zarr.storage import MemoryStore
+
+from drillcore.errors import DamageError, StoreError
 
 FORMAT = 1
 KIND = "drillcore"
 SHARD_BYTES = 256 * 2**20
 CHUNK_BYTES = 2**20
 COLUMN_CHUNK = 65_536
+MEND = "`drillcore verify` names all that is damaged; `drillcore run` then computes exactly that again."
 FILLS = {"float32": np.nan, "float16": np.nan, "uint8": 0, "int32": -1, "int64": -1, "float64": np.nan, "bool": False}
 
 
@@ -56,10 +63,14 @@ class Shape:
 
 
 def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
-    """A group's array by name; raises KeyError where there is none."""
-    found = group[name]
+    """A group's array by name; raises DamageError where there is none or its metadata cannot be read."""
+    try:
+        found = group[name]
+    except (KeyError, ValueError, TypeError) as error:
+        what = "is not there" if isinstance(error, KeyError) else f"cannot be read: {error}"
+        raise DamageError(f"{group.path}: the array {name} {what}", hint=MEND) from None
     if not isinstance(found, zarr.Array):
-        raise KeyError(name)
+        raise DamageError(f"{group.path}: {name} is no array", hint=MEND)
     return found
 
 
@@ -130,22 +141,88 @@ def create_states(group: zarr.Group, shape: Shape) -> zarr.Array[Any]:
 
 
 def create_extract_arrays(group: zarr.Group, shape: Shape) -> None:
-    """All arrays that extraction fills, whole shape, nothing written."""
+    """All arrays that extraction fills, whole shape and empty; fingerprints last: none may stand for no data."""
     num_layers = len(shape.layers)
     create_states(group, shape)
     create_array(group, "layer_absmax", (shape.num_shards, num_layers), "float32", ("shard", "layer"), (1, num_layers))
+    create_array(group, "layer", (num_layers,), "int64", ("layer",), (num_layers,))
+    create_array(group, "layer_name", (num_layers,), "string", ("layer",), (num_layers,))
+    _create_digests(group, "shard_planned", shape.num_shards, shape.num_shards)
+    _create_digests(group, "shard_fingerprint", shape.num_shards, 1)
+
+
+def _create_digests(group: zarr.Group, name: str, num_shards: int, chunk: int) -> None:
     group.create_array(
-        "shard_fingerprint",
-        shape=(shape.num_shards, 32),
+        name,
+        shape=(num_shards, 32),
         dtype="uint8",
-        chunks=(1, 32),
+        chunks=(chunk, 32),
         compressors=(Crc32cCodec(),),
         fill_value=0,
         dimension_names=["shard", "digest"],
         config={"write_empty_chunks": True},
         overwrite=True,
     )
-    layer = create_array(group, "layer", (num_layers,), "int64", ("layer",), (num_layers,))
-    layer[:] = np.array(shape.layers, dtype=np.int64)
-    names = create_array(group, "layer_name", (num_layers,), "string", ("layer",), (num_layers,))
-    names[:] = np.array(shape.layer_names, dtype=np.dtypes.StringDType())
+
+
+def create_columns(group: zarr.Group, num_sentences: int, columns: Sequence[tuple[str, str]]) -> None:
+    """The coordinates of the sentences, by name and dtype, nothing written."""
+    chunk = min(COLUMN_CHUNK, num_sentences)
+    for name, dtype in columns:
+        create_array(group, name, (num_sentences,), dtype, ("sentence",), (chunk,))
+
+
+def layer_values(shape: Shape) -> dict[str, NDArray[Any]]:
+    """What the arrays of the layers hold."""
+    return {
+        "layer": np.array(shape.layers, dtype=np.int64),
+        "layer_name": np.array(shape.layer_names, dtype=np.dtypes.StringDType()),
+    }
+
+
+def expected_metadata(shape: Shape, columns: Sequence[tuple[str, str]] = ()) -> dict[str, bytes]:
+    """What the zarr.json of every array must say, by the array's name: made by creating them in memory."""
+    store = MemoryStore()
+    group = zarr.create_group(store)
+    create_extract_arrays(group, shape)
+    create_columns(group, shape.num_sentences, columns)
+    found = {}
+    for name, array in group.arrays():
+        found[name] = array.metadata.to_buffer_dict(default_buffer_prototype())["zarr.json"].to_bytes()
+    return found
+
+
+def same_metadata(found: bytes | None, expected: bytes) -> bool:
+    """Whether an array's zarr.json says the same."""
+    try:
+        return found is not None and bool(json.loads(found) == json.loads(expected))
+    except ValueError:
+        return False
+
+
+def check_ours(attributes: dict[str, Any], address: str, job_name: str | None) -> None:
+    """Raise StoreError unless the root's attributes are those of a store of ours, of this format and job."""
+    if attributes.get("kind") != KIND:
+        raise StoreError(
+            f"store {address} is not a drillcore store", hint="Name a folder that is not there yet, or another store."
+        )
+    if attributes.get("format") != FORMAT:
+        raise StoreError(
+            f"store {address} has format {attributes.get('format')}, this version reads format {FORMAT}",
+            hint="Use the version that wrote it, or give the job another store.",
+        )
+    if job_name is not None and attributes.get("job") != job_name:
+        raise StoreError(
+            f"store {address} belongs to the job {attributes.get('job')}, not {job_name}",
+            hint="Give this job another store, or its name back.",
+        )
+
+
+def check_group_name(name: str, what: str) -> None:
+    """Raise StoreError where a name cannot be a group or an array of a store."""
+    wrong = not name or "/" in name or "\\" in name or not name.isprintable() or name != name.strip()
+    if wrong or name in (".", "..", "zarr.json") or name.startswith("__") or len(name.encode()) > 200:
+        raise StoreError(
+            f"{what} {name!r} cannot be a name in the store",
+            hint="Give it another one with `as:`." if what == "model" else "Choose another name.",
+        )

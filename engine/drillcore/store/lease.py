@@ -51,14 +51,15 @@ class Held:
         return named if self.note else "its owner left no note"
 
 
-def refuse_if_leased(bucket: S3Store, key: str, address: str) -> None:
-    """Raise StoreError, naming the holder, where another run has the lease."""
+def refuse_if_leased(bucket: S3Store, key: str, address: str) -> Held | None:
+    """Raise StoreError, naming the holder, where another run has the lease; returns what a dead one left."""
     held = _read(bucket, key, address)
     if held is not None and not held.is_free:
         raise StoreError(
             f"another run holds the store {address}: {held}",
             hint=f"Wait for it or stop it. If it died on another machine, its lease ends within {LEASE_SECONDS:.0f} s.",
         )
+    return held
 
 
 @contextmanager
@@ -127,8 +128,7 @@ class _Keeper(threading.Thread):
 
 def _take(bucket: S3Store, key: str, address: str, note: dict[str, Any]) -> str | None:
     for _ in range(3):
-        held = _read(bucket, key, address)
-        refuse_if_leased(bucket, key, address)
+        held = refuse_if_leased(bucket, key, address)
         try:
             return _put(bucket, key, note, "create" if held is None else {"e_tag": held.e_tag})
         except (PreconditionError, AlreadyExistsError, NotModifiedError):
@@ -164,7 +164,7 @@ def _machine() -> str:
     """Names this boot and space of process numbers; empty where the system does not tell."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
         return ""
 

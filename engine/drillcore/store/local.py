@@ -24,7 +24,7 @@ class DurableStore(LocalStore):
 
     async def set(self, key: str, value: Buffer) -> None:
         """Write, flush and rename the file, then flush its folders, so that no fingerprint outlives its data."""
-        await asyncio.to_thread(self.put, key, memoryview(value.as_numpy_array()))
+        await asyncio.to_thread(self.put, key, value.as_numpy_array().tobytes())
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
         """The same, unless there is a file already; one process creates, so that looking first is enough."""

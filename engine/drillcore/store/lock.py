@@ -1,5 +1,7 @@
-"""Keeps a second run out of a store: an open file's lock here, which the system releases when its owner dies; a lease
-on object storage."""
+"""Keeps a second run out of a store.
+
+Here by the lock of an open file, which the system releases when its owner dies; on object storage by a lease.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from pathlib import Path
+from typing import Any
 
 from drillcore.errors import CommitError, StoreError
 from drillcore.store.location import Location, make_folder
@@ -25,7 +28,7 @@ def refuse_if_held(location: Location, folder: Path) -> None:
         refuse_if_leased(*_lease_place(location), location.address)
         return
     with suppress(FileNotFoundError, NotADirectoryError), (folder / "lock").open("r", encoding="utf-8") as stream:
-        _hold(stream, folder, location)
+        _hold(stream, folder, location, fcntl.LOCK_SH)
 
 
 @contextmanager
@@ -50,9 +53,10 @@ def _locked(location: Location, folder: Path) -> Iterator[None]:
     try:
         stream = (folder / "lock").open("a+", encoding="utf-8")
     except OSError as error:
-        raise CommitError(f"{folder / 'lock'} could not be written: {error.strerror}", hint="Mend the place.") from error
+        what = f"{folder / 'lock'} could not be written: {error.strerror}"
+        raise CommitError(what, hint="Mend the place.") from error
     with stream:
-        _hold(stream, folder, location)
+        _hold(stream, folder, location, fcntl.LOCK_EX)
         # A note for whoever comes second; a full disk must not keep the first one out.
         with suppress(OSError):
             stream.truncate(0)
@@ -61,9 +65,9 @@ def _locked(location: Location, folder: Path) -> Iterator[None]:
         yield
 
 
-def _hold(stream: TextIOWrapper, folder: Path, location: Location) -> None:
+def _hold(stream: TextIOWrapper, folder: Path, location: Location, how: int) -> None:
     try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(stream, how | fcntl.LOCK_NB)
     except OSError:
         raise StoreError(
             f"another run holds the store {location.address}: {_holder(folder / 'lock')}",
@@ -79,7 +83,7 @@ def _holder(path: Path) -> str:
         return "its owner left no note"
 
 
-def _lease_place(location: Location) -> tuple[object, str]:
+def _lease_place(location: Location) -> tuple[Any, str]:
     """Bucket and key of the lease: beside the store, never in it."""
     from drillcore.store.s3 import open_bucket
 

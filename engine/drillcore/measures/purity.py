@@ -1,0 +1,64 @@
+"""k-NN purity: the share of a sentence's nearest neighbours that have its label.
+
+Shape legend: N sentences of the dataset, U those whose labels count, K neighbours, B permutations, C labels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from drillcore.measures import NEIGHBORS
+from drillcore.measures.bounds import Bounds, share_interval, skip
+from drillcore.measures.chunks import one_hot, permutations
+from drillcore.measures.probe import balanced_without_blocks, most_units
+from drillcore.measures.shared import Shared
+from drillcore.neighbours import Graph
+
+
+def purity(graph: Graph, shared: Shared) -> Bounds:
+    """Mean over the labels of the share of neighbours with the same label; by chance 1 / C.
+
+    Neighbours of the sentence's own group and those without a label do not count; a sentence with none left is left
+    out. graph: of all N sentences of the dataset.
+    """
+    weights_UU = _weights(graph, shared)
+    counted_U = np.asarray(weights_UU.sum(axis=1)).ravel() > 0
+    if not all(counted_U[shared.codes_U == c].any() for c in range(shared.num_labels)):
+        return skip("a label has no neighbours outside its groups")
+    own_U = weights_UU @ one_hot(shared.codes_U[None], shared.num_labels)[:, 0]
+    score_U = own_U[np.arange(len(own_U)), shared.codes_U]
+    value = float(_balanced(weights_UU, counted_U, shared.codes_U[None], shared.num_labels)[0])
+    without_G = balanced_without_blocks(
+        score_U[counted_U], shared.codes_U[counted_U], shared.block_U[counted_U], shared.num_labels
+    )
+    low, high = share_interval(value, without_G, most_units(shared), one_each=False)
+    nulls = [
+        _balanced(weights_UU, counted_U, codes_BU, shared.num_labels)
+        for codes_BU in permutations(shared, len(shared.codes_U))
+    ]
+    return Bounds(value, low, high, np.concatenate(nulls) if nulls else np.empty(0))
+
+
+def _weights(graph: Graph, shared: Shared) -> csr_matrix:
+    """1 over the number of neighbours that count, at each of them, [U, U]."""
+    place_N = np.full(len(graph.indices_NK), -1)
+    place_N[shared.rows_U] = np.arange(len(shared.rows_U))
+    neighbours_UK = place_N[graph.indices_NK[shared.rows_U, 1:NEIGHBORS]]
+    counts_UK = (neighbours_UK >= 0) & (shared.group_U[neighbours_UK] != shared.group_U[:, None])
+    number_U = counts_UK.sum(axis=1)
+    values = np.repeat(1 / np.maximum(number_U, 1), number_U).astype(np.float32)
+    starts = np.concatenate([[0], np.cumsum(number_U)])
+    return csr_matrix((values, neighbours_UK[counts_UK], starts), shape=(len(number_U),) * 2)
+
+
+def _balanced(
+    weights_UU: csr_matrix, counted_U: NDArray[np.bool_], codes_BU: NDArray[np.integer], num_labels: int
+) -> NDArray[np.float64]:
+    """Purity under each permutation [B]."""
+    labels_UBC = one_hot(codes_BU, num_labels)
+    shares_UK = weights_UU @ labels_UBC.reshape(len(labels_UBC), -1)
+    own_BC = np.einsum("ubc,ubc->bc", shares_UK.reshape(labels_UBC.shape), labels_UBC, dtype=np.float64)
+    counts_BC = labels_UBC[counted_U].sum(axis=0, dtype=np.float64)
+    return np.asarray((own_BC / np.maximum(counts_BC, 1)).sum(axis=1) / (counts_BC > 0).sum(axis=1))

@@ -1,0 +1,92 @@
+"""The silhouette (Rousseeuw, 1987) of the labels, on a sample, since it needs all distances.
+
+Shape legend: S sampled sentences, H dimensions, B permutations, C labels, G blocks.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drillcore.measures import METRICS
+from drillcore.measures.bounds import Bounds, plain_interval, skip
+from drillcore.measures.chunks import one_hot, permutations
+from drillcore.measures.shared import Shared
+
+BLOCK_ROWS = 1024
+
+
+def silhouette(states_SH: NDArray[np.float32], shared: Shared) -> Bounds:
+    """Mean silhouette in Euclidean distance of the sampled sentences, as scikit-learn defines it.
+
+    A sentence alone with its label in the sample scores 0.
+    """
+    codes_S, block_S = shared.codes_U[shared.sample_S], shared.block_U[shared.sample_S]
+    if len(np.unique(codes_S)) < 2 or len(codes_S) == len(np.unique(codes_S)):
+        return skip("the sample holds too few sentences of each label")
+    distances_SS = _distances(states_SH)
+    scores_S = _scores(distances_SS, codes_S[None].astype(np.int16), shared.num_labels)[0]
+    value = float(scores_S.mean())
+    limits = METRICS["silhouette"]
+    without_G = _without_blocks(distances_SS, codes_S, block_S, shared.num_labels)
+    low, high = plain_interval(value, without_G, limits.low, limits.high)
+    nulls = [
+        _scores(distances_SS, codes_BU[:, shared.sample_S], shared.num_labels).mean(axis=1)
+        for codes_BU in permutations(shared, len(shared.codes_U))
+    ]
+    return Bounds(value, low, high, np.concatenate(nulls) if nulls else np.empty(0))
+
+
+def _distances(states_SH: NDArray[np.float32]) -> NDArray[np.float32]:
+    """All distances, a block of rows at a time; exactly 0 on the diagonal."""
+    states_SH = (states_SH - states_SH.mean(axis=0, dtype=np.float64)).astype(np.float32)
+    squares_S = np.einsum("sh,sh->s", states_SH, states_SH)
+    found_SS = np.empty((len(states_SH),) * 2, np.float32)
+    for start in range(0, len(states_SH), BLOCK_ROWS):
+        rows = slice(start, start + BLOCK_ROWS)
+        block = states_SH[rows] @ states_SH.T
+        block *= -2
+        block += squares_S[rows, None]
+        block += squares_S
+        np.sqrt(np.maximum(block, 0, out=block), out=found_SS[rows])
+    np.fill_diagonal(found_SS, 0)
+    return found_SS
+
+
+def _scores(distances_SS: NDArray[np.float32], codes_BS: NDArray[np.int16], num_labels: int) -> NDArray[np.float64]:
+    """Silhouette of each sentence under each permutation [B, S]."""
+    labels_SBC = one_hot(codes_BS, num_labels)
+    sums_SBC = (distances_SS @ labels_SBC.reshape(len(labels_SBC), -1)).reshape(labels_SBC.shape)
+    return _from_sums(sums_SBC, labels_SBC.sum(axis=0), codes_BS)
+
+
+def _from_sums(
+    sums_SBC: NDArray[np.float32], counts_BC: NDArray[np.float32], codes_BS: NDArray[np.integer]
+) -> NDArray[np.float64]:
+    """Silhouettes [B, S] from the sum of each sentence's distances to each label's sentences."""
+    own_SB1 = codes_BS.T[:, :, None].astype(np.int64)
+    size_SB = np.take_along_axis(np.broadcast_to(counts_BC, sums_SBC.shape), own_SB1, axis=2)[:, :, 0]
+    inside_SB = np.take_along_axis(sums_SBC, own_SB1, axis=2)[:, :, 0] / np.maximum(size_SB - 1, 1)
+    means_SBC = sums_SBC / np.maximum(counts_BC, 1)
+    means_SBC[:, counts_BC == 0] = np.inf
+    np.put_along_axis(means_SBC, own_SB1, np.inf, axis=2)
+    outside_SB = means_SBC.min(axis=2)
+    larger_SB = np.maximum(inside_SB, outside_SB)
+    scores_SB = np.where((size_SB > 1) & (larger_SB > 0), (outside_SB - inside_SB) / np.maximum(larger_SB, 1e-30), 0.0)
+    return np.asarray(scores_SB.T, np.float64)
+
+
+def _without_blocks(
+    distances_SS: NDArray[np.float32], codes_S: NDArray[np.int64], block_S: NDArray[np.int64], num_labels: int
+) -> NDArray[np.float64]:
+    """Mean silhouette without each block in the sample [G]: distances to it are taken off, not its scores alone."""
+    labels_SC = one_hot(codes_S[None], num_labels)[:, 0]
+    sums_SC, counts_C = distances_SS @ labels_SC, labels_SC.sum(axis=0)
+    found = []
+    for block in np.unique(block_S):
+        gone_M, left_M = np.flatnonzero(block_S == block), np.flatnonzero(block_S != block)
+        less_SC = sums_SC - distances_SS[:, gone_M] @ labels_SC[gone_M]
+        counts_1C = (counts_C - labels_SC[gone_M].sum(axis=0))[None]
+        if (counts_1C > 0).sum() > 1:
+            found.append(_from_sums(less_SC[left_M, None], counts_1C, codes_S[None, left_M]).mean())
+    return np.array(found)

@@ -1,0 +1,184 @@
+// Charts: a value per layer with its interval and its null, as SVG, with a table of the numbers.
+
+const CHART = { width: 560, height: 280, left: 56, right: 12, top: 10, bottom: 40 };
+const DASHES = ["7 4", "2 3", "8 3 2 3", "10 3 2 3 2 3"];
+
+function svg(tag, attributes, ...children) {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...children);
+  return node;
+}
+
+function ticks(low, high, count) {
+  const rough = (high - low) / count, power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].map((s) => s * power).find((s) => s >= rough * 0.999);
+  const found = [];
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) found.push(i * step);
+  return found;
+}
+
+function extent(chart) {
+  const layers = chart.series.flatMap((s) => s.layers);
+  const values = chart.series.flatMap((s) => [s.value, s.low, s.high, s.nullMean, s.nullHigh].flatMap((v) => v ?? []));
+  const known = values.filter((v) => v !== null);
+  let [low, high] = chart.range ?? [Math.min(...known), Math.max(...known)];
+  if (!Number.isFinite(low) || !Number.isFinite(high)) [low, high] = [0, 1];
+  if (high <= low) [low, high] = [low - 0.5, low + 0.5];
+  const room = chart.range ? 0 : (high - low) * 0.06;
+  const last = layers.length ? Math.max(...layers) : 1;
+  const first = layers.length ? Math.min(...layers) : 0;
+  return { first, last: Math.max(last, first + 1), low: low - room, high: high + room };
+}
+
+class ChartView {
+  constructor(chart) {
+    this.chart = chart;
+    this.range = extent(chart);
+    this.read = element("div", { class: "read", role: "status" });
+    this.place = element("div");
+    const label = `${chart.title}: ${chart.value_name ?? chart.valueName} per layer. Arrow keys read the values of a layer.`;
+    this.place.setAttribute("role", "application");
+    this.place.setAttribute("tabindex", "0");
+    this.place.setAttribute("aria-label", label);
+    this.layers = [...new Set(chart.series.flatMap((s) => s.layers))].sort((a, b) => a - b);
+    this.node = element("figure", { class: "chart" }, element("figcaption", {}, element("bdi", {}, chart.title)));
+    this.node.append(this.place, this.read);
+    if (chart.note) this.node.append(element("p", { class: "small" }, chart.note));
+    this.node.append(this.numbers());
+    this.place.addEventListener("pointermove", (event) => this.at(this.layerAt(event)));
+    this.place.addEventListener("pointerleave", () => this.at(null));
+    this.place.addEventListener("blur", () => this.at(null));
+    this.place.addEventListener("keydown", (event) => this.key(event));
+    this.draw();
+  }
+
+  x(layer) {
+    const { first, last } = this.range;
+    return CHART.left + ((layer - first) / (last - first)) * (CHART.width - CHART.left - CHART.right);
+  }
+
+  y(value) {
+    const { low, high } = this.range;
+    return CHART.height - CHART.bottom - ((value - low) / (high - low)) * (CHART.height - CHART.top - CHART.bottom);
+  }
+
+  // Path through the known values; a gap begins a new line.
+  path(layers, values) {
+    let pen = "M", path = "";
+    values.forEach((value, i) => {
+      if (value === null) {
+        pen = "M";
+        return;
+      }
+      path += `${pen}${this.x(layers[i]).toFixed(1)} ${this.y(value).toFixed(1)}`;
+      pen = "L";
+    });
+    return path;
+  }
+
+  band(layers, low, high, color, opacity) {
+    const known = layers.map((_, i) => i).filter((i) => low[i] !== null && high[i] !== null);
+    const edge = (values, order) => order.map((i) => `${this.x(layers[i]).toFixed(1)} ${this.y(values[i]).toFixed(1)}`);
+    const corners = [...edge(high, known), ...edge(low, known.slice().reverse())];
+    return svg("path", { d: corners.length ? `M${corners.join("L")}Z` : "", fill: color, "fill-opacity": opacity });
+  }
+
+  draw() {
+    const { width, height, left, right, bottom } = CHART, { chart, range } = this;
+    const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" });
+    for (const value of ticks(range.low, range.high, 5)) {
+      root.append(svg("line", { class: "axis", x1: left, x2: width - right, y1: this.y(value), y2: this.y(value) }));
+      const place = { x: left - 6, y: this.y(value) + 4, "text-anchor": "end" };
+      root.append(svg("text", place, String(Number(value.toPrecision(6)))));
+    }
+    for (const layer of ticks(range.first, range.last, 8).filter(Number.isInteger)) {
+      root.append(svg("text", { x: this.x(layer), y: height - bottom + 16, "text-anchor": "middle" }, String(layer)));
+    }
+    const middle = (left + width - right) / 2;
+    root.append(svg("text", { x: middle, y: height - 6, "text-anchor": "middle" }, "layer (0 = embed, last = final norm)"));
+    const turned = `translate(13 ${(height - bottom) / 2}) rotate(-90)`;
+    root.append(svg("text", { transform: turned, "text-anchor": "middle" }, chart.valueName));
+    const nulls = chart.series.filter((s) => s.nullMean).length;
+    const faint = 1 - (1 - 0.25) ** (1 / Math.max(nulls, 1));
+    for (const s of chart.series) if (s.nullMean) root.append(this.band(s.layers, s.nullMean, s.nullHigh, "#808080", faint));
+    for (const s of chart.series) if (s.low) root.append(this.band(s.layers, s.low, s.high, this.color(s), 0.2));
+    const controls = chart.series.filter((s) => s.control);
+    for (const s of chart.series) {
+      const line = { d: this.path(s.layers, s.value), fill: "none", stroke: this.color(s), "stroke-width": s.control ? 1.5 : 2.2 };
+      if (s.control) line["stroke-dasharray"] = DASHES[controls.indexOf(s) % DASHES.length];
+      root.append(svg("path", line));
+      if (!s.control && s.layers.length < 40) this.dots(root, s);
+    }
+    this.cursor = svg("line", { y1: CHART.top, y2: height - bottom, stroke: "currentColor", "stroke-dasharray": "3 3" });
+    this.cursor.setAttribute("visibility", "hidden");
+    root.append(this.cursor);
+    this.place.replaceChildren(root);
+  }
+
+  dots(root, s) {
+    s.value.forEach((value, i) => {
+      if (value === null) return;
+      root.append(svg("circle", { cx: this.x(s.layers[i]), cy: this.y(value), r: 2.8, fill: this.color(s) }));
+    });
+  }
+
+  color(s) { return tint(meta.seriesColors[s.name]); }
+
+  layerAt(event) {
+    const box = this.place.getBoundingClientRect();
+    const x = ((event.clientX - box.left) / box.width) * CHART.width;
+    return this.layers.reduce((a, b) => (Math.abs(this.x(b) - x) < Math.abs(this.x(a) - x) ? b : a), this.layers[0]);
+  }
+
+  at(layer) {
+    this.layer = layer ?? null;
+    this.cursor.setAttribute("visibility", this.layer === null ? "hidden" : "visible");
+    this.read.replaceChildren();
+    if (this.layer === null) return;
+    for (const end of ["x1", "x2"]) this.cursor.setAttribute(end, this.x(layer));
+    this.read.append(`layer ${layer}`);
+    for (const s of this.chart.series) {
+      const i = s.layers.indexOf(layer);
+      if (i < 0 || s.value[i] === null) continue;
+      const between = s.low && s.low[i] !== null ? ` (${round(s.low[i])} to ${round(s.high[i])})` : "";
+      this.read.append(key(this.color(s), `${s.name} ${round(s.value[i])}${between}`, s.control ? "line control" : "line"));
+    }
+  }
+
+  key(event) {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!step || !this.layers.length) return;
+    event.preventDefault();
+    const at = this.layer === null ? (step > 0 ? -1 : this.layers.length) : this.layers.indexOf(this.layer);
+    this.at(this.layers[Math.min(Math.max(at + step, 0), this.layers.length - 1)]);
+  }
+
+  // The same numbers for who cannot see the chart; made when opened.
+  numbers() {
+    const details = element("details", { class: "small" }, element("summary", {}, "Numbers"));
+    details.addEventListener("toggle", () => {
+      if (details.open && details.children.length === 1) {
+        const rows = this.layers.map((layer) => [String(layer), ...this.chart.series.map((s) => {
+          const value = s.value[s.layers.indexOf(layer)];
+          return value === null || value === undefined ? "" : round(value);
+        })]);
+        const header = ["layer", ...this.chart.series.map((s) => s.name)];
+        details.append(tableNode({ title: this.chart.title, header, rows }));
+      }
+    });
+    return details;
+  }
+}
+
+function round(value) {
+  return String(Number(value.toPrecision(3)));
+}
+
+function seriesKeys() {
+  const series = new Map(meta.charts.flatMap((chart) => chart.series).map((s) => [s.name, s]));
+  const keys = element("div", { class: "keys" });
+  for (const s of series.values()) keys.append(key(tint(meta.seriesColors[s.name]), s.name, s.control ? "line control" : "line"));
+  if ([...series.values()].some((s) => s.nullMean)) keys.append(key("", "null: mean to upper end", "band"));
+  return keys;
+}

@@ -1,0 +1,83 @@
+"""Points, labels and texts in the form that the report's page reads: small, deflated, base64.
+
+Owns the format: a blob is base64 of zlib. Numbers of 16 bits are written as all low bytes, then all high bytes, which
+deflates better; the page is told the lengths beside it.
+
+Shape legend: N points, 2 axes.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drillcore.pictures.shade import Frame
+
+LARGEST = 65_534
+MISSING = 65_535
+
+
+def quantised(points_N2: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Points in their panel's frame, 0 to 65,534 on each axis, x of all points and then y of all: uint16 [2, N].
+
+    A point that is not finite is 65,535 on both axes.
+    """
+    frame = Frame.around(points_N2) or Frame(0.0, 0.0, 1.0)
+    unit_N2 = (points_N2.astype(np.float64) - (frame.x, frame.y)) / (2 * frame.half) + 0.5
+    finite_N = np.isfinite(unit_N2[:, 0]) & np.isfinite(unit_N2[:, 1])
+    scaled_N2 = np.rint(np.where(finite_N[:, None], unit_N2, 0) * LARGEST).clip(0, LARGEST).astype(np.uint16)
+    scaled_N2[~finite_N] = MISSING
+    return np.ascontiguousarray(scaled_N2.T)
+
+
+def packed_numbers(arrays: Iterable[NDArray[np.uint16]]) -> bytes:
+    """A blob of 16-bit numbers, one array after the other."""
+    flat = [np.zeros(0, np.uint16), *(np.ravel(array) for array in arrays)]
+    low_and_high = np.concatenate(flat).astype("<u2").view(np.uint8).reshape(-1, 2)
+    return _blob(np.ascontiguousarray(low_and_high.T).tobytes())
+
+
+def packed_texts(texts: Sequence[str]) -> bytes:
+    """A blob of texts, a JSON array."""
+    return _blob(json.dumps(list(texts), ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace"))
+
+
+def _blob(data: bytes) -> bytes:
+    return base64.b64encode(zlib.compress(data, 9 if len(data) < 1 << 20 else 6))
+
+
+def cut_length(texts: Sequence[str], budget: int) -> int | None:
+    """The longest length in characters to which texts can be cut so that all fit the budget; None if none need be."""
+    lengths = np.sort(np.fromiter((len(text) for text in texts), np.int64, len(texts)))
+    if lengths.sum() <= budget:
+        return None
+    # With the k shortest kept whole, the others may have an equal share of the rest.
+    kept = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    shares = (budget - kept) // np.arange(len(lengths), 0, -1)
+    return max(int(shares[np.argmax(shares <= lengths)]), 16)
+
+
+def cut(text: str, length: int | None) -> str:
+    """The text, or its beginning with an ellipsis where it is longer than `length`."""
+    return text if length is None or len(text) <= length else text[: length - 1] + "…"
+
+
+def script_json(value: Any) -> str:
+    """JSON that may stand in a script element: nothing in it can end the element or begin a comment."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def numbers(values: NDArray[Any] | None) -> list[float | int | None] | None:
+    """Numbers for JSON, to six digits; what is not finite is null."""
+    if values is None:
+        return None
+    return [float(f"{v:.6g}") if np.isfinite(v) else None for v in values.tolist()]

@@ -1,0 +1,70 @@
+"""PNG files written stripe by stripe, so that a picture of any height needs the memory of one stripe.
+
+Owns the file format (W3C PNG, 8-bit RGB, no interlace) and the replacement of the old file in one step.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+ROWS_AT_ONCE = 64
+
+
+class PngWriter:
+    """Writes a picture of known size from the top down; the file appears at `path` when all of it is written.
+
+    The same pixels give the same bytes. Raises ValueError for stripes that do not fit, OSError as the system does.
+    """
+
+    def __init__(self, path: Path, width: int, height: int) -> None:
+        self.path, self.width, self.height = path, width, height
+        self._partial = path.with_name(path.name + ".partial")
+        self._rows = 0
+        self._compress = zlib.compressobj(6)
+
+    def __enter__(self) -> PngWriter:
+        self._file = self._partial.open("wb")
+        self._file.write(b"\x89PNG\r\n\x1a\n")
+        self._chunk(b"IHDR", struct.pack(">IIBBBBB", self.width, self.height, 8, 2, 0, 0, 0))
+        return self
+
+    def write(self, pixels_YX3: NDArray[np.uint8]) -> None:
+        """Append a stripe: uint8 [rows, width, 3]."""
+        if pixels_YX3.dtype != np.uint8 or pixels_YX3.shape[1:] != (self.width, 3):
+            raise ValueError(f"stripe of {pixels_YX3.dtype} {pixels_YX3.shape} in a picture {self.width} px wide")
+        self._rows += len(pixels_YX3)
+        for start in range(0, len(pixels_YX3), ROWS_AT_ONCE):
+            part = pixels_YX3[start : start + ROWS_AT_ONCE].reshape(-1, self.width * 3)
+            # Byte 0 of a scanline is its filter; none compresses scattered points best.
+            lines = np.pad(part, ((0, 0), (1, 0)))
+            self._chunk(b"IDAT", self._compress.compress(lines.tobytes()))
+
+    def _chunk(self, kind: bytes, data: bytes) -> None:
+        if data or kind != b"IDAT":
+            self._file.write(struct.pack(">I", len(data)) + kind + data)
+            self._file.write(struct.pack(">I", zlib.crc32(kind + data)))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                if self._rows != self.height:
+                    raise ValueError(f"{self._rows} of {self.height} rows were written")
+                self._chunk(b"IDAT", self._compress.flush())
+                self._chunk(b"IEND", b"")
+        except BaseException:
+            self._file.close()
+            self._partial.unlink()
+            raise
+        self._file.close()
+        if kind is None:
+            self._partial.replace(self.path)
+        else:
+            self._partial.unlink()

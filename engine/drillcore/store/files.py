@@ -1,0 +1,79 @@
+"""The files of a store by their keys, here or in a bucket, as plain bytes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from zarr.abc.store import RangeByteRequest, Store, SuffixByteRequest
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+from zarr.storage import LocalStore
+
+from drillcore.store.local import DurableStore
+
+
+def write_file(store: Store, key: str, data: bytes) -> None:
+    """Write a file whole; it is there for good when this returns."""
+    if isinstance(store, DurableStore):
+        store.put(key, data)
+    else:
+        sync(store.set(key, default_buffer_prototype().buffer.from_bytes(data)))
+
+
+def read_file(store: Store, key: str) -> bytes | None:
+    """All bytes of a file, None where it is not there."""
+    found = sync(store.get(key, default_buffer_prototype()))
+    return None if found is None else found.to_bytes()
+
+
+def list_names(store: Store, folder: str) -> list[str]:
+    """Names directly in a folder."""
+
+    async def collect() -> list[str]:
+        return [name.rstrip("/") async for name in store.list_dir(folder)]
+
+    return sorted(sync(collect()))
+
+
+def remove_folder(store: Store, folder: str) -> None:
+    """Remove a folder with all that is in it; nothing where it is not there."""
+    sync(store.delete_dir(folder))
+
+
+def read_range(store: Store, key: str, start: int, length: int) -> bytes:
+    """Bytes of a file, fewer where it ends before; raises ValueError where it is not there."""
+    if isinstance(store, LocalStore):
+        try:
+            descriptor = os.open(Path(store.root) / key, os.O_RDONLY)
+        except FileNotFoundError:
+            raise ValueError("the shard's file is missing") from None
+        try:
+            return os.pread(descriptor, length, start)
+        finally:
+            os.close(descriptor)
+    found = sync(store.get(key, default_buffer_prototype(), RangeByteRequest(start, start + length)))
+    if found is None:
+        raise ValueError("the shard's file is missing")
+    return found.to_bytes()
+
+
+def read_end(store: Store, key: str, length: int) -> bytes | None:
+    """The last bytes of a file, None where it is not there."""
+    if isinstance(store, LocalStore):
+        try:
+            with (Path(store.root) / key).open("rb") as stream:
+                size = stream.seek(0, os.SEEK_END)
+                return os.pread(stream.fileno(), length, max(0, size - length))
+        except FileNotFoundError:
+            return None
+    found = sync(store.get(key, default_buffer_prototype(), SuffixByteRequest(length)))
+    return None if found is None else found.to_bytes()
+
+
+def read_size(store: Store, key: str) -> int | None:
+    """Bytes of a file, None where it is not there."""
+    try:
+        return sync(store.getsize(key))
+    except FileNotFoundError:
+        return None

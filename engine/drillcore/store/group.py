@@ -1,0 +1,212 @@
+"""Writing the group of one model and dataset: whole shards, each followed by its fingerprint; coordinates; results.
+
+A shard counts once its fingerprint is there, and that is written only after its data is on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from drillcore.errors import CommitError, DamageError
+from drillcore.store import layout
+from drillcore.store.files import list_names, read_file, remove_folder, write_file
+from drillcore.store.layout import COLUMN_CHUNK, Shape, array_of, attributes_of, create_array
+from drillcore.store.shards import encode_shard
+from drillcore.store.states import StatesReader
+
+READERS = 16
+
+
+class GroupWriter:
+    """The group of one model and dataset. Raises CommitError where the place refuses a write."""
+
+    def __init__(self, group: zarr.Group) -> None:
+        self.group = group
+
+    def ensure(self, shape: Shape, columns: Sequence[tuple[str, str]]) -> None:
+        """Make the arrays what they must be. `columns`: names and dtypes of the coordinates.
+
+        Another shape makes all arrays anew, other columns only the columns. Damaged metadata is written again and the
+        data stays.
+        """
+        every = [("sentence", "int64"), *columns]
+        expected = layout.expected_metadata(shape, every)
+        of_columns = {name: expected.pop(name) for name, _ in every}
+        differing = self._differing(expected)
+        if differing and attributes_of(self.group).get("shape") != shape.as_attribute():
+            self._create(shape)
+        else:
+            for name in differing:
+                write_file(self.group.store, f"{self.group.path}/{name}/zarr.json", expected[name])
+        self._ensure_layers(shape)
+        listed = [list(c) for c in columns]
+        if attributes_of(self.group).get("columns") != listed or self._differing(of_columns):
+            self._create_columns(shape, every)
+        described = {
+            "position": "last",
+            "coordinates": " ".join(["layer_name", *(name for name, _ in columns)]),
+            "shape": shape.as_attribute(),
+            "columns": listed,
+        }
+        self._set_attributes({"results": {}, **attributes_of(self.group), **described})
+
+    def _differing(self, expected: dict[str, bytes]) -> list[str]:
+        """Arrays whose metadata are not as expected."""
+        place, store = f"{self.group.path}/{{}}/zarr.json", self.group.store
+        return [n for n, m in expected.items() if not layout.same_metadata(read_file(store, place.format(n)), m)]
+
+    def _set_attributes(self, attributes: dict[str, Any]) -> None:
+        """Set all attributes at once, unless they are so already."""
+        if attributes != attributes_of(self.group):
+            self.group.attrs.put(attributes)
+
+    def _create(self, shape: Shape) -> None:
+        """All arrays anew; fingerprints go first and come last, so that none stands for data that is not there."""
+        self.group.attrs.put({})
+        remove_folder(self.group.store, f"{self.group.path}/shard_fingerprint")
+        for name in list_names(self.group.store, self.group.path):
+            if name != "zarr.json":
+                remove_folder(self.group.store, f"{self.group.path}/{name}")
+        layout.create_extract_arrays(self.group, shape)
+
+    def _ensure_layers(self, shape: Shape) -> None:
+        for name, values in layout.layer_values(shape).items():
+            array = array_of(self.group, name)
+            try:
+                fits = np.array_equal(np.asarray(array[:]), values)
+            except (ValueError, RuntimeError):
+                fits = False
+            if not fits:
+                array[:] = values
+
+    def _create_columns(self, shape: Shape, columns: Sequence[tuple[str, str]]) -> None:
+        """The columns anew and empty; their old names are noted until all is done."""
+        before = attributes_of(self.group)
+        old = {name for name, _ in before.pop("columns", [])} | set(before.pop("stale_columns", []))
+        before.pop("columns_made_from", None)
+        self._set_attributes({**before, "stale_columns": sorted(old)})
+        for name in old:
+            remove_folder(self.group.store, f"{self.group.path}/{name}")
+        layout.create_columns(self.group, shape.num_sentences, columns)
+        self._set_attributes(before)
+
+    def write_columns(self, made_from: str, pieces: Iterator[tuple[int, dict[str, Any]]]) -> None:
+        """Write the coordinates, given as (first sentence, values by name), unless they were made from the same."""
+        before = attributes_of(self.group)
+        if before.pop("columns_made_from", None) == made_from:
+            return
+        self._set_attributes(before)  # from here on they are made from two things
+        for start, columns in pieces:
+            for name, values in columns.items():
+                array = array_of(self.group, name)
+                array[start : start + len(values)] = np.asarray(values, dtype=array.dtype)
+        self._set_attributes({**before, "columns_made_from": made_from})
+
+    @cached_property
+    def _reader(self) -> StatesReader:
+        return StatesReader(self.group)
+
+    def fingerprints(self) -> list[str]:
+        """Hex digest of each shard, empty where it is not committed (or its record is damaged)."""
+        return self._each_shard(self._fingerprint)
+
+    def committed(self) -> list[str]:
+        """The same, empty also where the shard's file is missing or cut short."""
+        return self._each_shard(lambda shard: self._fingerprint(shard) if self._is_whole(shard) else "")
+
+    def _each_shard(self, look: Any) -> list[str]:
+        num_shards = array_of(self.group, "shard_fingerprint").shape[0]
+        with ThreadPoolExecutor(READERS, "look") as pool:
+            return list(pool.map(look, range(num_shards)))
+
+    def _fingerprint(self, shard: int) -> str:
+        raw = read_file(self.group.store, f"{self.group.path}/shard_fingerprint/c/{shard}/0")
+        found = None if raw is None else read_fingerprint(raw)
+        return found.hex() if found else ""
+
+    def _is_whole(self, shard: int) -> bool:
+        """Whether a shard's file is there and ends as it must: quick, and blind to damage further in."""
+        try:
+            return self._reader.is_whole(shard)
+        except DamageError:
+            return False
+
+    def plan_fingerprints(self, planned: Sequence[str]) -> None:
+        """Note the fingerprint that each shard must come to have, for whoever verifies."""
+        wanted = np.array([list(bytes.fromhex(p)) for p in planned], np.uint8).reshape(-1, 32)
+        array = array_of(self.group, "shard_planned")
+        try:
+            if np.array_equal(np.asarray(array[...]), wanted):
+                return
+        except (ValueError, RuntimeError):
+            pass  # damaged: written again
+        array[...] = wanted
+
+    def commit(
+        self, start: int, shard: int, states_SKH: NDArray[Any], absmax_K: NDArray[np.float32], fingerprint: str
+    ) -> None:
+        """Write shard number `shard`, whose first sentence is `start`, and then its fingerprint."""
+        try:
+            write_file(self.group.store, self._reader.key(shard), encode_shard(states_SKH, self._reader.shape))
+            array_of(self.group, "layer_absmax")[shard] = absmax_K
+            self._put_fingerprint(shard, fingerprint)
+        except (CommitError, DamageError) as error:
+            raise CommitError(
+                f"{self.group.path}: shard {shard} (sentences {start} to {start + len(states_SKH) - 1}): {error}",
+                hint=error.hint,
+            ) from None
+
+    def retract(self, shards: Sequence[int]) -> None:
+        """Take back the fingerprints of shards that are to be computed again."""
+        for shard in shards:
+            self._put_fingerprint(shard, "00" * 32)
+
+    def _put_fingerprint(self, shard: int, fingerprint: str) -> None:
+        array_of(self.group, "shard_fingerprint")[shard] = np.frombuffer(bytes.fromhex(fingerprint), np.uint8)
+
+    def write_result(self, name: str, values: NDArray[Any], dims: Sequence[str], made_from: str, **facts: Any) -> None:
+        """Write a later stage's array and then record the hash of its inputs and parameters."""
+        before = attributes_of(self.group)
+        results = dict(before.get("results", {}))
+        if results.pop(name, None) is not None:
+            self._set_attributes({**before, "results": results})
+        dtype = "string" if values.dtype.kind in "UOT" else str(values.dtype)
+        chunks = tuple(min(n, COLUMN_CHUNK) for n in values.shape)
+        array = create_array(self.group, name, values.shape, dtype, dims, chunks)
+        array[...] = values.astype(np.dtypes.StringDType()) if dtype == "string" else values
+        self._set_attributes({**before, "results": {**results, name: {"made_from": made_from, **facts}}})
+
+    def result_made_from(self, name: str) -> str:
+        """The recorded hash of a result, empty where there is none."""
+        found = attributes_of(self.group).get("results", {})
+        return str(found.get(name, {}).get("made_from", "")) if name in self.group else ""
+
+    def drop_results(self, names: Sequence[str]) -> None:
+        """Forget the records of results, and of all that was made together with them, so that they are made again."""
+        before = attributes_of(self.group)
+        results = dict(before.get("results", {}))
+        made_from = {results[n].get("made_from") for n in names if n in results}
+        kept = {n: r for n, r in results.items() if r.get("made_from") not in made_from}
+        self._set_attributes({**before, "results": kept})
+
+    def drop_columns(self) -> None:
+        """Forget what the coordinates were made from, so that they are written again."""
+        before = attributes_of(self.group)
+        before.pop("columns_made_from", None)
+        self._set_attributes(before)
+
+
+def read_fingerprint(raw: bytes) -> bytes | None:
+    """The fingerprint from its record's bytes: empty where it is not committed, None where the record is damaged."""
+    digest = raw[:32]
+    if len(raw) != 36 or google_crc32c.value(digest) != int.from_bytes(raw[32:], "little"):
+        return None
+    return digest if any(digest) else b""

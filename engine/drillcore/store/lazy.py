@@ -1,0 +1,55 @@
+"""`hidden_states` as an xarray variable that reads only what is asked of it, through our own reader."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from numpy.typing import NDArray
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from drillcore.store.states import StatesReader
+
+
+class LazyStates(BackendArray):
+    """States [sentence, layer, hidden] of one group, for xarray's lazy indexing."""
+
+    def __init__(self, reader: StatesReader) -> None:
+        self._reader, shape = reader, reader.shape
+        self.shape = (shape.num_sentences, len(shape.layers), shape.hidden_size)
+        self.dtype = reader.dtype
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
+
+    def _read(self, key: tuple[Any, ...]) -> NDArray[Any]:
+        """Integers, slices and lists of positions, each axis by itself; axes of integers are dropped."""
+        sentences, layers, hidden = key
+        found = self._reader.read(_positions(sentences, self.shape[0]), _positions(layers, self.shape[1]))
+        found = found[..., hidden]
+        dropped = tuple(axis for axis, k in ((0, sentences), (1, layers)) if isinstance(k, int | np.integer))
+        squeezed: NDArray[Any] = found.squeeze(axis=dropped) if dropped else found
+        return squeezed
+
+
+def _positions(key: Any, size: int) -> NDArray[np.int64]:
+    if isinstance(key, slice):
+        return np.arange(*key.indices(size))
+    found = np.atleast_1d(np.asarray(key, dtype=np.int64))
+    return np.where(found < 0, found + size, found)
+
+
+def with_fast_states(tree: xr.DataTree, root: zarr.Group) -> xr.DataTree:
+    """The tree with every `hidden_states` behind our reader; its attributes and encoding stay."""
+    for node in tree.subtree:
+        if "hidden_states" not in node.data_vars:
+            continue
+        old = node.data_vars["hidden_states"].variable
+        group = root[node.path.strip("/")]
+        assert isinstance(group, zarr.Group)
+        lazy = indexing.LazilyIndexedArray(LazyStates(StatesReader(group)))
+        node["hidden_states"] = xr.Variable(old.dims, lazy, old.attrs, old.encoding)
+    return tree

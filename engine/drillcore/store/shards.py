@@ -1,0 +1,108 @@
+"""The bytes of one shard of `hidden_states`: Zarr v3's `sharding_indexed`, chunks of one layer side by side.
+
+Every Zarr reader takes them, and zarr-python's own shards are read here. zarr-python itself spends ten times longer on
+a chunk than the compressor does, and orders chunks so that one layer lies scattered over the shard.
+
+Shape legend: S sentences of a shard, K layers, H hidden size, C sentences of a chunk, P chunks along the sentences.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import google_crc32c
+import numpy as np
+from numcodecs import blosc
+from numpy.typing import NDArray
+
+from drillcore.store.layout import Shape
+
+# Two threads gave many different outputs for one input: bytes must repeat. Threads here take whole chunks instead.
+blosc.use_threads = False
+
+ABSENT = 2**64 - 1
+MAX_THREADS = 8
+
+
+def threads() -> int:
+    """Threads that encode or decode chunks: compression lets go of the interpreter."""
+    return max(1, min(MAX_THREADS, len(os.sched_getaffinity(0))))
+
+
+def index_bytes(shape: Shape) -> int:
+    """Bytes of the index at the end of each shard: 16 a chunk, and a checksum."""
+    return 16 * (shape.shard // shape.chunk) * len(shape.layers) + 4
+
+
+def encode_shard(states_SKH: NDArray[np.generic], shape: Shape) -> bytes:
+    """A shard's bytes; the last one of a dataset may have fewer sentences, and what is beyond them reads as NaN."""
+    places = [(p, k) for k in range(len(shape.layers)) for p in range(-(-len(states_SKH) // shape.chunk))]
+
+    def encode(place: tuple[int, int]) -> bytes:
+        part, slot = place
+        chunk_CH = states_SKH[part * shape.chunk : (part + 1) * shape.chunk, slot]
+        if len(chunk_CH) < shape.chunk:
+            whole_CH = np.full((shape.chunk, shape.hidden_size), np.nan, shape.store_dtype)
+            whole_CH[: len(chunk_CH)] = chunk_CH
+            chunk_CH = whole_CH
+        chunk_CH = np.ascontiguousarray(chunk_CH, dtype=np.dtype(shape.store_dtype).newbyteorder("<"))
+        packed = blosc.compress(chunk_CH, b"zstd", 1, blosc.SHUFFLE, chunk_CH.nbytes)
+        return bytes(packed) + _checksum(packed)
+
+    index_PK2 = np.full((shape.shard // shape.chunk, len(shape.layers), 2), ABSENT, "<u8")
+    pieces, offset = [], 0
+    with ThreadPoolExecutor(threads(), "encode") as pool:
+        for (part, slot), piece in zip(places, pool.map(encode, places), strict=True):
+            index_PK2[part, slot] = offset, len(piece)
+            offset += len(piece)
+            pieces.append(piece)
+    index = index_PK2.tobytes()
+    return b"".join([*pieces, index, _checksum(index)])
+
+
+@dataclass(frozen=True)
+class Index:
+    """Where a shard's chunks lie in its file: first byte and length of each, ABSENT where there is none."""
+
+    offset_PK: NDArray[np.uint64]
+    length_PK: NDArray[np.uint64]
+
+    def span(self, part: int, slot: int) -> tuple[int, int] | None:
+        """First byte and length of a chunk."""
+        if self.offset_PK[part, slot] == ABSENT:
+            return None
+        return int(self.offset_PK[part, slot]), int(self.length_PK[part, slot])
+
+    @property
+    def end(self) -> int:
+        """The byte after the last chunk's last one."""
+        there = self.offset_PK != ABSENT
+        return int((self.offset_PK + self.length_PK)[there].max()) if there.any() else 0
+
+
+def decode_index(tail: bytes, shape: Shape) -> Index:
+    """The index from a shard's last bytes; raises ValueError where it is damaged."""
+    raw = tail[:-4]
+    if len(tail) != index_bytes(shape) or _checksum(raw) != tail[-4:]:
+        raise ValueError("the shard's index does not match its checksum")
+    index_PK2 = np.frombuffer(raw, "<u8").reshape(-1, len(shape.layers), 2)
+    return Index(index_PK2[..., 0], index_PK2[..., 1])
+
+
+def decode_chunk(piece: bytes, out_CH: NDArray[np.generic]) -> None:
+    """Decode a chunk into a contiguous array of its shape; raises ValueError where it is damaged."""
+    packed = piece[:-4]
+    if _checksum(packed) != piece[-4:]:
+        raise ValueError("a chunk does not match its checksum")
+    if int.from_bytes(packed[4:8], "little") != out_CH.nbytes:  # Blosc's header holds the size when unpacked
+        raise ValueError("a chunk is not of the array's shape")
+    try:
+        blosc.decompress(packed, out_CH)
+    except RuntimeError as error:
+        raise ValueError(f"a chunk cannot be unpacked: {error}") from None
+
+
+def _checksum(data: bytes) -> bytes:
+    return int(google_crc32c.value(data)).to_bytes(4, "little")

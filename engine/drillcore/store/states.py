@@ -1,0 +1,171 @@
+"""Reading `hidden_states` faster than through zarr-python, and naming what is damaged.
+
+Shape legend: N sentences asked for, K layers of the store, Q layers asked for, H hidden size, C sentences of a chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from drillcore.errors import DamageError
+from drillcore.store.files import read_end, read_range, read_size
+from drillcore.store.layout import MEND, Shape, array_of
+from drillcore.store.shards import Index, decode_chunk, decode_index, index_bytes, threads
+
+
+@dataclass(frozen=True)
+class Span:
+    """Sentences of one chunk at one layer: `rows` within the chunk go to `places` of the result's first axis."""
+
+    shard: int
+    part: int
+    slot: int
+    rows: NDArray[np.int64]
+    places: NDArray[np.int64]
+    layer_place: int
+
+
+class StatesReader:
+    """The hidden states of one group; any number of threads may use it."""
+
+    def __init__(self, group: zarr.Group) -> None:
+        array = array_of(group, "hidden_states")
+        if array.shards is None:
+            raise DamageError(f"{group.path}: hidden_states is not sharded", hint=MEND)
+        num_sentences, num_layers, hidden_size = array.shape
+        # Layer numbers are only named in errors: a damaged `layer` array must not keep its states from being read.
+        self.shape = Shape(
+            num_sentences, tuple(range(num_layers)), (), hidden_size, str(array.dtype), array.shards[0], array.chunks[0]
+        )
+        self.dtype = array.dtype
+        self._group, self._store, self._key = group, group.store, f"{array.path}/c"
+        self._known = lru_cache(maxsize=256)(self._read_index)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"group": self._group}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["group"])  # type: ignore[misc]
+
+    def index(self, shard: int) -> Index | None:
+        """A shard's index, None where there is no shard; raises DamageError where it is damaged."""
+        try:
+            return self._known(shard)
+        except FileNotFoundError:
+            return None
+
+    def _read_index(self, shard: int) -> Index:
+        tail = read_end(self._store, self.key(shard), index_bytes(self.shape))
+        if tail is None:
+            raise FileNotFoundError
+        try:
+            return decode_index(tail, self.shape)
+        except ValueError as error:
+            raise self.damage(shard, None, str(error)) from None
+
+    def key(self, shard: int) -> str:
+        """Where a shard lies in the store."""
+        return f"{self._key}/{shard}/0/0"
+
+    def is_whole(self, shard: int) -> bool:
+        """Whether a shard's file is there, its index at the right place; raises DamageError where that is damaged."""
+        try:
+            index = self._read_index(shard)
+        except FileNotFoundError:
+            return False
+        return read_size(self._store, self.key(shard)) == index.end + index_bytes(self.shape)
+
+    def read(self, rows_N: NDArray[np.int64], slots_Q: NDArray[np.int64]) -> NDArray[Any]:
+        """States [N, Q, H] of the sentences and layers at these positions; NaN where none were extracted yet.
+
+        Raises DamageError where bytes are damaged or a committed shard is missing.
+        """
+        out_NQH = np.empty((len(rows_N), len(slots_Q), self.shape.hidden_size), self.dtype)
+        spans = list(_spans(self.shape, rows_N, slots_Q))
+        with ThreadPoolExecutor(threads(), "decode") as pool:
+            for _ in pool.map(lambda span: self._fill(span, out_NQH), spans):
+                pass
+        return out_NQH
+
+    def _fill(self, span: Span, out_NQH: NDArray[Any]) -> None:
+        target_NH = out_NQH[:, span.layer_place]
+        first, count = int(span.places[0]), len(span.places)
+        in_place = (
+            count == self.shape.chunk
+            and out_NQH.shape[1] == 1
+            and int(span.places[-1]) - first == count - 1
+            and np.array_equal(span.rows, np.arange(count))
+        )
+        chunk_CH = target_NH[first : first + count] if in_place else self._scratch()
+        if not self.read_chunk(span.shard, span.part, span.slot, chunk_CH):
+            target_NH[span.places] = np.nan
+        elif not in_place:
+            target_NH[span.places] = chunk_CH[span.rows]
+
+    def _scratch(self) -> NDArray[Any]:
+        return np.empty((self.shape.chunk, self.shape.hidden_size), self.dtype)
+
+    def read_chunk(self, shard: int, part: int, slot: int, out_CH: NDArray[Any]) -> bool:
+        """Decode one chunk into an array; False where its shard is not there and not committed."""
+        for last_try in (False, True):
+            index = self.index(shard)
+            span = None if index is None else index.span(part, slot)
+            if span is None:
+                if self._is_committed(shard):
+                    what = "the shard's file is missing" if index is None else "a chunk is missing"
+                    raise self.damage(shard, None, what)
+                return False
+            try:
+                decode_chunk(read_range(self._store, self.key(shard), *span), out_CH)
+                break
+            except ValueError as error:
+                if last_try:
+                    raise self.damage(shard, slot, str(error)) from None
+                self._known.cache_clear()  # a run may have written the shard anew since its index was read
+        return True
+
+    def _is_committed(self, shard: int) -> bool:
+        try:
+            return bool(np.asarray(array_of(self._group, "shard_fingerprint")[shard]).any())
+        except (ValueError, RuntimeError, DamageError):
+            return False
+
+    def damage(self, shard: int, slot: int | None, what: str) -> DamageError:
+        """The error that names a shard, its sentences and the layer."""
+        first, stop = self.shape.bounds(shard)
+        layer = "" if slot is None else f", layer {self._layer_number(slot)}"
+        return DamageError(
+            f"{self._group.path}: shard {shard} (sentences {first} to {stop - 1}){layer}: {what}", hint=MEND
+        )
+
+    def _layer_number(self, slot: int) -> str:
+        try:
+            return str(int(np.asarray(array_of(self._group, "layer")[slot])))
+        except (ValueError, RuntimeError, DamageError):
+            return f"at position {slot}"
+
+
+def _spans(shape: Shape, rows_N: NDArray[np.int64], slots_Q: NDArray[np.int64]) -> Iterator[Span]:
+    """The chunks that hold these sentences, layer by layer so that a file is read forwards."""
+    in_order = not (np.diff(rows_N) < 0).any()
+    order_N = np.arange(len(rows_N)) if in_order else np.argsort(rows_N, kind="stable")
+    chunk_N = rows_N[order_N] // shape.chunk
+    cuts = np.flatnonzero(np.diff(chunk_N)) + 1
+    groups = np.split(order_N, cuts) if len(rows_N) else []
+    a_shard = shape.shard // shape.chunk
+    by_shard: dict[int, list[tuple[int, NDArray[np.int64]]]] = {}
+    for places in groups:
+        chunk = int(rows_N[places[0]]) // shape.chunk
+        by_shard.setdefault(chunk // a_shard, []).append((chunk % a_shard, places))
+    for shard, parts in by_shard.items():
+        for layer_place, slot in enumerate(slots_Q.tolist()):
+            for part, places in parts:
+                yield Span(shard, part, slot, rows_N[places] % shape.chunk, places, layer_place)

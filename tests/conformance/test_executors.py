@@ -1,0 +1,40 @@
+"""The executor contract in this process and on real Ray."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from executor_contract import ExecutorContract, bench, plain
+
+from drillcore.errors import ModelError
+from support.clusters import ray_cluster
+
+__all__ = ["bench", "plain"]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two nodes of one core, which outlive the runs."""
+    with ray_cluster() as found:
+        yield found
+
+
+class TestLocal(ExecutorContract):
+    @pytest.fixture
+    def settings(self) -> dict:
+        return {"executor": "local"}
+
+
+class TestRay(ExecutorContract):
+    @pytest.fixture
+    def settings(self, cluster) -> dict:
+        return {"executor": "ray", "address": cluster.address}
+
+
+def test_the_only_model_of_a_job_has_its_own_error(bench, models, tmp_path):
+    broken = shutil.copytree(models("llama"), tmp_path / "broken")
+    (broken / "model.safetensors").write_bytes(b"no weights at all")
+    with pytest.raises(ModelError, match="could not be loaded") as caught:
+        bench.run("broken", [str(broken)], [bench.texts("d", 5)], {"executor": "local"})
+    assert caught.value.exit_status == 2

@@ -1,0 +1,85 @@
+"""A process that has imported everything and forks a `drillcore` command whenever it is asked to.
+
+Each command is a process of its own, in a process group of its own, and ends as the real one does; what is saved is the
+seconds of importing. Nothing here has started a thread before it forks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+
+def import_all(model: str) -> None:
+    """What a run imports, so that its forks need not."""
+    import obstore.store  # noqa: F401
+    import torch
+    import xarray  # noqa: F401
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    import drillcore.backends.fake
+    import drillcore.backends.transformers
+    import drillcore.cli
+    import drillcore.display
+    import drillcore.executors.local
+    import drillcore.runner
+    import drillcore.stages.extract
+    import drillcore.store.lazy
+    import drillcore.store.lease  # noqa: F401
+
+    torch.set_num_threads(1)
+    with torch.device("meta"):
+        AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model))
+    AutoTokenizer.from_pretrained(model)
+
+
+def command(asked: dict) -> None:
+    """Be the command: does not return."""
+    os.setsid()
+    os.chdir(asked["cwd"])
+    os.environ.update(asked["env"])
+    for number, name in ((1, "out"), (2, "err")):
+        descriptor = os.open(asked[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        os.dup2(descriptor, number)
+    sys.argv = ["drillcore", *asked["argv"]]
+    exec(asked["first"], {})
+    import drillcore.cli
+
+    Path(asked["ready"]).touch()
+    drillcore.cli.main()
+
+
+def wait(pid: int, seconds: float) -> int | None:
+    """Exit status of a command, negative where a signal ended it; None where it runs on."""
+    until = time.monotonic() + seconds
+    while True:
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > until:
+            return None
+        time.sleep(0.001)
+
+
+def main() -> None:
+    import_all(sys.argv[1])
+    print(json.dumps({"ready": True}), flush=True)
+    for line in sys.stdin:
+        asked = json.loads(line)
+        if "wait" in asked:
+            print(json.dumps({"status": wait(asked["wait"], asked["seconds"])}), flush=True)
+            continue
+        pid = os.fork()
+        if pid == 0:
+            os.close(0)
+            os.open(os.devnull, os.O_RDONLY)
+            command(asked)
+            return
+        print(json.dumps({"pid": pid}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""Jobs on tiny models for tests that run, kill and change them; `run_fixtures` makes them."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from support.commands import Command, Forge
+
+SHARD, BLOCK = 16, 32
+WORDS = "the of capital river is a city near north old where lies Toronto Montreal built first port".split()
+
+
+def sentences(seed: int, count: int) -> list[dict[str, str]]:
+    """Rows with random sentences that share beginnings."""
+    draw = random.Random(seed)
+    rows = []
+    for i in range(count):
+        begun = " ".join(WORDS[: draw.randint(1, 4)])
+        rest = " ".join(draw.choice(WORDS) for _ in range(draw.randint(0, 6)))
+        rows.append({"text": f"{begun} {rest} {i}", "label": draw.choice(["Toronto", "Montreal"])})
+    return rows
+
+
+@dataclass
+class Work:
+    """A folder with a job file, its texts and its store.
+
+    job: what the job file holds; `save` writes it.
+    """
+
+    folder: Path
+    forge: Forge
+    job: dict[str, Any]
+    file: str = "job.yaml"
+    _written: dict[str, bytes] = field(default_factory=dict)
+
+    def save(self) -> None:
+        (self.folder / self.file).write_text(yaml.safe_dump(self.job, sort_keys=False), encoding="utf-8")
+
+    def texts(self, name: str, rows: list[dict[str, Any]]) -> None:
+        """Write a dataset's file."""
+        lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+        (self.folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def start(self, *more: str, first: str = "", env: dict[str, str] | None = None) -> Command:
+        return self.forge.start("extract", self.file, *more, cwd=self.folder, first=first, env=env)
+
+    def run(self, *more: str, first: str = "", env: dict[str, str] | None = None) -> Command:
+        command = self.start(*more, first=first, env=env)
+        command.wait()
+        return command
+
+    def finish(self, *more: str) -> Command:
+        """Run to the end; it must end well."""
+        command = self.run(*more)
+        assert command.status == 0, command.err
+        return command
+
+    @property
+    def store(self) -> Path:
+        return self.folder / "runs" / "job.zarr"
+
+    @property
+    def beside(self) -> Path:
+        return self.folder / "runs" / "job"
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        return json.loads((self.beside / "manifest.json").read_text(encoding="utf-8"))
+
+    def extracted(self, model: str = "m") -> int:
+        """Sentences that the last run which loaded this model computed."""
+        return self.manifest["models"][model]["extract"]["sentences"]
+
+    def states(self) -> dict[str, bytes]:
+        """Every file of the states and their fingerprints, by its path in the store."""
+        return {
+            str(path.relative_to(self.store)): path.read_bytes()
+            for name in ("hidden_states", "shard_fingerprint")
+            for path in sorted(self.store.glob(f"*/*/{name}/**/*"))
+            if path.is_file()
+        }
+
+    def num_records(self) -> int:
+        """Shards that have a fingerprint's file; quick."""
+        return sum(1 for _ in self.store.glob("*/*/shard_fingerprint/c/*/0"))
+
+    def committed(self) -> dict[str, tuple[int, ...]]:
+        """Inode and time of change of the two files of every committed shard, by group and shard."""
+        found = {}
+        for record in self.store.glob("*/*/shard_fingerprint/c/*/0"):
+            group, shard = record.parents[3], record.parent.name
+            if any(record.read_bytes()[:32]):
+                files = [record, group / "hidden_states" / "c" / shard / "0" / "0"]
+                marks = [n for f in files for n in (f.stat().st_ino, f.stat().st_mtime_ns)]
+                found[f"{group.relative_to(self.store)} {shard}"] = tuple(marks)
+        return found
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
+    """Everything below a folder: time of change and size by path."""
+    return {
+        str(p.relative_to(folder)): (p.stat().st_mtime_ns, p.stat().st_size if p.is_file() else 0)
+        for p in sorted(folder.rglob("*"))
+    }
