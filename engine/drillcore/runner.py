@@ -23,6 +23,7 @@ from drillcore.verify import give_up_damage
 
 STAGES = {
     "extract": "drillcore.stages.extract:extract",
+    "measure": "drillcore.stages.measure:measure",
     "project": "drillcore.stages.project:project",
     "render": "drillcore.stages.render:render",
 }

@@ -81,16 +81,23 @@ def _figure(charts: Charts, columns: int) -> Figure:
     figure.text(0.12 / width, 1 - 0.12 / height, charts.title, fontsize=14, weight="bold", va="top")
     figure.text(0.12 / width, 1 - 0.44 / height, charts.subtitle, fontsize=10, va="top")
     axes = figure.subplots(rows, columns, squeeze=False)
+    dashes = _dashes(charts)
     for ax, chart in zip(axes.flat, charts.charts, strict=False):
-        _chart(ax, chart, colors, charts.relative_depth)
+        _chart(ax, chart, colors, dashes, charts.relative_depth)
     for ax in axes.flat[len(charts.charts) :]:
         ax.set_visible(False)
-    _legend(figure, charts, colors, legend_columns, (below - 0.04) / height)
+    _legend(figure, charts, colors, dashes, legend_columns, (below - 0.04) / height)
     figure.text(0.12 / width, 0.08 / height, "\n".join(small_print), fontsize=8, color="#606060", va="bottom")
     return figure
 
 
-def _chart(ax: Axes, chart: Chart, colors: dict[str, str], relative_depth: bool) -> None:
+def _dashes(charts: Charts) -> dict[str, Any]:
+    """How each control is dashed, by name."""
+    names = dict.fromkeys(s.name for chart in charts.charts for s in chart.series if s.control)
+    return {name: CONTROL_DASHES[i % len(CONTROL_DASHES)] for i, name in enumerate(names)}
+
+
+def _chart(ax: Axes, chart: Chart, colors: dict[str, str], dashes: dict[str, Any], relative_depth: bool) -> None:
     ax.set_title(chart.title, loc="left", weight="bold")
     ax.set_ylabel(chart.value_name)
     note = f"\n{chart.note}" if chart.note else ""
@@ -103,13 +110,11 @@ def _chart(ax: Axes, chart: Chart, colors: dict[str, str], relative_depth: bool)
         ax.set_ylim(*chart.value_range)
     if not relative_depth:
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    controls = [s.name for s in chart.series if s.control]
     # Bands that lie upon each other shall be no darker than one.
     num_nulls = sum(series.null_high_L is not None for series in chart.series)
     faint = 1 - (1 - NULL_ALPHA) ** (1 / max(num_nulls, 1))
     for series in chart.series:
-        place = controls.index(series.name) if series.control else 0
-        _draw(ax, series, colors[series.name], CONTROL_DASHES[place % len(CONTROL_DASHES)], faint, relative_depth)
+        _draw(ax, series, colors[series.name], dashes.get(series.name, "-"), faint, relative_depth)
 
 
 def _draw(ax: Axes, series: Series, color: str, dashes: Any, faint: float, relative_depth: bool) -> None:
@@ -128,15 +133,15 @@ def _draw(ax: Axes, series: Series, color: str, dashes: Any, faint: float, relat
         ax.plot(x, series.value_L, color=color, linewidth=1.8, marker=marker, markersize=3.5)
 
 
-def _legend(figure: Figure, charts: Charts, colors: dict[str, str], columns: int, top: float) -> None:
+def _legend(
+    figure: Figure, charts: Charts, colors: dict[str, str], dashes: dict[str, Any], columns: int, top: float
+) -> None:
     everything = [s for chart in charts.charts for s in chart.series]
-    controls = list(dict.fromkeys(s.name for s in everything if s.control))
     entries: list[tuple[str, Line2D | Patch]] = [
-        (name, Line2D([], [], color=color, linewidth=1.8)) for name, color in colors.items() if name not in controls
+        (name, Line2D([], [], color=color, linewidth=1.8)) for name, color in colors.items() if name not in dashes
     ]
-    for i, name in enumerate(controls):
-        dashes = CONTROL_DASHES[i % len(CONTROL_DASHES)]
-        entries.append((name, Line2D([], [], color=CONTROL_HEX, linestyle=dashes, linewidth=1.2)))
+    for name, style in dashes.items():
+        entries.append((name, Line2D([], [], color=CONTROL_HEX, linestyle=style, linewidth=1.2)))
     if any(s.low_L is not None for s in everything):
         entries.append(("interval", Patch(color="#0072B2", alpha=0.2, linewidth=0)))
     if any(s.null_high_L is not None for s in everything):

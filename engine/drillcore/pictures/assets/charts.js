@@ -37,7 +37,7 @@ class ChartView {
     this.range = extent(chart);
     this.read = element("div", { class: "read", role: "status" });
     this.place = element("div");
-    const label = `${chart.title}: ${chart.value_name ?? chart.valueName} per layer. Arrow keys read the values of a layer.`;
+    const label = `${chart.title}: ${chart.valueName} per layer. Arrow keys read the values of a layer.`;
     this.place.setAttribute("role", "application");
     this.place.setAttribute("tabindex", "0");
     this.place.setAttribute("aria-label", label);
@@ -102,11 +102,10 @@ class ChartView {
     const nulls = chart.series.filter((s) => s.nullMean).length;
     const faint = 1 - (1 - 0.25) ** (1 / Math.max(nulls, 1));
     for (const s of chart.series) if (s.nullMean) root.append(this.band(s.layers, s.nullMean, s.nullHigh, "#808080", faint));
-    for (const s of chart.series) if (s.low) root.append(this.band(s.layers, s.low, s.high, this.color(s), 0.2));
-    const controls = chart.series.filter((s) => s.control);
+    for (const s of chart.series) if (s.low) root.append(this.band(s.layers, s.low, s.high, seriesColor(s), 0.2));
     for (const s of chart.series) {
-      const line = { d: this.path(s.layers, s.value), fill: "none", stroke: this.color(s), "stroke-width": s.control ? 1.5 : 2.2 };
-      if (s.control) line["stroke-dasharray"] = DASHES[controls.indexOf(s) % DASHES.length];
+      const line = { d: this.path(s.layers, s.value), fill: "none", stroke: seriesColor(s), "stroke-width": s.control ? 1.5 : 2.2 };
+      if (s.control) line["stroke-dasharray"] = dashes(s);
       root.append(svg("path", line));
       if (!s.control && s.layers.length < 40) this.dots(root, s);
     }
@@ -119,13 +118,11 @@ class ChartView {
   dots(root, s) {
     s.value.forEach((value, i) => {
       if (value === null) return;
-      root.append(svg("circle", { cx: this.x(s.layers[i]), cy: this.y(value), r: 2.8, fill: this.color(s) }));
+      root.append(svg("circle", { cx: this.x(s.layers[i]), cy: this.y(value), r: 2.8, fill: seriesColor(s) }));
     });
   }
 
-  color(s) { return tint(meta.seriesColors[s.name]); }
-
-  layerAt(event) {
+    layerAt(event) {
     const box = this.place.getBoundingClientRect();
     const x = ((event.clientX - box.left) / box.width) * CHART.width;
     return this.layers.reduce((a, b) => (Math.abs(this.x(b) - x) < Math.abs(this.x(a) - x) ? b : a), this.layers[0]);
@@ -142,7 +139,7 @@ class ChartView {
       const i = s.layers.indexOf(layer);
       if (i < 0 || s.value[i] === null) continue;
       const between = s.low && s.low[i] !== null ? ` (${round(s.low[i])} to ${round(s.high[i])})` : "";
-      this.read.append(key(this.color(s), `${s.name} ${round(s.value[i])}${between}`, s.control ? "line control" : "line"));
+      this.read.append(lineKey(s, `${s.name} ${round(s.value[i])}${between}`));
     }
   }
 
@@ -175,10 +172,26 @@ function round(value) {
   return String(Number(value.toPrecision(3)));
 }
 
+function seriesColor(s) {
+  return tint(meta.seriesColors[s.name]);
+}
+
+const controls = [...new Set(meta.charts.flatMap((chart) => chart.series).filter((s) => s.control).map((s) => s.name))];
+
+function dashes(s) {
+  return DASHES[controls.indexOf(s.name) % DASHES.length];
+}
+
+function lineKey(s, name) {
+  const line = svg("line", { x1: 0, x2: 30, y1: 5, y2: 5, stroke: seriesColor(s), "stroke-width": s.control ? 2 : 3 });
+  if (s.control) line.setAttribute("stroke-dasharray", dashes(s));
+  const sample = svg("svg", { viewBox: "0 0 30 10", "aria-hidden": "true" }, line);
+  return element("span", { class: "key" }, sample, element("bdi", {}, name));
+}
+
 function seriesKeys() {
   const series = new Map(meta.charts.flatMap((chart) => chart.series).map((s) => [s.name, s]));
-  const keys = element("div", { class: "keys" });
-  for (const s of series.values()) keys.append(key(tint(meta.seriesColors[s.name]), s.name, s.control ? "line control" : "line"));
+  const keys = element("div", { class: "keys" }, ...[...series.values()].map((s) => lineKey(s, s.name)));
   if ([...series.values()].some((s) => s.nullMean)) keys.append(key("", "null: mean to upper end", "band"));
   return keys;
 }

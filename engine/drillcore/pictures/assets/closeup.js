@@ -8,8 +8,11 @@ const closeup = (() => {
   let row = null, panels = [], position = 0, zoom = 1, center = [0.5, 0.5], morph = null, drag = null;
   let frame = 0, motion = 0, buffers = null, image = null;
 
+  byId("closeup-legend").append(legendPlace(() => row?.dataset));
+
   function open(newRow, panel) {
     row = newRow;
+    drawLegends();
     panels = row.panels.filter(Boolean);
     buffers = [new Float32Array(row.dataset.size), new Float32Array(row.dataset.size)];
     slider.max = panels.length - 1;

@@ -60,7 +60,7 @@ function applyTheme() {
   byId("theme").textContent = `Theme: ${theme}`;
   tables.clear();
   sprites.clear();
-  for (const dataset of datasets) dataset.legendPlace.replaceChildren(dataset.info.categories.length || dataset.info.valueRange ? legend(dataset) : "");
+  drawLegends();
   for (const view of chartViews) view.draw();
   if (chartViews.length) byId("series").replaceChildren(seriesKeys());
   if (state.pin) byId("pinned").firstElementChild.replaceChildren(state.pin.dataset.card(state.pin.index));

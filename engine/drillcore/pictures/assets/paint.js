@@ -24,11 +24,10 @@ function tint(hex) {
   return "#" + rgb.map((c) => Math.round(c).toString(16).padStart(2, "0")).join("");
 }
 
-function key(color, name, kind = "") {
-  const dot = element("i", { class: kind, "aria-hidden": "true" });
-  if (kind.startsWith("line")) dot.style.borderTopColor = color;
-  else if (kind === "") dot.style.background = color;
-  return element("span", { class: "key" }, dot, element("bdi", {}, name));
+function key(color, name, kind = "dot") {
+  const mark = element("i", { class: kind, "aria-hidden": "true" });
+  if (kind === "dot") mark.style.background = color;
+  return element("span", { class: "key" }, mark, element("bdi", {}, name));
 }
 
 function dimColor() {
@@ -87,7 +86,7 @@ function paintMany(context, dataset, xs, ys, view) {
   for (const plane of ["count", "dim", "r", "g", "b"]) scratch[plane].fill(0, 0, size);
   const { count, dim, r, g, b } = scratch;
   // Sparse points are drawn as squares of several pixels, or nobody would see them.
-  const dot = Math.max(1, Math.round(Math.sqrt((0.05 * view.side ** 2) / xs.length)));
+  const dot = Math.max(1, Math.round(Math.sqrt((0.12 * view.side ** 2) / xs.length)));
   const square = Math.min(dot, Math.round(4 * devicePixelRatio));
   for (let i = 0; i < xs.length; i++) {
     const kind = status[i];

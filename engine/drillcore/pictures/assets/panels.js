@@ -139,34 +139,54 @@ function moveTip(x, y) {
   tip.style.transform = `translate(${Math.max(4, left)}px, ${Math.max(4, top)}px)`;
 }
 
+// Labels as switches, or the colour bar; where points have neither, nothing.
 function legend(dataset) {
   const { info } = dataset, keys = element("div", { class: "keys", role: "group", "aria-label": "Labels" });
-  if (info.valueRange) {
-    const ramp = element("canvas", { class: "ramp", width: "256", height: "1", "aria-hidden": "true" });
-    const context = ramp.getContext("2d");
-    info.colors.slice(0, -1).forEach((color, i) => {
-      context.fillStyle = tint(color);
-      context.fillRect(i, 0, 1, 1);
-    });
-    const [low, high] = info.valueRange.map((value) => String(Number(value.toPrecision(4))));
-    keys.append(element("span", { class: "key" }, element("bdi", {}, info.valueName), low, ramp, high));
-    return keys;
-  }
-  const names = info.unlabelled ? [...info.categories, "no label"] : info.categories;
+  if (info.valueRange) keys.append(colorBar(info));
+  const names = info.categories.length && info.unlabelled ? [...info.categories, "no label"] : info.categories;
   names.forEach((name, code) => {
     const on = !dataset.hiddenCodes.has(code);
     const button = element("button", { type: "button", class: "key", "aria-pressed": on, title: "Show or hide" });
     button.append(...key(tint(info.colors[code]), name).childNodes);
     button.addEventListener("click", () => {
-      const shown = dataset.hiddenCodes.delete(code);
-      if (!shown) dataset.hiddenCodes.add(code);
-      button.setAttribute("aria-pressed", shown);
+      if (!dataset.hiddenCodes.delete(code)) dataset.hiddenCodes.add(code);
       dataset.refresh();
+      drawLegends(button);
       repaint();
+      closeup.redraw();
     });
     keys.append(button);
   });
   return keys;
+}
+
+function colorBar(info) {
+  const ramp = element("canvas", { class: "ramp", width: "256", height: "1", "aria-hidden": "true" });
+  const context = ramp.getContext("2d");
+  info.colors.slice(0, -1).forEach((color, i) => {
+    context.fillStyle = tint(color);
+    context.fillRect(i, 0, 1, 1);
+  });
+  const [low, high] = info.valueRange.map((value) => String(Number(value.toPrecision(4))));
+  return element("span", { class: "key" }, element("bdi", {}, info.valueName), low, ramp, high);
+}
+
+// The page and the close-up each have legends, which keep in step; the focus stays where it was.
+const legendPlaces = [];
+
+function drawLegends(pressed = null) {
+  const keys = pressed && [...pressed.parentNode.children], at = keys?.indexOf(pressed), place = pressed?.closest(".legend");
+  for (const [node, datasetOf] of legendPlaces) {
+    const dataset = datasetOf();
+    node.replaceChildren(...(dataset ? [legend(dataset)] : []));
+  }
+  place?.querySelectorAll("button")[at].focus();
+}
+
+function legendPlace(datasetOf) {
+  const node = element("div", { class: "legend" });
+  legendPlaces.push([node, datasetOf]);
+  return node;
 }
 
 function datasetSection(dataset, number) {
@@ -177,8 +197,7 @@ function datasetSection(dataset, number) {
   if (dataset.sampled) facts.push(`images show all of them; ${info.shown.toLocaleString("en")}, drawn at random, can be pointed at`);
   if (info.cut) facts.push(`texts are cut at ${info.cut} characters`);
   section.append(element("p", { class: "subtitle" }, facts.filter(Boolean).join(" · ")));
-  dataset.legendPlace = element("div");
-  section.append(dataset.legendPlace);
+  section.append(legendPlace(() => dataset));
   for (const row of dataset.rows) {
     if (row.title) section.append(element("h3", {}, element("bdi", {}, row.title)));
     const panels = element("div", { class: "panels" });

@@ -1,0 +1,128 @@
+"""The measure stage: how well each layer separates the labels, with intervals, nulls and controls.
+
+Shape legend: N sentences, L layers (as stored), H hidden size.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zarr
+
+from drillcore.cache import digest
+from drillcore.job import Measure
+from drillcore.measures import BOUNDS, PRIMARY
+from drillcore.measures.bounds import Bounds
+from drillcore.measures.cka import cka_rows, layer_cka
+from drillcore.measures.controls import controls
+from drillcore.measures.layerwise import Separation, combine, measure_layer
+from drillcore.measures.shared import Shared, shared
+from drillcore.stages.context import Context
+from drillcore.store.group import GroupWriter
+from drillcore.store.layout import array_of
+from drillcore.store.location import Location
+from drillcore.store.reader import column, read_layer
+
+
+@dataclass(frozen=True)
+class LayerTask:
+    """One layer of a dataset, for an executor."""
+
+    store: str
+    group: str
+    slot: int
+    settings: Measure
+    shared: Shared
+
+
+def measure_one(task: LayerTask) -> dict[str, Bounds]:
+    """Read a layer and measure it."""
+    store = Location(task.store).open(read_only=True)
+    group = zarr.open_group(store, path=task.group, mode="r", use_consolidated=False)
+    return measure_layer(read_layer(group, task.slot), task.settings, task.shared)
+
+
+def measure(context: Context) -> None:
+    """Measure what changed since it was last measured."""
+    started = time.perf_counter()
+    job = context.inputs.loaded.job
+    for model in job.models:
+        for dataset in job.datasets:
+            _measure_dataset(context, context.store.dataset(model.group, dataset.name), job.measure)
+    context.manifest.record("stages", "measure", wall_seconds=round(time.perf_counter() - started, 3))
+
+
+def _measure_dataset(context: Context, writer: GroupWriter, settings: Measure) -> None:
+    path = writer.group.path
+    labels, groups = column(writer.group, "label"), column(writer.group, "group")
+    about = [None if c is None else digest([str(v) for v in c]) for c in (labels, groups)]
+    made_from = digest([writer.fingerprints(), about, settings.model_dump(mode="json")])
+    if writer.result_made_from("separation") == made_from:
+        context.report.say(f"{path}: measures are there already")
+        return
+    num_sentences, num_layers, hidden_size = array_of(writer.group, "hidden_states").shape
+    # Identical sentences must not be told apart by a fold: without groups their texts are the groups.
+    drawn = shared(labels, column(writer.group, "row_id") if groups is None else groups, settings, num_sentences)
+    tasks = [LayerTask(context.store.location.address, path, k, settings, drawn) for k in range(num_layers)]
+    context.report.start(f"measure {path}", num_layers, "layers")
+    started = time.perf_counter()
+    found: list[dict[str, Bounds]] = [{} for _ in tasks]
+    for position, bounds in context.executor.map(measure_one, tasks):
+        found[position] = bounds
+        context.report.advance(1)
+    separation = combine(found)
+    rows = cka_rows(num_sentences, num_layers, hidden_size, settings)
+    cka_LL = layer_cka(lambda k: read_layer(writer.group, k)[rows], num_layers)
+    facts = _facts(writer, settings, drawn, separation)
+    writer.write_result("metric", np.array(separation.metrics), ("metric",), made_from)
+    writer.write_result("bound", np.array(BOUNDS), ("bound",), made_from)
+    writer.write_result("layer_cka", cka_LL, ("layer", "layer_2"), made_from, sentences=len(rows))
+    writer.write_result("separation", separation.values_LMB, ("layer", "metric", "bound"), made_from, **facts)
+    context.manifest.record("measures", path, **facts)
+    seconds = time.perf_counter() - started
+    context.report.finish(f"{path}: {num_layers} layers measured in {seconds:.1f} s{_told(writer, separation, drawn)}")
+
+
+def _facts(writer: GroupWriter, settings: Measure, drawn: Shared, separation: Separation) -> dict[str, Any]:
+    """What a reader must know of the figures: choices, samples, what was skipped, and the controls' figures."""
+    skipped = {name: reason for (_, name), reason in separation.skipped.items()}
+    facts: dict[str, Any] = {
+        "primary": PRIMARY, "standardise": settings.standardise, "folds": settings.folds, "seed": settings.seed,
+        "permutations": drawn.num_permutations, "sampled": len(drawn.sample_S),
+        "labels": [str(v) for v in drawn.labels],
+        "notes": list(drawn.notes), "skipped": skipped,
+    }  # fmt: skip
+    last, length = column(writer.group, "last_token_id"), column(writer.group, "n_tokens")
+    texts = column(writer.group, "text")
+    if not drawn.skipped and last is not None and length is not None and texts is not None:
+        found = controls([str(t) for t in texts], last, length, settings, drawn)
+        facts["controls"] = {
+            name: dict(zip(BOUNDS, (_number(v) for v in control.values_LMB[0, 0]), strict=True))
+            for name, control in found.items()
+        }
+    return facts
+
+
+def _number(value: np.float32) -> float | None:
+    """JSON has no NaN."""
+    return float(value) if np.isfinite(value) else None
+
+
+def _told(writer: GroupWriter, separation: Separation, drawn: Shared) -> str:
+    """The primary measure where it is largest, with its null, for the user."""
+    if drawn.skipped or PRIMARY not in separation.metrics:
+        return f"; skipped: {drawn.skipped}" if drawn.skipped else ""
+    probe_LB = separation.values_LMB[:, separation.metrics.index(PRIMARY)]
+    if np.isnan(probe_LB[:, 0]).all():
+        return ""
+    best = int(np.nanargmax(probe_LB[:, 0]))
+    value, low, high, _, null_high, p = probe_LB[best]
+    layers = column(writer.group, "layer_name")
+    name = str(layers[best]) if layers is not None else str(best)
+    return (
+        f"; linear probe at most {value:.2f} ({low:.2f} to {high:.2f}) at {name}, "
+        f"null up to {null_high:.2f} over all layers, p = {p:.3g}"
+    )
