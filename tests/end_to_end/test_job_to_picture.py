@@ -35,6 +35,7 @@ def finished(tmp_path_factory, models):
         "models": [{"id": str(path), "as": f"tiny-{i}"} for i, path in enumerate(stand_ins)],
         "datasets": [{**d, "path": str(TEXTS.parent / d["path"])} for d in job["datasets"]],
         "project": {"n_epochs": 20},
+        "measure": {"permutations": 20},
     }
     (folder / "job.yaml").write_text(yaml.safe_dump(job), encoding="utf-8")
     done = drillcore("run", "job.yaml", cwd=folder)
@@ -66,6 +67,10 @@ def test_xarray_opens_the_store_without_a_warning(finished):
         assert group.layer.values.tolist() == [0, 1, 2, 3, 4, 5]
         assert group.layer_name.values[[0, 1, -1]].tolist() == ["embed", "block_1", "final_norm"]
         assert group.umap.dims == ("layer", "sentence", "axis") and np.isfinite(group.umap).all()
+        assert group.separation.dims == ("layer", "metric", "bound")
+        probe = group.separation.sel(metric="probe", bound="value")
+        assert ((probe[1:] >= 0) & (probe[1:] <= 1)).all()
+        assert group.layer_cka.shape == (6, 6)
         assert set(group.label.values.tolist()) == {"Toronto", "Montreal"}
 
 

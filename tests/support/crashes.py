@@ -33,9 +33,9 @@ GroupWriter.commit = slow
 class Lives:
     """One job run over and over: killed at random moments until it is done, then begun anew.
 
-    After every kill: what was committed before is untouched, file for file, and what is committed is what an undisturbed
-    run commits. After every end: the states and fingerprints are those of that run, byte for byte, and no more sentences
-    were computed than those of blocks that were not wholly committed.
+    After every kill: what was committed before is untouched, file for file, and what is committed is what an
+    undisturbed run commits. After every end: the states and fingerprints are those of that run, byte for byte, and no
+    more sentences were computed than those of blocks that were not wholly committed.
     """
 
     def __init__(self, new_work: Callable[..., Work], backend: str, draw: random.Random, count: int = 300) -> None:
@@ -52,8 +52,8 @@ class Lives:
 
     def __str__(self) -> str:
         return (
-            f"{self._backend}: {self.kills} kills over {self.num_lives} stores, {self.ends} ends; an undisturbed run took "
-            f"{self._seconds:.2f} s; shards committed when killed: {self.committed_when_killed}"
+            f"{self._backend}: {self.kills} kills over {self.num_lives} stores, {self.ends} ends; an undisturbed run "
+            f"took {self._seconds:.2f} s; shards committed when killed: {self.committed_when_killed}"
         )
 
     def _work(self, name: str) -> Work:

@@ -22,7 +22,7 @@ def forge(models, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def make_work(forge, models):
-    """Makes a job in a folder: one model, one dataset, small shards and blocks, by default the backend without weights."""
+    """Makes a job in a folder: one model, one dataset, small shards and blocks, the backend without weights."""
 
     def make(folder: Path, *, seed: int = 0, count: int = 300, backend: str = "fake", **changes: Any) -> Work:
         folder.mkdir(exist_ok=True)

@@ -13,7 +13,7 @@ import yaml
 from support.commands import Command, Forge
 
 SHARD, BLOCK = 16, 32
-WORDS = "the of capital river is a city near north old where lies Toronto Montreal built first port".split()
+WORDS = ("the", "of", "capital", "river", "is", "a", "city", "near", "north", "old", "where", "lies", "Toronto", "Montreal")
 
 
 def sentences(seed: int, count: int) -> list[dict[str, str]]:

@@ -71,6 +71,12 @@ class _Model:
             return self.queued * self.done_seconds / self.done_tokens
         return self.cost * self.share_left * seconds_a_cost
 
+    def until_done(self, seconds_a_cost: float) -> float:
+        """Estimated seconds until its workers are through with what is not handed out, and with their last block."""
+        left = self.left(seconds_a_cost)
+        block = left / max(1, len(self.queue)) if self.open else left / max(1, self.num_blocks)
+        return left / max(1, self.num_workers) + block
+
     @property
     def worth_joining(self) -> bool:
         """Whether another worker has something to do here by the time it has loaded the model."""
@@ -153,7 +159,7 @@ class Order:
     def _choose(self) -> int | None:
         rate = self._seconds_a_cost()
         waiting = [m for m in self._models if not m.started]
-        joinable = [(m.left(rate) / max(1, m.num_workers), m.load.model) for m in self._models if m.worth_joining]
+        joinable = [(m.until_done(rate), m.load.model) for m in self._models if m.worth_joining]
         latest = max(joinable, default=None)
         fair = sum(m.left(rate) for m in self._models) / self._num_workers
         if waiting and (latest is None or latest[0] <= fair):

@@ -1,0 +1,150 @@
+"""What the vLLM backend decides before vLLM is there: prompts, settings, refusals, shared rows, the environment."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from drillcore.backends.catalog import locate
+from drillcore.backends.choice import choose_backend
+from drillcore.backends.shared_rows import SharedRows
+from drillcore.backends.vllm import VllmBackend, check_sentences
+from drillcore.backends.vllm_environment import worker_environment
+from drillcore.backends.vllm_prompts import make_parts, num_computed
+from drillcore.backends.vllm_settings import check_memory, refuse, resolve
+from drillcore.errors import JobError, MissingExtraError, RunError
+from drillcore.job import Extract, Model
+from drillcore.sequences import Sequences
+from support.plain import random_sentences
+
+
+@pytest.fixture
+def source(models):
+    return locate(Model(id=str(models())), Path("/"))
+
+
+@pytest.mark.parametrize("max_prompts", [1, 7, 1000])
+def test_parts_hold_each_distinct_sentence_once_and_say_whose_it_is(seed, max_prompts):
+    sentences = random_sentences(seed, 50, count=60)
+    parts = make_parts(Sequences.of(sentences), max_prompts)
+    prompts = [p for part in parts for p in part.prompts]
+    assert prompts == sorted(prompts) and len({tuple(p) for p in prompts}) == len(prompts)
+    assert all(len(part.prompts) <= max_prompts for part in parts)
+    found = {int(i): part.prompts[r] for part in parts for i, r in zip(part.sentence_S, part.row_S, strict=True)}
+    assert [found[i] for i in range(60)] == [s.tolist() for s in sentences]
+
+
+def test_an_empty_block_has_no_parts():
+    assert make_parts(Sequences.of([]), 4) == [] and num_computed([], 4) == 0
+
+
+def test_whole_blocks_are_shared_and_never_a_last_token():
+    block = Sequences.of([np.arange(8), np.arange(9), np.r_[np.arange(6), 40], [50]])
+    parts = make_parts(block, 2)
+    # Sorted: 8 tokens; the 9 that go on from them share 8, the 7 share 6, the lone token nothing.
+    assert num_computed(parts, 4) == 25 - (8 + 4)
+    assert num_computed(parts, 100) == 25
+
+
+def test_settings_come_back_from_what_was_stored(source):
+    extract = Extract(backend="vllm", dtype="float32", batch_tokens=64, threads=3)
+    settings = resolve(source, extract, None)
+    assert (settings.batch_nodes, settings.max_sequences, settings.threads, settings.max_tokens) == (64, 64, 3, 512)
+    stored = {**vars(settings), "kv_blocks": 12, "block_sentences": 512, "vllm": "0.32.0"}
+    assert resolve(source, Extract(backend="vllm"), stored) == type(settings)(**{**vars(settings), "kv_blocks": 12})
+
+
+def test_the_cache_on_a_cpu_is_the_users_or_holds_a_long_sentence(source, models, monkeypatch):
+    monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
+    extract = Extract(backend="vllm", device="cpu", dtype="float32")
+    assert resolve(source, extract, None).kv_gib == 1
+    wide = locate(Model(id=str(models(max_position_embeddings=10**6, hidden_size=256, head_dim=4096))), Path("/"))
+    # 3 blocks x 2 heads x 4096 x keys and values x 4 bytes: 4,096 tokens take 768 MiB, a GiB holds 5,461.
+    assert resolve(wide, extract, None).max_tokens == 5461 // 32 * 32
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "3")
+    assert resolve(source, extract, None).kv_gib == 3
+
+
+def test_positions_that_switch_are_kept_below_the_switch(models):
+    scaling = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4, "original_max_position_embeddings": 100}
+    folder = models(rope_parameters=scaling)
+    assert resolve(locate(Model(id=str(folder)), Path("/")), Extract(backend="vllm"), None).max_tokens == 100
+
+
+@pytest.mark.parametrize(
+    ("extract", "model", "said"),
+    [
+        ({"layout": "packed"}, {}, "extract.layout"),
+        ({"attention": "flex"}, {}, "extract.attention"),
+        ({"tensor_parallel": 3}, {}, "3 ranks cannot share 4 attention heads"),
+        ({}, {"device_map": "auto"}, "device_map"),
+    ],
+)
+def test_what_vllm_cannot_do_is_refused(models, extract, model, said):
+    found = locate(Model(id=str(models()), **model), Path("/"))
+    with pytest.raises(JobError, match=said) as caught:
+        refuse(found, Extract(backend="vllm", **extract))
+    assert caught.value.hint
+
+
+def test_too_little_memory_says_how_much(source):
+    settings = resolve(source, Extract(backend="vllm", device="cpu"), None)
+    check_memory(source, settings, 10**6)
+    with pytest.raises(RunError, match=r"931,?322.*GiB of weights|9\d\d\d\d\d\.\d GiB of weights"):
+        check_memory(source, settings, 10**15)
+
+
+def test_check_sentences_share_more_than_a_block_of_the_cache(source):
+    settings = resolve(source, Extract(backend="vllm"), None)
+    sentences = check_sentences(Sequences.of([]), settings, 384)
+    parts = make_parts(sentences, 100)
+    assert num_computed(parts, settings.block_tokens) <= parts[0].num_tokens - 2 * settings.block_tokens
+
+
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vllm is installed")
+def test_without_vllm_it_says_what_to_install_and_where(source):
+    with pytest.raises(MissingExtraError, match="needs vllm, which is not installed") as caught:
+        VllmBackend(source, Extract(backend="vllm"), (0,))
+    assert "drillcore[vllm]" in caught.value.hint and "environment of its own" in caught.value.hint
+
+
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vllm is installed")
+def test_without_vllm_the_choice_is_transformers_and_says_why(source, seed):
+    sentences = Sequences.of(random_sentences(seed, 384, count=10))
+    found = choose_backend(source, Extract(backend="auto"), (0, 3), sentences)
+    assert found.backend == "transformers" and "vllm, which is not installed" in found.reason
+    assert found.measured["transformers"]["sentences_per_second"] > 0
+
+
+def test_shared_rows_are_seen_by_another_mapping_and_leave_no_file(seed):
+    ours = SharedRows.create(5, 3, 7, "float16")
+    theirs = SharedRows(ours.file)
+    ours.forget()
+    assert not Path(ours.file.path).exists()
+    values = np.random.default_rng(seed).normal(size=(2, 3, 7)).astype(np.float16)
+    theirs.values_CKH[[4, 0]], theirs.absmax_CK[[4, 0]] = values, np.abs(values).max(-1)
+    np.testing.assert_array_equal(ours.values_CKH[[4, 0]], values)
+    np.testing.assert_array_equal(ours.absmax_CK[[4, 0]], np.abs(values).max(-1).astype(np.float32))
+    assert not ours.values_CKH[1:4].any()
+
+
+def test_no_room_for_rows_is_said():
+    with pytest.raises(RunError, match="no room") as caught:
+        SharedRows.create(10**6, 10**4, 10**4, "float32")
+    assert "shm-size" in caught.value.hint
+
+
+def test_the_environment_comes_back(monkeypatch, capfd):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("VLLM_LOGGING_LEVEL", raising=False)
+    monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
+    with worker_environment(2, 1):
+        assert (os.environ["OMP_NUM_THREADS"], os.environ["VLLM_CPU_KVCACHE_SPACE"]) == ("2", "1")
+        os.write(2, b"hidden")
+    assert os.environ["OMP_NUM_THREADS"] == "7" and "VLLM_CPU_KVCACHE_SPACE" not in os.environ
+    os.write(2, b"seen")
+    assert capfd.readouterr().err == "seen"
