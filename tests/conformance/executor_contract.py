@@ -22,7 +22,25 @@ from drillcore.plugins import load_by_name
 from drillcore.runner import run_stages
 from drillcore.store.location import Location
 
-WORDS = "the quick brown fox jumps over a lazy dog in Toronto and another one in Montreal sleeps".split()
+WORDS = [
+    "the",
+    "quick",
+    "brown",
+    "fox",
+    "jumps",
+    "over",
+    "a",
+    "lazy",
+    "dog",
+    "in",
+    "Toronto",
+    "and",
+    "another",
+    "one",
+    "in",
+    "Montreal",
+    "sleeps",
+]
 EXTRACT = {"threads": 1, "shard_sentences": 64, "block_sentences": 128}
 
 
@@ -120,7 +138,7 @@ class ExecutorContract:
         made.close()
 
     def test_a_sweep_gives_the_bytes_of_one_process(self, settings, bench, plain):
-        """Also: one display for all, each model loaded at most once by each worker, and nothing to do the second time."""
+        """Also: one display for all, each model loaded at most once by each worker, and nothing to do the second time."""  # noqa: E501
         wanted, datasets, expected = plain
         heard, manifest = bench.run("swept", wanted, datasets, settings)
         assert same_bytes(bench.committed("swept"), expected)
@@ -133,7 +151,7 @@ class ExecutorContract:
         assert sum("there already" in line for line in again.lines) == 3 and again.done == 0
 
     def test_what_fails_is_set_aside_and_named(self, settings, bench, models, tmp_path):
-        """A model that cannot be read, and a block whose states do not fit: all else is kept, and comes out the same."""
+        """A model that cannot be read, and a block whose states do not fit: all else is kept, and comes out the same."""  # noqa: E501
         broken = shutil.copytree(models("qwen2"), tmp_path / "broken")
         (broken / "model.safetensors").write_bytes(b"no weights at all")
         loud = louder(models("llama"), tmp_path / "loud", "Z", 1e6)

@@ -91,7 +91,7 @@ class Lives:
             return command.ended_within(self._draw.uniform(0, 1.1 * self._seconds))
         wanted = num_committed + self._draw.randint(0, 5)
         while work.num_records() < wanted:
-            if command.ended_within(0.001):
+            if command.ended_within(0.003):
                 return True
         return command.ended_within(self._draw.expovariate(1 / 0.01))
 

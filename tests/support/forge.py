@@ -45,10 +45,9 @@ def command(asked: dict) -> None:
         descriptor = os.open(asked[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(descriptor, number)
     sys.argv = ["drillcore", *asked["argv"]]
-    exec(asked["first"], {})
+    exec(asked["first"], {"READY": Path(asked["ready"])})
     import drillcore.cli
 
-    Path(asked["ready"]).touch()
     drillcore.cli.main()
 
 

@@ -99,6 +99,8 @@ class Order:
 
     def __init__(self, costs: Sequence[float], num_blocks: Sequence[int], num_workers: int) -> None:
         self._num_workers = num_workers
+        # Fewer workers than models start with one model each: what a load costs is not known yet.
+        self._is_wide = num_workers > len(costs)
         self._models = [
             _Model(cost, blocks, Piece(i)) for i, (cost, blocks) in enumerate(zip(costs, num_blocks, strict=True))
         ]
@@ -162,7 +164,7 @@ class Order:
         joinable = [(m.until_done(rate), m.load.model) for m in self._models if m.worth_joining]
         latest = max(joinable, default=None)
         fair = sum(m.left(rate) for m in self._models) / self._num_workers
-        if waiting and (latest is None or latest[0] <= fair):
+        if waiting and (latest is None or latest[0] <= fair or not (self._is_wide or self._models[latest[1]].open)):
             return max(waiting, key=lambda m: m.cost).load.model
         return None if latest is None else latest[1]
 

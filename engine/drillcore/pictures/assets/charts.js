@@ -98,7 +98,8 @@ class ChartView {
     const middle = (left + width - right) / 2;
     root.append(svg("text", { x: middle, y: height - 6, "text-anchor": "middle" }, "layer (0 = embed, last = final norm)"));
     const turned = `translate(13 ${(height - bottom) / 2}) rotate(-90)`;
-    root.append(svg("text", { transform: turned, "text-anchor": "middle" }, chart.valueName));
+    const name = chart.valueName.length > 36 ? `${chart.valueName.slice(0, 35)}…` : chart.valueName;
+    root.append(svg("text", { transform: turned, "text-anchor": "middle" }, name));
     const nulls = chart.series.filter((s) => s.nullMean).length;
     const faint = 1 - (1 - 0.25) ** (1 / Math.max(nulls, 1));
     for (const s of chart.series) if (s.nullMean) root.append(this.band(s.layers, s.nullMean, s.nullHigh, "#808080", faint));
