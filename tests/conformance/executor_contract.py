@@ -138,7 +138,7 @@ class ExecutorContract:
         made.close()
 
     def test_a_sweep_gives_the_bytes_of_one_process(self, settings, bench, plain):
-        """Also: one display for all, each model loaded at most once by each worker, and nothing to do the second time."""  # noqa: E501
+        """Also: one display for all, each model loaded at most once by each worker, nothing to do the second time."""
         wanted, datasets, expected = plain
         heard, manifest = bench.run("swept", wanted, datasets, settings)
         assert same_bytes(bench.committed("swept"), expected)
@@ -151,7 +151,7 @@ class ExecutorContract:
         assert sum("there already" in line for line in again.lines) == 3 and again.done == 0
 
     def test_what_fails_is_set_aside_and_named(self, settings, bench, models, tmp_path):
-        """A model that cannot be read, and a block whose states do not fit: all else is kept, and comes out the same."""  # noqa: E501
+        """A model that cannot be read and a block whose states do not fit: all else is kept, and comes out the same."""
         broken = shutil.copytree(models("qwen2"), tmp_path / "broken")
         (broken / "model.safetensors").write_bytes(b"no weights at all")
         loud = louder(models("llama"), tmp_path / "loud", "Z", 1e6)

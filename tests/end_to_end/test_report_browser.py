@@ -68,6 +68,15 @@ def browser() -> Iterator[Any]:
         browser.close()
 
 
+def box_of(locator: Any) -> tuple[float, float, float, float]:
+    """Left, top, width and height of an element inside its border, in pixels of the window."""
+    left, top, width, height = locator.evaluate(
+        "node => { const b = node.getBoundingClientRect();"
+        " return [b.left + node.clientLeft, b.top + node.clientTop, node.clientWidth, node.clientHeight]; }"
+    )
+    return left, top, width, height
+
+
 @dataclass
 class Visit:
     """A report in a page, with everything that went wrong and everything that was asked for."""
@@ -85,11 +94,12 @@ class Visit:
 
     def hover(self, face: Any, place: tuple[float, float]) -> None:
         """Move the pointer to a place of a panel: x to the right, y downwards, 0 to 1."""
-        box = face.evaluate(
-            "node => { const b = node.getBoundingClientRect();"
-            " return [b.left + node.clientLeft, b.top + node.clientTop, node.clientWidth, node.clientHeight]; }"
-        )
+        box = box_of(face)
         self.page.mouse.move(box[0] + place[0] * box[2], box[1] + place[1] * box[3])
+
+    def settle(self) -> None:
+        """Wait until what was asked for before is drawn."""
+        self.page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     def tip(self) -> str | None:
         """The sentence in the tooltip."""
@@ -170,11 +180,11 @@ def places(points_N2: np.ndarray) -> np.ndarray:
 
 
 def lonely(points_N2: np.ndarray, rng: np.random.Generator) -> int:
-    """A sentence whose point stands well apart from the others."""
+    """A sentence whose point stands well apart from the others, most likely at the edge."""
     at = places(points_N2)
-    some = rng.permutation(len(at))[:400]
-    away = [np.partition(np.hypot(*(at - at[i]).T), 1)[1] for i in some]
-    return int(some[int(np.argmax(away))])
+    outer = np.argsort(-np.hypot(*(at - np.median(at, axis=0)).T))[:200]
+    away = np.array([np.partition(np.hypot(*(at - at[i]).T), 1)[1] for i in outer])
+    return int(rng.choice(outer[np.argsort(-away)[:5]]))
 
 
 def ring_places(visit: Visit, kind: str) -> dict[str, tuple[float, float]]:
@@ -223,7 +233,7 @@ def test_hover_shows_the_sentence_and_rings_it_in_every_panel(size: str, visit: 
 
 
 def canvas_bytes(visit: Visit) -> str:
-    visit.page.wait_for_timeout(150)
+    visit.settle()
     return str(visit.page.evaluate("document.getElementById('closeup-canvas').toDataURL()"))
 
 
@@ -267,7 +277,7 @@ def test_close_up_zooms_moves_and_morphs(size: str, visit: Any, request: Any) ->
         page.locator("#layer").evaluate(
             f"node => {{ node.value = {position}; node.dispatchEvent(new Event('input')) }}"
         )
-        page.wait_for_timeout(100)
+        shown.settle()
         before, after = (points[0][int(np.floor(position))], points[0][int(np.ceil(position))])
         middle = (places(before)[index] + places(after)[index]) / 2
         wanted = stage_place(shown, middle)
@@ -276,7 +286,7 @@ def test_close_up_zooms_moves_and_morphs(size: str, visit: Any, request: Any) ->
         )
         np.testing.assert_allclose(ring, wanted, atol=1.5)
     page.locator("#layer").evaluate("node => { node.value = 0; node.dispatchEvent(new Event('input')) }")
-    page.wait_for_timeout(100)
+    shown.settle()
     assert page.locator("#closeup-mark").is_visible()
 
 
@@ -293,9 +303,9 @@ def test_search_finds_rings_and_pins(size: str, visit: Any, request: Any) -> Non
     results.click()
     assert page.locator("#pinned .words").text_content() == texts[index]
     shown.face(0, 0, 3)
-    page.wait_for_timeout(300)
-    pinned = ring_places(shown, ".ring.pin")
-    place = next(place for name, place in pinned.items() if name.startswith("block_3, model 0"))
+    name = f"block_3, model 0: {len(texts):,} sentences; enlarge"
+    until(lambda: name in ring_places(shown, ".ring.pin"))
+    place = ring_places(shown, ".ring.pin")[name]
     np.testing.assert_allclose(place, places(points[0][3])[index], atol=1e-5)
     page.locator("#search").fill("lake")
     until(lambda: results.count() > 1)
@@ -384,7 +394,7 @@ def test_hostile_text_is_shown_as_text(visit: Any, tmp_path: Path) -> None:
         shown = visit(path)
         page = shown.page
         assert page.locator("#title").text_content() == bad and page.title().strip() == " ".join(bad.split())
-        for index, text in enumerate(HOSTILE):
+        for index, text in enumerate(HOSTILE if bad == HOSTILE[0] else ()):
             page.locator("#search").fill(text[:100])
             found = page.locator("#results .words")
             until(lambda text=text, found=found: text in found.all_text_contents())
@@ -392,7 +402,7 @@ def test_hostile_text_is_shown_as_text(visit: Any, tmp_path: Path) -> None:
             place = places(points[2])[index]
             page.keyboard.press("Escape")
             page.locator("#search").fill("")
-            page.wait_for_timeout(150)
+            until(lambda: page.locator("#found").text_content() == "")
             shown.hover(shown.face(0, 0, 2), place)
             assert shown.tip() == text
         shown.face(0, 0, 1).click()
@@ -470,5 +480,4 @@ def test_sampled_reports_show_images_and_answer_for_the_sample(visit: Any, tmp_p
     page.locator("#search").fill("lake")
     page.locator("#results button").first.wait_for()
     page.keyboard.press("Escape")
-    page.wait_for_timeout(200)
-    assert shown.face(0, 0, 2).locator("img").is_hidden()
+    until(shown.face(0, 0, 2).locator("img").is_hidden)

@@ -48,7 +48,9 @@ class Alone:
         self._layers, self._sentences = tuple(layers), sentences
         if extract.tensor_parallel > 1 and torch.cuda.is_available():
             source = replace(source, model=source.model.model_copy(update={"device_map": "auto"}))
-        self._loaded = load(source, extract, self._layers[-1])
+        # sdpa, the default of transformers, leaves out the cap on attention scores without a word.
+        capped = getattr(source.config.get_text_config(decoder=True), "attn_logit_softcapping", None)
+        self._loaded = load(source, extract, self._layers[-1], "eager" if capped else None)
         self.cut = self._loaded.cut
         self.dtype = str(self._loaded.dtype).removeprefix("torch.")
         self.weight_bytes = sum(p.numel() * p.element_size() for p in self._loaded.causal.parameters())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 from drillcore.backends.base import Prepared
 from drillcore.cache import digest
@@ -12,7 +14,17 @@ from drillcore.errors import DrillcoreError, RunError
 from drillcore.sequences import Sequences
 from drillcore.stages.context import Context
 from drillcore.stages.extract_facts import record_model, summarise
-from drillcore.stages.targets import Target, block_size, check_committed, cost_of, num_blocks, request_of, target_of
+from drillcore.stages.targets import (
+    Target,
+    block_size,
+    check_committed,
+    cost_of,
+    fit_group,
+    num_blocks,
+    request_of,
+    target_of,
+)
+from drillcore.store.group import GroupWriter
 from drillcore.store.layout import attributes_of
 from drillcore.work import BlockDone, BlockFailed, BlockTask, ModelFailed, ModelPlan, ModelTask, Outcome, Progress
 
@@ -22,22 +34,34 @@ SAMPLE = 64
 def extract(context: Context) -> None:
     """Fill `hidden_states` of every model and dataset; raises an error that names what failed for good."""
     started = time.perf_counter()
-    runs = {m.group: ModelRun(context, m.group) for m in context.inputs.loaded.job.models}
-    plans = [run.plan() for run in runs.values() if run.is_pending()]
-    failed: list[BlockFailed | ModelFailed] = []
-    if plans:
-        context.report.start("extract", sum(p.num_sentences for p in plans), "sentences")
-        try:
-            for outcome in context.executor.sweep(plans, Progress(context.report.advance)):
-                runs[outcome.model].add(outcome)
-                if not isinstance(outcome, BlockDone):
-                    failed.append(outcome)
-        finally:
-            context.manifest.record("executor", **context.executor.describe())
-        context.report.finish(_whole([runs[p.name] for p in plans], time.perf_counter() - started))
-    context.manifest.record("stages", "extract", wall_seconds=round(time.perf_counter() - started, 3))
+    groups = ThreadPoolExecutor(1, "groups")
+    try:
+        runs = {m.group: ModelRun(context, m.group, groups) for m in context.inputs.loaded.job.models}
+        pending = [run for run in runs.values() if run.is_pending()]
+        failed = _sweep(context, pending) if pending else []
+    finally:
+        groups.shutdown(cancel_futures=True)
+    wall = time.perf_counter() - started
+    if pending:
+        context.report.finish(_whole(pending, wall))
+    context.manifest.record("stages", "extract", wall_seconds=round(wall, 3))
     if failed:
         raise _failure(failed, len(runs))
+
+
+def _sweep(context: Context, runs: Sequence[ModelRun]) -> list[BlockFailed | ModelFailed]:
+    """Hand all to the executor; returns what failed."""
+    failed: list[BlockFailed | ModelFailed] = []
+    by_name, plans = {run.name: run for run in runs}, [run.plan() for run in runs]
+    context.report.start("extract", sum(p.num_sentences for p in plans), "sentences")
+    try:
+        for outcome in context.executor.sweep(plans, Progress(context.report.advance)):
+            by_name[outcome.model].add(outcome)
+            if not isinstance(outcome, BlockDone):
+                failed.append(outcome)
+    finally:
+        context.manifest.record("executor", **context.executor.describe())
+    return failed
 
 
 def _whole(runs: Sequence[ModelRun], wall: float) -> str:
@@ -69,17 +93,24 @@ def _failure(failed: Sequence[BlockFailed | ModelFailed], num_models: int) -> Dr
 
 
 class ModelRun:
-    """One model on its way: what is pending, its blocks once it is loaded, and what came back."""
+    """One model on its way: what is pending, its blocks once it is loaded, and what came back.
 
-    def __init__(self, context: Context, name: str) -> None:
-        self._context, self._name = context, name
+    groups: makes its arrays ready in the meantime.
+    """
+
+    def __init__(self, context: Context, name: str, groups: ThreadPoolExecutor) -> None:
+        self._context, self.name = context, name
         self._pairs, self._group = context.inputs.of_model(name), context.store.model(name)
         self._request = request_of(context, name)
         known = attributes_of(self._group)
         self._stored = known.get("numerics") if known.get("numerics_for") == digest(self._request) else None
         self._targets: list[Target] = []
         if self._stored is not None:
-            self._targets = [target_of(context, pair, self._request, self._stored) for pair in self._pairs]
+            writers = [fit_group(context, pair) for pair in self._pairs]
+            self._targets = self._targets_of(writers, self._stored)
+            self._groups: list[Future[GroupWriter]] = []
+        else:
+            self._groups = [groups.submit(fit_group, context, pair) for pair in self._pairs]
         self._started, self._left, self.done = 0.0, 0, list[BlockDone]()
 
     def is_pending(self) -> bool:
@@ -87,7 +118,7 @@ class ModelRun:
         if self._stored is None or any(t.blocks for t in self._targets):
             return True
         sentences = sum(len(p.tokens) for p in self._pairs)
-        self._context.report.say(f"{self._name}: all {sentences:,} sentences are there already")
+        self._context.report.say(f"{self.name}: all {sentences:,} sentences are there already")
         return False
 
     def plan(self) -> ModelPlan:
@@ -105,12 +136,12 @@ class ModelRun:
 
     def blocks(self, prepared: Prepared) -> list[BlockTask]:
         """The model is loaded: settle its numerics, create its arrays, and give its pending blocks."""
-        context, name = self._context, self._name
+        context, name = self._context, self.name
         record_model(context, name, prepared)
         numerics = self._stored or {**prepared.numerics, "block_sentences": self._block_sentences()}
         if self._stored is None:
             self._group.attrs.update({"numerics": numerics, "numerics_for": digest(self._request)})
-            self._targets = [target_of(context, pair, self._request, numerics) for pair in self._pairs]
+            self._targets = self._targets_of([g.result() for g in self._groups], numerics)
         for target in self._targets:
             target.writer.retract(target.wrong)
         model = replace(self._task(), numerics=numerics)
@@ -128,21 +159,25 @@ class ModelRun:
     def add(self, outcome: Outcome) -> None:
         """Take what came back; after the last block, say and record what the model cost."""
         if isinstance(outcome, ModelFailed):
-            self._context.manifest.record("models", self._name, error=str(outcome.error))
+            self._context.manifest.record("models", self.name, error=str(outcome.error))
             return
         self._left -= 1
         if isinstance(outcome, BlockDone):
             self.done.append(outcome)
         if self._left == 0:
             wall = time.perf_counter() - self._started
-            self._context.report.say(summarise(self._context, self._name, self.done, wall))
+            self._context.report.say(summarise(self._context, self.name, self.done, wall))
             if sum(b.num_sentences for b in self.done) == sum(t.num_pending for t in self._targets):
                 check_committed(self._targets)
+
+    def _targets_of(self, writers: Sequence[GroupWriter], numerics: dict[str, Any]) -> list[Target]:
+        pairs = zip(self._pairs, writers, strict=True)
+        return [target_of(self._context, pair, writer, self._request, numerics) for pair, writer in pairs]
 
     def _block_sentences(self) -> int:
         if self._stored is not None:
             return int(self._stored["block_sentences"])
-        return block_size(self._context, self._name, self._pairs)
+        return block_size(self._context, self.name, self._pairs)
 
     def _task(self) -> ModelTask:
         loaded, pairs = self._context.inputs.loaded, self._pairs
@@ -152,7 +187,7 @@ class ModelRun:
             base=str(loaded.base.resolve()),
             backend=loaded.job.extract.backend,
             extract=loaded.job.extract,
-            layers=self._context.inputs.layers[self._name],
+            layers=self._context.inputs.layers[self.name],
             numerics=self._stored,
             sample=Sequences.of(first_ones),
         )

@@ -109,12 +109,19 @@ def _block(shape: Shape, block_sentences: int) -> int:
     return max(shape.shard, block_sentences // shape.shard * shape.shard)
 
 
-def target_of(context: Context, pair: Input, request: dict[str, Any], numerics: dict[str, Any]) -> Target:
-    """Make the group fit the dataset and find what is pending."""
-    shape = _shape(context, pair)
+def fit_group(context: Context, pair: Input) -> GroupWriter:
+    """Make the group fit the dataset: its arrays and coordinates, which do not depend on the numerics."""
     writer = context.store.dataset(pair.model.group, pair.dataset.name)
-    writer.ensure(shape, column_types(pair))
+    writer.ensure(_shape(context, pair), column_types(pair))
     write_columns(writer, pair)
+    return writer
+
+
+def target_of(
+    context: Context, pair: Input, writer: GroupWriter, request: dict[str, Any], numerics: dict[str, Any]
+) -> Target:
+    """Find what is pending in a group that fits."""
+    shape = _shape(context, pair)
     common = {
         "format": FORMAT,
         "request": request,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -89,7 +90,10 @@ class DurableStore(LocalStore):
 def sweep(root: Path) -> None:
     """Remove what a killed run left half-written."""
     for partial in root.rglob(f"*{PARTIAL}"):
-        partial.unlink(missing_ok=True)
+        try:
+            partial.unlink(missing_ok=True)
+        except OSError as error:
+            raise _refused(partial, error) from error
 
 
 def _make_folders(folder: Path) -> list[Path]:
@@ -112,7 +116,8 @@ def _write(path: Path, data: bytes | memoryview) -> None:
             os.fsync(stream.fileno())
         scratch.replace(path)
     except BaseException:
-        scratch.unlink(missing_ok=True)
+        with suppress(OSError):
+            scratch.unlink(missing_ok=True)
         raise
 
 

@@ -16,7 +16,9 @@ function tableNode({ title, header, rows }) {
     body.append(element("tr", {}, head ?? "", ...rest.map((cell) => element("td", {}, cell))));
   }
   node.append(body);
-  return element("div", { class: "table" }, node);
+  const wide = rows.some((row) => row.length > 4);
+  const box = { class: wide ? "table wide" : "table", role: "region", tabindex: "0", "aria-label": title };
+  return element("div", box, node);
 }
 
 function link(section, name) {

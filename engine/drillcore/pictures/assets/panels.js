@@ -58,6 +58,7 @@ class PanelView {
 
   async seen(visible) {
     this.visible = visible;
+    this.ring.hidden = this.pin.hidden = true;
     if (!visible) return;
     await this.row.load();
     this.place();
