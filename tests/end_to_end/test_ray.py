@@ -19,6 +19,9 @@ from executor_contract import Bench, Listener, same_bytes
 from drillcore.errors import RunError
 from support.clusters import ray_cluster
 
+# Processes are started, killed and started again by the dozen: minutes on two cores.
+pytestmark = pytest.mark.long
+
 LOCAL = {"executor": "local"}
 
 

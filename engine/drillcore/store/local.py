@@ -67,20 +67,28 @@ class DurableStore(LocalStore):
         """`set` without an event loop."""
         self._check_writable()
         path = self.root / key
+        self._refuse_if_removed(key)
         try:
-            self._refuse_if_removed(key)
             fresh = _make_folders(path.parent)
             _write(path, data)
             for folder in (path.parent, *fresh):
                 _flush(folder)
         except OSError as error:
+            self._refuse_if_removed(key)
             raise _refused(path, error) from error
+        self._refuse_if_removed(key)
 
     def _refuse_if_removed(self, key: str) -> None:
         """A chunk without its array, or an array without the store, would be a ruin that looks like a store."""
         array, chunk, _ = key.rpartition("/c/")
         owner = f"{array}/zarr.json" if chunk else "zarr.json"
         if owner != key and not (self.root / owner).exists():
+            with suppress(OSError):
+                (self.root / key).unlink(missing_ok=True)
+                for folder in (self.root / key).parents:
+                    folder.rmdir()  # until one that is not empty
+                    if folder == self.root:
+                        break
             raise CommitError(
                 f"store {self.root} was removed while the run was under way: {owner} is gone",
                 hint="Remove what is left of it, then run the same command again.",
