@@ -14,6 +14,7 @@ from drillcore.job import Dataset, LoadedJob, Model
 from drillcore.progress import Reporter
 from drillcore.rows import RowTable, ingest
 from drillcore.sequences import Sequences
+from drillcore.store.layout import check_group_name
 from drillcore.texts import Problems
 from drillcore.tokens import Tokenizer, TokenPolicy, tokenize
 
@@ -56,7 +57,11 @@ def check_job(loaded: LoadedJob, report: Reporter) -> Inputs:
 
     Raises TextError or ModelError (or JobError for a layer out of range) with every problem found, up to a number.
     """
+    _check_names(loaded)
     tables = _read_rows(loaded, report)
+    for model in loaded.job.models:
+        if model.trust_remote_code:
+            report.say(f"{model.group}: runs code of its own repository, as the job says (trust_remote_code)")
     sources, mistakes = _locate_all(loaded)
     if mistakes:
         raise _joined(mistakes)
@@ -82,6 +87,16 @@ def check_job(loaded: LoadedJob, report: Reporter) -> Inputs:
                 f"{pair.model.group}/{pair.dataset.name}: {pair.num_truncated} sentences truncated to {limit} tokens"
             )
     return Inputs(loaded, sources, tokenizers, wanted, tuple(pairs))
+
+
+def _check_names(loaded: LoadedJob) -> None:
+    """See that every group and column stays within the store; raises StoreError."""
+    for model in loaded.job.models:
+        check_group_name(model.group, "model")
+    for dataset in loaded.job.datasets:
+        check_group_name(dataset.name, "dataset")
+        for column in dataset.keep:
+            check_group_name(column, "column")
 
 
 def _read_rows(loaded: LoadedJob, report: Reporter) -> dict[str, RowTable]:

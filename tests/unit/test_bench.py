@@ -23,6 +23,9 @@ from drillcore.sequences import Sequences
 from drillcore.work import ModelTask
 from drillcore.worker import Worker
 
+# Whole benchmarks at toy size, in processes of their own.
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize(
     "text", ["", "24", "fixed:", "fixed:0", "uniform:9-8", "uniform:0-4", "lognormal:24", "zipf:2"]

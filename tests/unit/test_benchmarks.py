@@ -26,6 +26,9 @@ from drillcore.job import Model
 from drillcore.packing import build_packs
 from workload import Text, make_texts
 
+# Whole benchmarks at toy size, in processes of their own.
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

