@@ -29,7 +29,7 @@ UNSUPPORTED = re.compile(
     r"architectures?\b.*(not supported|failed)|has no vLLM implementation|no module or parameter", re.I
 )
 NO_MEMORY = re.compile(
-    r"(out of|no available|not enough|insufficient) memory|OutOfMemory|memory.*less than|KV cache.*(needed|larger|enough)",
+    r"(out of|no available|not enough|insufficient) memory|OutOfMemory|memory.*less than|KV cache.*(needed|larger|enough)",  # noqa: E501
     re.I,
 )
 INSTALL = (
