@@ -27,8 +27,8 @@ LOCAL = {"executor": "local"}
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Two nodes of one core; the last test takes one of them away."""
-    with ray_cluster() as found:
+    """Two nodes of one core and one GPU by Ray's count; the last test takes one of them away."""
+    with ray_cluster(num_gpus=1) as found:
         yield found
 
 
@@ -73,6 +73,10 @@ def test_a_worker_killed_in_the_middle_of_a_shard(cluster, plain):
     assert heard.happened and any("is gone" in line for line in heard.lines)
     assert same_bytes(bench.committed("killed"), expected)
     assert heard.done == heard.total == 1200 and manifest["status"] == "done"
+    assert manifest["executor"]["worker_size"] == "1 GPU and 1 CPU cores"
+    workers = manifest["executor"]["workers"]
+    assert len(workers) == 2 and all("GPU 0" in w["worker"] and w["sentences_per_second"] > 0 for w in workers)
+    assert all(len(w["loads"]) <= w["starts"] for w in workers)
 
 
 @pytest.mark.long

@@ -29,7 +29,8 @@ UNSUPPORTED = re.compile(
     r"architectures?\b.*(not supported|failed)|has no vLLM implementation|no module or parameter", re.I
 )
 NO_MEMORY = re.compile(
-    r"(out of|no available|not enough|insufficient) memory|OutOfMemory|memory.*less than|KV cache.*(needed|larger|enough)",  # noqa: E501
+    r"(out of|no available|not enough|insufficient) memory|OutOfMemory|memory.*less than"
+    r"|KV cache.*(needed|larger|enough)",
     re.I,
 )
 INSTALL = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import shutil
 import signal
 import sys
@@ -102,9 +103,8 @@ class Cluster:
             )
         self._address, self._temp = address, None if address else _temp_folder()
         self._ours = False
-        # A cluster for one run takes no connections from outside. Ray reads this when it is imported.
         if address is None and "ray" not in sys.modules:
-            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+            _keep_to_this_machine()
         import ray
 
         self.ray: Any = ray
@@ -137,7 +137,8 @@ class Cluster:
             first = next(iter(str(error).splitlines()), type(error).__name__)
             raise JobError(
                 f"run.address: {self._address}: {first}",
-                hint="Is Ray running there (`ray status`), with this machine's versions of Ray and Python?",
+                hint="Is Ray running there (`ray status`), with this machine's versions of Ray and Python? "
+                "A cluster that asks for a token needs RAY_AUTH_MODE=token here too.",
             ) from error
 
     def nodes(self) -> list[dict[str, float]]:
@@ -156,6 +157,17 @@ class Cluster:
             self._ours = False
         if self._temp is not None:
             shutil.rmtree(self._temp, ignore_errors=True)
+
+
+def _keep_to_this_machine() -> None:
+    """A cluster for one run takes no connections from outside, and none without its token.
+
+    Ray reads the environment when it is imported; left to itself it would write a token into the home folder, which
+    changes what clusters started later ask for.
+    """
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    if "RAY_AUTH_MODE" not in os.environ:
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 def _temp_folder() -> Path:

@@ -86,7 +86,7 @@ class RayWorker:
         gpus = next((n["Resources"].get("GPU", 0) for n in ray.nodes() if n["NodeID"] == node), 0)
         mine = versions()
         return Facts(
-            f"{platform.node()}, " + (f"GPU {visible}" if visible else f"process {os.getpid()}"),
+            ", ".join([platform.node(), *([f"GPU {visible}"] if visible else []), f"process {os.getpid()}"]),
             host_hardware(self._extract, int(gpus)),
             {k: mine[k] for k in SAME_EVERYWHERE if k in mine},
         )

@@ -111,11 +111,20 @@ def _null(column: Sequence[Bounds], sign: int) -> NDArray[np.float64]:
         return found_L3
     null_LB = np.stack([column[k].null_B for k in known])
     mean_L, spread_L = null_LB.mean(axis=1), null_LB.std(axis=1)
-    spread_L = np.where(spread_L > 0, spread_L, 1e-12)
-    largest_B = (sign * (null_LB - mean_L[:, None]) / spread_L[:, None]).max(axis=0)
-    distance_L = sign * (np.array([column[k].value for k in known]) - mean_L) / spread_L
-    beaten_L = (largest_B[None] >= distance_L[:, None] - 1e-9).sum(axis=1)
+    level = np.quantile(_distances(null_LB, sign).max(axis=0), LEVEL)
+    # For p the measure stands among its permutations: were it left out, it alone would be judged by a mean and a
+    # deviation that it has no part in, and be found too far too often.
+    all_LB = np.concatenate([np.array([[column[k].value] for k in known]), null_LB], axis=1)
+    distance_LB = _distances(all_LB, sign)
+    beaten_L = (distance_LB[:, 1:].max(axis=0) >= distance_LB[:, :1] - 1e-9).sum(axis=1)
     found_L3[known, 0] = mean_L
-    found_L3[known, 1] = mean_L + sign * np.quantile(largest_B, LEVEL) * spread_L
-    found_L3[known, 2] = (1 + beaten_L) / (1 + len(largest_B))
+    found_L3[known, 1] = mean_L + sign * level * spread_L
+    found_L3[known, 2] = (1 + beaten_L) / (1 + null_LB.shape[1])
     return found_L3
+
+
+def _distances(draws_LB: NDArray[np.float64], sign: int) -> NDArray[np.float64]:
+    """Each draw's distance from its layer's mean in standard deviations, larger where it separates better."""
+    spread_L1 = draws_LB.std(axis=1, keepdims=True)
+    moved_LB = sign * (draws_LB - draws_LB.mean(axis=1, keepdims=True))
+    return np.asarray(moved_LB / np.where(spread_L1 > 0, spread_L1, 1))

@@ -69,12 +69,12 @@ class Frame:
         """The square around all finite points, with a margin; None where there is none."""
         if not points_N2.size:
             return None
-        low, high = points_N2.min(axis=0), points_N2.max(axis=0)
-        if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        # Column by column: numpy reduces along the long axis of [N, 2] many times slower.
+        ends = [(float(column.min()), float(column.max())) for column in points_N2.T]
+        if not np.isfinite(ends).all():
             return cls.around(points_N2[np.isfinite(points_N2).all(axis=1)])
-        low, high = low.astype(np.float64), high.astype(np.float64)
-        half = float((high - low).max()) / 2 / (1 - 2 * MARGIN)
-        x, y = ((low + high) / 2).tolist()
+        half = max(high - low for low, high in ends) / 2 / (1 - 2 * MARGIN)
+        x, y = ((low + high) / 2 for low, high in ends)
         # Float32 resolves no less than this around the centre.
         return cls(x, y, max(half, 1e-6 * max(abs(x), abs(y), 1e-3)))
 
@@ -140,9 +140,10 @@ def _few(framed: Sequence[tuple[Panel, Frame]], panel_px: int, palette: Palette)
 
 
 def _reduced(image: tf.Image) -> RGB:
-    on_white = np.where(image.values == 0, np.uint32(0xFFFFFFFF), image.values)[::-1]
-    rgbx = Image.frombuffer("RGBX", on_white.shape[::-1], np.ascontiguousarray(on_white).tobytes(), "raw", "RGBX", 0, 1)
-    return np.asarray(rgbx.convert("RGB").reduce(SUPERSAMPLING))
+    pixels = image.values
+    pixels[pixels == 0] = 0xFFFFFFFF
+    rgbx = Image.frombuffer("RGBX", pixels.shape[::-1], pixels, "raw", "RGBX", 0, 1).reduce(SUPERSAMPLING)
+    return np.asarray(rgbx)[::-1, :, :3]
 
 
 def _many(panel: Panel, frame: Frame, panel_px: int, palette: Palette) -> RGB:
@@ -171,22 +172,22 @@ def _mean_values(canvas: ds.Canvas, panel: Panel, palette: Palette) -> tf.Image:
 def _mixed_labels(canvas: ds.Canvas, panel: Panel, palette: Palette) -> tf.Image:
     codes_N = palette.codes(panel)
     points = pd.DataFrame({"x": panel.points_N2[:, 0], "y": panel.points_N2[:, 1]})
-    total_YX = np.zeros((canvas.plot_height, canvas.plot_width), np.uint32)
-    sum_YX3 = np.zeros((*total_YX.shape, 3))
-    some = max(1, 4 * MAX_CELLS // total_YX.size)  # categories counted at once
+    # Sums of red, green, blue and points.
+    sums_YX4 = np.zeros((canvas.plot_height, canvas.plot_width, 4))
+    some = max(1, 4 * MAX_CELLS // sums_YX4[:, :, 0].size)  # categories counted at once
     for first in range(0, len(palette.table), some):
-        table = palette.table[first : first + some]
-        inside = (codes_N >= first) & (codes_N < first + some)
-        if not inside.any():
-            continue
-        chosen = points if inside.all() else points[inside]
-        label = pd.Categorical.from_codes(codes_N[inside] - first, categories=range(len(table)))
+        table = palette.table[first : first + some].astype(np.float64)
+        chosen, labels_N = points, codes_N
+        if some < len(palette.table):
+            inside = (codes_N >= first) & (codes_N < first + some)
+            chosen, labels_N = points[inside], codes_N[inside] - np.int32(first)
+        label = pd.Categorical.from_codes(labels_N, categories=range(len(table)))
         counts_YXC = canvas.points(chosen.assign(label=label), "x", "y", ds.by("label", ds.count())).values
-        total_YX += counts_YXC.sum(axis=2, dtype=np.uint32)
-        sum_YX3 += counts_YXC @ table.astype(np.float64)
+        sums_YX4 += counts_YXC.astype(np.float64) @ np.column_stack([table, np.ones(len(table))])
+    total_YX = sums_YX4[:, :, 3].astype(np.uint32)
     counts = tf.Image(total_YX, dims=["y", "x"])
     opacity = tf.shade(counts, cmap="black", how="eq_hist", min_alpha=MIN_ALPHA).values >> 24
-    mean_YX3 = np.rint(sum_YX3 / np.maximum(total_YX, 1)[:, :, None])
+    mean_YX3 = np.rint(sums_YX4[:, :, :3] / np.maximum(total_YX, 1)[:, :, None])
     return _image(mean_YX3.astype(np.uint8), opacity)
 
 
