@@ -42,7 +42,8 @@ class Source:
 def locate(model: Model, base: Path) -> Source:
     """Find a model by its id; relative directories start from `base`.
 
-    Raises ModelError, with the remedy, where it is unknown, out of reach, gated, or no causal decoder.
+    Raises ModelError, with the remedy, where it is unknown, out of reach, gated, no causal decoder, or a directory
+    without safetensors weights.
     """
     if model.id == DEMO_ID:
         location = str(ensure_demo_model())
@@ -60,6 +61,8 @@ def locate(model: Model, base: Path) -> Source:
     config = _read_config(model, location)
     commit = getattr(config, "_commit_hash", None)
     _refuse_unless_causal(model, config)
+    if Path(location).is_dir() and not model.random_weights:
+        _weights(model, Path(location))
     revision = (commit or model.revision) if location == model.id else None
     return Source(model, location, revision, config, _facts(config))
 
@@ -149,13 +152,17 @@ def identity(source: Source) -> dict[str, Any]:
 
         folder = Path(snapshot_download(source.location, revision=source.revision, allow_patterns=HUB_PATTERNS))
         named |= {"id": source.model.id, "revision": source.revision}
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
+    return {**named, "weights": {w.name: file_digest(w) for w in _weights(source.model, folder)}}
+
+
+def _weights(model: Model, folder: Path) -> list[Path]:
+    found = sorted(folder.glob("*.safetensors"))
+    if not found:
         raise ModelError(
-            f"model {source.model.id} has no safetensors weights",
+            f"model {model.id} has no safetensors weights",
             hint="Pickled weights are never read: convert the model with save_pretrained.",
         )
-    return {**named, "weights": {w.name: file_digest(w) for w in weights}}
+    return found
 
 
 def _config_bytes(config: Any) -> dict[str, Any]:
