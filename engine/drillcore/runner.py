@@ -18,7 +18,7 @@ from drillcore.signals import stoppable
 from drillcore.stages.context import Context
 from drillcore.store.location import Location
 from drillcore.store.lock import refuse_if_held, store_lock
-from drillcore.store.writer import StoreWriter
+from drillcore.store.writer import StoreWriter, refuse_foreign
 from drillcore.verify import give_up_damage
 
 STAGES = {
@@ -50,6 +50,7 @@ def _run_stages(loaded: LoadedJob, stages: Sequence[str], report: Reporter, out:
     location.check()
     folder = location.beside(out)
     refuse_if_held(location, folder)
+    refuse_foreign(location, loaded.job.name)
     inputs = check_job(loaded, report)
     with store_lock(location, folder):
         manifest = Manifest(folder / "manifest.json", loaded)

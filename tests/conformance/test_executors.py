@@ -10,9 +10,6 @@ from executor_contract import ExecutorContract, bench, plain
 from drillcore.errors import ModelError
 from support.clusters import ray_cluster
 
-# Processes are started, killed and started again by the dozen: minutes on two cores.
-pytestmark = pytest.mark.long
-
 __all__ = ["bench", "plain"]
 
 

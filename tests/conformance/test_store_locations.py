@@ -26,8 +26,6 @@ from drillcore.store.writer import StoreWriter
 from drillcore.verify import verify
 from support.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, Proxy, environment, s3_server
 
-pytestmark = pytest.mark.long
-
 pytest_plugins = ["support.run_fixtures"]
 
 SHAPE = choose_shape(40, [0, 2, 5], ["embed", "block_2", "final_norm"], 8, "float32", 16)

@@ -19,9 +19,6 @@ import pytest
 from support.crashes import KILL_BEFORE_FINGERPRINT, Lives, bare_rights, can_mount, mounted, slow_commits
 from support.runs import snapshot
 
-# Processes are started, killed and started again by the dozen: minutes on two cores.
-pytestmark = pytest.mark.long
-
 pytest_plugins = ["support.run_fixtures"]
 
 

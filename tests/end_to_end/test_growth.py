@@ -12,8 +12,6 @@ import zarr
 
 from support.runs import BLOCK, sentences
 
-pytestmark = pytest.mark.long
-
 pytest_plugins = ["support.run_fixtures"]
 
 

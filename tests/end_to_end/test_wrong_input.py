@@ -9,8 +9,6 @@ import yaml
 
 from support.runs import sentences, snapshot
 
-pytestmark = pytest.mark.long
-
 pytest_plugins = ["support.run_fixtures"]
 
 
@@ -193,18 +191,7 @@ def test_a_store_that_is_not_ours(work, what):
         zarr.create_array(work.store, shape=(3,), dtype="int8")
     else:
         zarr.create_array(work.store / "below", shape=(3,), dtype="int8")
-    refused_leaving_the_store(work, "is not a drillcore store")
-
-
-def refused_leaving_the_store(work, *fragments):
-    """As `refused`, but the lock of the store was taken before it could be looked at."""
-    before = snapshot(work.store)
-    command = work.run()
-    assert command.status == 2, command.err
-    assert all(f in command.err for f in fragments) and "Traceback" not in command.err, command.err
-    assert snapshot(work.store) == before
-    left = {p.name for p in work.beside.iterdir()} if work.beside.exists() else set()
-    assert left <= {"lock"}
+    refused(work, "is not a drillcore store")
 
 
 def test_a_store_of_another_job(work):

@@ -69,14 +69,15 @@ class Location:
             from drillcore.store.s3 import S3Place, open_bucket
 
             return S3Place(open_bucket(*self.bucket_and_key), read_only=read_only)
-        if self.path.exists() and not self.path.is_dir():
-            raise StoreError(f"store {self.address} is a file", hint="Name a folder that is not there yet.")
+        self.check()
         return LocalStore(self.path, read_only=True) if read_only else DurableStore(self.path)
 
     def check(self) -> None:
-        """Raise StoreError where the address can be no store's, before anything is read or written."""
+        """Raise StoreError where the address can be no store's, before anything is written."""
         if self.is_s3:
             _ = self.bucket_and_key
+        elif self.path.exists() and not self.path.is_dir():
+            raise StoreError(f"store {self.address} is a file", hint="Name a folder that is not there yet.")
 
 
 def make_folder(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 import zarr
 from zarr.core.buffer import default_buffer_prototype
@@ -22,6 +23,46 @@ __all__ = ["GroupWriter", "StoreWriter"]
 UNREADABLE = (ValueError, KeyError, TypeError)
 
 
+def refuse_foreign(location: Location, job_name: str) -> None:
+    """Raise StoreError where something stands in the store's place that is not ours or of another job; writes nothing.
+
+    Raises DamageError where it cannot be told.
+    """
+    if not location.is_s3 and not location.path.exists():
+        return
+    store = location.open(read_only=True)
+    try:
+        root = zarr.open_group(store, mode="r", zarr_format=3, use_consolidated=False)
+    except (FileNotFoundError, GroupNotFoundError):
+        if any(not name.endswith(PARTIAL) for name in list_names(store, "")):
+            raise _not_ours(location) from None
+    except UNREADABLE:
+        _refuse_unless_ours_in_ruins(location, job_name)
+    else:
+        check_ours(dict(root.attrs), location.address, job_name)
+
+
+def _not_ours(location: Location) -> StoreError:
+    return StoreError(
+        f"store {location.address} exists and is not a drillcore store",
+        hint="Name a folder that is not there yet. If it is what is left of a store, remove it first.",
+    )
+
+
+def _refuse_unless_ours_in_ruins(location: Location, job_name: str) -> None:
+    """Damaged root metadata are written again only where what is left of them names this very job."""
+    raw = read_file(location.open(read_only=True), "zarr.json") or b""
+    with suppress(*UNREADABLE):
+        if json.loads(raw)["node_type"] == "array":
+            raise _not_ours(location)
+    ours = (f'"kind": "{KIND}"', f'"format": {FORMAT}', f'"job": {json.dumps(job_name)}')
+    if not all(text.encode() in raw for text in ours):
+        raise DamageError(
+            f"{location.address}/zarr.json is damaged, and does not tell whose store it is",
+            hint="Restore it from a copy, or move the store away.",
+        )
+
+
 class StoreWriter:
     """A store opened for a run of one job.
 
@@ -30,42 +71,19 @@ class StoreWriter:
 
     def __init__(self, location: Location, job_name: str, version: str) -> None:
         self.location = location
+        refuse_foreign(location, job_name)
         store = location.open()
         attributes = {"kind": KIND, "format": FORMAT, "job": job_name, "drillcore": version}
         try:
             self.root = zarr.open_group(store, mode="r+", zarr_format=3, use_consolidated=False)
         except (FileNotFoundError, GroupNotFoundError):
-            self._refuse_strange_folder()
             self.root = zarr.create_group(store, attributes=attributes)
         except UNREADABLE:
-            self._refuse_unless_ours_in_ruins(job_name)
             self._write_group("", attributes)
             self.root = zarr.open_group(store, mode="r+", zarr_format=3, use_consolidated=False)
-        check_ours(dict(self.root.attrs), location.address, job_name)
         drop_consolidated(self.root.store)
         if not location.is_s3:
             sweep(location.path)
-
-    def _refuse_strange_folder(self) -> None:
-        names = list_names(self.location.open(read_only=True), "") if self._is_there() else []
-        if any(not name.endswith(PARTIAL) for name in names):
-            raise StoreError(
-                f"store {self.location.address} exists and is not a drillcore store",
-                hint="Name a folder that is not there yet. If it is what is left of a store, remove it first.",
-            )
-
-    def _is_there(self) -> bool:
-        return self.location.is_s3 or self.location.path.exists()
-
-    def _refuse_unless_ours_in_ruins(self, job_name: str) -> None:
-        """Damaged root metadata are written again only where what is left of them names this very job."""
-        raw = read_file(self.location.open(read_only=True), "zarr.json") or b""
-        ours = (f'"kind": "{KIND}"', f'"format": {FORMAT}', f'"job": {json.dumps(job_name)}')
-        if not all(text.encode() in raw for text in ours):
-            raise DamageError(
-                f"{self.location.address}/zarr.json is damaged, and does not tell whose store it is",
-                hint="Restore it from a copy, or move the store away.",
-            )
 
     def _write_group(self, path: str, attributes: dict[str, object]) -> None:
         data = GroupMetadata(attributes=attributes).to_buffer_dict(default_buffer_prototype())["zarr.json"]
