@@ -75,7 +75,10 @@ def test_a_worker_killed_in_the_middle_of_a_shard(cluster, plain):
     assert heard.done == heard.total == 1200 and manifest["status"] == "done"
     assert manifest["executor"]["worker_size"] == "1 GPU and 1 CPU cores"
     workers = manifest["executor"]["workers"]
-    assert len(workers) == 2 and all("GPU 0" in w["worker"] and w["sentences_per_second"] > 0 for w in workers)
+    assert len(workers) == 2 and all("GPU 0" in w["worker"] for w in workers)
+    # The one that was killed may have finished no block at all.
+    assert sum(w["sentences"] for w in workers) == 1200
+    assert all((w["sentences_per_second"] > 0) == (w["sentences"] > 0) for w in workers)
     assert all(len(w["loads"]) <= w["starts"] for w in workers)
 
 

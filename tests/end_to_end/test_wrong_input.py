@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import yaml
@@ -159,11 +160,13 @@ def test_a_model_that_is_no_causal_decoder(work):
 def test_a_broken_model_directory(work):
     folder = work.folder / "broken"
     folder.mkdir()
-    for text in ("", "{", '{"model_type": "nonsense"}', '{"model_type": "llama"}', "[]"):
+    for text in ("", "{", "[]", '{"model_type": "nonsense"}', '{"model_type": "llama"}'):
         (folder / "config.json").write_text(text, encoding="utf-8")
         work.job["models"] = [{"id": "./broken"}]
         work.save()
-        refused(work, "./broken" if "llama" not in text else "tokenizer")
+        refused(work, "./broken" if "llama" not in text else "no safetensors weights")
+    shutil.copy(next(work.forge.model.glob("*.safetensors")), folder)
+    refused(work, "tokenizer")
 
 
 def test_a_layer_out_of_range(work):

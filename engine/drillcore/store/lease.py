@@ -21,11 +21,11 @@ from typing import Any
 from uuid import uuid4
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, NotModifiedError, PreconditionError
+from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, NotModifiedError, PreconditionError
 from obstore.store import S3Store
 
 from drillcore.errors import CommitError, InterruptedRun, StoreError
-from drillcore.store.s3 import refused
+from drillcore.store.s3 import WAITS_SECONDS, refused
 
 LEASE_SECONDS = 60.0
 RENEW_SECONDS = 15.0
@@ -51,10 +51,13 @@ class Held:
         return named if self.note else "its owner left no note"
 
 
-def refuse_if_leased(bucket: S3Store, key: str, address: str) -> Held | None:
-    """Raise StoreError, naming the holder, where another run has the lease; returns what a dead one left."""
+def refuse_if_leased(bucket: S3Store, key: str, address: str, owner: str = "") -> Held | None:
+    """Raise StoreError, naming the holder, where another run than `owner` has the lease.
+
+    Returns it where it is the owner's, or what a dead run left.
+    """
     held = _read(bucket, key, address)
-    if held is not None and not held.is_free:
+    if held is not None and not held.is_free and held.note.get("owner") != owner:
         raise StoreError(
             f"another run holds the store {address}: {held}",
             hint=f"Wait for it or stop it. If it died on another machine, its lease ends within {LEASE_SECONDS:.0f} s.",
@@ -127,16 +130,19 @@ class _Keeper(threading.Thread):
 
 
 def _take(bucket: S3Store, key: str, address: str, note: dict[str, Any]) -> str | None:
-    for _ in range(3):
-        held = refuse_if_leased(bucket, key, address)
+    # obstore does not repeat a conditional write whose answer was lost: whether it was made shows when reading.
+    for wait in (*WAITS_SECONDS, None):
+        held = refuse_if_leased(bucket, key, address, note["owner"])
+        if held is not None and held.note.get("owner") == note["owner"]:
+            return held.e_tag
         try:
             return _put(bucket, key, note, "create" if held is None else {"e_tag": held.e_tag})
         except (PreconditionError, AlreadyExistsError, NotModifiedError):
-            again = _read(bucket, key, address)
-            if again is not None and again.note.get("owner") == note["owner"]:
-                return again.e_tag  # the write was made, its answer was lost
+            continue
         except (BaseError, FileNotFoundError) as error:
-            raise refused(error, f"store {address} could not be locked", nothing_written=True) from None
+            if wait is None or not isinstance(error, GenericError):
+                raise refused(error, f"store {address} could not be locked", nothing_written=True) from None
+            time.sleep(wait)
     raise StoreError(f"another run is taking the store {address}", hint="Run again when it is done.")
 
 

@@ -52,7 +52,10 @@ def open_bucket(bucket: str, prefix: str) -> S3Store:
 
 
 class S3Place(ObjectStore[S3Store]):
-    """Zarr's view of a prefix of a bucket. Raises CommitError once retries are spent."""
+    """Zarr's view of a prefix of a bucket.
+
+    Raises CommitError once retries are spent; StoreError where it is opened for reading and the place is wrong.
+    """
 
     async def _bounded(self, doing: str, call: Callable[[], Awaitable[Found]]) -> Found:
         for wait in WAITS_SECONDS:
@@ -60,14 +63,14 @@ class S3Place(ObjectStore[S3Store]):
                 return await call()
             except GenericError as error:
                 if NO_CREDENTIALS in str(error):
-                    raise refused(error, doing) from None
+                    raise refused(error, doing, nothing_written=self.read_only) from None
             except (BaseError, FileNotFoundError) as error:
-                raise refused(error, doing) from None
+                raise refused(error, doing, nothing_written=self.read_only) from None
             await asyncio.sleep(wait)
         try:
             return await call()
         except (BaseError, FileNotFoundError) as error:
-            raise refused(error, doing) from None
+            raise refused(error, doing, nothing_written=self.read_only) from None
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """Bytes of an object, None where there is none."""
@@ -105,11 +108,11 @@ class S3Place(ObjectStore[S3Store]):
 
     def list_prefix(self, prefix: str) -> AsyncGenerator[str, None]:
         """All keys below a prefix."""
-        return self._listed(prefix, lambda: super(S3Place, self).list_prefix(prefix))
+        return self._listed(prefix or "the store", lambda: super(S3Place, self).list_prefix(prefix))
 
     def list_dir(self, prefix: str) -> AsyncGenerator[str, None]:
         """Names directly below a prefix."""
-        return self._listed(prefix, lambda: super(S3Place, self).list_dir(prefix))
+        return self._listed(prefix or "the store", lambda: super(S3Place, self).list_dir(prefix))
 
     async def _listed(self, what: str, make: Callable[[], AsyncIterator[str]]) -> AsyncGenerator[str, None]:
         async def collect() -> list[str]:
@@ -122,7 +125,8 @@ class S3Place(ObjectStore[S3Store]):
 def refused(error: Exception, doing: str, *, nothing_written: bool = False) -> DrillcoreError:
     """The error of the tree that says why object storage refused; `nothing_written` makes a wrong place exit 2."""
     wrong_place = True
-    if isinstance(error, FileNotFoundError):
+    # A listing that fails so is of no bucket: an empty one is no error.
+    if isinstance(error, FileNotFoundError) or "404 Not Found" in str(error):
         why, hint = "the bucket does not exist", "Create it, or check its name and AWS_ENDPOINT_URL."
     elif isinstance(error, PermissionDeniedError | UnauthenticatedError):
         why, hint = "access is denied", "Check the AWS_ variables of the environment and the bucket's policy."
