@@ -67,10 +67,24 @@ def encode_labels(labels: Sequence[str], *, limit: int = MAX_LABELS) -> tuple[tu
     names, index_N, counts = np.unique(
         np.asarray(labels, dtype=object).astype(str), return_inverse=True, return_counts=True
     )
-    common = set(np.lexsort((names, -counts))[: limit - 1].tolist()) if np.count_nonzero(names != "") > limit else None
-    kept = [i for i, name in enumerate(names) if name != "" and (common is None or i in common)]
-    categories = tuple(str(names[i]) for i in kept)
-    place = np.full(len(names), len(kept), np.int32)
-    place[kept] = np.arange(len(kept))
-    place[names == ""] = -1
-    return (categories if common is None else (*categories, OTHER)), place[index_N].astype(np.int32)
+    categories, places = place_labels([str(name) for name in names], counts, limit=limit)
+    return categories, places[index_N]
+
+
+def place_labels(
+    names: Sequence[str], counts: NDArray[np.integer], *, limit: int = MAX_LABELS
+) -> tuple[tuple[str, ...], NDArray[np.int32]]:
+    """The same for distinct labels of which each stands for so many points: the index of each name [len(names)].
+
+    Labels that are all whole numbers are sorted as such.
+    """
+    numeric = all(name.removeprefix("-").isdecimal() for name in names if name != "")
+    order = sorted(range(len(names)), key=lambda i: (int(names[i] or 0), "") if numeric else (0, names[i]))
+    labelled = [i for i in order if names[i] != ""]
+    kept = set(sorted(labelled, key=lambda i: -int(counts[i]))[: limit - 1] if len(labelled) > limit else labelled)
+    shown = [i for i in order if i in kept]
+    places = np.full(len(names), len(shown), np.int32)
+    places[shown] = np.arange(len(shown))
+    places[[i for i, name in enumerate(names) if name == ""]] = -1
+    categories = tuple(names[i] for i in shown)
+    return (categories if len(kept) == len(labelled) else (*categories, OTHER)), places

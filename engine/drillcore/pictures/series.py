@@ -46,13 +46,18 @@ class Series:
 
 @dataclass(frozen=True, eq=False)
 class Chart:
-    """Series that share axes. `value_range` fixes the vertical axis; `note` is small print below."""
+    """Series that share axes. `value_range` fixes the vertical axis; `note` is small print below.
+
+    `relative_depth`: in the report, the horizontal axis is each model's own depth, 0 to 1 (`Charts` says so for all of
+    its charts).
+    """
 
     title: str
     value_name: str
     series: tuple[Series, ...]
     value_range: tuple[float, float] | None = None
     note: str = ""
+    relative_depth: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,147 +1,102 @@
-"""The render stage: grids of panels from the projections of the store.
-
-Shape legend: N sentences, L layers.
-"""
+"""The render stage: grids, curves and the report, each drawn again only where what it shows has changed."""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from drillcore.cache import digest, write_atomic
-from drillcore.errors import RunError
-from drillcore.job import Render
+from drillcore.pictures.curves import write_curves
 from drillcore.pictures.grid import write_grid
-from drillcore.pictures.panels import Grid, Panel, Row
 from drillcore.stages.context import Context
-from drillcore.store.layout import array_of, attributes_of
-from drillcore.store.reader import column
-from drillcore.store.writer import GroupWriter
+from drillcore.stages.render_curves import CurvesPlan, curve_plans
+from drillcore.stages.render_grids import GridPlan, build_grid, grid_plans
+from drillcore.stages.render_layers import check_layers
+from drillcore.stages.render_report import REPORT, draw_report, report_inputs
+
+# Another look of what is drawn from the same data; counted up, all pictures are drawn again.
+LOOK = 2
+NOTES = "made_from.json"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A file or files to draw. inputs: what it depends on, JSON-ready. draw: writes and names the files."""
+
+    name: str
+    inputs: Any
+    draw: Callable[[], list[Path]]
 
 
 def render(context: Context) -> None:
-    """Draw every grid whose inputs changed since it was last drawn."""
+    """Draw every picture whose inputs changed since it was last drawn.
+
+    Raises RunError where there is no projection, or the job asks for layers or colours that are not there.
+    """
     started = time.perf_counter()
-    job = context.inputs.loaded.job
+    check_layers(context)
     folder = context.out / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
-    notes = _read_notes(folder)
-    plans = list(_plans(context))
-    context.report.start("render", len(plans), "pictures")
-    drawn = 0
-    for name, title, members in plans:
-        made_from = digest(
-            [[_inputs(w, job.project.method) for _, w in members], job.render.model_dump(mode="json"), title]
-        )
-        if notes.get(name) != made_from or not any(folder.glob(f"{name}*.png")):
-            write_grid(_grid(context, title, members), folder / f"{name}.png")
-            notes[name] = made_from
-            write_atomic(folder / "made_from.json", json.dumps(notes, indent=2, sort_keys=True).encode())
-            drawn += 1
+    pictures = list(_pictures(context, folder))
+    context.report.start("render", len(pictures), "pictures")
+    notes, drawn = _read_notes(folder), 0
+    for picture in pictures:
+        drawn += _redraw(picture, folder, notes)
         context.report.advance(1)
     context.manifest.record("stages", "render", wall_seconds=round(time.perf_counter() - started, 3))
-    context.report.finish(f"{drawn} pictures drawn, {len(plans) - drawn} were there already, in {folder}")
+    context.report.finish(f"{drawn} pictures drawn, {len(pictures) - drawn} were there already, in {folder}")
+    context.report.say(f"report: {(context.out / REPORT).absolute()}")
 
 
-def _plans(context: Context) -> list[tuple[str, str, list[tuple[str, GroupWriter]]]]:
-    """File name, title and rows of each grid: a model's datasets apart and together, a dataset of all models."""
-    models = [m.group for m in context.inputs.loaded.job.models]
-    datasets = [d.name for d in context.inputs.loaded.job.datasets]
-    plans: list[tuple[str, str, list[tuple[str, GroupWriter]]]] = []
-    for model in models:
-        called = _call(context, model)
-        plans += [(f"{model}--{d}", f"{called} · {d}", [("", context.store.dataset(model, d))]) for d in datasets]
-        if len(datasets) > 1:
-            rows = [(d, context.store.dataset(model, d)) for d in datasets]
-            plans.append((f"{model}--all-datasets", called, rows))
-    if len(models) > 1:
-        for dataset in datasets:
-            rows = [(_call(context, m), context.store.dataset(m, dataset)) for m in models]
-            plans.append((f"all-models--{dataset}", dataset, rows))
-    return plans
-
-
-def _call(context: Context, model: str) -> str:
-    """What a model is called in pictures: quantised and instruct models by what they are."""
-    source = context.inputs.sources[model]
-    note = Path(source.location) / "drillcore.json"
-    if note.exists():
-        facts = json.loads(note.read_text(encoding="utf-8"))
-        return f"{source.model.id} ({facts['kind']}, {facts['quantisation'].split(' ')[0]} weights)"
-    return f"{source.model.id} (random weights)" if source.model.random_weights else source.model.as_ or source.model.id
-
-
-def _inputs(writer: GroupWriter, method: str) -> list[str]:
-    return [
-        writer.group.path,
-        writer.result_made_from(method),
-        str(attributes_of(writer.group).get("columns_made_from")),
-    ]
-
-
-def _grid(context: Context, title: str, members: list[tuple[str, GroupWriter]]) -> Grid:
+def _pictures(context: Context, folder: Path) -> Iterator[Picture]:
     job = context.inputs.loaded.job
-    labels_of = [_labels(w, job.render.color) for _, w in members]
-    categories = tuple(sorted({str(v) for labels in labels_of for v in labels}))
-    rows = tuple(
-        Row(name, _panels(w, labels, categories, job.project.method, job.render))
-        for (name, w), labels in zip(members, labels_of, strict=True)
-    )
-    facts = attributes_of(members[0][1].group)["results"][job.project.method]
-    footer = (
-        f"{facts['backend']}, seed {facts['seed']}, n_neighbors {facts['n_neighbors']}, {facts['metric']}. "
-        "Distances between clusters and their sizes mean nothing."
-    )
-    return Grid(
-        title=title,
-        subtitle=f"last-token hidden states, {job.project.method.upper()} per layer; colour: {job.render.color}",
-        rows=rows,
-        categories=categories,
-        panel_px=job.render.panel_px,
-        footer=footer,
-    )
+    settings = [LOOK, job.render.model_dump(mode="json"), job.project.method]
+    grids, curves = grid_plans(context), curve_plans(context)
+    for grid in grids:
+        yield Picture(grid.name, [*settings, grid.inputs(job.project.method)], partial(_grid, context, grid, folder))
+    for plan in curves:
+        yield Picture(plan.name, [LOOK, plan.inputs()], partial(_curves, plan, folder))
+    shown = [*settings, report_inputs(context), [plan.inputs() for plan in curves]]
+    yield Picture(REPORT, shown, lambda: [draw_report(context, curves)])
 
 
-def _labels(writer: GroupWriter, name: str) -> Any:
-    found = column(writer.group, name)
-    if found is None:
-        return np.full(array_of(writer.group, "hidden_states").shape[0], "no label", dtype=object)
-    return found
+def _grid(context: Context, plan: GridPlan, folder: Path) -> list[Path]:
+    job = context.inputs.loaded.job
+    grid = build_grid(plan, job.render, job.project)
+    return write_grid(grid, folder / f"{plan.name}.png", tile_px=job.render.tile_px)
 
 
-def _panels(
-    writer: GroupWriter, labels: Any, categories: tuple[str, ...], method: str, settings: Render
-) -> tuple[Panel, ...]:
-    if method not in writer.group:
-        raise RunError(f"{writer.group.path} has no projection to draw", hint="Run `drillcore project` first.")
-    points_LN2 = np.asarray(array_of(writer.group, method)[...])
-    names, numbers = column(writer.group, "layer_name"), column(writer.group, "layer")
-    degenerate_L = np.asarray(array_of(writer.group, "degenerate")[:])
-    values_N = np.array([categories.index(str(v)) for v in labels], np.int32)
-    assert names is not None and numbers is not None
-    return tuple(
-        Panel(str(names[k]).replace("_", " "), points_LN2[k], values_N, bool(degenerate_L[k]))
-        for k in _chosen(settings, numbers.tolist())
-    )  # fmt: skip
+def _curves(plan: CurvesPlan, folder: Path) -> list[Path]:
+    charts = plan.charts()
+    return [write_curves(charts, folder / f"{plan.name}.png")] if charts else []
 
 
-def _chosen(settings: Render, numbers: list[int]) -> list[int]:
-    """Positions of the layers to draw."""
-    wanted = settings.layers
-    if isinstance(wanted, tuple):
-        return [k for k, n in enumerate(numbers) if n in wanted]
-    if isinstance(wanted, int):
-        return [k for k in range(len(numbers)) if k % wanted == 0 or k == len(numbers) - 1]
-    return list(range(len(numbers)))
+def _redraw(picture: Picture, folder: Path, notes: dict[str, Any]) -> bool:
+    """Draw a picture unless it is there as it must be; True where it was drawn."""
+    made_from, before = digest(picture.inputs), notes.get(picture.name)
+    old = before["files"] if isinstance(before, dict) else []
+    if isinstance(before, dict) and before["made_from"] == made_from and all((folder / f).exists() for f in old):
+        return False
+    files = [_beside(path, folder) for path in picture.draw()]
+    for gone in set(old) - set(files):
+        (folder / gone).unlink(missing_ok=True)
+    notes[picture.name] = {"made_from": made_from, "files": files}
+    write_atomic(folder / NOTES, json.dumps(notes, indent=2, sort_keys=True).encode())
+    return bool(files)
 
 
-def _read_notes(folder: Path) -> dict[str, str]:
+def _beside(path: Path, folder: Path) -> str:
+    return path.name if path.parent == folder else f"../{path.name}"
+
+
+def _read_notes(folder: Path) -> dict[str, Any]:
     try:
-        found = json.loads((folder / "made_from.json").read_text(encoding="utf-8"))
+        found = json.loads((folder / NOTES).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

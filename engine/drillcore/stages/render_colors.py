@@ -1,0 +1,107 @@
+"""What colours the points of a grid: labels or values of a coordinate of the store.
+
+Shape legend: N sentences of a group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from drillcore.errors import RunError
+from drillcore.pictures.colors import place_labels
+from drillcore.store.layout import COLUMN_CHUNK, array_of, attributes_of
+
+
+@dataclass(frozen=True)
+class Coloring:
+    """Colours of several groups' points, the same for all of them.
+
+    values: for each group what `Panel.values_N` takes. The other fields are those of `Grid`.
+    """
+
+    values: tuple[NDArray[Any], ...]
+    categories: tuple[str, ...] = ()
+    value_range: tuple[float, float] | None = None
+    value_name: str = ""
+    unlabelled: bool = False
+
+    @property
+    def words(self) -> str:
+        """For a subtitle."""
+        if self.value_range is not None:
+            return f"colour: {self.value_name}"
+        return f"colour: {self.value_name}" if self.categories else f"no {self.value_name}, one colour for all"
+
+
+def coloring(groups: Sequence[zarr.Group], name: str) -> Coloring:
+    """The colours by a coordinate: numbers along a bar (but for labels), all else as labels.
+
+    Groups without labels have one colour. Raises RunError for another coordinate that is in none of the groups.
+    """
+    found = [array_of(g, name) if name in _columns(g) else None for g in groups]
+    if not any(found) and name != "label":
+        known = sorted({n for g in groups for n in _columns(g)} - {"text", "row_id"})
+        raise RunError(
+            f"render.color: {groups[0].path} has no coordinate {name}",
+            hint=f"One of {', '.join(known)}; further fields of the texts come in by `keep`.",
+        )
+    kinds = [np.dtype(a.dtype).kind for a in found if a is not None]
+    if kinds and (all(k == "f" for k in kinds) or (name != "label" and all(k in "if" for k in kinds))):
+        return _values(groups, found, name)
+    return _labels(groups, found, name)
+
+
+def _columns(group: zarr.Group) -> list[str]:
+    return [name for name, _ in attributes_of(group).get("columns", [])]
+
+
+def _size(group: zarr.Group) -> int:
+    return int(array_of(group, "hidden_states").shape[0])
+
+
+def _values(groups: Sequence[zarr.Group], arrays: Sequence[zarr.Array[Any] | None], name: str) -> Coloring:
+    values = [
+        np.full(_size(g), np.nan, np.float32) if a is None else np.asarray(a[...]).astype(np.float32)
+        for g, a in zip(groups, arrays, strict=True)
+    ]
+    known = [v[np.isfinite(v)] for v in values]
+    if not any(map(len, known)):
+        return Coloring(tuple(np.zeros(_size(g), np.int32) for g in groups), value_name=name)
+    low, high = min(float(v.min()) for v in known if len(v)), max(float(v.max()) for v in known if len(v))
+    missing = any(len(k) < len(v) for k, v in zip(known, values, strict=True))
+    return Coloring(tuple(values), value_range=(low, high), value_name=name, unlabelled=missing)
+
+
+def _labels(groups: Sequence[zarr.Group], arrays: Sequence[zarr.Array[Any] | None], name: str) -> Coloring:
+    number_of: dict[str, int] = {}
+    codes = [_numbered(g, a, number_of) for g, a in zip(groups, arrays, strict=True)]
+    counts = sum(np.bincount(c, minlength=len(number_of)) for c in codes)
+    categories, places = place_labels(list(number_of), np.asarray(counts))
+    if not categories:
+        return Coloring(tuple(np.zeros(len(c), np.int32) for c in codes), value_name=name)
+    values = tuple(places[c] for c in codes)
+    return Coloring(values, categories, value_name=name, unlabelled=any(bool((v < 0).any()) for v in values))
+
+
+def _numbered(group: zarr.Group, array: zarr.Array[Any] | None, number_of: dict[str, int]) -> NDArray[np.int32]:
+    """A number for each sentence's label; `number_of` is added to. Never are all labels in memory as strings."""
+    codes_N = np.empty(_size(group), np.int32)
+    if array is None:
+        codes_N[:] = number_of.setdefault("", len(number_of))
+        return codes_N
+    for start, labels in _pieces(array):
+        names, index = np.unique(labels, return_inverse=True)
+        numbers = [number_of.setdefault("" if str(n) == "nan" else str(n), len(number_of)) for n in names]
+        codes_N[start : start + len(labels)] = np.array(numbers, np.int32)[index]
+    return codes_N
+
+
+def _pieces(array: zarr.Array[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
+    for start in range(0, array.shape[0], COLUMN_CHUNK):
+        yield start, np.asarray(array[start : start + COLUMN_CHUNK])

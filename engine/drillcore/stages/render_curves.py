@@ -1,0 +1,82 @@
+"""Which curves a job has: a model's datasets as lines; a dataset's models as lines; controls beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from drillcore.job import Model
+from drillcore.pictures.series import Chart, Charts
+from drillcore.stages.context import Context
+from drillcore.stages.render_charts import Source, chart_inputs, charts_of, small_print
+from drillcore.stages.render_layers import called
+
+
+@dataclass(frozen=True)
+class CurvesPlan:
+    """A picture of charts. name: of its file. relative: by depth, since the models differ in it."""
+
+    name: str
+    title: str
+    subtitle: str
+    sources: tuple[Source, ...]
+    relative: bool = False
+
+    def inputs(self) -> list[Any]:
+        """What the picture depends on, JSON-ready."""
+        return [self.title, self.subtitle, self.relative, [chart_inputs(s) for s in self.sources]]
+
+    def charts(self) -> Charts | None:
+        """The charts; None where nothing was measured."""
+        found = charts_of(self.sources)
+        if not found:
+            return None
+        return Charts(self.title, self.subtitle, found, small_print(self.sources), self.relative)
+
+
+def curve_plans(context: Context) -> list[CurvesPlan]:
+    """All pictures of curves of a job, models first."""
+    models = context.inputs.loaded.job.models
+    datasets = [d.name for d in context.inputs.loaded.job.datasets]
+    plans = [_of_model(context, model, datasets) for model in models if not _is_control(model, models)]
+    if sum(not _is_control(model, models) for model in models) > 1:
+        plans += [_over_models(context, models, dataset) for dataset in datasets]
+    return plans
+
+
+def report_charts(plans: list[CurvesPlan]) -> tuple[Chart, ...]:
+    """The charts of the report: those over models where there are several, else the one model's."""
+    over_models = [plan for plan in plans if plan.name.startswith("all-models--")]
+    found: list[Chart] = []
+    for plan in over_models or plans:
+        charts = plan.charts()
+        for chart in charts.charts if charts else ():
+            title = f"{plan.title} · {chart.title}" if over_models else chart.title
+            found.append(replace(chart, title=title, relative_depth=plan.relative))
+    return tuple(found)
+
+
+def _is_control(model: Model, models: tuple[Model, ...]) -> bool:
+    """Whether a model with random weights stands beside the same one with its own."""
+    return model.random_weights and any(m.id == model.id and not m.random_weights for m in models)
+
+
+def _of_model(context: Context, model: Model, datasets: list[str]) -> CurvesPlan:
+    beside = [m for m in context.inputs.loaded.job.models if _is_control(m, (model,))]
+    sources = [Source(d, context.store.dataset(model.group, d).group) for d in datasets]
+    for other in beside:
+        names = [f"control: random weights · {d}" if len(datasets) > 1 else "control: random weights" for d in datasets]
+        groups = [context.store.dataset(other.group, d).group for d in datasets]
+        sources += [Source(name, group, control=True) for name, group in zip(names, groups, strict=True)]
+    subtitle = "measures of the last-token hidden states, layer by layer"
+    return CurvesPlan(f"{model.group}--curves", called(context, model.group), subtitle, tuple(sources))
+
+
+def _over_models(context: Context, models: tuple[Model, ...], dataset: str) -> CurvesPlan:
+    sources = tuple(
+        Source(called(context, m.group), context.store.dataset(m.group, dataset).group, _is_control(m, models))
+        for m in models
+    )
+    depths = {context.inputs.layers[m.group][-1] for m in models}
+    subtitle = "measures of the last-token hidden states of all models, layer by layer"
+    return CurvesPlan(f"all-models--{dataset}--curves", dataset, subtitle, sources, len(depths) > 1)

@@ -1,0 +1,66 @@
+"""What grids and report show of a group of the store, read when its turn comes: points and texts.
+
+Shape legend: N sentences, L layers, 2 axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from drillcore.errors import RunError
+from drillcore.store.layout import COLUMN_CHUNK, array_of, attributes_of
+from drillcore.store.reader import read_array
+
+# A projection up to this size is read once and held, a larger one layer by layer.
+HELD_BYTES = 512 * 2**20
+
+
+class Projection:
+    """The projected points of a group. Raises RunError where there are none."""
+
+    def __init__(self, group: zarr.Group, method: str) -> None:
+        if method not in group or "degenerate" not in group:
+            raise RunError(f"{group.path} has no projection to draw", hint="Run `drillcore project` first.")
+        self.group, self.method = group, method
+        self.numbers = [int(k) for k in read_array(group, "layer")]
+        self.names = [str(name).replace("_", " ") for name in read_array(group, "layer_name")]
+        self.degenerate_L = read_array(group, "degenerate").astype(bool)
+        self.num_sentences = int(array_of(group, method).shape[1])
+        self.facts: dict[str, Any] = attributes_of(group).get("results", {}).get(method, {})
+
+    @cached_property
+    def _held_LN2(self) -> NDArray[np.float32] | None:
+        return self._read(...) if 8 * self.num_sentences * len(self.names) <= HELD_BYTES else None
+
+    def _read(self, part: Any) -> NDArray[np.float32]:
+        return np.asarray(array_of(self.group, self.method)[part], np.float32)
+
+    def layer(self, slot: int) -> NDArray[np.float32]:
+        """Points [N, 2] of the layer at position `slot`."""
+        return self._read(slot) if self._held_LN2 is None else self._held_LN2[slot]
+
+
+class Texts(Sequence[str]):
+    """A column of strings, read a chunk at a time: meant for indexes in ascending order."""
+
+    def __init__(self, group: zarr.Group, name: str, pattern: str = "{}") -> None:
+        self._array, self._pattern = array_of(group, name), pattern
+        self._chunk, self._held = -1, np.empty(0, object)
+
+    def __len__(self) -> int:
+        return int(self._array.shape[0])
+
+    def __getitem__(self, index: Any) -> Any:
+        number = range(len(self))[index]
+        chunk, place = divmod(number, COLUMN_CHUNK)
+        if chunk != self._chunk:
+            self._held = np.asarray(self._array[chunk * COLUMN_CHUNK : (chunk + 1) * COLUMN_CHUNK])
+            self._chunk = chunk
+        text = str(self._held[place])
+        return self._pattern.format(text) if text else ""
