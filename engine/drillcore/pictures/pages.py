@@ -41,7 +41,7 @@ class ReportDataset:
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """One page: overview tables, charts per layer, and the datasets' grids."""
+    """One page: overview tables, charts per layer with what is to be said of all of them, and the datasets' grids."""
 
     title: str
     subtitle: str
@@ -49,3 +49,4 @@ class Report:
     charts: tuple[Chart, ...]
     datasets: tuple[ReportDataset, ...]
     footer: str = ""
+    charts_note: str = ""

@@ -110,6 +110,7 @@ class _Writer:
             "subtitle": self.report.subtitle,
             "footer": self.report.footer,
             "tables": [{"title": t.title, "header": t.header, "rows": t.rows} for t in self.report.tables],
+            "chartsNote": self.report.charts_note,
             "charts": [_chart(chart) for chart in self.report.charts],
             "seriesColors": series_hex(self.report.charts),
             "datasets": datasets,
@@ -208,6 +209,7 @@ def _chart(chart: Chart) -> dict[str, Any]:
         "valueName": chart.value_name,
         "range": chart.value_range,
         "note": chart.note,
+        "relativeDepth": chart.relative_depth,
         "series": [_series(series) for series in chart.series],
     }
 

@@ -122,8 +122,9 @@ def _few(framed: Sequence[tuple[Panel, Frame]], panel_px: int, palette: Palette)
         unit_N2 = (panel.points_N2.astype(np.float64) - (frame.x, frame.y)) / (2 * frame.half) + 0.5
         # Middles of pixels: rounding at their edges would depend on the panel's place among the others.
         parts.append(np.floor(unit_N2 * size) + np.array([0.5 + place * size, 0.5]))
-    xy_N2 = np.concatenate(parts)
     codes_N = np.concatenate([palette.codes(panel) for panel, _ in framed])
+    reach_N = np.repeat([0.6 * disc_px(len(p), panel_px) for p in parts], [len(p) for p in parts])
+    xy_N2 = _beside(np.concatenate(parts), codes_N, reach_N)
     canvas = ds.Canvas(size * len(framed), size, (0, size * len(framed)), (0, size))
     points = pd.DataFrame({"x": xy_N2[:, 0], "y": xy_N2[:, 1], "code": codes_N})
     # The last point of a pixel gives its colour: a mixture would be a colour that the legend does not have.
@@ -137,6 +138,25 @@ def _few(framed: Sequence[tuple[Panel, Frame]], panel_px: int, palette: Palette)
         image = tf.Image(rgba[:, place * size : (place + 1) * size], dims=["y", "x"])
         spread = tf.spread(image, px=disc_px(len(panel.points_N2), panel_px), shape="circle")
         yield _reduced(spread)
+
+
+def _beside(
+    xy_N2: NDArray[np.float64], codes_N: NDArray[np.int32], reach_N: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Points, with those of several labels on one spot moved beside each other, or one label would hide the others.
+
+    `reach_N`: how far from the spot, in pixels.
+    """
+    spots, spot_N = np.unique(xy_N2[:, 0] * 2.0**20 + xy_N2[:, 1], return_inverse=True)
+    if len(spots) == len(xy_N2):
+        return xy_N2
+    # Distinct labels of each spot in order, each with its rank on the spot.
+    pairs, pair_N = np.unique(spot_N * 2**20 + codes_N, return_inverse=True)
+    of_pair = pairs // 2**20
+    first_of_spot, labels_of_spot = np.unique(of_pair, return_index=True, return_counts=True)[1:]
+    turn_N = 2 * np.pi * ((np.arange(len(pairs)) - first_of_spot[of_pair]) / labels_of_spot[of_pair])[pair_N]
+    moved_N2 = np.rint(np.stack([np.cos(turn_N), np.sin(turn_N)], axis=1) * reach_N[:, None])
+    return np.where(labels_of_spot[of_pair][pair_N][:, None] > 1, xy_N2 + moved_N2, xy_N2)
 
 
 def _reduced(image: tf.Image) -> RGB:

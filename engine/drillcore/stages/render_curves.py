@@ -14,13 +14,15 @@ from drillcore.stages.render_layers import called
 
 @dataclass(frozen=True)
 class CurvesPlan:
-    """A picture of charts. name: of its file. relative: by depth, since the models differ in it."""
+    """A picture of charts. name: of its file. relative: by depth, since the models differ in it.
+    over_models: the lines are models, not datasets."""
 
     name: str
     title: str
     subtitle: str
     sources: tuple[Source, ...]
     relative: bool = False
+    over_models: bool = False
 
     def inputs(self) -> list[Any]:
         """What the picture depends on, JSON-ready."""
@@ -44,16 +46,18 @@ def curve_plans(context: Context) -> list[CurvesPlan]:
     return plans
 
 
-def report_charts(plans: list[CurvesPlan]) -> tuple[Chart, ...]:
-    """The charts of the report: those over models where there are several, else the one model's."""
-    over_models = [plan for plan in plans if plan.name.startswith("all-models--")]
+def report_charts(plans: list[CurvesPlan]) -> tuple[tuple[Chart, ...], str]:
+    """The report's charts, over models where there are several, else the one model's; and their small print."""
+    over_models = [plan for plan in plans if plan.over_models]
     found: list[Chart] = []
+    notes: dict[str, None] = {}
     for plan in over_models or plans:
         charts = plan.charts()
         for chart in charts.charts if charts else ():
             title = f"{plan.title} · {chart.title}" if over_models else chart.title
             found.append(replace(chart, title=title, relative_depth=plan.relative))
-    return tuple(found)
+            notes[small_print(plan.sources)] = None
+    return tuple(found), " ".join(notes)
 
 
 def _is_control(model: Model, models: tuple[Model, ...]) -> bool:
@@ -79,4 +83,4 @@ def _over_models(context: Context, models: tuple[Model, ...], dataset: str) -> C
     )
     depths = {context.inputs.layers[m.group][-1] for m in models}
     subtitle = "measures of the last-token hidden states of all models, layer by layer"
-    return CurvesPlan(f"all-models--{dataset}--curves", dataset, subtitle, sources, len(depths) > 1)
+    return CurvesPlan(f"all-models--{dataset}--curves", dataset, subtitle, sources, len(depths) > 1, True)

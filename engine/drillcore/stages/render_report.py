@@ -38,7 +38,8 @@ def draw_report(context: Context, curves: list[CurvesPlan]) -> Path:
         datasets.append(ReportDataset(plan.title, texts, replace(grid, title=plan.title), _notes(first)))
     subtitle = "Last-token hidden states of every layer: how well they separate the labels, and what they look like."
     footer = "Made by drillcore. This file holds all that it shows and asks the network for nothing."
-    page = Report(job.name, subtitle, overview(context), report_charts(curves), tuple(datasets), footer)
+    charts, note = report_charts(curves)
+    page = Report(job.name, subtitle, overview(context), charts, tuple(datasets), footer, note)
     return write_report(page, context.out / REPORT)
 
 

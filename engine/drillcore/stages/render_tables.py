@@ -20,22 +20,15 @@ NONE = "–"
 
 def overview(context: Context) -> tuple[Table, ...]:
     """All tables. They hold no times and no machine: the same store gives the same page."""
-    return (_job(context), _versions(context), _datasets(context), _models(context), _figures(context))
+    return (_job(context), _datasets(context), _models(context), _figures(context), _versions(context))
 
 
 def _job(context: Context) -> Table:
     job = context.inputs.loaded.job
-    rows = [
-        ("job", job.name),
-        ("store", context.store.location.address.rsplit("/", 1)[-1]),
-        ("layers", str(job.extract.layers)),
-        (
-            "projection",
-            f"{job.project.method}, fit: {job.project.fit}, aligned: {'yes' if job.project.align else 'no'}",
-        ),
-        ("states before probe and neighbours", job.measure.standardise),
-    ]
-    return Table("Job", (), tuple(rows))
+    store = context.store.location.address.rsplit("/", 1)[-1]
+    projection = f"{job.project.method}, fit: {job.project.fit}, {'' if job.project.align else 'not '}aligned"
+    row = (job.name, store, str(job.extract.layers), projection, job.measure.standardise)
+    return Table("Job", ("job", "store", "layers", "projection", "states before probe and neighbours"), (row,))
 
 
 def _versions(context: Context) -> Table:

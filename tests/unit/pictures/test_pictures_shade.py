@@ -132,3 +132,12 @@ def test_panels_check_their_shapes() -> None:
         Panel("p", CORNERS, np.zeros(3, np.int32))
     with pytest.raises(ValueError, match="integers or floats"):
         Panel("p", CORNERS, np.array(["a"] * 4))  # type: ignore[arg-type]
+
+
+def test_labels_on_one_spot_are_drawn_beside_each_other() -> None:
+    spots = np.repeat(np.array([[0, 0], [10, 0], [0, 10]], np.float32), 2, axis=0)
+    panel = Panel("embed", spots, np.tile(np.array([0, 1], np.int32), 3))
+    (image,) = shade([panel], 200, palette(("Montreal", "Toronto")))
+    assert image is not None
+    montreal, toronto = (int((image == np.array(color)).all(axis=2).sum()) for color in (BLUE, VERMILLION))
+    assert min(montreal, toronto) > 0.5 * max(montreal, toronto) > 0

@@ -19,7 +19,7 @@ function ticks(low, high, count) {
 }
 
 function extent(chart) {
-  const layers = chart.series.flatMap((s) => s.layers);
+  const layers = chart.series.flatMap((s) => s.places);
   const values = chart.series.flatMap((s) => [s.value, s.low, s.high, s.nullMean, s.nullHigh].flatMap((v) => v ?? []));
   const known = values.filter((v) => v !== null);
   let [low, high] = chart.range ?? [Math.min(...known), Math.max(...known)];
@@ -28,12 +28,18 @@ function extent(chart) {
   const room = chart.range ? 0 : (high - low) * 0.06;
   const last = layers.length ? Math.max(...layers) : 1;
   const first = layers.length ? Math.min(...layers) : 0;
-  return { first, last: Math.max(last, first + 1), low: low - room, high: high + room };
+  const least = chart.relativeDepth ? 1e-9 : 1;
+  return { first, last: Math.max(last, first + least), low: low - room, high: high + room };
 }
 
 class ChartView {
   constructor(chart) {
     this.chart = chart;
+    // Where each layer stands: at its number or, for models of different depths, at its share of the model's depth.
+    for (const s of chart.series) {
+      const deepest = Math.max(...s.layers, 1);
+      s.places = chart.relativeDepth ? s.layers.map((layer) => layer / deepest) : s.layers;
+    }
     this.range = extent(chart);
     this.read = element("div", { class: "read", role: "status" });
     this.place = element("div");
@@ -41,12 +47,12 @@ class ChartView {
     this.place.setAttribute("role", "application");
     this.place.setAttribute("tabindex", "0");
     this.place.setAttribute("aria-label", label);
-    this.layers = [...new Set(chart.series.flatMap((s) => s.layers))].sort((a, b) => a - b);
+    this.places = [...new Set(chart.series.flatMap((s) => s.places))].sort((a, b) => a - b);
     this.node = element("figure", { class: "chart" }, element("figcaption", {}, element("bdi", {}, chart.title)));
     this.node.append(this.place, this.read);
     if (chart.note) this.node.append(element("p", { class: "small" }, chart.note));
     this.node.append(this.numbers());
-    this.place.addEventListener("pointermove", (event) => this.at(this.layerAt(event)));
+    this.place.addEventListener("pointermove", (event) => this.at(this.placeAt(event)));
     this.place.addEventListener("pointerleave", () => this.at(null));
     this.place.addEventListener("blur", () => this.at(null));
     this.place.addEventListener("keydown", (event) => this.key(event));
@@ -92,20 +98,23 @@ class ChartView {
       const place = { x: left - 6, y: this.y(value) + 4, "text-anchor": "end" };
       root.append(svg("text", place, String(Number(value.toPrecision(6)))));
     }
-    for (const layer of ticks(range.first, range.last, 8).filter(Number.isInteger)) {
-      root.append(svg("text", { x: this.x(layer), y: height - bottom + 16, "text-anchor": "middle" }, String(layer)));
+    const whole = (place) => chart.relativeDepth || Number.isInteger(place);
+    for (const place of ticks(range.first, range.last, 8).filter(whole)) {
+      const name = String(Number(place.toPrecision(6)));
+      root.append(svg("text", { x: this.x(place), y: height - bottom + 16, "text-anchor": "middle" }, name));
     }
     const middle = (left + width - right) / 2;
-    root.append(svg("text", { x: middle, y: height - 6, "text-anchor": "middle" }, "layer (0 = embed, last = final norm)"));
+    const axis = chart.relativeDepth ? "depth (0 = embed, 1 = final norm)" : "layer (0 = embed, last = final norm)";
+    root.append(svg("text", { x: middle, y: height - 6, "text-anchor": "middle" }, axis));
     const turned = `translate(13 ${(height - bottom) / 2}) rotate(-90)`;
     const name = chart.valueName.length > 36 ? `${chart.valueName.slice(0, 35)}…` : chart.valueName;
     root.append(svg("text", { transform: turned, "text-anchor": "middle" }, name));
     const nulls = chart.series.filter((s) => s.nullMean).length;
     const faint = 1 - (1 - 0.25) ** (1 / Math.max(nulls, 1));
-    for (const s of chart.series) if (s.nullMean) root.append(this.band(s.layers, s.nullMean, s.nullHigh, "#808080", faint));
-    for (const s of chart.series) if (s.low) root.append(this.band(s.layers, s.low, s.high, seriesColor(s), 0.2));
+    for (const s of chart.series) if (s.nullMean) root.append(this.band(s.places, s.nullMean, s.nullHigh, "#808080", faint));
+    for (const s of chart.series) if (s.low) root.append(this.band(s.places, s.low, s.high, seriesColor(s), 0.2));
     for (const s of chart.series) {
-      const line = { d: this.path(s.layers, s.value), fill: "none", stroke: seriesColor(s), "stroke-width": s.control ? 1.5 : 2.2 };
+      const line = { d: this.path(s.places, s.value), fill: "none", stroke: seriesColor(s), "stroke-width": s.control ? 1.5 : 2.2 };
       if (s.control) line["stroke-dasharray"] = dashes(s);
       root.append(svg("path", line));
       if (!s.control && s.layers.length < 40) this.dots(root, s);
@@ -119,37 +128,40 @@ class ChartView {
   dots(root, s) {
     s.value.forEach((value, i) => {
       if (value === null) return;
-      root.append(svg("circle", { cx: this.x(s.layers[i]), cy: this.y(value), r: 2.8, fill: seriesColor(s) }));
+      root.append(svg("circle", { cx: this.x(s.places[i]), cy: this.y(value), r: 2.8, fill: seriesColor(s) }));
     });
   }
 
-    layerAt(event) {
+  placeAt(event) {
     const box = this.place.getBoundingClientRect();
     const x = ((event.clientX - box.left) / box.width) * CHART.width;
-    return this.layers.reduce((a, b) => (Math.abs(this.x(b) - x) < Math.abs(this.x(a) - x) ? b : a), this.layers[0]);
+    return this.places.reduce((a, b) => (Math.abs(this.x(b) - x) < Math.abs(this.x(a) - x) ? b : a), this.places[0]);
   }
 
-  at(layer) {
-    this.layer = layer ?? null;
-    this.cursor.setAttribute("visibility", this.layer === null ? "hidden" : "visible");
+  at(place) {
+    this.shown = place ?? null;
+    this.cursor.setAttribute("visibility", place === null || place === undefined ? "hidden" : "visible");
     this.read.replaceChildren();
-    if (this.layer === null) return;
-    for (const end of ["x1", "x2"]) this.cursor.setAttribute(end, this.x(layer));
-    this.read.append(`layer ${layer}`);
-    for (const s of this.chart.series) {
-      const i = s.layers.indexOf(layer);
+    if (this.shown === null) return;
+    for (const end of ["x1", "x2"]) this.cursor.setAttribute(end, this.x(place));
+    const { relativeDepth, series } = this.chart;
+    this.read.append(relativeDepth ? `depth ${round(place)}` : `layer ${place}`);
+    for (const s of series) {
+      const i = relativeDepth ? closest(s.places, place) : s.places.indexOf(place);
       if (i < 0 || s.value[i] === null) continue;
       const between = s.low && s.low[i] !== null ? ` (${round(s.low[i])} to ${round(s.high[i])})` : "";
-      this.read.append(lineKey(s, `${s.name} ${round(s.value[i])}${between}`));
+      const layer = relativeDepth && !s.control ? `, layer ${s.layers[i]}` : "";
+      this.read.append(lineKey(s, `${s.name}${layer} ${round(s.value[i])}${between}`));
     }
   }
 
   key(event) {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (!step || !this.layers.length) return;
+    if (!step || !this.places.length) return;
     event.preventDefault();
-    const at = this.layer === null ? (step > 0 ? -1 : this.layers.length) : this.layers.indexOf(this.layer);
-    this.at(this.layers[Math.min(Math.max(at + step, 0), this.layers.length - 1)]);
+    const last = this.places.length - 1;
+    const at = this.shown === null ? (step > 0 ? -1 : last + 1) : this.places.indexOf(this.shown);
+    this.at(this.places[Math.min(Math.max(at + step, 0), last)]);
   }
 
   // The same numbers for who cannot see the chart; made when opened.
@@ -157,7 +169,8 @@ class ChartView {
     const details = element("details", { class: "small" }, element("summary", {}, "Numbers"));
     details.addEventListener("toggle", () => {
       if (details.open && details.children.length === 1) {
-        const rows = this.layers.map((layer) => [String(layer), ...this.chart.series.map((s) => {
+        const layers = [...new Set(this.chart.series.flatMap((s) => s.layers))].sort((a, b) => a - b);
+        const rows = layers.map((layer) => [String(layer), ...this.chart.series.map((s) => {
           const value = s.value[s.layers.indexOf(layer)];
           return value === null || value === undefined ? "" : round(value);
         })]);
@@ -167,6 +180,10 @@ class ChartView {
     });
     return details;
   }
+}
+
+function closest(places, wanted) {
+  return places.reduce((best, place, i) => (Math.abs(place - wanted) < Math.abs(places[best] - wanted) ? i : best), 0);
 }
 
 function round(value) {
@@ -193,6 +210,7 @@ function lineKey(s, name) {
 function seriesKeys() {
   const series = new Map(meta.charts.flatMap((chart) => chart.series).map((s) => [s.name, s]));
   const keys = element("div", { class: "keys" }, ...[...series.values()].map((s) => lineKey(s, s.name)));
+  if ([...series.values()].some((s) => s.low)) keys.append(key("", "in the line's colour: its interval", "band"));
   if ([...series.values()].some((s) => s.nullMean)) keys.append(key("", "null: mean to upper end", "band"));
   return keys;
 }

@@ -41,7 +41,8 @@ function build() {
     section.hidden = false;
     section.append(element("div", { id: "series" }), element("div", { class: "charts" }));
     chartViews.push(...meta.charts.map((chart) => new ChartView(chart)));
-    section.lastElementChild.append(...chartViews.map((view) => view.node));
+    section.querySelector(".charts").append(...chartViews.map((view) => view.node));
+    if (meta.chartsNote) section.append(element("p", { class: "small" }, meta.chartsNote));
     link(section, "Curves");
   }
   datasets.forEach((dataset, number) => {

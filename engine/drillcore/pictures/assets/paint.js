@@ -66,14 +66,33 @@ function paintFew(context, dataset, xs, ys, view, zoom) {
   const crowding = Math.min(1.5, (200 / xs.length) ** 0.3);
   const wanted = Math.max(((view.side / zoom) * crowding) / 100, 1.2 * devicePixelRatio) * zoom ** 0.3;
   const radius = Math.round(Math.min(wanted, 9 * devicePixelRatio) * 4) / 4;
+  const spots = labelsOfSpots(dataset, xs, ys);
   for (const pass of [DIM, SHOWN]) {
     for (let i = 0; i < xs.length; i++) {
       if (status[i] !== pass || xs[i] === MISSING) continue;
       const stamp = sprite(pass === DIM ? pale : colors[codes[i]], radius), half = stamp.width / 2;
-      const x = view.left + (xs[i] / LARGEST) * view.side, y = view.top + (1 - ys[i] / LARGEST) * view.side;
+      let x = view.left + (xs[i] / LARGEST) * view.side, y = view.top + (1 - ys[i] / LARGEST) * view.side;
+      const labels = spots.get(xs[i] * 65536 + ys[i]);
+      if (labels.size > 1) {
+        const turn = (2 * Math.PI * [...labels].sort((one, other) => one - other).indexOf(codes[i])) / labels.size;
+        x += 0.6 * radius * Math.cos(turn);
+        y -= 0.6 * radius * Math.sin(turn);
+      }
       context.drawImage(stamp, x - half, y - half);
     }
   }
+}
+
+// Points of several labels on one spot are drawn beside each other, or one label would hide the others.
+function labelsOfSpots({ status, codes }, xs, ys) {
+  const spots = new Map();
+  for (let i = 0; i < xs.length; i++) {
+    if (status[i] === HIDDEN || xs[i] === MISSING) continue;
+    const spot = xs[i] * 65536 + ys[i];
+    if (spots.has(spot)) spots.get(spot).add(codes[i]);
+    else spots.set(spot, new Set([codes[i]]));
+  }
+  return spots;
 }
 
 function paintMany(context, dataset, xs, ys, view) {
