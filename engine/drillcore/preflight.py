@@ -8,6 +8,7 @@ import numpy as np
 
 from drillcore import layers
 from drillcore.backends.catalog import Source, locate
+from drillcore.backends.vllm_refusals import check_backend
 from drillcore.cache import cache_dir
 from drillcore.errors import InputError, TextError
 from drillcore.job import Dataset, LoadedJob, Model
@@ -55,7 +56,8 @@ class Inputs:
 def check_job(loaded: LoadedJob, report: Reporter) -> Inputs:
     """Check everything a job names.
 
-    Raises TextError or ModelError (or JobError for a layer out of range) with every problem found, up to a number.
+    Raises TextError or ModelError (or JobError for a layer out of range, MissingExtraError for a backend that is not
+    installed) with every problem found, up to a number.
     """
     _check_names(loaded)
     tables = _read_rows(loaded, report)
@@ -65,6 +67,7 @@ def check_job(loaded: LoadedJob, report: Reporter) -> Inputs:
     sources, mistakes = _locate_all(loaded)
     if mistakes:
         raise _joined(mistakes)
+    check_backend(loaded.job.extract, sources.values())
     tokenizers = {g: _tokenizer(s, loaded) for g, s in sources.items()}
     wanted = {g: layers.resolve(loaded.job.extract.layers, s.facts.num_blocks) for g, s in sources.items()}
     pairs: list[Input] = []

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from drillcore.backends.auto import AutoBackend
 from drillcore.backends.catalog import locate
 from drillcore.backends.choice import choose_backend
 from drillcore.backends.shared_rows import SharedRows
@@ -16,11 +17,17 @@ from drillcore.backends.vllm import VllmBackend, check_sentences
 from drillcore.backends.vllm_engine import explain
 from drillcore.backends.vllm_environment import worker_environment
 from drillcore.backends.vllm_prompts import make_parts, num_computed
-from drillcore.backends.vllm_settings import check_memory, refuse, resolve
+from drillcore.backends.vllm_refusals import check_backend, refuse, vllm_version
+from drillcore.backends.vllm_settings import check_memory, resolve
+from drillcore.doctor import examine
 from drillcore.errors import JobError, MissingExtraError, ModelError, RunError
 from drillcore.job import Extract, Model
 from drillcore.sequences import Sequences
 from support.plain import random_sentences
+from support.runs import sentences, snapshot
+
+pytest_plugins = ["support.run_fixtures"]
+without_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vllm is installed")
 
 
 @pytest.fixture
@@ -81,6 +88,7 @@ def test_positions_that_switch_are_kept_below_the_switch(models):
     [
         ({"layout": "packed"}, {}, "extract.layout"),
         ({"attention": "flex"}, {}, "extract.attention"),
+        ({"device": "cuda:1"}, {}, "CUDA_VISIBLE_DEVICES"),
         ({"tensor_parallel": 3}, {}, "3 ranks cannot share 4 attention heads"),
         ({}, {"device_map": "auto"}, "device_map"),
     ],
@@ -106,19 +114,104 @@ def test_check_sentences_share_more_than_a_block_of_the_cache(source):
     assert num_computed(parts, settings.block_tokens) <= parts[0].num_tokens - 2 * settings.block_tokens
 
 
-@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vllm is installed")
+@without_vllm
 def test_without_vllm_it_says_what_to_install_and_where(source):
     with pytest.raises(MissingExtraError, match="needs vllm, which is not installed") as caught:
         VllmBackend(source, Extract(backend="vllm"), (0,))
-    assert "drillcore[vllm]" in caught.value.hint and "environment of its own" in caught.value.hint
+    assert "make vllm" in caught.value.hint and "drillcore[all,vllm]" in caught.value.hint
+    (found,) = (f for f in examine() if f.part == "vllm")
+    assert not found.present and caught.value.hint in found.remedy
 
 
-@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vllm is installed")
-def test_without_vllm_the_choice_is_transformers_and_says_why(source, seed):
+@without_vllm
+@pytest.mark.parametrize("settings", [{"backend": "vllm"}, {"backend": "auto", "tensor_parallel": 2}])
+def test_a_job_that_needs_vllm_is_refused_before_anything_is_written(new_work, settings):
+    work = new_work(count=20)
+    work.job["extract"] |= settings
+    work.save()
+    before = snapshot(work.folder)
+    command = work.run()
+    assert command.status == 2 and "vllm, which is not installed" in command.err, command.err
+    assert "make vllm" in command.err and ".venv-vllm/bin/drillcore" in command.err
+    assert "Traceback" not in command.err and snapshot(work.folder) == before
+
+
+@pytest.fixture
+def claims_vllm(tmp_path, monkeypatch):
+    """Packages that say they are vLLM of some version, with nothing in them."""
+
+    def claim(version: str) -> None:
+        folder = tmp_path / f"vllm-{version}.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n", encoding="utf-8")
+        monkeypatch.syspath_prepend(tmp_path)
+
+    return claim
+
+
+@pytest.mark.parametrize("version", ["0.19.1", "0.33.0", "1.0"])
+def test_a_version_outside_the_tested_range_is_refused(source, claims_vllm, version):
+    claims_vllm(version)
+    for ask in (vllm_version, lambda: check_backend(Extract(backend="vllm"), [source])):
+        with pytest.raises(MissingExtraError, match=f"vllm {version} is outside the tested range") as caught:
+            ask()
+        assert "pip install 'vllm>=" in caught.value.hint
+    (found,) = (f for f in examine() if f.part == "vllm")
+    assert not found.present and "outside the tested range" in found.remedy
+
+
+def test_what_vllm_cannot_do_is_found_before_anything_is_written(source, claims_vllm):
+    claims_vllm("0.32.0")
+    check_backend(Extract(backend="vllm"), [source])
+    with pytest.raises(JobError, match="3 ranks"):
+        check_backend(Extract(backend="auto", tensor_parallel=3), [source])
+    check_backend(Extract(backend="transformers", layout="packed"), [source])
+
+
+@without_vllm
+def test_auto_without_vllm_takes_transformers_and_says_why(new_work):
+    """The reason is in the manifest, also where a later run finds all done, and the numerics name the backend."""
+    work = new_work(count=40, backend="auto")
+    first = work.finish()
+    assert "m: backend transformers, since backend vllm needs vllm" in first.out
+
+    def check():
+        facts = work.manifest["models"]["m"]["backend"]
+        assert facts["backend"] == "transformers" and "vllm, which is not installed" in facts["reason"]
+
+    check()
+    assert work.manifest["models"]["m"]["numerics"]["backend"] == "transformers"
+    before = work.states()
+    work.texts("d2", sentences(1, 20))
+    work.job["datasets"].append({"name": "d2", "path": "d2.jsonl"})
+    work.save()
+    # One run that loads the model again, and one that has nothing to do; neither knows the first one's manifest.
+    for _ in range(2):
+        (work.beside / "manifest.json").unlink()
+        again = work.finish()
+        assert "m: backend" not in again.out
+        check()
+    assert before.items() <= work.states().items()
+
+
+@without_vllm
+def test_auto_passes_by_a_vllm_that_does_not_start(source, claims_vllm, seed):
+    claims_vllm("0.32.0")
+    found = choose_backend(source, Extract(backend="auto"), (0, 3), Sequences.of(random_sentences(seed, 384, count=10)))
+    assert found.backend == "transformers" and "vLLM could not start" in found.reason
+    by_job = choose_backend(source, Extract(backend="auto", layout="packed"), (0, 3), Sequences.of([]))
+    assert by_job.backend == "transformers" and "extract.layout does not go with backend vllm" in by_job.reason
+
+
+def test_stored_numerics_decide_for_auto(source, seed):
     sentences = Sequences.of(random_sentences(seed, 384, count=10))
-    found = choose_backend(source, Extract(backend="auto"), (0, 3), sentences)
-    assert found.backend == "transformers" and "vllm, which is not installed" in found.reason
-    assert found.measured["transformers"]["sentences_per_second"] > 0
+    backend = AutoBackend(source, Extract(backend="auto"), (0, 3))
+    with pytest.raises(RunError, match="no backend is chosen yet"):
+        backend.plan(sentences)
+    prepared = backend.prepare(sentences, {"backend": "fake", "layout": "fake", "block_sentences": 32})
+    assert prepared.numerics["backend"] == "fake" and not prepared.choice
+    assert sum(len(part.sentence_S) for part in backend.run(backend.plan(sentences))) == 10
+    backend.close()
 
 
 def test_shared_rows_are_seen_by_another_mapping_and_leave_no_file(seed):

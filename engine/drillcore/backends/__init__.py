@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 BACKENDS = {
+    "auto": ("drillcore.backends.auto:AutoBackend", "transformers"),
     "transformers": ("drillcore.backends.transformers:TransformersBackend", "transformers"),
     "vllm": ("drillcore.backends.vllm:VllmBackend", "vllm"),
     "fake": ("drillcore.backends.fake:FakeBackend", ""),

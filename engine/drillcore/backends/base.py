@@ -93,13 +93,15 @@ class SelfCheck:
 class Prepared:
     """A loaded model's answer to `prepare`: its numerics and the proof that they are right.
 
-    numerics: JSON-ready; everything that decides bytes. load_seconds: reading weights and checking.
+    numerics: JSON-ready; everything that decides bytes. load_seconds: reading weights and checking. choice: which
+    backend was taken and why, where the job left it open and it was chosen now; JSON-ready.
     """
 
     numerics: dict[str, Any]
     check: SelfCheck
     load_seconds: float
     notes: tuple[str, ...] = field(default=())
+    choice: dict[str, Any] = field(default_factory=dict)
 
 
 class Backend(Protocol):

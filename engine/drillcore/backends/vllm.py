@@ -24,9 +24,10 @@ from drillcore.backends.alone import Alone
 from drillcore.backends.base import FloatStates, Prepared, States, Work
 from drillcore.backends.catalog import Source
 from drillcore.backends.shared_rows import SharedRows
-from drillcore.backends.vllm_engine import Engine, vllm_version
+from drillcore.backends.vllm_engine import Engine
 from drillcore.backends.vllm_prompts import make_parts, num_computed
-from drillcore.backends.vllm_settings import Settings, check_memory, refuse, resolve
+from drillcore.backends.vllm_refusals import refuse, vllm_version
+from drillcore.backends.vllm_settings import Settings, check_memory, resolve
 from drillcore.backends.vllm_worker import Orders
 from drillcore.errors import RunError, SelfCheckError
 from drillcore.job import Extract

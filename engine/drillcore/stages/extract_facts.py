@@ -20,6 +20,9 @@ def record_model(context: Context, name: str, prepared: Prepared) -> None:
         load_seconds=round(prepared.load_seconds, 3),
         notes=list(prepared.notes),
     )  # fmt: skip
+    if prepared.choice:
+        context.manifest.record("models", name, backend=prepared.choice)
+        context.report.say(f"{name}: backend {prepared.choice['reason']}")
     for note in prepared.notes:
         context.report.say(f"{name}: {note}")
     if check.relative_error:

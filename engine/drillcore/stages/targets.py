@@ -7,6 +7,8 @@ from typing import Any
 
 from drillcore import layers
 from drillcore.backends.catalog import identity
+from drillcore.backends.vllm_refusals import DISTRIBUTIONS
+from drillcore.cache import digest
 from drillcore.errors import CommitError
 from drillcore.plan import Block, block_sentences, make_blocks, pending, spread_block
 from drillcore.preflight import Input
@@ -61,7 +63,7 @@ def request_of(context: Context, name: str) -> dict[str, Any]:
     """What the numerics were resolved for: where any of it changes, they are resolved anew."""
     source, extract = context.inputs.sources[name], context.inputs.loaded.job.extract
     settings = extract.model_dump(mode="json", exclude={"too_long", "special_tokens"})
-    versions = {k: v for k, v in context.manifest.facts["versions"].items() if k in ("torch", "transformers", "vllm")}
+    versions = {k: v for k, v in context.manifest.facts["versions"].items() if k in ("torch", "transformers")}
     hardware = context.executor.hardware()
     return {
         "model": identity(source),
@@ -72,6 +74,20 @@ def request_of(context: Context, name: str) -> dict[str, Any]:
         "device": hardware.device,
         "cores": hardware.threads if extract.threads == "auto" else None,
     }
+
+
+def stored_numerics(context: Context, known: dict[str, Any], request: dict[str, Any]) -> dict[str, Any] | None:
+    """Numerics that an earlier run stored, where they hold: for this request, and of the vLLM that is installed.
+
+    Where none is installed now they hold too: the backend that they name then says what is missing.
+    """
+    if known.get("numerics_for") != digest(request):
+        return None
+    found: dict[str, Any] | None = known.get("numerics")
+    versions = context.manifest.facts["versions"]
+    here = next((versions[name] for name in DISTRIBUTIONS if name in versions), None)
+    made_by = (found or {}).get("vllm")
+    return None if made_by and here and made_by != here else found
 
 
 def _shape(context: Context, pair: Input) -> Shape:
