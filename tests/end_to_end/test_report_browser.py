@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conftest import require
 from drillcore.pictures.encode import LARGEST, quantised
 from drillcore.pictures.pages import Report, ReportDataset, Table
 from drillcore.pictures.panels import Grid, Panel, Row
 from drillcore.pictures.report import write_report
 from drillcore.pictures.series import Chart, Series
 
-pytestmark = pytest.mark.long
-
+pytest_plugins = ["support.run_fixtures"]
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -31,8 +31,11 @@ FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-]
+]  # Playwright gives the browser an empty --user-data-dir of its own.
 READY_MS = 60_000
+# The demo model is converted once, for all.
+CACHE = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+LARGE = pytest.param("large", marks=pytest.mark.long)
 WORDS = ["city", "lake", "subway", "hockey", "mountain", "bridge", "station", "festival", "island", "tower", "street"]
 HOSTILE = [
     "</script><script>window.hacked = 1</script>",
@@ -47,23 +50,16 @@ HOSTILE = [
 ]
 
 
-def missing(what: str) -> None:
-    """Skip where the browser is not there, unless the environment says that it must be."""
-    if "browser" in os.environ.get("DRILLCORE_REQUIRE", "").split(","):
-        pytest.fail(f"{what} is missing, and DRILLCORE_REQUIRE names browser")
-    pytest.skip(f"{what} is missing")
-
-
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
-        missing("the Python package playwright")
+        require("browser", "the Python package playwright is missing")
     names = ("chromium", "chromium-browser", "google-chrome")
     executable = next((found for name in names if (found := shutil.which(name))), None)
     if executable is None:
-        missing("Chromium")
+        require("browser", "Chromium is missing")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
         yield browser
@@ -92,6 +88,12 @@ class Visit:
         found = self.page.locator("#datasets > section").nth(dataset).locator(".panels").nth(row)
         face = found.locator(".panel").nth(panel).locator(".face")
         face.scroll_into_view_if_needed()
+        return face
+
+    def drawn(self, dataset: int, row: int, panel: int) -> Any:
+        """The same, once its points are there. (An untouched canvas is 300 px wide.)"""
+        face = self.face(dataset, row, panel)
+        until(lambda: face.evaluate("node => node.firstChild.width !== 300"))
         return face
 
     def hover(self, face: Any, place: tuple[float, float]) -> None:
@@ -140,12 +142,6 @@ def until(holds: Callable[[], Any]) -> None:
     while not holds():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.02)
-
-
-def seeded() -> np.random.Generator:
-    seed = secrets.randbits(32)
-    print("seed", seed)
-    return np.random.default_rng(seed)
 
 
 def clouds(rng: np.random.Generator, layers: int, n: int) -> list[np.ndarray]:
@@ -198,29 +194,33 @@ def ring_places(visit: Visit, kind: str) -> dict[str, tuple[float, float]]:
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    rng = seeded()
+def rng() -> np.random.Generator:
+    found = int(os.environ.get("DRILLCORE_SEED", secrets.randbits(32)))
+    print(f"DRILLCORE_SEED={found}")
+    return np.random.default_rng(found)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory, rng: np.random.Generator) -> Any:
     report, points = example(rng, 50, 32, models=2)
     return write_report(report, tmp_path_factory.mktemp("report") / "report.html"), report, points, rng
 
 
 @pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    rng = seeded()
+def large(tmp_path_factory: pytest.TempPathFactory, rng: np.random.Generator) -> Any:
     report, points = example(rng, 100_000, 31)
     path = write_report(report, tmp_path_factory.mktemp("report") / "report.html")
     assert path.stat().st_size < 25_000_000
     return path, report, points, rng
 
 
-@pytest.mark.parametrize("size", ["small", "large"])
+@pytest.mark.parametrize("size", ["small", LARGE])
 def test_hover_shows_the_sentence_and_rings_it_in_every_panel(size: str, visit: Any, request: Any) -> None:
     path, report, points, rng = request.getfixturevalue(size)
     shown, texts = visit(path), report.datasets[0].texts
     for layer in rng.integers(1, len(points[0]), 3).tolist():
         index = lonely(points[0][layer], rng)
-        face = shown.face(0, 0, layer)
-        until(lambda face=face: face.evaluate("node => node.firstChild.width > 1"))
+        face = shown.drawn(0, 0, layer)
         shown.hover(face, places(points[0][layer])[index])
         assert shown.tip() == texts[index]
         assert ("Montreal", "Toronto")[index % 2] in (shown.page.locator("#tip .about").text_content() or "")
@@ -248,7 +248,7 @@ def stage_place(visit: Visit, place: np.ndarray) -> tuple[float, float]:
     return left + 1 + width / 2 + (place[0] - 0.5) * side, top + 1 + height / 2 + (place[1] - 0.5) * side
 
 
-@pytest.mark.parametrize("size", ["small", "large"])
+@pytest.mark.parametrize("size", ["small", LARGE])
 def test_close_up_zooms_moves_and_morphs(size: str, visit: Any, request: Any) -> None:
     path, report, points, rng = request.getfixturevalue(size)
     shown, texts = visit(path), report.datasets[0].texts
@@ -292,7 +292,7 @@ def test_close_up_zooms_moves_and_morphs(size: str, visit: Any, request: Any) ->
     assert page.locator("#closeup-mark").is_visible()
 
 
-@pytest.mark.parametrize("size", ["small", "large"])
+@pytest.mark.parametrize("size", ["small", LARGE])
 def test_search_finds_rings_and_pins(size: str, visit: Any, request: Any) -> None:
     path, report, points, rng = request.getfixturevalue(size)
     shown, texts = visit(path), report.datasets[0].texts
@@ -382,11 +382,11 @@ def test_labels_can_be_hidden_and_shown(small: Any, visit: Any) -> None:
     assert f"Sentence {index}:" in (shown.tip() or "")
 
 
-def test_hostile_text_is_shown_as_text(visit: Any, tmp_path: Path) -> None:
-    rng, n = seeded(), len(HOSTILE)
+def test_hostile_text_is_shown_as_text(visit: Any, tmp_path: Path, rng: np.random.Generator) -> None:
+    n = len(HOSTILE)
     points = clouds(rng, 3, n)
     codes = (np.arange(n) % 2).astype(np.int32)
-    for bad in HOSTILE[:3]:
+    for bad in HOSTILE[:2]:
         panels = tuple(Panel(bad, xy, codes) for xy in points)
         grid = Grid(bad, bad, (Row(bad, panels),), (bad, HOSTILE[6]), footer=bad)
         chart = Chart(bad, bad, (Series(bad, np.arange(3), np.arange(3.0)),), note=bad)
@@ -415,9 +415,8 @@ def test_hostile_text_is_shown_as_text(visit: Any, tmp_path: Path) -> None:
         assert page.locator("body > script").count() <= 6
 
 
-@pytest.mark.parametrize("width", [1000, 1280, 1920, 2560])
-def test_nothing_overflows(width: int, visit: Any, tmp_path: Path) -> None:
-    rng = seeded()
+@pytest.mark.parametrize("width", [1000, *(pytest.param(w, marks=pytest.mark.long) for w in (1280, 1920)), 2560])
+def test_nothing_overflows(width: int, visit: Any, tmp_path: Path, rng: np.random.Generator) -> None:
     long = "organisation--a-model-name-without-any-space-" + "x" * 150
     points, codes = clouds(rng, 33, 30), np.zeros(30, np.int32)
     grid = Grid(long, long, (row(long, points, codes),), tuple(f"{long}{i}" for i in range(30)), footer=long)
@@ -457,8 +456,10 @@ def test_themes(small: Any, visit: Any) -> None:
     assert backgrounds[0] != backgrounds[1]
 
 
-def test_sampled_reports_show_images_and_answer_for_the_sample(visit: Any, tmp_path: Path) -> None:
-    rng = seeded()
+@pytest.mark.long
+def test_sampled_reports_show_images_and_answer_for_the_sample(
+    visit: Any, tmp_path: Path, rng: np.random.Generator
+) -> None:
     report, points = example(rng, 30_000, 4)
     path = write_report(report, tmp_path / "report.html", max_panel_points=8_000)
     shown = visit(path)
@@ -483,3 +484,71 @@ def test_sampled_reports_show_images_and_answer_for_the_sample(visit: Any, tmp_p
     page.locator("#results button").first.wait_for()
     page.keyboard.press("Escape")
     until(shown.face(0, 0, 2).locator("img").is_hidden)
+
+
+@pytest.fixture(scope="module")
+def run(make_work: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A job with hostile sentences run through the command line, its folder and its rows."""
+    work = make_work(
+        tmp_path_factory.mktemp("run"),
+        project={"method": "pca"},
+        measure={"permutations": 20},
+        datasets=[{"name": "d", "path": "d.jsonl", "expected_next": "expected_next"}],
+    )
+    texts = [*(text[:200] for text in HOSTILE), *(f"The city number {i} is" for i in range(30))]
+    rows = [
+        {"text": text, "label": ("Montreal", HOSTILE[0])[i % 2], "expected_next": " Toronto"}
+        for i, text in enumerate(texts)
+    ]
+    work.texts("d", rows)
+    work.save()
+    command = work.forge.run("run", work.file, cwd=work.folder)
+    assert command.status == 0, command.err
+    return work, texts, command.out
+
+
+def test_the_report_of_a_run(run: Any, visit: Any, rng: np.random.Generator) -> None:
+    import zarr
+
+    work, texts, said = run
+    path = work.beside / "report.html"
+    assert f"report: {path}" in said and path.stat().st_size < 300_000
+    group = zarr.open_group(work.store, path="m/d", mode="r", use_consolidated=False)
+    points = np.asarray(group["pca"][...])
+    shown = visit(path)
+    page = shown.page
+    layer = len(points) - 1
+    for index in {*range(len(HOSTILE)), lonely(points[layer], rng)}:
+        place = places(points[layer])[index]
+        nearest = int(np.argmin(np.hypot(*(places(points[layer]) - place).T)))
+        face = shown.drawn(0, 0, layer)
+        shown.hover(face, tuple(place))
+        assert shown.tip() == texts[nearest]
+        assert "expected next:  Toronto" in (page.locator("#tip .about").text_content() or "")
+    tables = page.locator("#overview table").all_text_contents()
+    assert any("Linear probe" in t or "best linear probe" in t for t in tables)
+    assert page.locator(".chart figcaption").first.text_content() == "Linear probe (primary)"
+    for name in ("control: last token and length", "control: TF-IDF"):
+        assert page.locator("#series").get_by_text(name).count() == 1
+    page.locator("#search").fill("number 7")
+    page.locator("#results button").first.click()
+    assert page.locator("#pinned .words").text_content() == "The city number 7 is"
+
+
+@pytest.mark.long
+def test_the_demo_s_report(visit: Any, forge: Any, tmp_path: Path, rng: np.random.Generator) -> None:
+    job = Path(__file__).parents[2] / "jobs" / "demo.yaml"
+    done = forge.start("run", job, "--store", tmp_path / "demo.zarr", cwd=tmp_path, env={"XDG_CACHE_HOME": CACHE})
+    assert done.wait(250) == 0, done.err
+    path = tmp_path / "demo" / "report.html"
+    assert path.stat().st_size < 300_000
+    import zarr
+
+    group = zarr.open_group(tmp_path / "demo.zarr/demo--smollm2-135m-instruct/incomplete", mode="r")
+    points, texts = np.asarray(group["umap"][...]), [str(t) for t in group["text"][...]]
+    shown = visit(path)
+    for layer in rng.integers(2, len(points), 4).tolist():
+        index = lonely(points[layer], rng)
+        shown.hover(shown.drawn(1, 0, layer), tuple(places(points[layer])[index]))
+        assert shown.tip() == texts[index]
+    assert "instruct, 4-bit weights" in (shown.page.locator("h3").first.text_content() or "")
