@@ -153,6 +153,21 @@ def show(store: StoreName) -> None:
 
 
 @app.command()
+def export(
+    store: StoreName,
+    layer: Annotated[str, typer.Option("--layer", metavar="K", help="Number or name of the layer.")],
+    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="parquet, npy, anndata or embedding-atlas.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write.")],
+    group: Annotated[str | None, typer.Option("--group", metavar="MODEL/DATASET", help="Which, of several.")] = None,
+) -> None:
+    """Write one layer with its sentences as a file for notebooks and other viewers."""
+    from drillcore.export import export as write
+
+    for line in write(store, layer, to, out, group):
+        print(line)
+
+
+@app.command()
 def verify(store: StoreName, out: Out = None) -> None:
     """Check checksums, fingerprints and values of a store; exit status 1 where something is damaged."""
     from drillcore.verify import report
