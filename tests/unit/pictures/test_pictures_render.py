@@ -1,0 +1,245 @@
+"""The render stage, `show` and `export` on a store that a real run made: models of two depths and a random control."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+import zarr
+from PIL import Image
+
+import drillcore
+from drillcore.errors import DrillcoreError, MissingExtraError, RunError, StoreError
+from drillcore.export import export
+from drillcore.jobfile import load_job
+from drillcore.pictures.grid import FRAME
+from drillcore.pictures.sparkline import BLOCKS
+from drillcore.progress import Silent
+from drillcore.runner import run_stages
+from drillcore.show import describe
+
+SENTENCES = [f"the {'north' if i % 2 else 'south'} river {'is' * (i % 3)} number {i}" for i in range(40)]
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory, models: Any) -> Path:
+    """A job that has run but for its pictures."""
+    folder = tmp_path_factory.mktemp("render")
+    rows = [{"text": t, "label": ("north", "south")[i % 2], "score": i / 7} for i, t in enumerate(SENTENCES)]
+    plain = [{"text": t, "score": 1.5 * i} for i, t in enumerate(SENTENCES)]
+    for name, lines in (("labelled", rows), ("plain", plain)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    small, deep = str(models()), str(models("llama", num_hidden_layers=4, seed=1))
+    job = {
+        "store": "runs/job.zarr",
+        "models": [
+            {"id": small, "as": "small"},
+            {"id": deep, "as": "deep"},
+            {"id": small, "as": "random", "random_weights": True},
+        ],
+        "datasets": [{"name": name, "path": f"{name}.jsonl", "keep": ["score"]} for name in ("labelled", "plain")],
+        "extract": {"threads": 1},
+        "measure": {"permutations": 20},
+        "project": {"method": "pca"},
+        "render": {"panel_px": 150},
+    }
+    (folder / "job.yaml").write_text(yaml.safe_dump(job), encoding="utf-8")
+    run_stages(load_job(folder / "job.yaml", (), None, None), ("extract", "measure", "project"), Silent())
+    return folder / "job.yaml"
+
+
+class Heard(Silent):
+    """Keeps what a run says."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, message: str) -> None:
+        self.lines.append(message)
+
+    def finish(self, summary: str) -> None:
+        self.lines.append(summary)
+
+
+def render(job: Path, out: Path, *sets: str) -> tuple[dict[str, bytes], list[str]]:
+    """Render into a folder: its pictures and report by name, and what was said."""
+    heard = Heard()
+    run_stages(load_job(job, sets, None, None), ("render",), heard, out)
+    files = [*(out / "pictures").glob("*.png"), out / "report.html"]
+    return {path.name: path.read_bytes() for path in files}, heard.lines
+
+
+@pytest.fixture(scope="module")
+def drawn(job: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes], list[str]]:
+    """Everything rendered once: the folder, its files, and what was said."""
+    folder = tmp_path_factory.mktemp("drawn")
+    return folder, *render(job, folder)
+
+
+def gray(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("L"))
+
+
+def meta_of(report: bytes) -> dict[str, Any]:
+    """What the report's page is told, but for its points."""
+    found = report.decode().split('id="meta">')[1].split("</script>")[0]
+    return dict(json.loads(found))
+
+
+def test_every_picture_once_and_again_only_where_something_changed(job: Path, drawn: Any) -> None:
+    folder, files, said = drawn
+    assert set(files) == {
+        *(f"{m}--{d}.png" for m in ("small", "deep", "random") for d in ("labelled", "plain", "all-datasets")),
+        *(f"all-models--{d}{end}.png" for d in ("labelled", "plain") for end in ("", "--curves")),
+        *(f"{m}--curves.png" for m in ("small", "deep")),
+        "report.html",
+    }
+    assert said[-2].startswith("16 pictures drawn") and said[-1] == f"report: {folder / 'report.html'}"
+    times = {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
+    assert render(job, folder)[1][-2].startswith("0 pictures drawn, 16 were there")
+    (folder / "pictures" / "deep--plain.png").unlink()
+    again, said = render(job, folder)
+    assert said[-2].startswith("1 pictures drawn") and again == files, "same store, same bytes"
+    assert sum(path.stat().st_mtime_ns != time for path, time in times.items()) == 1
+
+
+def test_the_report_tells_the_run(job: Path, drawn: Any) -> None:
+    meta = meta_of(drawn[1]["report.html"])
+    titles = [chart["title"] for chart in meta["charts"]]
+    assert "labelled · Linear probe (primary)" in titles and not any("plain · Linear" in t for t in titles)
+    probe = meta["charts"][titles.index("labelled · Linear probe (primary)")]
+    assert probe["relativeDepth"] and probe["range"] == [0, 1]
+    lines = {s["name"]: s for s in probe["series"]}
+    assert not lines["small"]["control"] and len(lines["deep"]["value"]) == 6
+    assert lines["random (random weights)"]["control"] and lines["random (random weights)"]["low"] is None
+    assert lines["control: TF-IDF · deep"]["control"] and len(set(lines["control: TF-IDF · deep"]["value"])) == 1
+    group = zarr.open_group(job.parent / "runs/job.zarr", path="deep/labelled", mode="r", use_consolidated=False)
+    stored = np.asarray(group["separation"])[:, 0]
+    np.testing.assert_allclose(lines["deep"]["value"], stored[:, 0].tolist(), rtol=1e-5)
+    np.testing.assert_allclose(lines["deep"]["nullHigh"], stored[:, 4].tolist(), rtol=1e-5)
+    tables = {table["title"]: table for table in meta["tables"]}
+    assert [row[0] for row in tables["Models"]["rows"]] == ["small", "deep", "random (random weights)"]
+    assert tables["Datasets"]["rows"][0][2:4] == ["40", "north 20, south 20"]
+    assert [d["name"] for d in meta["datasets"]] == ["labelled", "plain"]
+    assert [len(row["panels"]) for row in meta["datasets"][0]["rows"]] == [5, 6, 5]
+    assert "no label, one colour" in meta["datasets"][1]["subtitle"]
+
+
+def test_layers_colours_depths_and_tiles_as_the_job_says(job: Path, tmp_path: Path, drawn: Any) -> None:
+    folder, whole, _ = drawn
+    chosen, _ = render(job, tmp_path / "chosen", "render.layers=[0,3]", "render.color=score", "render.tile_px=1000")
+    meta = meta_of(chosen["report.html"])
+    assert [p["title"] for p in meta["datasets"][0]["rows"][1]["panels"]] == ["embed", "block 3"]
+    assert meta["datasets"][0]["valueRange"] == [0, pytest.approx(39 / 7)] and not meta["datasets"][1]["unlabelled"]
+    assert meta["datasets"][1]["valueName"] == "score"
+    second, _ = render(job, tmp_path / "second", "render.layers=2", "render.align_depth=true")
+    panels = meta_of(second["report.html"])["datasets"][0]["rows"]
+    assert [[p["title"] for p in row["panels"]] for row in panels][:2] == [
+        ["embed", "block 2", "final norm"],
+        ["embed", "block 2", "block 4", "final norm"],
+    ]
+    # The shallow models' three panels stand in the first, third and last of four columns.
+    aligned = gray(tmp_path / "second/pictures/all-models--labelled.png")
+    edges = [(aligned[:, left + 5 : left + 145] == FRAME[0]).all(axis=1).sum() for left in range(16, 16 + 4 * 158, 158)]
+    assert edges == [6, 2, 6, 6]
+    tiles, _ = render(job, folder, "render.tile_px=1000", "render.panel_px=200")
+    assert "all-models--labelled.png" not in tiles and {n for n in tiles if n.startswith("all-models--labelled-r")}
+    for name in tiles:
+        if "-r1-c" in name:
+            with Image.open(folder / "pictures" / name) as image:
+                assert max(image.size) <= 1000
+    again, _ = render(job, folder)
+    assert again == whole, "tiles that are no longer drawn are gone"
+
+
+@pytest.mark.parametrize(
+    ("setting", "message", "hint"),
+    [
+        ("render.layers=[9]", "layer 9 is in no model's store", "small: 0 to 4"),
+        ("render.layers=[5]", "no layer of small, random is chosen", "deep: 0 to 5"),
+        ("render.color=nothing", "no coordinate nothing", "label, last_token_id, n_tokens, score"),
+        ("project.method=umap", "no projection to draw", "drillcore project"),
+    ],
+)
+def test_what_cannot_be_drawn_is_said_plainly(job: Path, tmp_path: Path, setting: str, message: str, hint: str) -> None:
+    with pytest.raises(RunError, match=message) as caught:
+        render(job, tmp_path, setting)
+    assert hint in caught.value.hint
+
+
+def test_show_draws_separation_along_the_layers(job: Path) -> None:
+    lines = list(describe(str(job.parent / "runs" / "job.zarr")))
+    assert sum("100%" in line for line in lines) == 6
+    curves = lines[lines.index("") + 2 :]
+    assert [line.split()[:2] for line in curves] == [[m, "labelled"] for m in ("deep", "random", "small")]
+    assert all(len(set(line) & set(BLOCKS)) >= 1 for line in curves)
+    code = "from drillcore.show import describe; import sys; list(describe(sys.argv[1])); print(sorted(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(job.parent / "runs/job.zarr")], capture_output=True, text=True, check=True
+    )
+    assert not any(f"'{name}'" in done.stdout for name in ("matplotlib", "datashader", "pandas", "torch", "xarray"))
+
+
+def test_export_writes_what_is_stored(job: Path, tmp_path: Path) -> None:
+    store = str(job.parent / "runs" / "job.zarr")
+    tree = drillcore.open(store)["deep/labelled"]
+    states = tree.hidden_states.sel(layer=3).values
+    for layer in ("3", "block_3"):
+        list(export(store, layer, "npy", tmp_path / "a.npy", "deep/labelled"))
+        np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), states)
+    list(export(store, "3", "parquet", tmp_path / "a.parquet", "deep/labelled"))
+    table = pq.read_table(tmp_path / "a.parquet")
+    np.testing.assert_array_equal(np.array(table["hidden_state"].to_pylist(), np.float32), states)
+    assert table["text"].to_pylist() == SENTENCES and table["score"].to_pylist() == tree.score.values.tolist()
+    said = list(export(store, "3", "embedding-atlas", tmp_path / "b.parquet", "deep/labelled"))
+    assert "--x projection_x --y projection_y --neighbors neighbors" in said[-1]
+    table = pq.read_table(tmp_path / "b.parquet")
+    points = tree.pca.sel(layer=3).values
+    np.testing.assert_array_equal(table["projection_x"].to_numpy(), points[:, 0])
+    distances = np.linalg.norm(states[:, None] - states[None], axis=2)
+    np.fill_diagonal(distances, np.inf)
+    for i, found in enumerate(table["neighbors"].to_pylist()):
+        assert len(found["ids"]) == 15 and i not in found["ids"]
+        np.testing.assert_allclose(found["distances"], np.sort(distances[i])[:15], rtol=1e-3, atol=1e-5)
+    assert {p.name for p in tmp_path.iterdir()} == {"a.npy", "a.parquet", "b.parquet"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        (("3", "npy", "a.npy", None), StoreError, "several models or datasets"),
+        (("3", "npy", "a.npy", "deep/none"), StoreError, "no group deep/none"),
+        (("9", "npy", "a.npy", "deep/plain"), StoreError, "no layer 9"),
+        (("3", "csv", "a.csv", "deep/plain"), StoreError, "--to csv is unknown"),
+        (("3", "npy", "none/a.npy", "deep/plain"), DrillcoreError, "could not be written"),
+    ],
+)
+def test_export_says_what_is_wrong(
+    job: Path, tmp_path: Path, arguments: tuple[Any, ...], kind: type[Exception], message: str
+) -> None:
+    layer, form, name, group = arguments
+    with pytest.raises(kind, match=message):
+        list(export(str(job.parent / "runs/job.zarr"), layer, form, tmp_path / name, group))
+    assert not list(tmp_path.iterdir())
+
+
+def test_anndata_or_what_to_install(job: Path, tmp_path: Path) -> None:
+    path, store = tmp_path / "a.h5ad", str(job.parent / "runs/job.zarr")
+    try:
+        import anndata
+    except ImportError:
+        with pytest.raises(MissingExtraError, match="needs anndata") as caught:
+            list(export(store, "3", "anndata", path, "deep/plain"))
+        assert "pip install anndata" in caught.value.hint and not path.exists()
+        return
+    list(export(store, "3", "anndata", path, "deep/plain"))
+    found = anndata.read_h5ad(path)
+    np.testing.assert_array_equal(found.X, np.asarray(drillcore.open(store)["deep/plain"].hidden_states.sel(layer=3)))
