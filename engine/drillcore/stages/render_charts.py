@@ -73,8 +73,9 @@ def charts_of(sources: Sequence[Source]) -> tuple[Chart, ...]:
         lines: list[Series] = []
         for source, values in zip(sources, read[measured], strict=True):
             if values is not None and metric in values:
-                lines += _lines(source, values[metric], look, metric, several=len(sources) > 1)
+                lines += _lines(source, values[metric], look)
         if lines:
+            lines += _controls(sources) if metric == "probe" else []
             found.append(Chart(look.title, look.value_name, tuple(lines), look.value_range, look.note))
     return tuple(found)
 
@@ -91,10 +92,8 @@ def _read(group: zarr.Group, measured: Measured) -> dict[str, dict[str, NDArray[
     }
 
 
-def _lines(
-    source: Source, bounds: dict[str, NDArray[Any]], look: Look, metric: str, *, several: bool
-) -> Iterator[Series]:
-    """The measure's line, and those of its controls; nothing where it was skipped at every layer."""
+def _lines(source: Source, bounds: dict[str, NDArray[Any]], look: Look) -> Iterator[Series]:
+    """The measure's line; nothing where it was skipped at every layer."""
     layers_L, value_L = read_array(source.group, "layer"), bounds["value"]
     if np.isnan(value_L).all():
         return
@@ -106,8 +105,6 @@ def _lines(
     low_L, high_L = _ends(shown, "low", "high")
     mean_L, beyond_L = _ends(shown, "null_mean", "null_high")
     yield Series(source.name, layers_L, shown["value"], low_L, high_L, mean_L, beyond_L)
-    if metric == "probe":
-        yield from _controls(source, layers_L, several=several)
 
 
 def _ends(bounds: dict[str, NDArray[Any]], *names: str) -> tuple[NDArray[Any], NDArray[Any]] | tuple[None, None]:
@@ -118,14 +115,28 @@ def _ends(bounds: dict[str, NDArray[Any]], *names: str) -> tuple[NDArray[Any], N
     return first, second
 
 
-def _controls(source: Source, layers_L: NDArray[Any], *, several: bool) -> Iterator[Series]:
-    """Probes that need no model: flat lines."""
-    recorded = attributes_of(source.group)["results"]["separation"].get("controls", {})
-    for name, bounds in recorded.items():
-        if bounds.get("value") is not None:
-            title = CONTROLS.get(name, f"control: {name.replace('_', ' ')}")
-            flat_L = np.full(len(layers_L), float(bounds["value"]))
-            yield Series(f"{title} · {source.name}" if several else title, layers_L, flat_L, control=True)
+def _controls(sources: Sequence[Source]) -> list[Series]:
+    """Probes that need no model: flat lines, one where all groups have the same (models share texts and labels)."""
+    found: dict[str, list[tuple[Source, float]]] = {}
+    for source in (s for s in sources if not s.control):
+        recorded = attributes_of(source.group).get("results", {}).get("separation", {}).get("controls", {})
+        for name, bounds in recorded.items():
+            if bounds.get("value") is not None:
+                found.setdefault(CONTROLS.get(name, f"control: {name.replace('_', ' ')}"), []).append(
+                    (source, float(bounds["value"]))
+                )
+    lines = []
+    for title, members in found.items():
+        same = len({value for _, value in members}) == 1
+        for source, value in [max(members, key=lambda m: _depth(m[0]))] if same else members:
+            layers_L = read_array(source.group, "layer")
+            name = title if same else f"{title} · {source.name}"
+            lines.append(Series(name, layers_L, np.full(len(layers_L), value), control=True))
+    return lines
+
+
+def _depth(source: Source) -> int:
+    return int(read_array(source.group, "layer")[-1])
 
 
 def small_print(sources: Sequence[Source]) -> str:

@@ -120,7 +120,8 @@ def test_the_report_tells_the_run(job: Path, drawn: Any) -> None:
     lines = {s["name"]: s for s in probe["series"]}
     assert not lines["small"]["control"] and len(lines["deep"]["value"]) == 6
     assert lines["random (random weights)"]["control"] and lines["random (random weights)"]["low"] is None
-    assert lines["control: TF-IDF · deep"]["control"] and len(set(lines["control: TF-IDF · deep"]["value"])) == 1
+    words = lines["control: TF-IDF"]
+    assert words["control"] and len(set(words["value"])) == 1 and len(words["layers"]) == 6, "one for both models"
     group = zarr.open_group(job.parent / "runs/job.zarr", path="deep/labelled", mode="r", use_consolidated=False)
     stored = np.asarray(group["separation"])[:, 0]
     np.testing.assert_allclose(lines["deep"]["value"], stored[:, 0].tolist(), rtol=1e-5)
