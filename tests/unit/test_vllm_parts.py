@@ -217,7 +217,7 @@ def test_stored_numerics_decide_for_auto(source, seed):
 def test_shared_rows_are_seen_by_another_mapping_and_leave_no_file(seed):
     ours = SharedRows.create(5, 3, 7, "float16")
     theirs = SharedRows(ours.file)
-    ours.forget()
+    ours.settled()
     assert not Path(ours.file.path).exists()
     values = np.random.default_rng(seed).normal(size=(2, 3, 7)).astype(np.float16)
     theirs.values_CKH[[4, 0]], theirs.absmax_CK[[4, 0]] = values, np.abs(values).max(-1)
@@ -229,7 +229,7 @@ def test_shared_rows_are_seen_by_another_mapping_and_leave_no_file(seed):
 def test_no_room_for_rows_is_said():
     with pytest.raises(RunError, match="no room") as caught:
         SharedRows.create(10**6, 10**4, 10**4, "float32")
-    assert "shm-size" in caught.value.hint
+    assert "fewer layers" in caught.value.hint
 
 
 def test_the_environment_comes_back(monkeypatch, capfd):

@@ -95,7 +95,7 @@ class VllmBackend:
         try:
             self._engine.install(Orders(self._layers, self.facts.num_blocks, self._rows.file))
         finally:
-            self._rows.forget()
+            self._rows.settled()
         self._settings = replace(settings, kv_blocks=self._engine.kv_blocks)
 
     def _numerics(self, settings: Settings, sums: bool) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import multiprocessing
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,10 @@ class Engine:
                 getattr(worker, end)()
             for worker in alive:
                 worker.join(5)
+        for worker in self._workers:
+            # What Intel's OpenMP keeps there while a process lives, and leaves where one is made to end.
+            for left in Path("/dev/shm").glob(f"__KMP_REGISTERED_LIB_{worker.pid}_*"):
+                left.unlink(missing_ok=True)
 
 
 def arguments(source: Source, weights: str, settings: Settings) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from functools import cache
 from pathlib import Path
 
 OPENMP = "libiomp5.so"
-# Variables that we set ourselves, to tell them from the user's.
-_OURS: set[str] = set()
+# Names our folder, by which what we set is told from what the user did, also where another drillcore started this one.
+PREFIX = "drillcore-vllm-"
 
 
 @contextmanager
@@ -35,12 +35,13 @@ def quiet_vllm() -> Iterator[None]:
 
 
 def _user_wants_to_see() -> bool:
-    return bool(os.environ.keys() & {"VLLM_LOGGING_LEVEL", "VLLM_LOGGING_CONFIG_PATH"} - _OURS)
+    given = os.environ.get("VLLM_LOGGING_CONFIG_PATH", "")
+    return "VLLM_LOGGING_LEVEL" in os.environ or (given != "" and PREFIX not in given)
 
 
 @cache
 def _folder() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="drillcore-vllm-")
+    return tempfile.TemporaryDirectory(prefix=PREFIX)
 
 
 def _log() -> Path:
@@ -60,7 +61,6 @@ def _log_to_file() -> None:
     path = _log().with_name("logging.json")
     path.write_text(json.dumps(config), encoding="utf-8")
     os.environ["VLLM_LOGGING_CONFIG_PATH"] = str(path)
-    _OURS.add("VLLM_LOGGING_CONFIG_PATH")
     # It speaks while it is imported, before it reads that.
     logging.getLogger("vllm").addHandler(logging.NullHandler())
 
