@@ -11,8 +11,8 @@ test -x "$folder/bin/python" || "$python" -m venv "$folder"
 held=$(mktemp)
 trap 'rm -f "$held"' EXIT
 grep -E '^(torch|transformers|numpy|tokenizers)==' "$root/constraints.txt" > "$held"
-echo "== installing TransformerLens and nnsight into $folder (1.6 GB)"
+echo "== installing TransformerLens, nnsight and datamapplot into $folder (1.6 GB)"
 "$folder/bin/python" -m pip install --quiet --disable-pip-version-check -c "$held" torch -r "$here/requirements.txt"
-for package in transformer_lens nnsight; do
+for package in transformer_lens nnsight datamapplot; do
   "$folder/bin/python" -c "import $package" || echo "$package does not import: the benchmark reports it as absent"
 done
