@@ -168,6 +168,21 @@ def export(
 
 
 @app.command()
+def compare(
+    store: StoreName,
+    a: Annotated[str, typer.Argument(metavar="A", help="A group, model/dataset.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another.")],
+    metric: Annotated[list[str] | None, typer.Option(help="Measures; by default both dispersions.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the rows there too.")] = None,
+) -> None:
+    """Set two groups side by side per layer: where one is tighter, or separates better, and by how much."""
+    from drillcore.comparison import side_by_side
+
+    for line in side_by_side(store, a, b, metric or (), csv):
+        print(line)
+
+
+@app.command()
 def verify(store: StoreName, out: Out = None) -> None:
     """Check checksums, fingerprints and values of a store; exit status 1 where something is damaged."""
     from drillcore.verify import report

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from drillcore.backends import self_check
 from drillcore.backends.base import FloatStates
 from drillcore.backends.catalog import Source
-from drillcore.backends.weights import load, replaced_decoder
+from drillcore.backends.weights import load, unembed
 from drillcore.errors import ModelError
 from drillcore.job import Extract
 from drillcore.sequences import Sequences
@@ -90,12 +90,4 @@ class Alone:
 
     def unembed(self, states_GH: FloatStates) -> NDArray[np.float32]:
         """Logits [G, V] of states of block L: the model's own final norm, unembedding, scale and softcap."""
-        head = self._loaded
-        with torch.inference_mode():
-            states = torch.as_tensor(states_GH).to(head.dtype)
-            if head.final_norm is not None:
-                states = head.final_norm(states)
-            with replaced_decoder(head, states):
-                logits = head.causal(input_ids=torch.zeros((1, len(states)), dtype=torch.long)).logits
-            found: NDArray[np.float32] = logits[0].float().numpy()
-            return found
+        return unembed(self._loaded, states_GH)

@@ -20,7 +20,7 @@ from drillcore.backends.catalog import Source
 from drillcore.backends.feed import Feeder
 from drillcore.backends.hooks import Gatherer
 from drillcore.backends.masks import attention_kinds
-from drillcore.backends.weights import load, replaced_decoder
+from drillcore.backends.weights import load, unembed
 from drillcore.batching import Batch, batches, halve, padded_batches
 from drillcore.errors import ModelError, RunError, SelfCheckError
 from drillcore.job import Extract
@@ -195,17 +195,7 @@ class TransformersBackend:
 
     def unembed(self, states_GH: FloatStates) -> NDArray[np.float32]:
         """Logits of block-L states through the model's own final norm and head."""
-        head = self._loaded
-        with torch.inference_mode():
-            states = torch.as_tensor(states_GH, device=head.device).to(head.dtype)
-            if head.final_norm is not None:
-                states = head.final_norm(states)
-            with replaced_decoder(head, states):
-                logits = head.causal(
-                    input_ids=torch.zeros((1, len(states)), dtype=torch.long, device=head.device)
-                ).logits
-            found: NDArray[np.float32] = logits[0].float().cpu().numpy()
-            return found
+        return unembed(self._loaded, states_GH)
 
     def close(self) -> None:
         """Free the model."""

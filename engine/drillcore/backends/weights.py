@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from drillcore.backends.catalog import Source
@@ -132,3 +134,19 @@ def replaced_decoder(loaded: Loaded, states_GH: Tensor) -> Any:
         yield
     finally:
         loaded.decoder.forward = original
+
+
+def unembed(loaded: Loaded, states_GH: NDArray[np.floating[Any]], *, normed: bool = False) -> NDArray[np.float32]:
+    """Logits [G, V] of states [G, H]: the model's own final norm, unembedding, scale and softcap.
+
+    normed: the states have passed the final norm already.
+    """
+    device = loaded.causal.get_input_embeddings().weight.device
+    with torch.inference_mode():
+        states = torch.as_tensor(states_GH, device=device).to(loaded.dtype)
+        if loaded.final_norm is not None and not normed:
+            states = loaded.final_norm(states)
+        with replaced_decoder(loaded, states):
+            logits = loaded.causal(input_ids=torch.zeros((1, len(states)), dtype=torch.long, device=device)).logits
+        found: NDArray[np.float32] = logits[0].float().cpu().numpy()
+        return found

@@ -21,6 +21,7 @@ from drillcore.measures.controls import controls
 from drillcore.measures.layerwise import Separation, combine, measure_layer
 from drillcore.measures.shared import Shared, shared
 from drillcore.stages.context import Context
+from drillcore.stages.predict import predict
 from drillcore.store.group import GroupWriter
 from drillcore.store.layout import array_of
 from drillcore.store.location import Location
@@ -51,7 +52,9 @@ def measure(context: Context) -> None:
     job = context.inputs.loaded.job
     for model in job.models:
         for dataset in job.datasets:
-            _measure_dataset(context, context.store.dataset(model.group, dataset.name), job.measure)
+            writer = context.store.dataset(model.group, dataset.name)
+            _measure_dataset(context, writer, job.measure)
+            predict(context, model, writer, job.measure)
     context.manifest.record("stages", "measure", wall_seconds=round(time.perf_counter() - started, 3))
 
 

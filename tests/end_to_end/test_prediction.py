@@ -1,0 +1,56 @@
+"""Token prediction from the store equals the model's own logits, whatever a head scales, caps or norms."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import drillcore
+
+TEXTS = ["the river", "a city near the old port", "first", "the north of the capital is a"]
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma2", "cohere", "granite", "gpt2"])
+def test_the_last_layers_give_the_models_own_logits(architecture, models, tmp_path, seed):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    draw = np.random.default_rng(seed)
+    changes = {"final_logit_softcapping": 5.0} if architecture == "gemma2" else {}
+    folder = models(architecture, **changes)
+    rows = [{"text": t, "expected": f" {draw.choice(['Toronto', 'Montreal', 'x'])}"} for t in TEXTS]
+    (tmp_path / "d.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    job = {
+        "models": [{"id": str(folder), "as": "m"}],
+        "datasets": [{"name": "d", "path": "d.jsonl", "expected_next": "expected"}],
+        "measure": {"permutations": 5},
+    }
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(job), encoding="utf-8")
+    from drillcore.jobfile import load_job
+    from drillcore.progress import Silent
+    from drillcore.runner import run_stages
+
+    loaded = load_job(tmp_path / "job.yaml")
+    run_stages(loaded, ("extract", "measure"), Silent())
+    group = drillcore.open(loaded.store)["m/d"]
+    found = group.next_token.sel(quantity=["logprob", "rank", "margin"]).values
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    for i, row in enumerate(rows):
+        expected = tokenizer(row["expected"], add_special_tokens=False)["input_ids"][0]
+        with torch.inference_mode():
+            logits = model(**tokenizer(row["text"], return_tensors="pt")).logits[0, -1].double()
+        own = logits[expected]
+        others = torch.cat([logits[:expected], logits[expected + 1 :]])
+        want = [float(torch.log_softmax(logits, 0)[expected]), 1 + int((logits > own).sum()), float(own - others.max())]
+        # Block L through the final norm, and the final norm's own output.
+        np.testing.assert_allclose(found[i, -2], want, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(found[i, -1], want, rtol=1e-4, atol=1e-4)
+    assert group.prediction.dims == ("layer", "prediction_metric", "bound")
+    mean = group.prediction.sel(prediction_metric="logprob", bound="value").values
+    np.testing.assert_allclose(mean, found[:, :, 0].mean(axis=0), rtol=1e-5)
+    again = run_stages(loaded, ("measure",), Silent())
+    assert (again / "manifest.json").exists()
