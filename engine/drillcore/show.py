@@ -34,6 +34,8 @@ def describe(address: str) -> Iterator[str]:
 
 
 def _facts(group: zarr.Group) -> tuple[str, str, str, str, str]:
+    if "hidden_states" not in group:
+        return "0", "0", "0", "0%", "none"
     sentences, layers, hidden = array_of(group, "hidden_states").shape
     prints = np.asarray(array_of(group, "shard_fingerprint")[:])
     share = float(prints.any(axis=1).mean()) if len(prints) else 0.0

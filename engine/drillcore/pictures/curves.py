@@ -40,7 +40,7 @@ STYLE: dict[Any, Any] = {
 
 
 def series_hex(charts: tuple[Chart, ...]) -> dict[str, str]:
-    """A colour for each series' name, the same in every chart; controls are grey."""
+    """A colour for each series' name, the same in every chart; controls that belong to none are grey."""
     names = list(dict.fromkeys(s.name for chart in charts for s in chart.series if not s.control))
     controls = {s.name: CONTROL_HEX for chart in charts for s in chart.series if s.control}
     return {**controls, **dict(zip(names, category_hex(names), strict=True))}
@@ -114,7 +114,8 @@ def _chart(ax: Axes, chart: Chart, colors: dict[str, str], dashes: dict[str, Any
     num_nulls = sum(series.null_high_L is not None for series in chart.series)
     faint = 1 - (1 - NULL_ALPHA) ** (1 / max(num_nulls, 1))
     for series in chart.series:
-        _draw(ax, series, colors[series.name], dashes.get(series.name, "-"), faint, relative_depth)
+        color = colors.get(series.of, CONTROL_HEX) if series.control else colors[series.name]
+        _draw(ax, series, color, dashes.get(series.name, "-"), faint, relative_depth)
 
 
 def _draw(ax: Axes, series: Series, color: str, dashes: Any, faint: float, relative_depth: bool) -> None:

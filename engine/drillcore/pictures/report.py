@@ -218,6 +218,7 @@ def _series(series: Series) -> dict[str, Any]:
     return {
         "name": series.name,
         "control": series.control,
+        "of": series.of,
         "layers": [int(layer) for layer in series.layers_L],
         "value": numbers(series.value_L),
         "low": numbers(series.low_L),

@@ -19,8 +19,8 @@ class Series:
 
     `layers_L` are the layer contract's numbers, ascending. `low_L` and `high_L` are the ends of the interval around
     `value_L`; `null_mean_L` and `null_high_L` are the null's mean and its upper end, between which chance lies. NaN
-    is a gap. `control` marks what the measure must beat (a probe on the last token, random weights): drawn grey and
-    dashed.
+    is a gap. `control` marks what the measure must beat (a probe on the last token, random weights): drawn dashed, in
+    the colour of the series `of` this name, or grey where it belongs to none.
 
     Raises ValueError where lengths differ.
     """
@@ -33,6 +33,7 @@ class Series:
     null_mean_L: Floats | None = None
     null_high_L: Floats | None = None
     control: bool = False
+    of: str = ""
 
     def __post_init__(self) -> None:
         for field in ("value_L", "low_L", "high_L", "null_mean_L", "null_high_L"):

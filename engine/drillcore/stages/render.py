@@ -16,7 +16,7 @@ from drillcore.pictures.grid import write_grid
 from drillcore.stages.context import Context
 from drillcore.stages.render_curves import CurvesPlan, curve_plans
 from drillcore.stages.render_grids import GridPlan, build_grid, grid_plans
-from drillcore.stages.render_layers import check_layers
+from drillcore.stages.render_layers import check_layers, check_projected
 from drillcore.stages.render_report import REPORT, draw_report, report_inputs
 
 # Another look of what is drawn from the same data; counted up, all pictures are drawn again.
@@ -40,6 +40,7 @@ def render(context: Context) -> None:
     """
     started = time.perf_counter()
     check_layers(context)
+    check_projected(context)
     folder = context.out / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
     pictures = list(_pictures(context, folder))
@@ -49,7 +50,7 @@ def render(context: Context) -> None:
         drawn += _redraw(picture, folder, notes)
         context.report.advance(1)
     context.manifest.record("stages", "render", wall_seconds=round(time.perf_counter() - started, 3))
-    context.report.finish(f"{drawn} pictures drawn, {len(pictures) - drawn} were there already, in {folder}")
+    context.report.finish(f"pictures: {drawn} drawn, {len(pictures) - drawn} there already, in {folder}")
     context.report.say(f"report: {(context.out / REPORT).absolute()}")
 
 

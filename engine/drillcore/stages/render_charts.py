@@ -20,11 +20,12 @@ from drillcore.store.reader import read_array
 
 @dataclass(frozen=True)
 class Source:
-    """A group whose measures are drawn as a line. control: the line is what the others must beat."""
+    """A group whose measures are drawn as a line. control: what the line `of` a name (or all others) must beat."""
 
     name: str
     group: zarr.Group
     control: bool = False
+    of: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def _lines(source: Source, bounds: dict[str, NDArray[Any]], look: Look) -> Itera
     with np.errstate(divide="ignore"):
         shown = {name: look.shown(values_L).astype(np.float64) for name, values_L in bounds.items() if name != "p"}
     if source.control:
-        yield Series(source.name, layers_L, shown["value"], control=True)
+        yield Series(source.name, layers_L, shown["value"], control=True, of=source.of)
         return
     low_L, high_L = _ends(shown, "low", "high")
     mean_L, beyond_L = _ends(shown, "null_mean", "null_high")
@@ -130,8 +131,8 @@ def _controls(sources: Sequence[Source]) -> list[Series]:
         same = len({value for _, value in members}) == 1
         for source, value in [max(members, key=lambda m: _depth(m[0]))] if same else members:
             layers_L = read_array(source.group, "layer")
-            name = title if same else f"{title} · {source.name}"
-            lines.append(Series(name, layers_L, np.full(len(layers_L), value), control=True))
+            flat_L = np.full(len(layers_L), value)
+            lines.append(Series(title, layers_L, flat_L, control=True, of="" if same else source.name))
     return lines
 
 
@@ -158,4 +159,11 @@ def small_print(sources: Sequence[Source]) -> str:
 def chart_inputs(source: Source) -> list[Any]:
     """What a group's lines depend on, JSON-ready."""
     results = attributes_of(source.group).get("results", {})
-    return [source.name, source.control, source.group.path, results.get("separation"), results.get("prediction")]
+    return [
+        source.name,
+        source.control,
+        source.of,
+        source.group.path,
+        results.get("separation"),
+        results.get("prediction"),
+    ]

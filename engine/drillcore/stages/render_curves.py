@@ -11,6 +11,8 @@ from drillcore.stages.context import Context
 from drillcore.stages.render_charts import Source, chart_inputs, charts_of, small_print
 from drillcore.stages.render_layers import called
 
+RANDOM = "control: random weights"
+
 
 @dataclass(frozen=True)
 class CurvesPlan:
@@ -37,13 +39,13 @@ class CurvesPlan:
 
 
 def curve_plans(context: Context) -> list[CurvesPlan]:
-    """All pictures of curves of a job, models first."""
+    """All pictures of curves of a job, models first; none of what was not measured."""
     models = context.inputs.loaded.job.models
     datasets = [d.name for d in context.inputs.loaded.job.datasets]
     plans = [_of_model(context, model, datasets) for model in models if not _is_control(model, models)]
     if sum(not _is_control(model, models) for model in models) > 1:
         plans += [_over_models(context, models, dataset) for dataset in datasets]
-    return plans
+    return [plan for plan in plans if charts_of(plan.sources)]
 
 
 def report_charts(plans: list[CurvesPlan]) -> tuple[tuple[Chart, ...], str]:
@@ -69,18 +71,20 @@ def _of_model(context: Context, model: Model, datasets: list[str]) -> CurvesPlan
     beside = [m for m in context.inputs.loaded.job.models if _is_control(m, (model,))]
     sources = [Source(d, context.store.dataset(model.group, d).group) for d in datasets]
     for other in beside:
-        names = [f"control: random weights · {d}" if len(datasets) > 1 else "control: random weights" for d in datasets]
         groups = [context.store.dataset(other.group, d).group for d in datasets]
-        sources += [Source(name, group, control=True) for name, group in zip(names, groups, strict=True)]
+        sources += [Source(RANDOM, g, control=True, of=d) for d, g in zip(datasets, groups, strict=True)]
     subtitle = "measures of the last-token hidden states, layer by layer"
     return CurvesPlan(f"{model.group}--curves", called(context, model.group), subtitle, tuple(sources))
 
 
 def _over_models(context: Context, models: tuple[Model, ...], dataset: str) -> CurvesPlan:
-    sources = tuple(
-        Source(called(context, m.group), context.store.dataset(m.group, dataset).group, _is_control(m, models))
-        for m in models
-    )
+    sources = []
+    for model in models:
+        same = next((m for m in models if m.id == model.id and not m.random_weights), model)
+        control = _is_control(model, models)
+        group = context.store.dataset(model.group, dataset).group
+        of = called(context, same.group) if control else ""
+        sources.append(Source(RANDOM if control else called(context, model.group), group, control, of))
     depths = {context.inputs.layers[m.group][-1] for m in models}
     subtitle = "measures of the last-token hidden states of all models, layer by layer"
-    return CurvesPlan(f"all-models--{dataset}--curves", dataset, subtitle, sources, len(depths) > 1, True)
+    return CurvesPlan(f"all-models--{dataset}--curves", dataset, subtitle, tuple(sources), len(depths) > 1, True)

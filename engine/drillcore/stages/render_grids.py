@@ -66,7 +66,7 @@ def over_models(context: Context, dataset: str, name: str) -> GridPlan:
 def build_grid(plan: GridPlan, settings: Render, project: Project) -> Grid:
     """The grid, its points read when they are drawn.
 
-    Raises RunError where a group has no projection or the job colours by what is not there.
+    Raises RunError where the job colours by what is not there.
     """
     projections = [Projection(writer.group, project.method) for _, writer in plan.members]
     colors = coloring([writer.group for _, writer in plan.members], settings.color)

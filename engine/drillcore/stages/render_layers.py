@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from drillcore.errors import RunError
-from drillcore.job import Model, Render
+from drillcore.job import Model, Render, is_local
 from drillcore.stages.context import Context
 
 
@@ -35,6 +35,18 @@ def check_layers(context: Context) -> None:
         raise RunError(f"render.layers: {what}", hint=f"There are {ranges}.")
 
 
+def check_projected(context: Context) -> None:
+    """Raise RunError where a model and dataset has no projection to draw."""
+    job = context.inputs.loaded.job
+    for model in job.models:
+        for dataset in job.datasets:
+            writer = context.store.dataset(model.group, dataset.name)
+            if not writer.result_made_from(job.project.method):
+                stage = "project" if "hidden_states" in writer.group else "run"
+                what = f"{model.group}/{dataset.name} has no {job.project.method} projection to draw"
+                raise RunError(what, hint=f"Run `drillcore {stage}` first.")
+
+
 def _ranges(layers: Sequence[int]) -> str:
     whole = list(layers) == list(range(layers[0], layers[-1] + 1))
     return f"{layers[0]} to {layers[-1]}" if whole else ", ".join(map(str, layers))
@@ -44,10 +56,10 @@ def called(context: Context, group: str) -> str:
     """What a model is called in pictures: quantised and instruct models by what they are."""
     source = context.inputs.sources[group]
     model: Model = source.model
+    if model.random_weights:
+        return f"{(model.as_ or model.id) if is_local(model.id) else model.id} (random weights)"
     note = Path(source.location) / "drillcore.json"
     if note.exists():
         facts = json.loads(note.read_text(encoding="utf-8"))
-        name = f"{model.id} ({facts['kind']}, {facts['quantisation'].split(' ')[0]} weights)"
-    else:
-        name = model.as_ or model.id
-    return f"{name} (random weights)" if model.random_weights else name
+        return f"{model.id} ({facts['kind']}, {facts['quantisation'].split(' ')[0]} weights)"
+    return model.as_ or model.id

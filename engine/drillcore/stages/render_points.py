@@ -13,7 +13,6 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from drillcore.errors import RunError
 from drillcore.store.layout import COLUMN_CHUNK, array_of, attributes_of
 from drillcore.store.reader import read_array
 
@@ -22,11 +21,9 @@ HELD_BYTES = 512 * 2**20
 
 
 class Projection:
-    """The projected points of a group. Raises RunError where there are none."""
+    """The projected points of a group."""
 
     def __init__(self, group: zarr.Group, method: str) -> None:
-        if method not in group or "degenerate" not in group:
-            raise RunError(f"{group.path} has no projection to draw", hint="Run `drillcore project` first.")
         self.group, self.method = group, method
         self.numbers = [int(k) for k in read_array(group, "layer")]
         self.names = [str(name).replace("_", " ") for name in read_array(group, "layer_name")]

@@ -102,12 +102,12 @@ def test_every_picture_once_and_again_only_where_something_changed(job: Path, dr
         *(f"{m}--curves.png" for m in ("small", "deep")),
         "report.html",
     }
-    assert said[-2].startswith("16 pictures drawn") and said[-1] == f"report: {folder / 'report.html'}"
+    assert said[-2].startswith("pictures: 16 drawn") and said[-1] == f"report: {folder / 'report.html'}"
     times = {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
-    assert render(job, folder)[1][-2].startswith("0 pictures drawn, 16 were there")
+    assert render(job, folder)[1][-2].startswith("pictures: 0 drawn, 16 there already")
     (folder / "pictures" / "deep--plain.png").unlink()
     again, said = render(job, folder)
-    assert said[-2].startswith("1 pictures drawn") and again == files, "same store, same bytes"
+    assert said[-2].startswith("pictures: 1 drawn") and again == files, "same store, same bytes"
     assert sum(path.stat().st_mtime_ns != time for path, time in times.items()) == 1
 
 
@@ -119,7 +119,8 @@ def test_the_report_tells_the_run(job: Path, drawn: Any) -> None:
     assert probe["relativeDepth"] and probe["range"] == [0, 1]
     lines = {s["name"]: s for s in probe["series"]}
     assert not lines["small"]["control"] and len(lines["deep"]["value"]) == 6
-    assert lines["random (random weights)"]["control"] and lines["random (random weights)"]["low"] is None
+    untrained = lines["control: random weights"]
+    assert untrained["control"] and untrained["of"] == "small" and untrained["low"] is None
     words = lines["control: TF-IDF"]
     assert words["control"] and len(set(words["value"])) == 1 and len(words["layers"]) == 6, "one for both models"
     group = zarr.open_group(job.parent / "runs/job.zarr", path="deep/labelled", mode="r", use_consolidated=False)
@@ -167,7 +168,7 @@ def test_layers_colours_depths_and_tiles_as_the_job_says(job: Path, tmp_path: Pa
         ("render.layers=[9]", "layer 9 is in no model's store", "small: 0 to 4"),
         ("render.layers=[5]", "no layer of small, random is chosen", "deep: 0 to 5"),
         ("render.color=nothing", "no coordinate nothing", "label, last_token_id, n_tokens, score"),
-        ("project.method=umap", "no projection to draw", "drillcore project"),
+        ("project.method=umap", "small/labelled has no umap projection to draw", "drillcore project"),
     ],
 )
 def test_what_cannot_be_drawn_is_said_plainly(job: Path, tmp_path: Path, setting: str, message: str, hint: str) -> None:

@@ -151,7 +151,7 @@ class ChartView {
       if (i < 0 || s.value[i] === null) continue;
       const between = s.low && s.low[i] !== null ? ` (${round(s.low[i])} to ${round(s.high[i])})` : "";
       const layer = relativeDepth && !s.control ? `, layer ${s.layers[i]}` : "";
-      this.read.append(lineKey(s, `${s.name}${layer} ${round(s.value[i])}${between}`));
+      this.read.append(lineKey(s, `${seriesName(s)}${layer} ${round(s.value[i])}${between}`));
     }
   }
 
@@ -174,7 +174,7 @@ class ChartView {
           const value = s.value[s.layers.indexOf(layer)];
           return value === null || value === undefined ? "" : round(value);
         })]);
-        const header = ["layer", ...this.chart.series.map((s) => s.name)];
+        const header = ["layer", ...this.chart.series.map(seriesName)];
         details.append(tableNode({ title: this.chart.title, header, rows }));
       }
     });
@@ -191,7 +191,11 @@ function round(value) {
 }
 
 function seriesColor(s) {
-  return tint(meta.seriesColors[s.name]);
+  return tint(meta.seriesColors[s.of] ?? meta.seriesColors[s.name]);
+}
+
+function seriesName(s) {
+  return s.of ? `${s.name} · ${s.of}` : s.name;
 }
 
 const controls = [...new Set(meta.charts.flatMap((chart) => chart.series).filter((s) => s.control).map((s) => s.name))];
@@ -209,7 +213,9 @@ function lineKey(s, name) {
 
 function seriesKeys() {
   const series = new Map(meta.charts.flatMap((chart) => chart.series).map((s) => [s.name, s]));
-  const keys = element("div", { class: "keys" }, ...[...series.values()].map((s) => lineKey(s, s.name)));
+  // A kind of control has one entry, whatever it belongs to.
+  const kinds = [...series.values()].map((s) => (s.control ? { ...s, of: "" } : s));
+  const keys = element("div", { class: "keys" }, ...kinds.map((s) => lineKey(s, s.name)));
   if ([...series.values()].some((s) => s.low)) keys.append(key("", "in the line's colour: its interval", "band"));
   if ([...series.values()].some((s) => s.nullMean)) keys.append(key("", "null: mean to upper end", "band"));
   return keys;
