@@ -28,8 +28,8 @@ PEERS: dict[str, tuple[str, Path, str]] = {
     "hf_padded": ("hf_padded", Path(sys.executable), "make install"),
     "transformer_lens": ("lens", PEERS_PYTHON, "make bench-peers"),
     "nnsight": ("nnsight_trace", PEERS_PYTHON, "make bench-peers"),
-    "vllm_bare": ("vllm_bare", VLLM_PYTHON, "make test-vllm"),
-    "drillcore_vllm": ("drillcore_vllm", VLLM_PYTHON, "make test-vllm"),
+    "vllm_bare": ("vllm_bare", VLLM_PYTHON, "make vllm"),
+    "drillcore_vllm": ("drillcore_vllm", VLLM_PYTHON, "make vllm"),
 }
 WARM_SENTENCES = 32
 

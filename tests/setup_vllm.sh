@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# vLLM's own environment: bash tests/setup_vllm.sh FOLDER (a virtual environment that is there already).
+# vLLM's own environment: bash tests/setup_vllm.sh FOLDER (a virtual environment that is there already; make vllm does both).
 # The CPU build of vLLM unless there is an NVIDIA GPU. About 3.5 GB, a few minutes the first time.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The peers' environment: bash benchmarks/peers/setup.sh [FOLDER]. vLLM has one of its own: make test-vllm.
+# The peers' environment: bash benchmarks/peers/setup.sh [FOLDER]. vLLM has one of its own: make vllm.
 # torch, transformers and numpy are held at the versions that drillcore is measured with, so that only the peers differ.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)

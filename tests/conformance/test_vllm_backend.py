@@ -214,6 +214,7 @@ def test_numerics_that_were_stored_give_the_same_bytes(tiny, seed, leaves_nothin
     np.testing.assert_array_equal(found[0][1], found[1][1])
 
 
+@pytest.mark.long
 def test_random_weights_are_those_of_the_other_backend(tiny, seed, leaves_nothing):
     from drillcore.backends.transformers import TransformersBackend
 
@@ -234,7 +235,7 @@ def test_random_weights_are_those_of_the_other_backend(tiny, seed, leaves_nothin
     ("options", "said"),
     [
         ({"pipeline_parallel_size": 2}, "pipeline parallelism"),
-        ({"enforce_eager": False, "compilation_config": 0}, "compiled engine"),
+        pytest.param({"enforce_eager": False, "compilation_config": 0}, "compiled engine", marks=pytest.mark.long),
     ],
 )
 def test_engines_in_which_hooks_cannot_work_are_refused(tiny, monkeypatch, options, said, leaves_nothing):
@@ -385,14 +386,19 @@ def finish_job(job: Path) -> dict[str, Any]:
     return json.loads((job.parent / "store" / "manifest.json").read_text(encoding="utf-8"))["models"]["m"]
 
 
+def files_of(job: Path, name: str) -> list[Path]:
+    """Files of an array that are whole."""
+    found = (job.parent / "store.zarr" / "m" / "rows" / name / "c").glob("**/*")
+    return [path for path in found if path.suffix != ".partial" and not path.is_dir()]
+
+
 def states_of(job: Path) -> dict[str, bytes]:
-    store = job.parent / "store.zarr"
-    found = [p for n in ("hidden_states", "shard_fingerprint") for p in store.glob(f"m/rows/{n}/c/**/*") if p.is_file()]
-    return {str(p.relative_to(store)): p.read_bytes() for p in found}
+    found = [*files_of(job, "hidden_states"), *files_of(job, "shard_fingerprint")]
+    return {str(path.relative_to(job.parent)): path.read_bytes() for path in found}
 
 
 def num_committed(job: Path) -> int:
-    return sum("shard_fingerprint" in path for path in states_of(job))
+    return len(files_of(job, "shard_fingerprint"))
 
 
 def processes_of(group: int) -> list[psutil.Process]:

