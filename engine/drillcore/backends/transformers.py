@@ -18,7 +18,10 @@ from drillcore.backends import flex, self_check
 from drillcore.backends.base import FloatStates, Prepared, SelfCheck, States, Work
 from drillcore.backends.catalog import Source
 from drillcore.backends.feed import Feeder
+from drillcore.backends.hardware import host_hardware
 from drillcore.backends.hooks import Gatherer
+from drillcore.backends.linears import NAME as ONEDNN
+from drillcore.backends.linears import PreparedLinears, is_there
 from drillcore.backends.masks import attention_kinds
 from drillcore.backends.weights import load, unembed
 from drillcore.batching import Batch, batches, halve, padded_batches
@@ -45,6 +48,7 @@ class TransformersBackend:
         self._kinds = attention_kinds(self._loaded.decoder.config)
         self._gatherer = Gatherer(self._loaded.blocks, self._layers, self.facts.hidden_size, self.facts.num_blocks)
         self._numerics: dict[str, Any] = {}
+        self._linears: PreparedLinears | None = None
         self._load_seconds = time.perf_counter() - started
 
     def prepare(self, sample: Sequences, stored: dict[str, Any] | None) -> Prepared:
@@ -97,6 +101,10 @@ class TransformersBackend:
             packed=numerics["layout"] == "packed", flex_nodes=numerics["batch_nodes"] if on_flex else None,
         )  # fmt: skip
         self._loaded.causal.set_attn_implementation(numerics["attention"])
+        if self._linears is None and numerics.get("linear") == ONEDNN:
+            self._linears = PreparedLinears(self._loaded.blocks, numerics["batch_nodes"])
+        if self._linears is not None:
+            self._linears.use()
 
     def _resolve(self, layout: str) -> dict[str, Any]:
         """Everything that decides bytes."""
@@ -107,6 +115,7 @@ class TransformersBackend:
             "width": 128 if on_cpu else 512,
             "batch_nodes": (1024 if on_cpu else 32_768) if nodes == "auto" else nodes,
             "attention": flex.NAME if layout == "packed" and self._wants_flex() else self._plain_attention,
+            "linear": ONEDNN if self._takes_onednn() else "torch",
             "dtype": str(self._loaded.dtype).removeprefix("torch."),
             "device": "cpu" if on_cpu else torch.cuda.get_device_name(self._loaded.device),
             "instructions": torch.backends.cpu.get_cpu_capability() if on_cpu else "",
@@ -118,12 +127,22 @@ class TransformersBackend:
         wanted = self._extract.attention
         return wanted == "flex" or (wanted == "auto" and self._loaded.device.type == "cuda")
 
+    def _takes_onednn(self) -> bool:
+        """A rule and no measurement: of two runs on one machine both must come to the same bytes."""
+        loaded, memory_bytes = self._loaded, host_hardware(self._extract).memory_bytes
+        if loaded.device.type != "cpu" or self._source.model.device_map is not None or loaded.dtype != torch.float32:
+            return False
+        weight_bytes = sum(p.numel() * p.element_size() for p in loaded.blocks.parameters())
+        return is_there() and 8 * weight_bytes < memory_bytes
+
     def _check(self, sample: Sequences, notes: tuple[str, ...]) -> SelfCheck:
         sentences = self_check.check_sentences(sample, self.facts.vocab_size, self.facts.max_tokens)
         loaded, ours = self._loaded, self._numerics["attention"]
         states = self._states(sentences)
         # The reference is the model as transformers would run it.
         loaded.causal.set_attn_implementation(self._plain_attention)
+        if self._linears is not None:
+            self._linears.rest()
         longest = sentences[int(np.argmax(sentences.lengths_N))]
         if len(longest) >= 2 and not self_check.is_causal(self._loaded.decoder, longest):
             raise ModelError(
@@ -134,6 +153,8 @@ class TransformersBackend:
             states, sentences, self._layers, loaded.decoder, loaded.final_norm, loaded.cut
         )
         loaded.causal.set_attn_implementation(ours)
+        if self._linears is not None:
+            self._linears.use()
         return self_check.make_check(self._numerics["layout"], self._numerics["dtype"], errors, len(sentences), notes)
 
     def _states(self, sentences: Sequences) -> NDArray[np.float32]:
