@@ -103,6 +103,8 @@ class Cluster:
             )
         self._address, self._temp = address, None if address else _temp_folder()
         self._ours = False
+        # Ray puts a function of its own in the place of `print`, and numba can then not compile what UMAP needs.
+        os.environ.setdefault("RAY_TQDM_PATCH_PRINT", "0")
         if address is None and "ray" not in sys.modules:
             _keep_to_this_machine()
         import ray
