@@ -1,18 +1,18 @@
 """Cost of measuring and projecting layers: seconds by step, memory, and what a whole model would take.
 
     python benchmarks/bench_measure.py [--sentences 2000] [--hidden 576] [--layers 2] [--of-layers 31] [--labels 2]
-        [--permutations 1000] [--processes 1] [--method umap|pca|none] [--seed N] [--out FILE]
+        [--permutations 1000] [--method umap|pca|none] [--seed N] [--out FILE]
 
 Made-up states: a few directions that carry most of the variance, one massive dimension, labels that grow apart with
-depth. A layer's k-NN graph is computed once, for purity and for UMAP. With several processes each has one thread; the
-target is 31 layers of 100,000 x 576 within 75 minutes on two cores. The first layer of each process also compiles.
+depth. A layer's k-NN graph is computed once, for purity and for UMAP. Layers are spread over this machine's cores as in
+a run; the target is 31 layers of 100,000 x 576 within 75 minutes on two cores. The first of each process
+compiles.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import platform
 import resource
@@ -89,38 +89,42 @@ def run_layer(task: Task) -> dict[str, float]:
         load(name).fit(states, project, graph)
         timed(task.method, started)
     seconds["layer"] = sum(seconds.values())
+    seconds["process"] = os.getpid()
     seconds["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return seconds
 
 
-def one_thread() -> None:
-    """Before numpy is imported in a worker."""
-    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = "1"
+def run_all(tasks: list[Task]) -> list[dict[str, float]]:
+    """Every layer, by the local executor."""
+    from drillcore.executors.local import LocalExecutor
+    from drillcore.job import Extract, Run
+    from drillcore.neighbours import EXACT_UP_TO
+    from drillcore.stages.project import COPIES, LIBRARIES
 
-
-def run_all(tasks: list[Task], processes: int) -> list[dict[str, float]]:
-    """Every layer, here or over worker processes."""
-    if processes == 1:
-        return [run_layer(t) for t in tasks]
-    one_thread()  # inherited by the workers, which start afresh
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        return pool.map(run_layer, tasks, chunksize=1)
+    task = tasks[0]
+    memory = COPIES * 4 * task.hidden * task.sentences + LIBRARIES if task.sentences > EXACT_UP_TO else 0
+    executor, found = LocalExecutor(Run(), Extract(), print), {}
+    started = time.perf_counter()
+    for position, layer in executor.map(run_layer, tasks, memory=memory):
+        found[position] = layer
+        print(f"layer {position} done after {time.perf_counter() - started:.0f} s", flush=True)
+    return [found[k] for k in range(len(tasks))]
 
 
 def report(arguments: argparse.Namespace, layers: list[dict[str, float]], wall: float) -> dict[str, object]:
     """Print a table and return what goes into the JSON file."""
     # The first layer of each process compiles: later ones tell what a layer costs.
-    steady = layers[arguments.processes :] or layers
+    processes = len({layer["process"] for layer in layers})
+    steady = layers[processes:] or layers
     print(f"{'step':20} {'first layer':>12} {'later layers':>13}   seconds")
     for name in layers[0]:
         mean = float(np.mean([layer[name] for layer in steady]))
         print(f"{name:20} {layers[0][name]:12.2f} {mean:13.2f}")
     per_layer = float(np.mean([layer["layer"] for layer in steady]))
     compiling = max(0.0, layers[0]["layer"] - per_layer)
-    expected = compiling + per_layer * arguments.of_layers / arguments.processes
+    expected = compiling + per_layer * arguments.of_layers / processes
     print(
-        f"{len(layers)} layers took {wall:.0f} s on {arguments.processes} processes; "
+        f"{len(layers)} layers took {wall:.0f} s on {processes} processes; "
         f"{arguments.of_layers} would take about {expected / 60:.1f} min"
     )
     return {
@@ -141,7 +145,6 @@ def main() -> None:
     parser.add_argument("--of-layers", type=int, default=31, help="layers to work the cost out for")
     parser.add_argument("--labels", type=int, default=2)
     parser.add_argument("--permutations", type=int, default=1000)
-    parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--method", choices=["umap", "pca", "none"], default="umap")
     parser.add_argument("--seed", type=int, default=None, help="of the made-up states; drawn and printed if left out")
     parser.add_argument("--out", type=Path, default=None, help="write JSON here")
@@ -156,7 +159,7 @@ def main() -> None:
         for k in range(arguments.layers)
     ]  # fmt: skip
     started = time.perf_counter()
-    layers = run_all(tasks, arguments.processes)
+    layers = run_all(tasks)
     found = report(arguments, layers, time.perf_counter() - started)
     if arguments.out is not None:
         arguments.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

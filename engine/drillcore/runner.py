@@ -59,7 +59,7 @@ def _run_stages(loaded: LoadedJob, stages: Sequence[str], report: Reporter, out:
         job = loaded.job
         executor: Executor = load_by_name("executor", job.run.executor, EXECUTORS)(job.run, job.extract, report.say)
         manifest.record("executor", **executor.describe())
-        context = Context(inputs, store, executor, manifest, report, folder)
+        context = Context(inputs, store, executor, manifest, report, folder, tuple(stages))
         try:
             give_up_damage(store, folder, report)
             for stage in stages:

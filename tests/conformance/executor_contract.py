@@ -173,12 +173,14 @@ class ExecutorContract:
         assert len(prints) == 8 - 2, "the failed block's two shards, and those alone, are not committed"
         assert bench.manifest("mixed")["status"].startswith("failed")
 
-    def test_map_calls_a_function_on_each_item(self, executor, seed):
+    @pytest.mark.parametrize("memory", [0, 2**20])
+    def test_map_calls_a_function_on_each_item(self, executor, seed, memory):
         items = [[seed, i] for i in range(20)]
-        assert dict(executor.map(digest, items)) == {i: digest(item) for i, item in enumerate(items)}
-        assert list(executor.map(digest, [])) == []
+        found = dict(executor.map(digest, items, memory=memory))
+        assert found == {i: digest(item) for i, item in enumerate(items)}
+        assert list(executor.map(digest, [], memory=memory)) == []
         with pytest.raises(StoreError, match="holds credentials") as caught:
-            list(executor.map(Location.check, [Location("s3://name:secret@bucket/x.zarr")]))
+            list(executor.map(Location.check, [Location("s3://name:secret@bucket/x.zarr")] * 2, memory=memory))
         assert "AWS_ACCESS_KEY_ID" in caught.value.hint
 
     def test_hardware_and_description_are_plain_data(self, settings, executor):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import pytest
@@ -20,10 +21,19 @@ def cluster():
         yield found
 
 
+def own_process(_):
+    return os.getpid()
+
+
 class TestLocal(ExecutorContract):
     @pytest.fixture
     def settings(self) -> dict:
         return {"executor": "local"}
+
+    def test_map_gives_long_calls_processes_of_their_own(self, executor):
+        assert {pid for _, pid in executor.map(own_process, range(4))} == {os.getpid()}
+        cores = len(os.sched_getaffinity(0))
+        assert (os.getpid() in {pid for _, pid in executor.map(own_process, range(4), memory=2**20)}) == (cores == 1)
 
 
 class TestRay(ExecutorContract):

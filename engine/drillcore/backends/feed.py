@@ -44,7 +44,10 @@ class Feeder:
         return {"input_ids": ids_RW, "position_ids": depth_RW, "attention_mask": mask}, nodes_G
 
     def _to_device(self, array: NDArray[np.int64]) -> Tensor:
-        return torch.tensor(array, device=self._device)
+        if self._device.type != "cuda":
+            return torch.tensor(array, device=self._device)
+        # From pageable memory the copy would wait for the pass under way.
+        return torch.from_numpy(np.ascontiguousarray(array)).pin_memory().to(self._device, non_blocking=True)
 
     def _filled(self, array_RW: NDArray[np.int64], fill: int) -> NDArray[np.int64]:
         """With rows of padding up to the fixed number, where shapes are fixed; fill -1: each node its own subtree."""

@@ -26,7 +26,7 @@ class PreparedLinears:
         """Lay the weights out for batches of `num_rows` nodes; takes as much memory as they do."""
         self._forwards: list[tuple[nn.Linear, Callable[[Tensor], Tensor]]] = [
             # Subclasses (quantised layers, adapters) compute something else.
-            (module, _prepared(module, num_rows))
+            (module, prepared(module, num_rows))
             for module in blocks.modules()
             if type(module) is nn.Linear
         ]
@@ -42,7 +42,8 @@ class PreparedLinears:
             vars(module).pop("forward", None)
 
 
-def _prepared(module: nn.Linear, num_rows: int) -> Callable[[Tensor], Tensor]:
+def prepared(module: nn.Linear, num_rows: int) -> Callable[[Tensor], Tensor]:
+    """The layer's forward pass with its weights laid out for inputs of `num_rows` rows."""
     ops: Any = torch.ops.mkldnn
     weight, bias, width = ops._reorder_linear_weight(module.weight.detach(), num_rows), module.bias, module.out_features
 

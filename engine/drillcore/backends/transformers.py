@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from drillcore.backends.hooks import Gatherer
 from drillcore.backends.linears import NAME as ONEDNN
 from drillcore.backends.linears import PreparedLinears, is_there
 from drillcore.backends.masks import attention_kinds
+from drillcore.backends.to_host import HostCopy
 from drillcore.backends.weights import load, unembed
 from drillcore.batching import Batch, batches, halve, padded_batches
 from drillcore.errors import ModelError, RunError, SelfCheckError
@@ -47,6 +49,8 @@ class TransformersBackend:
         self._plain_attention = self._loaded.decoder.config._attn_implementation
         self._kinds = attention_kinds(self._loaded.decoder.config)
         self._gatherer = Gatherer(self._loaded.blocks, self._layers, self.facts.hidden_size, self.facts.num_blocks)
+        device = self._loaded.device
+        self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._numerics: dict[str, Any] = {}
         self._linears: PreparedLinears | None = None
         self._load_seconds = time.perf_counter() - started
@@ -174,14 +178,20 @@ class TransformersBackend:
         return Work(len(block), useful, sum(b.token_ids_RW.size for b in parts) - useful, parts)
 
     def run(self, work: Work) -> Iterator[States]:
-        """Forward passes, batch by batch."""
+        """Forward passes, batch by batch; on CUDA the next one is under way while the last one's states are copied."""
+        on_their_way: deque[HostCopy] = deque()
         for batch in work.parts:
-            yield from self._run(batch, "")
+            for copy in self._run(batch, ""):
+                on_their_way.append(copy)
+                if self._side is None or len(on_their_way) > 1:
+                    yield on_their_way.popleft().take()
+        while on_their_way:
+            yield on_their_way.popleft().take()
 
-    def _run(self, batch: Batch, note: str) -> Iterator[States]:
+    def _run(self, batch: Batch, note: str) -> Iterator[HostCopy]:
         """One batch; halved, and again, where the device has no memory for it."""
         try:
-            states_GKH, absmax_GK = self._forward(batch)
+            copy = self._forward(batch, note)
         except torch.OutOfMemoryError as error:
             num_rows, width = batch.token_ids_RW.shape
             if num_rows == 1:
@@ -191,8 +201,7 @@ class TransformersBackend:
                     hint="Leave out the longest sentences, set extract.too_long: truncate, or spread the model.",
                 ) from error
         else:
-            padding = batch.token_ids_RW.size - batch.num_nodes
-            yield States(states_GKH, absmax_GK, batch.sentence_S, batch.row_S, batch.num_nodes, padding, note)
+            yield copy
             return
         # Not inside the handler, whose traceback holds the tensors that are too many.
         if self._loaded.device.type == "cuda":
@@ -200,7 +209,7 @@ class TransformersBackend:
         for half in halve(batch):
             yield from self._run(half, f"out of memory: batch halved to {len(half.token_ids_RW)} rows")
 
-    def _forward(self, batch: Batch) -> tuple[FloatStates, NDArray[np.float32]]:
+    def _forward(self, batch: Batch, note: str) -> HostCopy:
         with torch.inference_mode():
             arguments, nodes_G = self._feeder.feed(batch)
             self._gatherer.begin(nodes_G, self._loaded.dtype)
@@ -209,10 +218,7 @@ class TransformersBackend:
                 states_GKH = self._gatherer.finish(output.last_hidden_state)
             finally:
                 self._gatherer.cancel()
-            absmax_GK = states_GKH.abs().amax(-1).float()
-            if states_GKH.dtype == torch.bfloat16:
-                states_GKH = states_GKH.cpu().float()
-            return states_GKH.cpu().numpy(), absmax_GK.cpu().numpy()
+            return HostCopy(batch, states_GKH, note, self._side)
 
     def unembed(self, states_GH: FloatStates) -> NDArray[np.float32]:
         """Logits of block-L states through the model's own final norm and head."""

@@ -32,11 +32,12 @@ class Executor(Protocol):
         """
 
     def map(
-        self, function: Callable[[Item], Result], items: Sequence[Item], gpus: int = 0
+        self, function: Callable[[Item], Result], items: Sequence[Item], gpus: int = 0, memory: int = 0
     ) -> Iterator[tuple[int, Result]]:
         """Call a module-level function on each item; yields (position, result) in any order, raises what it raises.
 
-        gpus: that a call needs to itself.
+        gpus: that a call needs to itself. memory: bytes that a call needs, where it is long enough to be worth a
+        process of its own.
         """
 
     def close(self) -> None:

@@ -37,6 +37,16 @@ class Counted:
         self.open = 0
 
 
+def _at(position: int, function: Callable[[Item], Result], item: Item) -> tuple[int, Result]:
+    return position, function(item)
+
+
+def _free_memory() -> int:
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
 class LocalExecutor:
     """Everything on this machine."""
 
@@ -84,11 +94,19 @@ class LocalExecutor:
             yield BlockFailed.of(task, str(error), error.hint)
 
     def map(
-        self, function: Callable[[Item], Result], items: Sequence[Item], gpus: int = 0
+        self, function: Callable[[Item], Result], items: Sequence[Item], gpus: int = 0, memory: int = 0
     ) -> Iterator[tuple[int, Result]]:
-        """Call it here, one item after the other."""
-        for position, item in enumerate(items):
-            yield position, function(item)
+        """Call it here, one item after the other; long ones in processes of one thread, as many as memory holds."""
+        processes = min(len(os.sched_getaffinity(0)), len(items), _free_memory() // memory) if memory else 1
+        if gpus or processes < 2:
+            for position, item in enumerate(items):
+                yield position, function(item)
+            return
+        from joblib import Parallel, delayed, parallel_config
+
+        with parallel_config("loky", inner_max_num_threads=1):
+            pool = Parallel(processes, return_as="generator_unordered", pre_dispatch=processes, batch_size=1)
+            yield from pool(delayed(_at)(position, function, item) for position, item in enumerate(items))
 
     def close(self) -> None:
         """Unload the model."""

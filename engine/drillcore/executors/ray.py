@@ -75,7 +75,7 @@ class RayExecutor:
             self._say(f"the logs of Ray's workers stay in {folder}")
 
     def map(
-        self, function: Callable[[Item], Result], items: Sequence[Item], gpus: int = 0
+        self, function: Callable[[Item], Result], items: Sequence[Item], gpus: int = 0, memory: int = 0
     ) -> Iterator[tuple[int, Result]]:
         """Call it on any core (or GPU) of the cluster; Ray tries a call again whose process died."""
         if not items:
@@ -85,7 +85,9 @@ class RayExecutor:
             self._crew.close()
             self._crew = None
         ray = self._cluster.ray
-        remote = ray.remote(function).options(num_cpus=1, num_gpus=gpus, max_retries=self._settings.retries)
+        remote = ray.remote(function).options(
+            num_cpus=1, num_gpus=gpus, memory=memory or None, max_retries=self._settings.retries
+        )
         running = {remote.remote(item): position for position, item in enumerate(items)}
         try:
             while running:

@@ -54,7 +54,7 @@ def measure_layer(
     """Every chosen measure of one layer, by name.
 
     graph: the layer's k-NN graph with at least `NEIGHBORS` columns; made here where purity needs it and it is not
-    there.
+    there. Centring moves no neighbour, so it is the one of the states as they are unless they are brought to z-scores.
     """
     names = chosen(settings.metrics)
     states_UH = states_NH if shared.all_rows else states_NH[shared.rows_U]
@@ -69,7 +69,8 @@ def measure_layer(
         ready_UH = ready_NH if shared.all_rows else ready_NH[shared.rows_U]
         for name in wanted:
             if name == "purity":
-                graph = graph or build(ready_NH, NEIGHBORS, "euclidean", settings.seed)
+                seen_NH = ready_NH if settings.standardise == "zscore" else states_NH
+                graph = graph or build(seen_NH, NEIGHBORS, "euclidean", settings.seed)
                 found[name] = purity(graph, shared)
             elif name == "silhouette":
                 found[name] = silhouette(ready_UH[shared.sample_S], shared)

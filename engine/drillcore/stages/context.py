@@ -14,7 +14,7 @@ from drillcore.store.writer import StoreWriter
 
 @dataclass(frozen=True)
 class Context:
-    """A run under way. out: folder beside the store."""
+    """A run under way. out: folder beside the store. stages: those of this run."""
 
     inputs: Inputs
     store: StoreWriter
@@ -22,3 +22,4 @@ class Context:
     manifest: Manifest
     report: Reporter
     out: Path
+    stages: tuple[str, ...]

@@ -20,8 +20,11 @@ from drillcore.measures.cka import cka_rows, layer_cka
 from drillcore.measures.controls import controls
 from drillcore.measures.layerwise import Separation, combine, measure_layer
 from drillcore.measures.shared import Shared, shared
+from drillcore.projection.base import Projected
+from drillcore.stages.along import Along, along_with, unit_of
 from drillcore.stages.context import Context
 from drillcore.stages.predict import predict
+from drillcore.stages.project import memory_needed, told, write
 from drillcore.store.group import GroupWriter
 from drillcore.store.layout import array_of
 from drillcore.store.location import Location
@@ -37,13 +40,19 @@ class LayerTask:
     slot: int
     settings: Measure
     shared: Shared
+    along: Along | None
 
 
-def measure_one(task: LayerTask) -> dict[str, Bounds]:
-    """Read a layer and measure it."""
+def measure_one(task: LayerTask) -> tuple[dict[str, Bounds], Projected | None]:
+    """Read a layer, measure it, and project it along the way where one k-NN graph serves both."""
     store = Location(task.store).open(read_only=True)
     group = zarr.open_group(store, path=task.group, mode="r", use_consolidated=False)
-    return measure_layer(read_layer(group, task.slot), task.settings, task.shared)
+    states_NH = read_layer(group, task.slot)
+    if task.along is None:
+        return measure_layer(states_NH, task.settings, task.shared), None
+    graph = task.along.graph(states_NH)
+    found = measure_layer(states_NH, task.settings, task.shared, graph)
+    return found, task.along.project(states_NH, graph)
 
 
 def measure(context: Context) -> None:
@@ -53,13 +62,13 @@ def measure(context: Context) -> None:
     for model in job.models:
         for dataset in job.datasets:
             writer = context.store.dataset(model.group, dataset.name)
-            _measure_dataset(context, writer, job.measure)
+            _measure_dataset(context, model.group, writer)
             predict(context, model, writer, job.measure)
     context.manifest.record("stages", "measure", wall_seconds=round(time.perf_counter() - started, 3))
 
 
-def _measure_dataset(context: Context, writer: GroupWriter, settings: Measure) -> None:
-    path = writer.group.path
+def _measure_dataset(context: Context, model: str, writer: GroupWriter) -> None:
+    path, settings = writer.group.path, context.inputs.loaded.job.measure
     labels, groups = column(writer.group, "label"), column(writer.group, "group")
     about = [None if c is None else digest([str(v) for v in c]) for c in (labels, groups)]
     made_from = digest([writer.fingerprints(), about, settings.model_dump(mode="json")])
@@ -69,14 +78,16 @@ def _measure_dataset(context: Context, writer: GroupWriter, settings: Measure) -
     num_sentences, num_layers, hidden_size = array_of(writer.group, "hidden_states").shape
     # Identical sentences must not be told apart by a fold: without groups their texts are the groups.
     drawn = shared(labels, column(writer.group, "row_id") if groups is None else groups, settings, num_sentences)
-    tasks = [LayerTask(context.store.location.address, path, k, settings, drawn) for k in range(num_layers)]
-    context.report.start(f"measure {path}", num_layers, "layers")
+    unit = unit_of(context, model, writer)
+    along = None if drawn.skipped else along_with(context, unit)
+    tasks = [LayerTask(context.store.location.address, path, k, settings, drawn, along) for k in range(num_layers)]
+    context.report.start(f"measure {'and project ' if along else ''}{path}", num_layers, "layers")
     started = time.perf_counter()
-    found: list[dict[str, Bounds]] = [{} for _ in tasks]
-    for position, bounds in context.executor.map(measure_one, tasks):
-        found[position] = bounds
+    found: list[tuple[dict[str, Bounds], Projected | None]] = [({}, None) for _ in tasks]
+    for position, layer in context.executor.map(measure_one, tasks, memory=memory_needed(unit)):
+        found[position] = layer
         context.report.advance(1)
-    separation = combine(found)
+    separation = combine([bounds for bounds, _ in found])
     rows = cka_rows(num_sentences, num_layers, hidden_size, settings)
     cka_LL = layer_cka(lambda k: read_layer(writer.group, k)[rows], num_layers)
     facts = _facts(writer, settings, drawn, separation)
@@ -85,8 +96,14 @@ def _measure_dataset(context: Context, writer: GroupWriter, settings: Measure) -
     writer.write_result("layer_cka", cka_LL, ("layer", "layer_2"), made_from, sentences=len(rows))
     writer.write_result("separation", separation.values_LMB, ("layer", "metric", "bound"), made_from, **facts)
     context.manifest.record("measures", path, **facts)
+    also = ""
+    if along is not None:
+        layers = [projected for _, projected in found if projected is not None]
+        also = f" and projected{told(write(context, unit, layers, along.reason))}"
     seconds = time.perf_counter() - started
-    context.report.finish(f"{path}: {num_layers} layers measured in {seconds:.1f} s{_told(writer, separation, drawn)}")
+    context.report.finish(
+        f"{path}: {num_layers} layers measured{also} in {seconds:.1f} s{_told(writer, separation, drawn)}"
+    )
 
 
 def _facts(writer: GroupWriter, settings: Measure, drawn: Shared, separation: Separation) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from drillcore.cache import digest
 from drillcore.job import Project
+from drillcore.neighbours import EXACT_UP_TO
 from drillcore.projection import choose, load
 from drillcore.projection.align import align
 from drillcore.projection.base import Projected
@@ -23,6 +24,9 @@ from drillcore.store.layout import array_of
 from drillcore.store.location import Location
 from drillcore.store.reader import read_layer
 from drillcore.store.writer import GroupWriter
+
+# A layer's states are held so many times over at the peak of measuring or projecting it, beside the libraries.
+COPIES, LIBRARIES = 6, 600 * 2**20
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,8 @@ def project_layer(task: LayerTask) -> Projected:
     parts = [
         read_layer(zarr.open_group(store, path=g, mode="r", use_consolidated=False), task.slot) for g in task.groups
     ]
-    projected: Projected = load(task.projection).fit(np.concatenate(parts), task.settings, None)
+    states_NH = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    projected: Projected = load(task.projection).fit(states_NH, task.settings, None)
     return projected
 
 
@@ -61,15 +66,29 @@ def project(context: Context) -> None:
     settings = context.inputs.loaded.job.project
     started = time.perf_counter()
     for model in context.inputs.loaded.job.models:
-        for unit in _units(context, model.group, settings):
-            if all(w.result_made_from(settings.method) == unit.made_from for w in unit.writers):
+        for unit in units(context, model.group, settings):
+            if is_there(unit, settings):
                 context.report.say(f"{_name(unit)}: projection is there already")
                 continue
             _project_unit(context, unit, settings)
     context.manifest.record("stages", "project", wall_seconds=round(time.perf_counter() - started, 3))
 
 
-def _units(context: Context, model: str, settings: Project) -> list[Unit]:
+def is_there(unit: Unit, settings: Project) -> bool:
+    """Whether a unit was projected from what it holds now."""
+    return all(w.result_made_from(settings.method) == unit.made_from for w in unit.writers)
+
+
+def memory_needed(unit: Unit) -> int:
+    """Bytes that measuring or projecting one layer takes at its peak; 0 where it is done in moments."""
+    if sum(unit.sizes) <= EXACT_UP_TO:
+        return 0
+    hidden_size = int(array_of(unit.writers[0].group, "hidden_states").shape[2])
+    return COPIES * 4 * hidden_size * sum(unit.sizes) + LIBRARIES
+
+
+def units(context: Context, model: str, settings: Project) -> list[Unit]:
+    """What is projected together, for one model."""
     writers = [context.store.dataset(model, d.name) for d in context.inputs.loaded.job.datasets]
     groups = [writers] if settings.fit == "joint" else [[w] for w in writers]
     return [
@@ -95,24 +114,34 @@ def _project_unit(context: Context, unit: Unit, settings: Project) -> None:
     context.report.start(f"project {_name(unit)} ({chosen}: {reason})", num_layers, "layers")
     started = time.perf_counter()
     found: list[Projected | None] = [None] * num_layers
-    for position, projected in context.executor.map(project_layer, tasks, gpus=int(chosen == "cuml")):
+    gpus = int(chosen == "cuml")
+    for position, projected in context.executor.map(project_layer, tasks, gpus, memory_needed(unit)):
         found[position] = projected
         context.report.advance(1)
-    layers = [p for p in found if p is not None]
+    facts = write(context, unit, [p for p in found if p is not None], reason)
+    seconds = time.perf_counter() - started
+    context.report.finish(f"{_name(unit)}: {num_layers} layers projected{told(facts)} in {seconds:.1f} s")
+
+
+def told(facts: dict[str, Any]) -> str:
+    """What a unit was projected by, and how many layers have nothing to show, for the user."""
+    marked = f", {facts['degenerate']} without variance" if facts["degenerate"] else ""
+    return f" by {facts['backend']}{marked}"
+
+
+def write(context: Context, unit: Unit, layers: list[Projected], reason: str) -> dict[str, Any]:
+    """Align the layers of a unit and write them; returns what the manifest says of them."""
+    settings = context.inputs.loaded.job.project
     raw_LN2 = np.stack([p.points_N2 for p in layers])
     degenerate_L = np.array([p.degenerate for p in layers])
     facts = {
         "backend": layers[0].backend, "reason": reason, "seed": settings.seed,
         "n_neighbors": min(settings.n_neighbors, max(1, sum(unit.sizes) - 1)), "metric": settings.metric,
-        "fit": settings.fit, "aligned": settings.align,
+        "fit": settings.fit, "aligned": settings.align, "degenerate": int(degenerate_L.sum()),
     }  # fmt: skip
     _write(unit, settings, raw_LN2, degenerate_L, np.array([p.trustworthiness for p in layers], np.float32), facts)
     context.manifest.record("models", unit.model, project=facts)
-    seconds = time.perf_counter() - started
-    marked = f", {int(degenerate_L.sum())} without variance" if degenerate_L.any() else ""
-    context.report.finish(
-        f"{_name(unit)}: {num_layers} layers projected by {layers[0].backend} in {seconds:.1f} s{marked}"
-    )
+    return facts
 
 
 def _write(
