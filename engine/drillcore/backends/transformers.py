@@ -20,6 +20,7 @@ from drillcore.backends.base import FloatStates, Prepared, SelfCheck, States, Wo
 from drillcore.backends.catalog import Source
 from drillcore.backends.feed import Feeder
 from drillcore.backends.hardware import host_hardware
+from drillcore.backends.host_memory import keep_freed_memory
 from drillcore.backends.hooks import Gatherer
 from drillcore.backends.linears import NAME as ONEDNN
 from drillcore.backends.linears import PreparedLinears, is_there
@@ -51,6 +52,8 @@ class TransformersBackend:
         self._gatherer = Gatherer(self._loaded.blocks, self._layers, self.facts.hidden_size, self.facts.num_blocks)
         device = self._loaded.device
         self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
+        if device.type == "cpu":
+            keep_freed_memory()
         self._numerics: dict[str, Any] = {}
         self._linears: PreparedLinears | None = None
         self._load_seconds = time.perf_counter() - started
