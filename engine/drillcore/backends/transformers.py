@@ -20,8 +20,8 @@ from drillcore.backends.base import FloatStates, Prepared, SelfCheck, States, Wo
 from drillcore.backends.catalog import Source
 from drillcore.backends.feed import Feeder
 from drillcore.backends.hardware import host_hardware
-from drillcore.backends.host_memory import keep_freed_memory
 from drillcore.backends.hooks import Gatherer
+from drillcore.backends.host_memory import keep_freed_memory
 from drillcore.backends.linears import NAME as ONEDNN
 from drillcore.backends.linears import PreparedLinears, is_there
 from drillcore.backends.masks import attention_kinds
