@@ -92,6 +92,15 @@ class Dataset(_Closed):
     def _name(cls, value: str) -> str:
         return _check_name(value)
 
+    @field_validator("candidates")
+    @classmethod
+    def _candidates(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(value):
+            raise ValueError("names an empty continuation")
+        if len(set(value)) != len(value):
+            raise ValueError("names a continuation twice")
+        return value
+
     @field_validator("template")
     @classmethod
     def _template(cls, value: str | None) -> str | None:

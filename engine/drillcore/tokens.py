@@ -85,8 +85,12 @@ class Tokenizer:
         return encoded
 
     def first_token(self, text: str) -> int:
-        """First token of a continuation such as " Toronto", without special tokens."""
-        return int(self._tokenizer(text, add_special_tokens=False)["input_ids"][0])
+        """First token of a continuation."""
+        return self.continuation(text)[0]
+
+    def continuation(self, text: str) -> list[int]:
+        """Token ids of a continuation such as " Toronto", without special tokens."""
+        return [int(i) for i in self._tokenizer(text, add_special_tokens=False)["input_ids"]]
 
     def _chat(self, text: str) -> str:
         if not self._tokenizer.chat_template:

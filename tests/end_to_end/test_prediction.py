@@ -54,3 +54,38 @@ def test_the_last_layers_give_the_models_own_logits(architecture, models, tmp_pa
     np.testing.assert_allclose(mean, found[:, :, 0].mean(axis=0), rtol=1e-5)
     again = run_stages(loaded, ("measure",), Silent())
     assert (again / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "mamba"])
+def test_candidates_have_their_exact_log_probability(architecture, models, tmp_path, seed):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from drillcore.jobfile import load_job
+    from drillcore.progress import Silent
+    from drillcore.runner import run_stages
+
+    draw = np.random.default_rng(seed)
+    candidates = ["a", " river near the port", " " + "".join(draw.choice(list("north"), 6))]
+    folder = models(architecture)
+    (tmp_path / "d.jsonl").write_text("\n".join(json.dumps({"text": t}) for t in [*TEXTS, TEXTS[0]]), encoding="utf-8")
+    job = {
+        "models": [{"id": str(folder), "as": "m"}],
+        "datasets": [{"name": "d", "path": "d.jsonl", "candidates": candidates}],
+        "measure": {"permutations": 5},
+    }
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(job), encoding="utf-8")
+    loaded = load_job(tmp_path / "job.yaml")
+    run_stages(loaded, ("extract", "measure"), Silent())
+    group = drillcore.open(loaded.store)["m/d"]
+    assert group.candidate.values.tolist() == candidates
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    for i, text in enumerate([*TEXTS, TEXTS[0]]):
+        for c, candidate in enumerate(candidates):
+            before = tokenizer(text)["input_ids"]
+            after = tokenizer(candidate, add_special_tokens=False)["input_ids"]
+            with torch.inference_mode():
+                logits = model(input_ids=torch.tensor([before + after])).logits[0].double()
+            logprobs = torch.log_softmax(logits, -1)
+            want = sum(float(logprobs[len(before) + k - 1, token]) for k, token in enumerate(after))
+            np.testing.assert_allclose(group.candidate_logprob.values[i, c], want, rtol=1e-4)

@@ -14,13 +14,14 @@ class Hardware:
 
     device: name of the GPU, or the CPU's instruction set. threads: CPU threads of a forward pass. memory_bytes: the
     host's memory over the workers that the host has room for, so that blocks are as large whichever executor runs them.
-    num_workers: how many share the work.
+    num_workers: how many share the work. gpus: that one worker has.
     """
 
     device: str
     threads: int
     memory_bytes: int
     num_workers: int = 1
+    gpus: int = 0
 
 
 def host_hardware(extract: Extract, gpus_on_host: int | None = None) -> Hardware:
@@ -37,4 +38,4 @@ def host_hardware(extract: Extract, gpus_on_host: int | None = None) -> Hardware
     gpus = gpus_on_host or torch.cuda.device_count()
     workers = gpus // extract.tensor_parallel if on_gpu else cores // threads
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Hardware(device, threads, memory // max(1, workers))
+    return Hardware(device, threads, memory // max(1, workers), gpus=extract.tensor_parallel if on_gpu else 0)

@@ -22,6 +22,7 @@ from drillcore.measures.layerwise import Separation, combine, measure_layer
 from drillcore.measures.shared import Shared, shared
 from drillcore.projection.base import Projected
 from drillcore.stages.along import Along, along_with, unit_of
+from drillcore.stages.candidates import score_candidates
 from drillcore.stages.context import Context
 from drillcore.stages.predict import predict
 from drillcore.stages.project import memory_needed, told, write
@@ -64,6 +65,8 @@ def measure(context: Context) -> None:
             writer = context.store.dataset(model.group, dataset.name)
             _measure_dataset(context, model.group, writer)
             predict(context, model, writer, job.measure)
+            pair = next(p for p in context.inputs.of_model(model.group) if p.dataset.name == dataset.name)
+            score_candidates(context, pair, writer)
     context.manifest.record("stages", "measure", wall_seconds=round(time.perf_counter() - started, 3))
 
 
