@@ -2,7 +2,7 @@
 
 The tokens of a continuation are children of the sentence's last node in the prefix tree, so that many continuations of
 several tokens cost the sentence and a few nodes. They run apart from the extraction: its packs and states stay as they
-are. Shape legend: N sentences, C candidates, P prefixes (a sentence with the first tokens of a candidate), H hidden size.
+are. Shape legend: N sentences, C candidates, P prefixes (a sentence with the first tokens of a candidate).
 """
 
 from __future__ import annotations
@@ -11,17 +11,21 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from drillcore.backends.base import Backend
 from drillcore.cache import digest
-from drillcore.measures.tokens import CHUNK_ROWS, next_token
+from drillcore.job import Measure
+from drillcore.measures.shared import shared
+from drillcore.measures.tokens import CHUNK_ROWS, next_token, summarise
 from drillcore.preflight import Input
 from drillcore.sequences import Sequences
 from drillcore.stages.context import Context
 from drillcore.store.group import GroupWriter
+from drillcore.store.reader import column
 from drillcore.work import ModelTask
 from drillcore.worker import Worker
 
@@ -103,11 +107,15 @@ def score_candidates(context: Context, pair: Input, writer: GroupWriter) -> None
         context.report.advance(len(piece_NC))
     _worker().close()
     found_NC = np.concatenate(found)
-    facts = {"tokens": [len(c) for c in candidates], "beyond_context": int(np.isnan(found_NC).any(axis=1).sum())}
+    right = _right(writer, found_NC, texts, context.inputs.loaded.job.measure)
+    facts = {
+        "tokens": [len(c) for c in candidates], "likeliest": _likeliest(found_NC, texts),
+        "beyond_context": int(np.isnan(found_NC).any(axis=1).sum()), "expected_is_likeliest": right,
+    }  # fmt: skip
     writer.write_result("candidate", np.array(texts), ("candidate",), made_from)
     writer.write_result("candidate_logprob", found_NC, ("sentence", "candidate"), made_from, **facts)
-    context.manifest.record("candidates", path, **facts, likeliest=_likeliest(found_NC, texts))
-    context.report.finish(f"{path}: {_told(found_NC, texts)} ({time.perf_counter() - started:.1f} s)")
+    context.manifest.record("candidates", path, **facts)
+    context.report.finish(f"{path}: {_told(facts)} ({time.perf_counter() - started:.1f} s)")
 
 
 def _tasks(context: Context, pair: Input, candidates: tuple[tuple[int, ...], ...]) -> list[PieceTask]:
@@ -133,6 +141,25 @@ def _likeliest(found_NC: NDArray[np.float32], texts: Sequence[str]) -> dict[str,
     return {text: int((best == c).sum()) for c, text in enumerate(texts)}
 
 
-def _told(found_NC: NDArray[np.float32], texts: Sequence[str]) -> str:
-    counts = ", ".join(f"{text!r} {count}" for text, count in _likeliest(found_NC, texts).items())
-    return f"likeliest candidate by sentence: {counts}"
+def _right(
+    writer: GroupWriter, found_NC: NDArray[np.float32], texts: Sequence[str], settings: Measure
+) -> list[float] | None:
+    """Share of sentences whose expected next token is their likeliest candidate, with its 95 % interval."""
+    expected = column(writer.group, "expected_next")
+    if expected is None or not set(expected.tolist()) & set(texts):
+        return None
+    place_N = np.array([texts.index(str(e)) if str(e) in texts else -1 for e in expected])
+    own_N = np.where(place_N < 0, np.nan, np.take_along_axis(found_NC, place_N[:, None], axis=1)[:, 0])
+    rank_N = 1 + (found_NC > own_N[:, None]).sum(axis=1)
+    groups = column(writer.group, "group")
+    blocks = shared(None, column(writer.group, "row_id") if groups is None else groups, settings, len(own_N)).block_U
+    return [float(v) for v in summarise(np.stack([own_N, rank_N], axis=1), blocks).top1]
+
+
+def _told(facts: dict[str, Any]) -> str:
+    """Counts, and the share that is right, for the user."""
+    counts = ", ".join(f"{text!r} {count}" for text, count in facts["likeliest"].items())
+    if facts["expected_is_likeliest"] is None:
+        return f"likeliest candidate by sentence: {counts}"
+    share, low, high = facts["expected_is_likeliest"]
+    return f"likeliest candidate by sentence: {counts}; the expected one for {share:.0%} ({low:.0%} to {high:.0%})"
