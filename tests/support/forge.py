@@ -10,6 +10,7 @@ import atexit
 import gc
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -43,6 +44,8 @@ def import_all(model: str) -> None:
 def command(asked: dict) -> None:
     """Be the command: does not return."""
     os.setsid()
+    # Tests that a script runs in the background are started with Ctrl-C ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(asked["cwd"])
     os.environ.update(asked["env"])
     for number, name in ((1, "out"), (2, "err")):

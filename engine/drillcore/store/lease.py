@@ -11,6 +11,7 @@ import _thread
 import json
 import os
 import platform
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, NotM
 from obstore.store import S3Store
 
 from drillcore.errors import CommitError, InterruptedRun, StoreError
+from drillcore.signals import stoppable
 from drillcore.store.s3 import WAITS_SECONDS, refused
 
 LEASE_SECONDS = 60.0
@@ -75,7 +77,8 @@ def lease(bucket: S3Store, key: str, address: str) -> Iterator[None]:
     keeper = _Keeper(bucket, key, note, _take(bucket, key, address, note))
     keeper.start()
     try:
-        yield
+        with stoppable():
+            yield
     except (KeyboardInterrupt, InterruptedRun):
         if keeper.lost:
             raise CommitError(
@@ -103,7 +106,8 @@ class _Keeper(threading.Thread):
             except (PreconditionError, AlreadyExistsError, NotModifiedError, FileNotFoundError):
                 if not self._is_mine():
                     self.lost = True
-                    _thread.interrupt_main()
+                    # Not as Ctrl-C would: a run that a script put in the background ignores that.
+                    _thread.interrupt_main(signal.SIGTERM)
                     return
             except BaseError:
                 continue  # out of reach: the next write of the run fails, or the next renewal succeeds
