@@ -1,6 +1,6 @@
 """How fast one layer of a large store is read, against the same decoded bytes in one plain file, warm and cold.
 
-    python benchmarks/bench_store.py [--sentences 131072] [--layers 8] [--hidden 576] [--repeats 5] [--out FILE]
+    python benchmarks/bench_store.py [--sentences 131072] [--layers 8] [--hidden 576] [--repeats 9] [--out FILE]
 
 Made-up normal states, which compress as real ones do. Read in turn, each time another layer: through `drillcore.open`,
 through zarr-python itself, and the plain file. Cold: the system is asked to forget the files' pages before (no rights
@@ -50,6 +50,7 @@ def make_store(folder: Path, options: Any, rng: np.random.Generator) -> tuple[Pa
     writer.finish()
     plain = folder / "plain.bin"
     rng.standard_normal((options.sentences, options.hidden), np.float32).tofile(plain)
+    os.sync()  # or the system writes the files while they are read
     return folder / "made.zarr", plain
 
 
@@ -109,7 +110,7 @@ def main() -> int:
     parser.add_argument("--sentences", type=int, default=131_072)
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--hidden", type=int, default=576)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--scratch", type=Path, default=ROOT / "build")
     parser.add_argument("--out", type=Path, help="JSON file")
     options = parser.parse_args()

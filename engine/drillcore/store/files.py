@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from zarr.abc.store import RangeByteRequest, Store, SuffixByteRequest
@@ -57,6 +58,18 @@ def read_range(store: Store, key: str, start: int, length: int) -> bytes:
     if found is None:
         raise ValueError("the shard's file is missing")
     return found.to_bytes()
+
+
+def read_ahead(store: Store, key: str, start: int, length: int) -> None:
+    """Ask the system to bring bytes of a local file near; does nothing elsewhere."""
+    if not isinstance(store, LocalStore) or not hasattr(os, "posix_fadvise"):
+        return
+    with suppress(OSError):
+        descriptor = os.open(Path(store.root) / key, os.O_RDONLY)
+        try:
+            os.posix_fadvise(descriptor, start, length, os.POSIX_FADV_WILLNEED)
+        finally:
+            os.close(descriptor)
 
 
 def read_end(store: Store, key: str, length: int) -> bytes | None:

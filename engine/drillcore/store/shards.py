@@ -91,9 +91,9 @@ def decode_index(tail: bytes, shape: Shape) -> Index:
     return Index(index_PK2[..., 0], index_PK2[..., 1])
 
 
-def decode_chunk(piece: bytes, out_CH: NDArray[np.generic]) -> None:
+def decode_chunk(piece: bytes | memoryview, out_CH: NDArray[np.generic]) -> None:
     """Decode a chunk into a contiguous array of its shape; raises ValueError where it is damaged."""
-    packed = piece[:-4]
+    packed = bytes(piece[:-4])
     if _checksum(packed) != piece[-4:]:
         raise ValueError("a chunk does not match its checksum")
     if int.from_bytes(packed[4:8], "little") != out_CH.nbytes:  # Blosc's header holds the size when unpacked

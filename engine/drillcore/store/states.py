@@ -5,8 +5,10 @@ Shape legend: N sentences asked for, K layers of the store, Q layers asked for, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -16,9 +18,12 @@ import zarr
 from numpy.typing import NDArray
 
 from drillcore.errors import DamageError
-from drillcore.store.files import read_end, read_range, read_size
+from drillcore.store.files import read_ahead, read_end, read_range, read_size
 from drillcore.store.layout import MEND, Shape, array_of
 from drillcore.store.shards import Index, decode_chunk, decode_index, index_bytes, threads
+
+# Read at once: large enough for storage that is slow to answer, small enough to stay in a core's cache until decoded.
+RUN_BYTES = 2 * 2**20
 
 
 @dataclass(frozen=True)
@@ -89,29 +94,71 @@ class StatesReader:
         Raises DamageError where bytes are damaged or a committed shard is missing.
         """
         out_NQH = np.empty((len(rows_N), len(slots_Q), self.shape.hidden_size), self.dtype)
-        spans = list(_spans(self.shape, rows_N, slots_Q))
+        todo = deque(_runs(_spans(self.shape, rows_N, slots_Q), max(1, RUN_BYTES // self._chunk_bytes)))
+
+        def work(_: int) -> None:
+            # One call a thread, not one a chunk: handing out calls costs as much as decoding.
+            while (run := _next(todo)) is not None:
+                self._read_ahead(todo)
+                self._fill(run, out_NQH)
+
         with ThreadPoolExecutor(threads(), "decode") as pool:
-            for _ in pool.map(lambda span: self._fill(span, out_NQH), spans):
-                pass
+            try:
+                list(pool.map(work, range(threads())))
+            finally:
+                todo.clear()
         return out_NQH
 
-    def _fill(self, span: Span, out_NQH: NDArray[Any]) -> None:
-        target_NH = out_NQH[:, span.layer_place]
-        first, count = int(span.places[0]), len(span.places)
-        in_place = (
-            count == self.shape.chunk
-            and out_NQH.shape[1] == 1
-            and int(span.places[-1]) - first == count - 1
-            and np.array_equal(span.rows, np.arange(count))
-        )
-        chunk_CH = target_NH[first : first + count] if in_place else self._scratch()
-        if not self.read_chunk(span.shard, span.part, span.slot, chunk_CH):
-            target_NH[span.places] = np.nan
-        elif not in_place:
-            target_NH[span.places] = chunk_CH[span.rows]
+    def _fill(self, run: Sequence[Span], out_NQH: NDArray[Any]) -> None:
+        """Read a run of chunks in one go, and decode each to where it belongs."""
+        pieces = self._read_run(run)
+        scratch_CH = np.empty((self.shape.chunk, self.shape.hidden_size), self.dtype)
+        for number, span in enumerate(run):
+            target_NH = out_NQH[:, span.layer_place]
+            place = None if out_NQH.shape[1] > 1 else _whole(span, self.shape.chunk)
+            chunk_CH = scratch_CH if place is None else target_NH[place]
+            if not self._decode(pieces[number] if pieces else None, span, chunk_CH):
+                target_NH[span.places] = np.nan
+            elif place is None:
+                target_NH[span.places] = chunk_CH[span.rows]
 
-    def _scratch(self) -> NDArray[Any]:
-        return np.empty((self.shape.chunk, self.shape.hidden_size), self.dtype)
+    def _decode(self, piece: memoryview | None, span: Span, out_CH: NDArray[Any]) -> bool:
+        if piece is not None:
+            with suppress(ValueError):  # looked into below
+                decode_chunk(piece, out_CH)
+                return True
+        return self.read_chunk(span.shard, span.part, span.slot, out_CH)
+
+    def _read_ahead(self, todo: deque[list[Span]]) -> None:
+        """Have the system read what comes next while this is decoded."""
+        with suppress(IndexError, DamageError):  # nothing comes; what is damaged is named when its turn comes
+            run = todo[threads()]
+            spans = self._lie_side_by_side(run)
+            if spans:
+                read_ahead(self._store, self.key(run[0].shard), spans[0][0], sum(length for _, length in spans))
+
+    def _read_run(self, run: Sequence[Span]) -> list[memoryview]:
+        """The chunks' bytes, where they lie side by side as we write them and nothing is wrong; otherwise nothing."""
+        spans = self._lie_side_by_side(run)
+        if not spans:
+            return []
+        first = spans[0][0]
+        try:
+            raw = read_range(self._store, self.key(run[0].shard), first, sum(length for _, length in spans))
+        except ValueError:
+            return []
+        return [memoryview(raw)[start - first : start - first + length] for start, length in spans]
+
+    def _lie_side_by_side(self, run: Sequence[Span]) -> list[tuple[int, int]]:
+        """First byte and length of each chunk, if all follow each other in the file; otherwise nothing."""
+        index = self.index(run[0].shard)
+        spans = [] if index is None else [s for s in (index.span(c.part, c.slot) for c in run) if s is not None]
+        starts, ends = [start for start, _ in spans], [start + length for start, length in spans]
+        return spans if len(spans) == len(run) and starts[1:] == ends[:-1] else []
+
+    @property
+    def _chunk_bytes(self) -> int:
+        return self.shape.chunk * self.shape.hidden_size * int(self.dtype.itemsize)
 
     def read_chunk(self, shard: int, part: int, slot: int, out_CH: NDArray[Any]) -> bool:
         """Decode one chunk into an array; False where its shard is not there and not committed."""
@@ -151,6 +198,34 @@ class StatesReader:
             return str(int(np.asarray(array_of(self._group, "layer")[slot])))
         except (ValueError, RuntimeError, DamageError):
             return f"at position {slot}"
+
+
+def _next(todo: deque[list[Span]]) -> list[Span] | None:
+    try:
+        return todo.popleft()
+    except IndexError:  # another thread took the last one
+        return None
+
+
+def _whole(span: Span, chunk: int) -> slice | None:
+    """Where a whole chunk goes, if all of it goes to one place in its own order."""
+    first, count = int(span.places[0]), len(span.places)
+    if count < chunk or int(span.places[-1]) - first != count - 1 or not np.array_equal(span.rows, np.arange(count)):
+        return None
+    return slice(first, first + count)
+
+
+def _runs(spans: Iterable[Span], most: int) -> Iterator[list[Span]]:
+    """Chunks of one layer that follow each other in a shard, at most so many together."""
+    run: list[Span] = []
+    for span in spans:
+        last = run[-1] if run else None
+        if last and (len(run) == most or (last.shard, last.slot, last.part + 1) != (span.shard, span.slot, span.part)):
+            yield run
+            run = []
+        run.append(span)
+    if run:
+        yield run
 
 
 def _spans(shape: Shape, rows_N: NDArray[np.int64], slots_Q: NDArray[np.int64]) -> Iterator[Span]:
