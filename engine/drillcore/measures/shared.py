@@ -80,17 +80,28 @@ class Shared:
         Groups of one label exchange it with other such groups of their fold (so that folds stay stratified); within
         groups of several labels the sentences exchange theirs.
         """
-        codes_BU = np.repeat(self.codes_U[None].astype(np.int16), stop - start, axis=0)
+        return self._permuted[start:stop].astype(np.int16)
+
+    @cached_property
+    def _permuted(self) -> NDArray[np.integer]:
+        """All of them, since every measure of a layer asks for the same; NULL_WORK bounds their bytes."""
+        dtype = np.uint8 if self.num_labels <= np.iinfo(np.uint8).max else np.int16
+        codes_BU = np.repeat(self.codes_U[None].astype(dtype), self.num_permutations, axis=0)
         mixed_M = np.flatnonzero(~self._constant_U)
         mixed_M = mixed_M[np.argsort(self.group_U[mixed_M], kind="stable")]
-        for b in range(stop - start):
-            rng = np.random.default_rng([self.seed, start + b])
+        for b in range(self.num_permutations):
+            rng = np.random.default_rng([self.seed, b])
             for labels_G, (rows_M, place_M) in self._exchanged:
                 codes_BU[b, rows_M] = rng.permutation(labels_G)[place_M]
             if len(mixed_M):
-                order_M = np.lexsort((rng.random(len(mixed_M)), self.group_U[mixed_M]))
+                # Numbers of groups are whole: adding less than 1 orders sentences at random within theirs.
+                order_M = np.argsort(self.group_U[mixed_M] + rng.random(len(mixed_M)))
                 codes_BU[b, mixed_M] = self.codes_U[mixed_M[order_M]]
         return codes_BU
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what can be drawn again: it would be sent along with every layer."""
+        return {name: value for name, value in self.__dict__.items() if name != "_permuted"}
 
     def units_of_labels(self) -> NDArray[np.int64]:
         """Groups that hold each label [C]: the independent observations of it."""
