@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 
 import pytest
 from executor_contract import ExecutorContract, bench, plain
 
-from drillcore.errors import ModelError
+from drillcore.errors import ModelError, RunError
 from support.clusters import ray_cluster
 
 __all__ = ["bench", "plain"]
@@ -25,6 +26,10 @@ def own_process(_):
     return os.getpid()
 
 
+def be_ended(_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 class TestLocal(ExecutorContract):
     @pytest.fixture
     def settings(self) -> dict:
@@ -34,6 +39,11 @@ class TestLocal(ExecutorContract):
         assert {pid for _, pid in executor.map(own_process, range(4))} == {os.getpid()}
         cores = len(os.sched_getaffinity(0))
         assert (os.getpid() in {pid for _, pid in executor.map(own_process, range(4), memory=2**20)}) == (cores == 1)
+
+    @pytest.mark.skipif(len(os.sched_getaffinity(0)) == 1, reason="one core: calls stay in this process")
+    def test_a_process_that_is_ended_ends_the_run_plainly(self, executor):
+        with pytest.raises(RunError, match="was ended from outside"):
+            list(executor.map(be_ended, range(3), memory=2**20))
 
 
 class TestRay(ExecutorContract):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from drillcore.backends.hardware import Hardware, host_hardware
-from drillcore.errors import ModelError, NumericsError, SelfCheckError
+from drillcore.errors import ModelError, NumericsError, RunError, SelfCheckError
 from drillcore.job import Extract, Run
 from drillcore.work import BlockFailed, BlockTask, ModelFailed, ModelPlan, Outcome, Progress
 from drillcore.worker import Worker
@@ -103,10 +103,17 @@ class LocalExecutor:
                 yield position, function(item)
             return
         from joblib import Parallel, delayed, parallel_config
+        from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-        with parallel_config("loky", inner_max_num_threads=1):
-            pool = Parallel(processes, return_as="generator_unordered", pre_dispatch=processes, batch_size=1)
-            yield from pool(delayed(_at)(position, function, item) for position, item in enumerate(items))
+        try:
+            with parallel_config("loky", inner_max_num_threads=1):
+                pool = Parallel(processes, return_as="generator_unordered", pre_dispatch=processes, batch_size=1)
+                yield from pool(delayed(_at)(position, function, item) for position, item in enumerate(items))
+        except TerminatedWorkerError as error:
+            raise RunError(
+                "a process that worked on a layer was ended from outside",
+                hint="Was there too little memory? Run the same command again to go on.",
+            ) from error
 
     def close(self) -> None:
         """Unload the model."""
