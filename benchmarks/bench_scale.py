@@ -32,9 +32,11 @@ def run_job(folder: Path, count: int) -> dict[str, Any]:
     """One whole job of so many sentences."""
     name = f"of-{count}"
     write_texts(folder / f"{name}.txt", count)
+    with (folder / f"{name}.txt").open(encoding="utf-8") as texts, (folder / f"{name}.jsonl").open("w") as rows:
+        rows.writelines(json.dumps({"text": t.strip(), "label": f"label {i % 2}"}) + "\n" for i, t in enumerate(texts))
     job = folder / f"{name}.yaml"
     job.write_text(
-        f"models: [{{id: ./model, as: model}}]\ndatasets: {{texts: {name}.txt}}\nstore: {name}.zarr\n"
+        f"models: [{{id: ./model, as: model}}]\ndatasets: {{texts: {name}.jsonl}}\nstore: {name}.zarr\n"
         "project: {method: pca}\n",
         encoding="utf-8",
     )
