@@ -50,12 +50,14 @@ def make_job(folder: Path, num_sentences: int) -> dict[str, Any]:
                 stream.write(json.dumps({"text": " ".join(draw.choices(words, k=draw.randint(2, 16)))}) + "\n")
     for name in MODELS:
         tiny_model(folder / name, name, **(GPT2_SIZE if name == "gpt2" else SIZE))
-    block = max(64, num_sentences // 4 // 64 * 64)
+    # Large enough that flushing small files is no part of the question.
+    shard = 512 if num_sentences >= 2048 else 64
+    block = max(shard, num_sentences // 4 // shard * shard)
     return {
         "name": "sweep",
         "models": [{"id": f"./{name}"} for name in MODELS],
         "datasets": {name: f"{name}.jsonl" for name in "abcd"},
-        "extract": {"threads": 1, "shard_sentences": 64, "block_sentences": block},
+        "extract": {"threads": 1, "shard_sentences": shard, "block_sentences": block},
     }
 
 
