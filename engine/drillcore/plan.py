@@ -15,7 +15,7 @@ from drillcore.sequences import Sequences
 MAX_BLOCK = 32_768
 MANY_WORKERS = 4
 # With so many blocks each, workers that end unevenly idle for less than 5 % of the time.
-BLOCKS_A_WORKER = 16
+BLOCKS_A_WORKER = 24
 SMALLEST_SPREAD = 4096
 
 

@@ -172,6 +172,6 @@ def test_what_no_node_has_is_refused(nodes, extract, message):
 
 def test_few_workers_keep_the_blocks_of_one():
     assert spread_block(32_768, 10_000, 1.0, 2) == 32_768
-    assert spread_block(32_768, 1_000_000, 1.0, 8) == 7812
+    assert spread_block(32_768, 1_000_000, 1.0, 8) == 5208
     assert spread_block(32_768, 1_000_000, 1.0, 512) == 4096
     assert spread_block(2048, 1_000_000, 1.0, 512) == 2048
