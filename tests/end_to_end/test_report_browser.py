@@ -266,10 +266,12 @@ def test_close_up_zooms_moves_and_morphs(size: str, visit: Any, request: Any) ->
     page.mouse.move(x + 1, y)
     assert shown.tip() == texts[index], "what is under the pointer stays there"
     page.mouse.down()
-    page.mouse.move(x + 61, y + 40, steps=4)
+    # Towards the middle: a point at the edge, dragged outwards, would leave the stage.
+    across, down = np.copysign((60, 40), 0.5 - places(points[0][5])[index])
+    page.mouse.move(x + 1 + across, y + down, steps=4)
     page.mouse.up()
     assert canvas_bytes(shown) != zoomed
-    page.mouse.move(x + 60, y + 40)
+    page.mouse.move(x + across, y + down)
     assert shown.tip() == texts[index], "the point moved with the pointer"
     page.locator("#zoom-reset").click()
     assert canvas_bytes(shown) == whole
