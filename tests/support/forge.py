@@ -43,7 +43,6 @@ def import_all(model: str) -> None:
 
 def command(asked: dict) -> None:
     """Be the command: does not return."""
-    os.setsid()
     # Tests that a script runs in the background are started with Ctrl-C ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(asked["cwd"])
@@ -93,6 +92,8 @@ def main() -> None:
             print(json.dumps({"status": wait(asked["wait"], asked["seconds"])}), flush=True)
             continue
         pid = os.fork()
+        # Both sides, as a shell does: whoever is told of the process may signal its group at once.
+        os.setpgid(pid, pid)
         if pid == 0:
             os.close(0)
             os.open(os.devnull, os.O_RDONLY)
