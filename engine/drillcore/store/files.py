@@ -6,6 +6,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from zarr.abc.store import RangeByteRequest, Store, SuffixByteRequest
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
@@ -43,21 +45,24 @@ def remove_folder(store: Store, folder: str) -> None:
     sync(store.delete_dir(folder))
 
 
-def read_range(store: Store, key: str, start: int, length: int) -> bytes:
-    """Bytes of a file, fewer where it ends before; raises ValueError where it is not there."""
+def read_range(
+    store: Store, key: str, start: int, length: int, scratch: NDArray[np.uint8] | None = None
+) -> NDArray[np.uint8]:
+    """Bytes of a file, fewer where it ends; in `scratch` if they fit. Raises ValueError where it is not there."""
     if isinstance(store, LocalStore):
+        buffer = np.empty(length, np.uint8) if scratch is None or len(scratch) < length else scratch[:length]
         try:
             descriptor = os.open(Path(store.root) / key, os.O_RDONLY)
         except FileNotFoundError:
             raise ValueError("the shard's file is missing") from None
         try:
-            return os.pread(descriptor, length, start)
+            return buffer[: os.preadv(descriptor, [buffer.data], start)]
         finally:
             os.close(descriptor)
     found = sync(store.get(key, default_buffer_prototype(), RangeByteRequest(start, start + length)))
     if found is None:
         raise ValueError("the shard's file is missing")
-    return found.to_bytes()
+    return np.frombuffer(found.to_bytes(), np.uint8)
 
 
 def read_ahead(store: Store, key: str, start: int, length: int) -> None:

@@ -22,7 +22,7 @@ from drillcore.errors import DamageError, StoreError
 FORMAT = 1
 KIND = "drillcore"
 SHARD_BYTES = 256 * 2**20
-CHUNK_BYTES = 2**20
+CHUNK_BYTES = 2 * 2**20
 COLUMN_CHUNK = 65_536
 MEND = "`drillcore verify` names all that is damaged; `drillcore run` then computes exactly that again."
 FILLS = {"float32": np.nan, "float16": np.nan, "uint8": 0, "int32": -1, "int64": -1, "float64": np.nan, "bool": False}
@@ -92,7 +92,7 @@ def choose_shape(
     store_dtype: str,
     shard: int | None = None,
 ) -> Shape:
-    """Sizes: a shard of 128 to 256 MB, chunks of 0.5 to 1 MB of one layer, neither beyond what the dataset fills."""
+    """Sizes: a shard of 128 to 256 MB, chunks of 1 to 2 MB of one layer, neither beyond what the dataset fills."""
     item = np.dtype(store_dtype).itemsize
     enough = 1 << max(0, (num_sentences - 1).bit_length())
     rows = shard or min(_power_of_two(SHARD_BYTES / (len(layers) * hidden_size * item)), enough)

@@ -91,10 +91,10 @@ def decode_index(tail: bytes, shape: Shape) -> Index:
     return Index(index_PK2[..., 0], index_PK2[..., 1])
 
 
-def decode_chunk(piece: bytes | memoryview, out_CH: NDArray[np.generic]) -> None:
+def decode_chunk(piece: NDArray[np.uint8], out_CH: NDArray[np.generic]) -> None:
     """Decode a chunk into a contiguous array of its shape; raises ValueError where it is damaged."""
-    packed = bytes(piece[:-4])
-    if _checksum(packed) != piece[-4:]:
+    packed = piece[:-4]
+    if _checksum(packed) != piece[-4:].tobytes():
         raise ValueError("a chunk does not match its checksum")
     if int.from_bytes(packed[4:8], "little") != out_CH.nbytes:  # Blosc's header holds the size when unpacked
         raise ValueError("a chunk is not of the array's shape")
@@ -104,5 +104,5 @@ def decode_chunk(piece: bytes | memoryview, out_CH: NDArray[np.generic]) -> None
         raise ValueError(f"a chunk cannot be unpacked: {error}") from None
 
 
-def _checksum(data: bytes) -> bytes:
+def _checksum(data: bytes | NDArray[np.uint8]) -> bytes:
     return int(google_crc32c.value(data)).to_bytes(4, "little")

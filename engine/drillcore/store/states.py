@@ -97,10 +97,11 @@ class StatesReader:
         todo = deque(_runs(_spans(self.shape, rows_N, slots_Q), max(1, RUN_BYTES // self._chunk_bytes)))
 
         def work(_: int) -> None:
-            # One call a thread, not one a chunk: handing out calls costs as much as decoding.
+            # One call a thread, not one a chunk: handing out calls costs as much as decoding. The same for memory.
+            scratch = np.empty(RUN_BYTES + self._chunk_bytes, np.uint8)
             while (run := _next(todo)) is not None:
                 self._read_ahead(todo)
-                self._fill(run, out_NQH)
+                self._fill(run, out_NQH, scratch)
 
         with ThreadPoolExecutor(threads(), "decode") as pool:
             try:
@@ -109,9 +110,9 @@ class StatesReader:
                 todo.clear()
         return out_NQH
 
-    def _fill(self, run: Sequence[Span], out_NQH: NDArray[Any]) -> None:
+    def _fill(self, run: Sequence[Span], out_NQH: NDArray[Any], scratch: NDArray[np.uint8]) -> None:
         """Read a run of chunks in one go, and decode each to where it belongs."""
-        pieces = self._read_run(run)
+        pieces = self._read_run(run, scratch)
         scratch_CH = np.empty((self.shape.chunk, self.shape.hidden_size), self.dtype)
         for number, span in enumerate(run):
             target_NH = out_NQH[:, span.layer_place]
@@ -122,7 +123,7 @@ class StatesReader:
             elif place is None:
                 target_NH[span.places] = chunk_CH[span.rows]
 
-    def _decode(self, piece: memoryview | None, span: Span, out_CH: NDArray[Any]) -> bool:
+    def _decode(self, piece: NDArray[np.uint8] | None, span: Span, out_CH: NDArray[Any]) -> bool:
         if piece is not None:
             with suppress(ValueError):  # looked into below
                 decode_chunk(piece, out_CH)
@@ -137,17 +138,17 @@ class StatesReader:
             if spans:
                 read_ahead(self._store, self.key(run[0].shard), spans[0][0], sum(length for _, length in spans))
 
-    def _read_run(self, run: Sequence[Span]) -> list[memoryview]:
+    def _read_run(self, run: Sequence[Span], scratch: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
         """The chunks' bytes, where they lie side by side as we write them and nothing is wrong; otherwise nothing."""
         spans = self._lie_side_by_side(run)
         if not spans:
             return []
         first = spans[0][0]
         try:
-            raw = read_range(self._store, self.key(run[0].shard), first, sum(length for _, length in spans))
+            raw = read_range(self._store, self.key(run[0].shard), first, sum(length for _, length in spans), scratch)
         except ValueError:
             return []
-        return [memoryview(raw)[start - first : start - first + length] for start, length in spans]
+        return [raw[start - first : start - first + length] for start, length in spans]
 
     def _lie_side_by_side(self, run: Sequence[Span]) -> list[tuple[int, int]]:
         """First byte and length of each chunk, if all follow each other in the file; otherwise nothing."""
