@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -26,8 +26,6 @@ from drillcore.work import BlockDone, BlockTask, Progress
 # Shards that wait for the writer: one being written, one ready.
 WAITING_SHARDS = 2
 
-Commit = Callable[[BlockTask, int, NDArray[np.generic], NDArray[np.float32]], None]
-
 
 class Engine(Protocol):
     """What blocks need of a backend."""
@@ -37,6 +35,16 @@ class Engine(Protocol):
 
     def run(self, work: Work) -> Iterator[States]:
         """Hidden states, batch by batch."""
+
+
+class Store(Protocol):
+    """Where shards go."""
+
+    def open(self, task: BlockTask) -> object:
+        """Be ready for a block's shards; what is wrong with the place may wait for the commit."""
+
+    def commit(self, task: BlockTask, shard: int, states: NDArray[np.generic], absmax: NDArray[np.float32]) -> None:
+        """Write a shard so that it is there for good."""
 
 
 @dataclass
@@ -118,7 +126,7 @@ class Assembler:
 
 
 def extract_blocks(
-    backend: Engine, tasks: Iterable[BlockTask], commit: Commit, progress: Progress
+    backend: Engine, tasks: Iterable[BlockTask], store: Store, progress: Progress
 ) -> Iterator[BlockDone]:
     """Run blocks one after the other, yielding each once all its shards are committed."""
     with ThreadPoolExecutor(1, "plan") as planner, ThreadPoolExecutor(1, "write") as writer:
@@ -127,7 +135,7 @@ def extract_blocks(
         try:
             for task, work, clock in planned:
                 notes: list[str] = []
-                writes = list(_forward(backend, task, work, clock, writer, commit, progress, notes))
+                writes = list(_forward(backend, task, work, clock, writer, store, progress, notes))
                 running.append((task, work, clock, writes, notes))
                 while len(running) > 1:
                     yield _finish(*running.popleft())
@@ -164,7 +172,7 @@ def _forward(
     work: Work,
     clock: Clock,
     writer: ThreadPoolExecutor,
-    commit: Commit,
+    store: Store,
     progress: Progress,
     notes: list[str],
 ) -> Iterator[Future[float]]:
@@ -174,9 +182,11 @@ def _forward(
 
     def write(shard: Shard) -> float:
         started = time.perf_counter()
-        commit(task, shard.number, shard.states_SKH, shard.absmax_K)
+        store.commit(task, shard.number, shard.states_SKH, shard.absmax_K)
         return time.perf_counter() - started
 
+    # While the first batch computes: opening it would hold up a small job's only commit, at its very end.
+    writer.submit(store.open, task)
     started = time.perf_counter()
     for part in backend.run(work):
         started = clock.add("forward", started)

@@ -62,19 +62,23 @@ class Worker:
         tasks = iter(tasks)
         first = next(tasks, None)
         if first is not None:
-            yield from extract_blocks(self.load(first.model), chain([first], tasks), self.commit, progress)
+            yield from extract_blocks(self.load(first.model), chain([first], tasks), self, progress)
 
-    def commit(self, task: BlockTask, shard: int, states: NDArray[np.generic], absmax: NDArray[np.float32]) -> None:
-        """Write a shard of a task and then its fingerprint, unless it is committed already."""
-        if shard in task.committed:
-            return
+    def open(self, task: BlockTask) -> GroupWriter:
+        """The arrays that a task's shards go to, opened once."""
         place = (task.store, task.group)
         if place not in self._groups:
             store = Location(task.store).open()
             group = zarr.open_group(store, path=task.group, mode="r+", use_consolidated=False)
             self._groups[place] = GroupWriter(group)
+        return self._groups[place]
+
+    def commit(self, task: BlockTask, shard: int, states: NDArray[np.generic], absmax: NDArray[np.float32]) -> None:
+        """Write a shard of a task and then its fingerprint, unless it is committed already."""
+        if shard in task.committed:
+            return
         print_ = task.block.fingerprints[shard - task.block.first_shard]
-        self._groups[place].commit(shard * task.shape.shard, shard, states, absmax, print_)
+        self.open(task).commit(shard * task.shape.shard, shard, states, absmax, print_)
 
     def close(self) -> None:
         """Unload the model."""

@@ -121,7 +121,7 @@ class RayWorker:
         with self._model:
             turn = Turn(self._worker.load(task.model), self._turn)
         try:
-            (done,) = extract_blocks(turn, [task], self._worker.commit, progress)
+            (done,) = extract_blocks(turn, [task], self._worker, progress)
         except NumericsError as error:
             # It would be the same again.
             return BlockFailed.of(task, str(error), error.hint)

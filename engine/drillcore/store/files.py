@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,10 +20,15 @@ from drillcore.store.local import DurableStore
 
 def write_file(store: Store, key: str, data: bytes) -> None:
     """Write a file whole; it is there for good when this returns."""
+    write_pieces(store, key, [data])
+
+
+def write_pieces(store: Store, key: str, pieces: Iterable[bytes]) -> None:
+    """The same, piece by piece as they come where the store is a folder."""
     if isinstance(store, DurableStore):
-        store.put(key, data)
+        store.put(key, pieces)
     else:
-        sync(store.set(key, default_buffer_prototype().buffer.from_bytes(data)))
+        sync(store.set(key, default_buffer_prototype().buffer.from_bytes(b"".join(pieces))))
 
 
 def read_file(store: Store, key: str) -> bytes | None:

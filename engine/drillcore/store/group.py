@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from drillcore.errors import CommitError, DamageError
 from drillcore.store import layout
-from drillcore.store.files import list_names, read_file, remove_folder, write_file
+from drillcore.store.files import list_names, read_file, remove_folder, write_file, write_pieces
 from drillcore.store.layout import COLUMN_CHUNK, Shape, array_of, attributes_of, create_array
 from drillcore.store.shards import encode_shard
 from drillcore.store.states import StatesReader
@@ -155,7 +155,7 @@ class GroupWriter:
     ) -> None:
         """Write shard number `shard`, whose first sentence is `start`, and then its fingerprint."""
         try:
-            write_file(self.group.store, self._reader.key(shard), encode_shard(states_SKH, self._reader.shape))
+            write_pieces(self.group.store, self._reader.key(shard), encode_shard(states_SKH, self._reader.shape))
             array_of(self.group, "layer_absmax")[shard] = absmax_K
             self._put_fingerprint(shard, fingerprint)
         except (CommitError, DamageError) as error:

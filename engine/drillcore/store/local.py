@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
@@ -25,7 +26,7 @@ class DurableStore(LocalStore):
 
     async def set(self, key: str, value: Buffer) -> None:
         """Write, flush and rename the file, then flush its folders, so that no fingerprint outlives its data."""
-        await asyncio.to_thread(self.put, key, value.as_numpy_array().tobytes())
+        await asyncio.to_thread(self.put, key, [value.as_numpy_array().tobytes()])
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
         """The same, unless there is a file already; one process creates, so that looking first is enough."""
@@ -63,14 +64,14 @@ class DurableStore(LocalStore):
         except OSError as error:
             raise _refused(self.root, error) from error
 
-    def put(self, key: str, data: bytes | memoryview) -> None:
-        """`set` without an event loop."""
+    def put(self, key: str, pieces: Iterable[bytes]) -> None:
+        """`set` without an event loop, each piece written when it comes."""
         self._check_writable()
         path = self.root / key
         self._refuse_if_removed(key)
         try:
             fresh = _make_folders(path.parent)
-            _write(path, data)
+            _write(path, pieces)
             for folder in (path.parent, *fresh):
                 _flush(folder)
         except OSError as error:
@@ -115,11 +116,11 @@ def _make_folders(folder: Path) -> list[Path]:
     return [path.parent for path in missing]
 
 
-def _write(path: Path, data: bytes | memoryview) -> None:
+def _write(path: Path, pieces: Iterable[bytes]) -> None:
     scratch = path.with_name(f"{path.name}.{uuid4().hex}{PARTIAL}")
     try:
         with scratch.open("wb") as stream:
-            stream.write(data)
+            stream.writelines(pieces)
             stream.flush()
             os.fsync(stream.fileno())
         scratch.replace(path)

@@ -21,7 +21,8 @@ from zarr.storage import ObjectStore
 from drillcore.errors import CommitError, DrillcoreError, StoreError
 
 # A request: tried again by obstore after 5xx replies and lost connections; what it does not try again (a part of an
-# upload that timed out) is tried again here. The longest wait before a run gives up is the product, minutes.
+# upload that timed out, a write whose connection was lost) is tried again here. The longest wait before a run gives up
+# is the product, minutes.
 REQUEST_RETRIES = 5
 REQUEST_SECONDS = 120.0
 RETRY_SECONDS = 90.0

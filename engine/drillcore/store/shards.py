@@ -9,6 +9,7 @@ Shape legend: S sentences of a shard, K layers, H hidden size, C sentences of a 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -36,11 +37,14 @@ def index_bytes(shape: Shape) -> int:
     return 16 * (shape.shard // shape.chunk) * len(shape.layers) + 4
 
 
-def encode_shard(states_SKH: NDArray[np.generic], shape: Shape) -> bytes:
-    """A shard's bytes; the last one of a dataset may have fewer sentences, and what is beyond them reads as NaN."""
+def encode_shard(states_SKH: NDArray[np.generic], shape: Shape) -> Iterator[bytes]:
+    """A shard's bytes in pieces, the next ones being encoded while one is written.
+
+    The last shard of a dataset may have fewer sentences, and what is beyond them reads as NaN.
+    """
     places = [(p, k) for k in range(len(shape.layers)) for p in range(-(-len(states_SKH) // shape.chunk))]
 
-    def encode(place: tuple[int, int]) -> bytes:
+    def encode(place: tuple[int, int]) -> tuple[bytes, bytes]:
         part, slot = place
         chunk_CH = states_SKH[part * shape.chunk : (part + 1) * shape.chunk, slot]
         if len(chunk_CH) < shape.chunk:
@@ -48,18 +52,20 @@ def encode_shard(states_SKH: NDArray[np.generic], shape: Shape) -> bytes:
             whole_CH[: len(chunk_CH)] = chunk_CH
             chunk_CH = whole_CH
         chunk_CH = np.ascontiguousarray(chunk_CH, dtype=np.dtype(shape.store_dtype).newbyteorder("<"))
-        packed = blosc.compress(chunk_CH, b"zstd", 1, blosc.SHUFFLE, chunk_CH.nbytes)
-        return bytes(packed) + _checksum(packed)
+        packed: bytes = blosc.compress(chunk_CH, b"zstd", 1, blosc.SHUFFLE, chunk_CH.nbytes)
+        return packed, _checksum(packed)
 
     index_PK2 = np.full((shape.shard // shape.chunk, len(shape.layers), 2), ABSENT, "<u8")
-    pieces, offset = [], 0
+    offset = 0
     with ThreadPoolExecutor(threads(), "encode") as pool:
-        for (part, slot), piece in zip(places, pool.map(encode, places), strict=True):
-            index_PK2[part, slot] = offset, len(piece)
-            offset += len(piece)
-            pieces.append(piece)
+        for (part, slot), (packed, checksum) in zip(places, pool.map(encode, places), strict=True):
+            yield packed
+            yield checksum
+            index_PK2[part, slot] = offset, len(packed) + len(checksum)
+            offset += len(packed) + len(checksum)
     index = index_PK2.tobytes()
-    return b"".join([*pieces, index, _checksum(index)])
+    yield index
+    yield _checksum(index)
 
 
 @dataclass(frozen=True)
