@@ -2,8 +2,9 @@
 
     python benchmarks/bench_scale.py [--sentences 1000000] [--fewer 100000] [--out FILE]
 
-Two jobs from text file to pictures and report (`project.method: pca`), each in a fresh process. Told of each: peak
-memory, seconds, files in the store; and of the larger one what `drillcore show` takes and `drillcore.open`.
+Two jobs from text file to pictures and report (`project.method: pca`), extraction and the rest each in a fresh process.
+Told of each: peak memory, seconds, files in the store; and of the larger one what `drillcore show` takes and
+`drillcore.open`.
 """
 
 from __future__ import annotations
@@ -40,11 +41,12 @@ def run_job(folder: Path, count: int) -> dict[str, Any]:
         "project: {method: pca}\n",
         encoding="utf-8",
     )
-    peak, seconds = peak_of([sys.executable, "-c", CODE, "run", str(job)], folder)
+    peaks = {stage: peak_of([sys.executable, "-c", CODE, stage, str(job)], folder) for stage in ("extract", "run")}
     store = folder / f"{name}.zarr"
     files = [f for f in store.rglob("*") if f.is_file()]
     return {
-        "sentences": count, "peak_bytes": peak, "seconds": seconds, "files": len(files),
+        "sentences": count, "peak_bytes": {stage: peak for stage, (peak, _) in peaks.items()},
+        "seconds": {stage: seconds for stage, (_, seconds) in peaks.items()}, "files": len(files),
         "stored_bytes": sum(f.stat().st_size for f in files), "store": str(store),
     }  # fmt: skip
 
@@ -73,10 +75,9 @@ def main() -> int:
         seconds = reopen(folder, runs[1].pop("store"))
         runs[0].pop("store")
     for run in runs:
-        print(
-            f"{run['sentences']:>9,} sentences: peak {run['peak_bytes'] / 2**20:,.0f} MiB, {run['seconds']:.0f} s, "
-            f"{run['files']} files, {run['stored_bytes'] / 2**20:,.0f} MiB"
-        )
+        stages = (f"{s} {p / 2**20:,.0f} MiB in {run['seconds'][s]:.0f} s" for s, p in run["peak_bytes"].items())
+        stored = f"{run['files']} files, {run['stored_bytes'] / 2**20:,.0f} MiB"
+        print(f"{run['sentences']:>9,} sentences: peak memory {', '.join(stages)}; {stored}")
     print(
         f"show {seconds['show']:.1f} s, open {seconds['open']:.2f} s, "
         f"one layer of all ({seconds['layer_bytes'] / 2**20:,.0f} MiB) in {seconds['read_layer']:.2f} s"

@@ -5,28 +5,15 @@ Owns the fields, their units, meanings and defaults. Reading a job file and its 
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=@-]*")
-Auto = Literal["auto"]
-Name = Annotated[str, Field(max_length=200)]
+from drillcore.job_base import Auto, Closed, Name, check_name, expand
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, use_attribute_docstrings=True)
-
-
-def _check_name(value: str) -> str:
-    if not NAME.fullmatch(value):
-        raise ValueError("may hold letters, digits and . _ + = @ -, and begins with a letter or digit")
-    return value
-
-
-class Model(_Closed):
+class Model(Closed):
     """A causal decoder."""
 
     id: Name
@@ -47,7 +34,7 @@ class Model(_Closed):
     @field_validator("as_")
     @classmethod
     def _name(cls, value: str | None) -> str | None:
-        return None if value is None else _check_name(value)
+        return None if value is None else check_name(value)
 
     @property
     def group(self) -> str:
@@ -63,7 +50,7 @@ def is_local(model_id: str) -> bool:
     return model_id.startswith((".", "/", "~"))
 
 
-class Dataset(_Closed):
+class Dataset(Closed):
     """Sentences and what is known of each."""
 
     name: Name
@@ -90,7 +77,7 @@ class Dataset(_Closed):
     @field_validator("name")
     @classmethod
     def _name(cls, value: str) -> str:
-        return _check_name(value)
+        return check_name(value)
 
     @field_validator("candidates")
     @classmethod
@@ -109,7 +96,7 @@ class Dataset(_Closed):
         return value
 
 
-class Extract(_Closed):
+class Extract(Closed):
     """How hidden states are taken."""
 
     backend: Literal["auto", "transformers", "vllm", "fake"] = "transformers"
@@ -167,7 +154,7 @@ class Extract(_Closed):
         return self
 
 
-class Measure(_Closed):
+class Measure(Closed):
     """How well each layer separates the labels, in the raw space."""
 
     metrics: Literal["all"] | tuple[str, ...] = "all"
@@ -184,7 +171,7 @@ class Measure(_Closed):
     """Seed of folds, permutations and samples."""
 
 
-class Project(_Closed):
+class Project(Closed):
     """How each layer is brought to two dimensions; UMAP's parameters under the library's own names."""
 
     method: Literal["umap", "pca"] = "umap"
@@ -207,7 +194,7 @@ class Project(_Closed):
     """Seed of the projection."""
 
 
-class Render(_Closed):
+class Render(Closed):
     """How pictures are drawn."""
 
     panel_px: Annotated[int, Field(ge=150, le=2000)] = 200
@@ -222,7 +209,7 @@ class Render(_Closed):
     """A grid wider or higher than this is written as tiles."""
 
 
-class Run(_Closed):
+class Run(Closed):
     """Where the work runs."""
 
     executor: Literal["local", "ray"] = "local"
@@ -233,7 +220,7 @@ class Run(_Closed):
     """Times a failed block is tried again."""
 
 
-class Job(_Closed):
+class Job(Closed):
     """One run: models × datasets, from sentences to pictures."""
 
     name: Name = "job"
@@ -273,7 +260,7 @@ class Job(_Closed):
         return self
 
 
-class LoadedJob(_Closed):
+class LoadedJob(Closed):
     """A job together with where it was read from."""
 
     job: Job
@@ -288,8 +275,8 @@ class LoadedJob(_Closed):
         named = self.job.store
         if named is None:
             return str(Path("runs") / f"{Path(self.source).stem}.zarr")
-        return named if named.startswith("s3://") else str((self.base / named).resolve())
+        return named if named.startswith("s3://") else str((self.base / expand(named)).resolve())
 
     def path(self, dataset: Dataset) -> Path:
         """Where a dataset's file is."""
-        return (self.base / Path(dataset.path).expanduser()).resolve()
+        return (self.base / expand(dataset.path)).resolve()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -19,9 +20,18 @@ Path_ = tuple[str | int, ...]
 class _UniqueKeys(yaml.SafeLoader):
     """Safe YAML that refuses a key given twice, of which YAML would silently take the last."""
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep=deep)
+        except (ValueError, LookupError, AttributeError, TypeError) as error:
+            # PyYAML takes 2001-99-99 for a date and `._` for a number before it tries.
+            kind = node.tag.rpartition(":")[2]
+            problem = f"{_short(node.value)} is no {kind}: quote it if it is text"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
-        for key_node, _ in node.value:
+        for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, str) and key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"`{key}` is given twice", key_node.start_mark)
@@ -106,19 +116,35 @@ def _explain(path: Path, tree: yaml.Node | None, error: ValidationError) -> Iter
     """One line a mistake: file, line, field, what is wrong, and the nearest right name."""
     seen = set()
     for mistake in error.errors():
-        loc: Path_ = tuple(p for p in mistake["loc"] if _is_place(p))
+        *parents, last = mistake["loc"] or ("job",)
+        unknown = mistake["type"] == "extra_forbidden"  # a name of the user's own, whatever it looks like
+        loc: Path_ = (*filter(_is_place, parents), *((last,) if unknown or _is_place(last) else ()))
         message = mistake["msg"].removeprefix("Value error, ")
-        if mistake["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(str(loc[-1]), _fields(loc[:-1]), n=1, cutoff=0.5)
+        if unknown:
+            near = difflib.get_close_matches(str(last), _fields(loc[:-1]), n=1, cutoff=0.5)
             message = "unknown field" + (f"; did you mean `{near[0]}`?" if near else "")
         elif mistake["type"] == "missing":
             message = "is required"
         elif mistake["type"] not in ("value_error",):
-            message = f"{message} (given: {str(mistake['input'])[:60]!r})"
-        line = f"{path}:{_line(tree, loc)}: {'.'.join(map(str, loc)) or 'job'}: {message}"
+            message = f"{message} (given: {_short(mistake['input'])})"
+        line = f"{path}:{_line(tree, loc)}: {'.'.join(map(_printable, loc)) or 'job'}: {message}"
         if line not in seen:
             seen.add(line)
             yield line
+
+
+def _short(value: Any) -> str:
+    """The beginning of a value: aliases make a few lines as large as one likes."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother = 2, 60, 60
+    try:
+        return short.repr(value)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return "a very long number"
+
+
+def _printable(part: str | int) -> str:
+    return str(part) if str(part).isprintable() else repr(part)
 
 
 def _is_place(part: str | int) -> bool:

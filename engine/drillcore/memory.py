@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from drillcore.errors import JobError
 from drillcore.job import Job, LoadedJob, is_local
+from drillcore.job_base import expand
 from drillcore.progress import Silent
 from drillcore.runner import run_stages
 from drillcore.store.reader import open_tree
@@ -26,7 +27,7 @@ def extract_in_memory(model: str, sentences: Sequence[str], settings: dict[str, 
     with tempfile.TemporaryDirectory(prefix="drillcore-") as scratch:
         folder = Path(scratch)
         pq.write_table(pa.table({"text": pa.array(list(sentences), pa.string())}), folder / "sentences.parquet")
-        named = str(Path(model).expanduser().resolve()) if is_local(model) else model
+        named = str(expand(model).resolve()) if is_local(model) else model
         try:
             job = Job.model_validate(
                 {

@@ -16,6 +16,7 @@ from drillcore.backends.quiet import quiet_transformers
 from drillcore.cache import digest, file_digest
 from drillcore.errors import ModelError
 from drillcore.job import Model, is_local
+from drillcore.job_base import expand
 
 HUB_PATTERNS = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
 
@@ -48,7 +49,7 @@ def locate(model: Model, base: Path) -> Source:
     if model.id == DEMO_ID:
         location = str(ensure_demo_model())
     elif is_local(model.id):
-        location = str((base / Path(model.id).expanduser()).resolve())
+        location = str((base / expand(model.id)).resolve())
         if not (Path(location) / "config.json").exists():
             raise ModelError(
                 f"model {model.id}: {location} holds no config.json",
