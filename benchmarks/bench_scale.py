@@ -1,6 +1,6 @@
 """A million sentences through a whole job, on a tiny random model: memory, files, and how fast the store opens.
 
-    python benchmarks/bench_scale.py [--sentences 1000000] [--fewer 100000] [--out FILE]
+    python benchmarks/bench_scale.py [--sentences 1000000] [--fewer 100000] [--shard auto] [--out FILE]
 
 Two jobs from text file to pictures and report (`project.method: pca`), extraction and the rest each in a fresh process.
 Told of each: peak memory, seconds, files in the store; and of the larger one what `drillcore show` takes and
@@ -29,7 +29,7 @@ print(opened - started, time.perf_counter() - opened, layer.nbytes)
 """
 
 
-def run_job(folder: Path, count: int) -> dict[str, Any]:
+def run_job(folder: Path, count: int, shard: str) -> dict[str, Any]:
     """One whole job of so many sentences."""
     name = f"of-{count}"
     write_texts(folder / f"{name}.txt", count)
@@ -38,7 +38,7 @@ def run_job(folder: Path, count: int) -> dict[str, Any]:
     job = folder / f"{name}.yaml"
     job.write_text(
         f"models: [{{id: ./model, as: model}}]\ndatasets: {{texts: {name}.jsonl}}\nstore: {name}.zarr\n"
-        "project: {method: pca}\n",
+        f"extract: {{shard_sentences: {shard}}}\nproject: {{method: pca}}\n",
         encoding="utf-8",
     )
     peaks = {stage: peak_of([sys.executable, "-c", CODE, stage, str(job)], folder) for stage in ("extract", "run")}
@@ -64,6 +64,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="A million sentences through a whole job.")
     parser.add_argument("--sentences", type=int, default=1_000_000)
     parser.add_argument("--fewer", type=int, default=100_000)
+    parser.add_argument("--shard", default="auto", help="sentences of a shard, a power of two")
     parser.add_argument("--scratch", type=Path, default=ROOT / "build")
     parser.add_argument("--out", type=Path, help="JSON file")
     options = parser.parse_args()
@@ -71,7 +72,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=options.scratch, prefix="scale-") as scratch:
         folder = Path(scratch)
         peak_of([sys.executable, "-c", MAKE_MODEL, str(folder / "model")], folder)
-        runs = [run_job(folder, n) for n in (options.fewer, options.sentences)]
+        runs = [run_job(folder, n, options.shard) for n in (options.fewer, options.sentences)]
         seconds = reopen(folder, runs[1].pop("store"))
         runs[0].pop("store")
     for run in runs:
