@@ -79,7 +79,10 @@ def check_job(loaded: LoadedJob, report: Reporter) -> Inputs:
             rows = tables[dataset.name]
             key = (rows.digest, tokenizer.digest, dataset.template)
             if key not in known:
-                known[key] = tokenize(rows, tokenizer, dataset.template)
+                try:
+                    known[key] = tokenize(rows, tokenizer, dataset.template)
+                except TextError as error:
+                    raise TextError(f"{loaded.path(dataset)}: {error}", hint=error.hint) from None
             tokens, truncated = _fit(loaded, sources[model.group], dataset, known[key], problems)
             pairs.append(Input(model, dataset, rows, tokens, tokenizer.policy(dataset.template), truncated))
     problems.raise_if_any()

@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 
 from drillcore.cache import cache_dir, digest
-from drillcore.errors import JobError, ModelError
+from drillcore.errors import JobError, ModelError, TextError
 from drillcore.rows import RowTable
 from drillcore.sequences import Sequences
 
 BATCH = 4096
+# Characters of a sentence: no model takes as many tokens as these are, and tokenizing needs hundreds of bytes for each.
+LONGEST = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,10 @@ class Tokenizer:
 
 
 def tokenize(rows: RowTable, tokenizer: Tokenizer, template: str | None) -> Sequences:
-    """Token ids of all rows, from the cache where they are there already."""
+    """Token ids of all rows, from the cache where they are there already.
+
+    Raises TextError where a sentence is too long for any model.
+    """
     policy = tokenizer.policy(template)
     folder = cache_dir() / "tokens" / digest([rows.digest, policy.tokenizer, policy.special_tokens, template])
     if not (folder / "ids.npy").exists():
@@ -130,7 +135,12 @@ def _move(scratch: Path, folder: Path) -> None:
 
 def _encoded(rows: RowTable, tokenizer: Tokenizer, template: str | None) -> Iterator[list[int]]:
     for start in range(0, rows.num_rows, BATCH):
-        yield from tokenizer.encode(rows.texts(start, min(start + BATCH, rows.num_rows)), template)
+        texts = rows.texts(start, min(start + BATCH, rows.num_rows))
+        for i, text in enumerate(texts, start):
+            if len(text) > LONGEST:
+                problem = f"sentence {i} has {len(text):,} characters, too many for any model"
+                raise TextError(problem, hint="Split it or leave it out.")
+        yield from tokenizer.encode(texts, template)
 
 
 def _write(folder: Path, rows: RowTable, tokenizer: Tokenizer, template: str | None) -> None:

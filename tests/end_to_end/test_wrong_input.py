@@ -116,6 +116,13 @@ def test_a_sentence_beyond_the_context_is_truncated_and_counted(work):
     assert "1 sentences truncated to 512 tokens" in work.finish().out
 
 
+def test_a_sentence_beyond_every_context(work):
+    rows = sentences(0, 20)
+    rows[3]["text"] = "x" * 100_000_000
+    work.texts("d", rows)
+    refused(work, "d.jsonl: sentence 3 has 100,000,000 characters", "Split it")
+
+
 @pytest.mark.parametrize("field", ["label", "group", "expected_next", "text", "keep"])
 def test_a_field_absent_from_a_row(work, field):
     rows = [{"text": "a", "L": "x", "G": "y", "E": " z", "K": 1} for _ in range(8)]
