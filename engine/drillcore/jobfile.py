@@ -116,6 +116,8 @@ def _explain(path: Path, tree: yaml.Node | None, error: ValidationError) -> Iter
     """One line a mistake: file, line, field, what is wrong, and the nearest right name."""
     seen = set()
     for mistake in error.errors():
+        if mistake["type"] == "too_short" and mistake["input"]:
+            continue  # pydantic counts only the items that are right; what is wrong with the others has its own line
         *parents, last = mistake["loc"] or ("job",)
         unknown = mistake["type"] == "extra_forbidden"  # a name of the user's own, whatever it looks like
         loc: Path_ = (*filter(_is_place, parents), *((last,) if unknown or _is_place(last) else ()))

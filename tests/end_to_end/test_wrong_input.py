@@ -37,6 +37,12 @@ def test_unknown_field_names_the_nearest(work):
     refused(work, "job.yaml:", "extract.layer", "did you mean `layers`?")
 
 
+def test_a_mistake_in_the_only_dataset_is_one_mistake(work):
+    work.job["datasets"][0]["limt"] = 3
+    work.save()
+    assert refused(work, "datasets.0.limt", "did you mean `limit`?").count("job.yaml:") == 1
+
+
 def test_unknown_field_at_the_top(work):
     work.job["modles"] = work.job.pop("models")
     work.save()
