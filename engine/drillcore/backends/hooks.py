@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from drillcore.backends.deepest import DeepestMlp
 from drillcore.errors import ModelError
 
 
@@ -43,7 +44,8 @@ def _hidden(value: Any) -> Tensor:
 
 
 class Gatherer:
-    """Hooks on a decoder that copy the wanted nodes of every wanted layer into one tensor.
+    """Hooks on a decoder that copy the wanted nodes of every wanted layer into one tensor; the last block given is
+    the deepest wanted one, whose MLP then computes nothing else.
 
     `begin(node_G)` says which nodes (flat indices into R × W); after the forward pass `finish(last)` returns
     [G, K, H] in the model's dtype on its first device.
@@ -59,6 +61,7 @@ class Gatherer:
         self._handles = [
             block.register_forward_hook(self._after(k)) for k, block in enumerate(blocks, 1) if k in self._slot
         ]
+        self._mlp = DeepestMlp(blocks[-1], lambda: self._rows_G)
         if 0 in self._slot:
             self._handles.append(blocks[0].register_forward_pre_hook(self._before, with_kwargs=True))
 
@@ -89,6 +92,7 @@ class Gatherer:
         """Take the hooks off."""
         for handle in self._handles:
             handle.remove()
+        self._mlp.remove()
 
     def _gather(self, layer: int, hidden_RWH: Tensor) -> None:
         if self._rows_G is None or self._states_GKH is None:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from drillcore.backends import flex, self_check
+from drillcore.backends import flex, products, self_check
 from drillcore.backends.base import FloatStates, Prepared, SelfCheck, States, Work
 from drillcore.backends.catalog import Source
 from drillcore.backends.feed import Feeder
@@ -103,6 +103,8 @@ class TransformersBackend:
         on_flex = numerics["attention"] == flex.NAME
         if on_flex:
             flex.register()
+        elif numerics["attention"] == products.NAME:
+            products.register()
         self._feeder = Feeder(
             self._kinds, self._loaded.device, self._loaded.dtype,
             packed=numerics["layout"] == "packed", flex_nodes=numerics["batch_nodes"] if on_flex else None,
@@ -116,12 +118,12 @@ class TransformersBackend:
     def _resolve(self, layout: str) -> dict[str, Any]:
         """Everything that decides bytes."""
         on_cpu = self._loaded.device.type == "cpu"
-        nodes = self._extract.batch_tokens
+        nodes, attention = self._extract.batch_tokens, self._attention(layout)
         return {
             "layout": layout,
-            "width": 128 if on_cpu else 512,
+            "width": 512 if not on_cpu else flex.BLOCK if attention == flex.NAME else 64,
             "batch_nodes": (1024 if on_cpu else 32_768) if nodes == "auto" else nodes,
-            "attention": flex.NAME if layout == "packed" and self._wants_flex() else self._plain_attention,
+            "attention": attention,
             "linear": ONEDNN if self._takes_onednn() else "torch",
             "dtype": str(self._loaded.dtype).removeprefix("torch."),
             "device": "cpu" if on_cpu else torch.cuda.get_device_name(self._loaded.device),
@@ -130,9 +132,16 @@ class TransformersBackend:
             "torch": torch.__version__,
         }
 
-    def _wants_flex(self) -> bool:
-        wanted = self._extract.attention
-        return wanted == "flex" or (wanted == "auto" and self._loaded.device.type == "cuda")
+    def _attention(self, layout: str) -> str:
+        """The attention function's name, as transformers knows it."""
+        wanted, loaded = self._extract.attention, self._loaded
+        if layout == "packed" and (wanted == "flex" or (wanted == "auto" and loaded.device.type == "cuda")):
+            return flex.NAME
+        # In less than float32 SDPA is the more exact of the two: it keeps the scores in float32.
+        takes_products = loaded.device.type == "cpu" and loaded.dtype == torch.float32
+        if layout == "packed" and takes_products and self._plain_attention == "sdpa":
+            return products.NAME
+        return str(self._plain_attention)
 
     def _takes_onednn(self) -> bool:
         """A rule and no measurement: of two runs on one machine both must come to the same bytes."""

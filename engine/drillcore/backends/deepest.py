@@ -1,0 +1,49 @@
+"""The deepest block's MLP on the gathered nodes alone: nothing comes after it that would read the others.
+
+Exact, since an MLP takes each node by itself. One MLP of 30 is 2.5 % of a model's work.
+
+Shape legend: R rows, W width, G gathered nodes, H hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class DeepestMlp:
+    """Hooks on a block's `mlp`, where it has one that takes a single tensor; without effect where `rows` gives None."""
+
+    def __init__(self, block: nn.Module, rows: Callable[[], Tensor | None]) -> None:
+        self._rows = rows
+        self._nodes_G: Tensor | None = None
+        self._shape: torch.Size | None = None
+        self._handles: list[Any] = []
+        mlp = getattr(block, "mlp", None)
+        if isinstance(mlp, nn.Module):
+            self._handles += [mlp.register_forward_pre_hook(self._choose), mlp.register_forward_hook(self._put_back)]
+
+    def remove(self) -> None:
+        """Take the hooks off."""
+        for handle in self._handles:
+            handle.remove()
+
+    def _choose(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        self._nodes_G, self._shape = self._rows(), None
+        # BLOOM's takes the residual stream too and adds it.
+        if self._nodes_G is None or len(args) != 1 or args[0].ndim != 3:
+            return None
+        self._nodes_G, self._shape = self._nodes_G.to(args[0].device), args[0].shape
+        return (args[0].reshape(-1, args[0].shape[-1]).index_select(0, self._nodes_G)[None],)
+
+    def _put_back(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        """The output at its nodes and zeros elsewhere, where nobody looks."""
+        if self._nodes_G is None or self._shape is None:
+            return None
+        states_1GH = output[0] if isinstance(output, tuple) else output
+        states_RWH = states_1GH.new_zeros((*self._shape[:2], states_1GH.shape[-1]))
+        states_RWH.view(-1, states_RWH.shape[-1])[self._nodes_G] = states_1GH[0]
+        return (states_RWH, *output[1:]) if isinstance(output, tuple) else states_RWH
