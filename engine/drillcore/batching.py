@@ -43,25 +43,37 @@ class Batch:
         return int(self.nodes_R.sum())
 
 
-def batches(packs: Packs, batch_nodes: int) -> Iterator[Batch]:
-    """Cut packs into grids of at most `batch_nodes` nodes (one pack at least), all packs of a grid equally wide."""
+def batches(packs: Packs, batch_nodes: int, *, trim: bool = False) -> Iterator[Batch]:
+    """Cut packs into grids of at most `batch_nodes` nodes (one pack at least), all packs of a grid equally wide.
+
+    trim: a grid is as wide as its fullest pack, not as its packs could be; for devices that need no fixed shapes.
+    """
     # Sentences in the order of their last nodes, so that those of a batch are one range.
     node_N = packs.last_M_of_U[packs.sorted.distinct_N]
     by_node = np.argsort(node_N, kind="stable")
     node_N, sentence_N = node_N[by_node], packs.sorted.order_N[by_node]
+    sizes_P = np.diff(packs.pack_start) if trim else packs.width_P
     changes = np.flatnonzero(np.diff(packs.width_P)) + 1
     for low, high in zip([0, *changes.tolist()], [*changes.tolist(), len(packs.width_P)], strict=True):
-        if low == high:
-            continue
-        rows = max(1, batch_nodes // int(packs.width_P[low]))
-        # Equal batches rather than full ones and a small rest.
-        cuts = np.linspace(low, high, -(-(high - low) // rows) + 1).astype(np.int64).tolist()
-        for first, stop in pairwise(cuts):
-            yield _batch(packs, first, stop, node_N, sentence_N)
+        for first, stop in pairwise(low + cut for cut in _cuts(sizes_P[low:high], batch_nodes)):
+            yield _batch(packs, first, stop, int(sizes_P[first]), node_N, sentence_N)
 
 
-def _batch(packs: Packs, first: int, stop: int, node_N: Int64, sentence_N: Int64) -> Batch:
-    width, num_rows = int(packs.width_P[first]), stop - first
+def _cuts(sizes_P: Int64, batch_nodes: int) -> list[int]:
+    """Where to cut packs, the widest first, into grids."""
+    found = [0]
+    while found[-1] < len(sizes_P):
+        found.append(min(len(sizes_P), found[-1] + max(1, batch_nodes // int(sizes_P[found[-1]]))))
+    # Equal batches rather than full ones and a small rest.
+    ends = np.cumsum(sizes_P)
+    equal = np.searchsorted(ends, np.linspace(0, ends[-1] if len(ends) else 0, len(found))[1:-1], side="right")
+    even = [0, *equal.tolist(), len(sizes_P)] if len(sizes_P) else found
+    fits = all(a < b and ((b - a) * sizes_P[a] <= batch_nodes or b - a == 1) for a, b in pairwise(even))
+    return even if fits else found
+
+
+def _batch(packs: Packs, first: int, stop: int, width: int, node_N: Int64, sentence_N: Int64) -> Batch:
+    num_rows = stop - first
     begin, end = int(packs.pack_start[first]), int(packs.pack_start[stop])
     sizes = np.diff(packs.pack_start[first : stop + 1])
     row = np.repeat(np.arange(num_rows), sizes)

@@ -99,7 +99,7 @@ def matrix_products(device: str, dtype: str, count: int = 8) -> list[float]:
         states = torch.randn(side, side, dtype=kind, device=device)
         ways: list[Callable[[Any], Any]] = [linear]
         if device == "cpu" and dtype == "float32" and is_there():
-            ways.append(prepared(linear, side))
+            ways.append(prepared(linear.weight.detach(), None, side))
         return max(([_product_rate(way, states) for _ in range(count + 1)][1:] for way in ways), key=statistics.median)
 
 

@@ -21,6 +21,9 @@ from drillcore.sequences import Sequences
 
 Int64 = NDArray[np.int64]
 
+# How many sentences of a length class, in how many places of their order, the width of its packs is chosen by.
+SAMPLED_SENTENCES, SAMPLED_PLACES = 2048, 4
+
 
 @dataclass(frozen=True)
 class Sorted:
@@ -96,26 +99,46 @@ def _shared_prefix(sequences: Sequences, order: Int64) -> Int64:
     return shared
 
 
-def build_packs(sequences: Sequences, width: int) -> Packs:
+def build_packs(sequences: Sequences, width: int, widest: int = 0, attention_cost: float = 0.0) -> Packs:
     """Lay the sentences of a block out as packs of `width` nodes.
 
     A sentence longer than `width` goes into packs of twice the width, four times, and so on, so that one long sentence
-    does not make the attention of all others dearer.
+    does not make the attention of all others dearer. Packs of sentences that share long prefixes are doubled further,
+    up to `widest`, where that saves more nodes than it costs: attention_cost is what a node's attention costs for every
+    node of its pack, over all else that is computed for the node.
     """
     lines = sort_sentences(sequences)
     doublings = np.ceil(np.log2(np.maximum(lines.lengths_U, width) / width)).astype(np.int64)
-    members: list[int] = []
-    shared: list[int] = []
-    widths: list[int] = []
-    pack_of: list[int] = []
+    filled: list[tuple[int, list[tuple[int, int]]]] = []
     for doubling in np.unique(doublings).tolist():
         index = np.flatnonzero(doublings == doubling)
-        for pack in _fill(lines, index, width << doubling):
-            members += [u for u, _ in pack]
-            shared += [s for _, s in pack]
-            pack_of += [len(widths)] * len(pack)
-            widths.append(width << doubling)
-    return _lay_out(sequences, lines, np.array(members), np.array(shared), np.array(pack_of), np.array(widths))
+        chosen = _cheapest_width(lines, index, width << doubling, widest, attention_cost)
+        filled += [(chosen, pack) for pack in _fill(lines, index, chosen)]
+    # The fullest of a width first, so that those of a batch are about equally full.
+    filled.sort(key=lambda pack: (pack[0], -_size(lines, pack[1])))
+    members = np.array([u for _, pack in filled for u, _ in pack], np.int64)
+    shared = np.array([s for _, pack in filled for _, s in pack], np.int64)
+    pack_of = np.repeat(np.arange(len(filled)), [len(pack) for _, pack in filled])
+    return _lay_out(sequences, lines, members, shared, pack_of, np.array([w for w, _ in filled], np.int64))
+
+
+def _cheapest_width(lines: Sorted, index: Int64, width: int, widest: int, attention_cost: float) -> int:
+    """The width at which the sentences `index`, or neighbours among them where they are many, cost least."""
+    parts = np.array_split(index, SAMPLED_PLACES) if len(index) > SAMPLED_SENTENCES else [index]
+    sample = np.concatenate([part[: SAMPLED_SENTENCES // len(parts)] for part in parts])
+    found, lowest = width, np.inf
+    while attention_cost > 0 and width <= widest:
+        sizes = np.array([_size(lines, pack) for pack in _fill(lines, sample, width)])
+        cost = float((sizes * (1 + attention_cost * sizes)).sum())
+        if cost >= lowest:
+            break
+        found, lowest, width = width, cost, 2 * width
+    return found
+
+
+def _size(lines: Sorted, pack: list[tuple[int, int]]) -> int:
+    """Nodes of a pack."""
+    return sum(int(lines.lengths_U[u]) - s for u, s in pack)
 
 
 def _fill(lines: Sorted, index: Int64, width: int) -> Iterator[list[tuple[int, int]]]:

@@ -8,7 +8,7 @@ import torch
 from backend_contract import collect
 from test_backends import open_transformers
 
-from drillcore.backends import products
+from drillcore.backends import linears, products
 from drillcore.sequences import Sequences
 from support.plain import random_sentences
 
@@ -58,3 +58,22 @@ def test_the_deepest_mlp_sees_only_what_is_gathered(architecture, wanted, models
     assert seen[deepest] == len({s.tobytes() for s in block})
     if deepest:
         assert seen[0] >= backend.plan(block).num_nodes > seen[deepest]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("inputs", [7, linears.LONG - 1, linears.LONG, linears.LONG + 6])
+def test_linear_layers_equal_exact_ones(inputs, bias, seed):
+    torch.manual_seed(seed % 2**31)
+    model = torch.nn.Sequential(torch.nn.Linear(inputs, 9, bias=bias))
+    prepared = linears.PreparedLinears(model, 12)
+    states = torch.randn(3, 4, inputs)
+    with torch.inference_mode():
+        prepared.use()
+        got = model(states)
+        prepared.rest()
+        plain = model(states)
+    weight, exact = model[0].weight.detach().double(), states.double()
+    want = exact @ weight.T + (model[0].bias.detach().double() if bias else 0.0)
+    scale = (exact.abs() @ weight.abs().T).max()
+    assert got.shape == (3, 4, 9) and (got - want).abs().max() <= 1e-6 * scale
+    assert (plain - want).abs().max() <= 1e-6 * scale

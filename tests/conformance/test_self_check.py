@@ -39,7 +39,7 @@ def pad_token(monkeypatch):
     monkeypatch.setattr(
         transformers,
         "batches",
-        lambda *a: (replace(b, node_G=np.full_like(b.node_G, b.token_ids_RW.size - 1)) for b in original(*a)),
+        lambda *a, **k: (replace(b, node_G=np.full_like(b.node_G, b.token_ids_RW.size - 1)) for b in original(*a, **k)),
     )
 
 
@@ -63,8 +63,8 @@ def leaked_prefix(monkeypatch):
 def shifted_position(monkeypatch):
     original = transformers.batches
 
-    def shift(*arguments):
-        for batch in original(*arguments):
+    def shift(*arguments, **named):
+        for batch in original(*arguments, **named):
             # Rotary positions are relative: shift some and not others.
             yield replace(batch, position_ids_RW=batch.position_ids_RW + (batch.position_ids_RW > 2))
 

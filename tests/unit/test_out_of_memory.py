@@ -49,5 +49,5 @@ def test_halving_gives_the_same_states_and_says_so(layout, models, seed):
 
 def test_a_row_that_cannot_fit_is_named(models, seed):
     backend = backend_with_room_for(0, models("llama"), "packed")
-    with pytest.raises(RunError, match="no memory for one row of 64 tokens, which holds sentence"):
+    with pytest.raises(RunError, match=r"no memory for one row of \d+ tokens, which holds sentence"):
         collect(backend, Sequences.of(random_sentences(seed, 384, count=5)))

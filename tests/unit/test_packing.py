@@ -26,11 +26,14 @@ def paths(batch):
 
 
 @settings(max_examples=150, deadline=None)
-@given(SENTENCES, st.sampled_from([1, 2, 7, 16, 32]), st.integers(1, 100))
-def test_ancestors_are_exactly_the_prefix(sentences, width, batch_nodes):
-    packs = build_packs(Sequences.of(sentences), width)
+@given(SENTENCES, st.sampled_from([1, 2, 7, 16, 32]), st.integers(1, 100), st.floats(0, 0.1), st.booleans())
+def test_ancestors_are_exactly_the_prefix(sentences, width, batch_nodes, attention_cost, trim):
+    packs = build_packs(Sequences.of(sentences), width, batch_nodes, attention_cost)
     found = {}
-    for batch in batches(packs, batch_nodes):
+    for batch in batches(packs, batch_nodes, trim=trim):
+        num_rows, batch_width = batch.token_ids_RW.shape
+        assert num_rows == 1 or num_rows * batch_width <= batch_nodes
+        assert batch.nodes_R.max() == batch_width or not trim
         for sentence, path in paths(batch):
             assert sentence not in found
             found[sentence] = path
@@ -57,6 +60,29 @@ def test_packs_of_real_lengths_are_full(seed):
     packs = build_packs(free, 128)
     grid = sum(b.token_ids_RW.size for b in batches(packs, 2048))
     assert packs.num_nodes / grid > 0.95
+
+
+def test_long_sentences_of_all_lengths_waste_little(seed):
+    draw = np.random.default_rng(seed)
+    long = Sequences.of([draw.integers(0, 50_000, n) for n in draw.integers(100, 400, 300)])
+    packs = build_packs(long, 64)
+    whole, trimmed = (sum(b.token_ids_RW.size for b in batches(packs, 1024, trim=t)) for t in (False, True))
+    # Two of 129 to 256 tokens do not fit into one pack of 256.
+    assert packs.num_nodes / whole < 0.85 and packs.num_nodes / trimmed > 0.95
+
+
+def test_long_shared_prefixes_make_packs_wider(seed):
+    draw = np.random.default_rng(seed)
+    prefix = draw.integers(0, 50_000, 150)
+    prompts = Sequences.of([np.concatenate([prefix, [i], draw.integers(0, 50_000, 9)]) for i in range(300)])
+    free = Sequences.of([draw.integers(0, 50_000, 160) for _ in range(300)])
+    narrow, chosen = build_packs(prompts, 64), build_packs(prompts, 64, 1024, 0.001)
+    assert set(narrow.width_P) == {256} and set(chosen.width_P) == {512}
+    # Each pack computes the prefix once more: one for ten sentences, and one for 36.
+    assert narrow.num_nodes == 30 * 150 + 3000 and chosen.num_nodes == 9 * 150 + 3000
+    assert set(build_packs(free, 64, 1024, 0.001).width_P) == {256}
+    # Attention that costs much keeps them narrow.
+    assert set(build_packs(prompts, 64, 1024, 0.1).width_P) == {256}
 
 
 def test_one_long_sentence_leaves_the_others_narrow(seed):
