@@ -287,3 +287,18 @@ def test_wrong_arguments_end_with_status_2():
             capture_output=True, text=True, cwd=ROOT, timeout=60,
         )  # fmt: skip
         assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+
+
+def test_rounding_of_a_tiny_model(models, tmp_path, seed):
+    texts = tmp_path / "few.jsonl"
+    texts.write_text("".join(json.dumps({"text": f"sentence number {i}"}) + "\n" for i in range(6)), encoding="utf-8")
+    command = [sys.executable, "benchmarks/bench_rounding.py", "--model", str(models()), "--sentences", "5"]
+    command += ["--seed", str(seed), "--texts", str(texts), "--out", str(tmp_path / "rounding.json")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "rounding.json").read_text(encoding="utf-8"))["results"]
+    assert set(results) == {"random ids", "few"}
+    for found in results.values():
+        assert len(found) == 7 and all(r["sentences"] == 5 and 0 <= r["worst"] <= 1e-5 for r in found)
+        # Float32 is not float64.
+        assert all(r["worst"] > 0 for r in found if r["against"] == "float64")
