@@ -13,6 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+# Nodes come in multiples of this: oneDNN keeps what it compiled for every number of rows that it met.
+STEP = 64
+
 
 class DeepestMlp:
     """Hooks on a block's `mlp`, where it has one that takes a single tensor; without effect where `rows` gives None."""
@@ -37,7 +40,9 @@ class DeepestMlp:
         if self._nodes_G is None or len(args) != 1 or args[0].ndim != 3:
             return None
         self._nodes_G, self._shape = self._nodes_G.to(args[0].device), args[0].shape
-        return (args[0].reshape(-1, args[0].shape[-1]).index_select(0, self._nodes_G)[None],)
+        spare = self._nodes_G[-1:].expand(-len(self._nodes_G) % STEP)
+        chosen = torch.cat([self._nodes_G, spare])
+        return (args[0].reshape(-1, args[0].shape[-1]).index_select(0, chosen)[None],)
 
     def _put_back(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         """The output at its nodes and zeros elsewhere, where nobody looks."""
@@ -45,5 +50,5 @@ class DeepestMlp:
             return None
         states_1GH = output[0] if isinstance(output, tuple) else output
         states_RWH = states_1GH.new_zeros((*self._shape[:2], states_1GH.shape[-1]))
-        states_RWH.view(-1, states_RWH.shape[-1])[self._nodes_G] = states_1GH[0]
+        states_RWH.view(-1, states_RWH.shape[-1])[self._nodes_G] = states_1GH[0, : len(self._nodes_G)]
         return (states_RWH, *output[1:]) if isinstance(output, tuple) else states_RWH
