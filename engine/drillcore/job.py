@@ -244,7 +244,8 @@ class Job(Closed):
         if isinstance(value.get("models"), list):
             value["models"] = [{"id": m} if isinstance(m, str) else m for m in value["models"]]
         if isinstance(value.get("datasets"), dict):
-            value["datasets"] = [{"name": str(n), "path": p} for n, p in value["datasets"].items()]
+            named = value["datasets"].items()
+            value["datasets"] = [{**(d if isinstance(d, dict) else {"path": d}), "name": str(n)} for n, d in named]
         return value
 
     @model_validator(mode="after")

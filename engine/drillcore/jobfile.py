@@ -172,7 +172,9 @@ def _line(node: yaml.Node | None, loc: Path_) -> int:
     line = 1
     for part in loc:
         if isinstance(node, yaml.MappingNode):
-            found = next(((k, v) for k, v in node.value if k.value == str(part)), None)
+            # The short form of datasets is a mapping where the job has a list.
+            by_number = node.value[part : part + 1] if isinstance(part, int) else []
+            found = next(((k, v) for k, v in node.value if k.value == str(part)), None) or next(iter(by_number), None)
             if found is None:
                 break
             line, node = found[0].start_mark.line + 1, found[1]

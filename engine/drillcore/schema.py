@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 
 from drillcore.job import Job
 
@@ -13,8 +14,13 @@ def job_schema() -> str:
     models, datasets = schema["properties"]["models"], schema["properties"]["datasets"]
     # The short forms that the job reader accepts.
     models["items"] = {"anyOf": [models["items"], {"type": "string"}]}
+    unnamed = deepcopy(schema["$defs"]["Dataset"])
+    unnamed["properties"].pop("name")
+    unnamed["required"].remove("name")
+    schema["$defs"]["UnnamedDataset"] = {**unnamed, "title": "UnnamedDataset"}
+    a_dataset = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/UnnamedDataset"}]}
     schema["properties"]["datasets"] = {
-        "anyOf": [datasets, {"type": "object", "additionalProperties": {"type": "string"}, "minProperties": 1}]
+        "anyOf": [datasets, {"type": "object", "additionalProperties": a_dataset, "minProperties": 1}]
     }
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "drillcore job"

@@ -43,6 +43,18 @@ def test_a_mistake_in_the_only_dataset_is_one_mistake(work):
     assert refused(work, "datasets.0.limt", "did you mean `limit`?").count("job.yaml:") == 1
 
 
+def test_a_mistake_in_a_dataset_that_is_named_by_its_key(work):
+    first = work.job["datasets"][0]
+    fields = {k: v for k, v in first.items() if k != "name"}
+    work.job["datasets"] = {first["name"]: fields, "other": {**fields, "limt": 3}, "third": 3}
+    work.save()
+    lines = (work.folder / "job.yaml").read_text().splitlines()
+    at = {
+        word: next(i for i, line in enumerate(lines, 1) if line.strip().startswith(word)) for word in ("limt", "third")
+    }
+    refused(work, f"job.yaml:{at['limt']}: datasets.1.limt", f"job.yaml:{at['third']}: datasets.2.path")
+
+
 def test_unknown_field_at_the_top(work):
     work.job["modles"] = work.job.pop("models")
     work.save()
