@@ -18,13 +18,15 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from drillcore.backends.base import States, Work
+from drillcore.backends.base import FloatStates, States, Work
 from drillcore.errors import NumericsError
 from drillcore.sequences import Sequences
 from drillcore.work import BlockDone, BlockTask, Progress
 
 # Shards that wait for the writer: one being written, one ready.
 WAITING_SHARDS = 2
+# A sentence's states from which copying them one sentence at a time is faster than all at once through a copy.
+LOOP_BYTES = 16_384
 
 
 class Engine(Protocol):
@@ -92,7 +94,7 @@ class Assembler:
             mine = shard_S == local
             shard = self._shard(local)
             rows = part.row_S[mine]
-            shard.states_SKH[part.sentence_S[mine] - shard.start] = part.values_GKH[rows]
+            _put(shard.states_SKH, part.sentence_S[mine] - shard.start, part.values_GKH, rows)
             np.maximum(shard.absmax_K, part.absmax_GK[rows].max(axis=0), out=shard.absmax_K)
             shard.missing -= len(rows)
             if shard.missing == 0:
@@ -125,6 +127,17 @@ class Assembler:
         )
 
 
+def _put(
+    states_SKH: NDArray[np.generic], sentence_S: NDArray[np.int64], values_GKH: FloatStates, row_S: NDArray[np.int64]
+) -> None:
+    """states_SKH[sentence_S] = values_GKH[row_S], without the copy of all rows that numpy makes first."""
+    if values_GKH[:1].nbytes < LOOP_BYTES:
+        states_SKH[sentence_S] = values_GKH[row_S]
+        return
+    for sentence, row in zip(sentence_S.tolist(), row_S.tolist(), strict=True):
+        states_SKH[sentence] = values_GKH[row]
+
+
 def extract_blocks(
     backend: Engine, tasks: Iterable[BlockTask], store: Store, progress: Progress
 ) -> Iterator[BlockDone]:
@@ -153,6 +166,7 @@ def _planned(
     def plan(task: BlockTask) -> tuple[BlockTask, Work, Clock]:
         clock, started = Clock(), time.perf_counter()
         work = backend.plan(task.tokens)
+        task.tokens.release()
         clock.add("plan", started)
         return task, work, clock
 

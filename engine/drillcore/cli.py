@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from drillcore.backends.host_memory import few_arenas
 from drillcore.errors import DrillcoreError
 
 app = typer.Typer(
@@ -30,6 +31,7 @@ Out = Annotated[Path | None, typer.Option("--out", help="Folder for manifest, pi
 
 def main() -> None:
     """Run the command; ends the process with its exit status."""
+    few_arenas()
     debug = "--debug" in sys.argv
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     try:

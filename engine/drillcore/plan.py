@@ -85,6 +85,7 @@ def _rows_digest(tokens: Sequences, row_ids: Sequence[str]) -> str:
     found = hashlib.sha256(np.asarray(tokens.ids_T, dtype="<i4").tobytes())
     found.update(np.asarray(tokens.offsets_N1, dtype="<i8").tobytes())
     found.update("".join(row_ids).encode())
+    tokens.release()
     return found.hexdigest()
 
 

@@ -146,6 +146,7 @@ def _fit(
 ) -> tuple[Sequences, int]:
     """Truncate, or note the sentences that are too long or have no token."""
     lengths, limit = tokens.lengths_N, source.facts.max_tokens
+    tokens.release()
     file = str(loaded.path(dataset))
     for i in np.flatnonzero(lengths == 0).tolist():
         problems.add(file, None, f"sentence {i} has no token under {source.model.id}'s tokenizer")

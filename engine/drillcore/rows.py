@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import mmap
 import os
 import tempfile
 import time
@@ -22,6 +23,7 @@ import pyarrow as pa
 
 from drillcore.errors import RunError
 from drillcore.job import Dataset
+from drillcore.mapped import map_file, release
 from drillcore.text_columns import check_kept_names
 from drillcore.text_formats import Format, format_of, unreadable, wrong_with
 from drillcore.texts import Problems, read_batches
@@ -45,12 +47,12 @@ class RowTable:
     columns: tuple[str, ...]
 
     @cached_property
-    def _table(self) -> pa.Table:
+    def _mapped(self) -> tuple[mmap.mmap, pa.Table]:
         return _map(self.path)
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the map: a pickled pa.Table is all its rows."""
-        return {name: value for name, value in self.__dict__.items() if name != "_table"}
+        return {name: value for name, value in self.__dict__.items() if name != "_mapped"}
 
     def slice(self, start: int, stop: int) -> pa.Table:
         """Rows start..stop-1 with all columns, not copied out of the file.
@@ -60,7 +62,7 @@ class RowTable:
         """
         if not 0 <= start <= stop <= self.num_rows:
             raise IndexError(f"rows {start}..{stop} of {self.num_rows}")
-        return self._table.slice(start, stop - start)
+        return self._mapped[1].slice(start, stop - start)
 
     def texts(self, start: int, stop: int) -> list[str]:
         """Sentences start..stop-1.
@@ -68,7 +70,13 @@ class RowTable:
         Raises:
             IndexError: not 0 <= start <= stop <= num_rows.
         """
-        return list(self.slice(start, stop).column("text").to_pylist())
+        found = list(self.slice(start, stop).column("text").to_pylist())
+        self.release()
+        return found
+
+    def release(self) -> None:
+        """Give back the memory of rows that were read; tables from `slice` stay as they are."""
+        release(self._mapped[0])
 
 
 def row_ids(texts: Sequence[str]) -> list[str]:
@@ -104,7 +112,7 @@ def ingest(path: Path, dataset: Dataset, cache: Path, problems: Problems) -> Row
             target.unlink(missing_ok=True)
         if problems.count > before:
             return None
-    table = _map(target)
+    _, table = _map(target)
     return RowTable(target, table.num_rows, digest, tuple(table.column_names))
 
 
@@ -185,9 +193,10 @@ def _sweep(cache: Path) -> None:
                 left.unlink()
 
 
-def _map(path: Path) -> pa.Table:
+def _map(path: Path) -> tuple[mmap.mmap, pa.Table]:
     try:
-        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    except (OSError, pa.ArrowException) as error:
+        mapped = map_file(path)
+        return mapped, pa.ipc.open_file(pa.BufferReader(pa.py_buffer(mapped))).read_all()
+    except (OSError, ValueError, pa.ArrowException) as error:
         hint = "Run again: they will be made anew."
         raise RunError(f"{path}: cannot read the cached rows: {error}", hint=hint) from error

@@ -11,17 +11,25 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from drillcore.mapped import release
+
 
 @dataclass(frozen=True)
 class Sequences:
     """Token ids of N sentences.
 
-    ids_T: int32, all tokens one after the other. offsets_N1: int64 [N + 1], where each sentence begins and ends.
-    Slicing gives views, so a memory-mapped array stays on disk until its tokens are used.
+    ids_T: int32, all tokens one after the other. bounds_N1: int64 [N + 1], where each sentence begins and ends, counted
+    from wherever the first one begins. Slicing gives views of both, so that mapped files stay on disk until they are
+    used, however many slices there are.
     """
 
     ids_T: NDArray[np.int32]
-    offsets_N1: NDArray[np.int64]
+    bounds_N1: NDArray[np.int64]
+
+    @property
+    def offsets_N1(self) -> NDArray[np.int64]:
+        """Where each sentence begins and ends in `ids_T`, int64 [N + 1]; computed anew at each call."""
+        return np.asarray(self.bounds_N1 - self.bounds_N1[0])
 
     @staticmethod
     def of(sentences: Iterable[Sequence[int] | NDArray[np.int32]]) -> Sequences:
@@ -32,12 +40,13 @@ class Sequences:
         return Sequences(np.concatenate(rows) if rows else np.zeros(0, np.int32), offsets)
 
     def __len__(self) -> int:
-        return len(self.offsets_N1) - 1
+        return len(self.bounds_N1) - 1
 
     def __getitem__(self, i: int) -> NDArray[np.int32]:
         if not 0 <= i < len(self):
             raise IndexError(f"sentence {i} of {len(self)}")
-        return self.ids_T[self.offsets_N1[i] : self.offsets_N1[i + 1]]
+        first = self.bounds_N1[0]
+        return self.ids_T[self.bounds_N1[i] - first : self.bounds_N1[i + 1] - first]
 
     def __iter__(self) -> Iterator[NDArray[np.int32]]:
         return (self[i] for i in range(len(self)))
@@ -45,13 +54,17 @@ class Sequences:
     @property
     def lengths_N(self) -> NDArray[np.int64]:
         """Tokens of each sentence."""
-        lengths: NDArray[np.int64] = np.diff(self.offsets_N1)
-        return lengths
+        return np.asarray(np.diff(self.bounds_N1))
 
     def slice(self, start: int, stop: int) -> Sequences:
         """Sentences start .. stop - 1."""
-        offsets = np.asarray(self.offsets_N1[start : stop + 1])
-        return Sequences(self.ids_T[offsets[0] : offsets[-1]], offsets - offsets[0])
+        bounds, first = self.bounds_N1[start : stop + 1], self.bounds_N1[0]
+        return Sequences(self.ids_T[bounds[0] - first : bounds[-1] - first], bounds)
+
+    def release(self) -> None:
+        """Give back the memory of what lies in files."""
+        release(self.ids_T)
+        release(self.bounds_N1)
 
     def take(self, index: NDArray[np.int64]) -> Sequences:
         """The sentences named by `index`, in its order."""
@@ -65,5 +78,5 @@ class Sequences:
         kept = np.minimum(lengths, max_tokens)
         offsets = np.zeros(len(kept) + 1, dtype=np.int64)
         np.cumsum(kept, out=offsets[1:])
-        source = np.repeat(self.offsets_N1[:-1] - offsets[:-1], kept) + np.arange(offsets[-1])
+        source = np.repeat(self.bounds_N1[:-1] - self.bounds_N1[0] - offsets[:-1], kept) + np.arange(offsets[-1])
         return Sequences(np.asarray(self.ids_T[source]), offsets)

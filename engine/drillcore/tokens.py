@@ -121,7 +121,7 @@ def tokenize(rows: RowTable, tokenizer: Tokenizer, template: str | None) -> Sequ
 
 def load_tokens(folder: Path) -> Sequences:
     """Open memory-mapped token ids."""
-    return Sequences(np.load(folder / "ids.npy", mmap_mode="r"), np.load(folder / "offsets.npy"))
+    return Sequences(np.load(folder / "ids.npy", mmap_mode="r"), np.load(folder / "offsets.npy", mmap_mode="r"))
 
 
 def _move(scratch: Path, folder: Path) -> None:

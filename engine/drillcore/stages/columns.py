@@ -43,6 +43,8 @@ def _pieces(pair: Input) -> Iterator[tuple[int, dict[str, Any]]]:
         columns = {name: table.column(name).to_pylist() for name in table.column_names}
         tokens = pair.tokens.slice(start, stop)
         last = np.asarray(tokens.ids_T[tokens.offsets_N1[1:] - 1])
+        pair.rows.release()
+        tokens.release()
         yield (
             start,
             {
