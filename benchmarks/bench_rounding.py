@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from alone import Plain, differences
 from drillcore import layers
+from drillcore.backends.base import all_states
 from drillcore.backends.catalog import Source, locate
 from drillcore.backends.transformers import TransformersBackend
 from drillcore.bench_machine import hardware, num_cores
@@ -42,9 +43,7 @@ def packed(source: Source, sentences: Sequences, threads: int) -> NDArray[np.flo
     extract = Extract(backend="transformers", dtype="float32", device="cpu", layout="packed", threads=threads)
     backend = TransformersBackend(source, extract, layers.resolve("all", source.facts.num_blocks))
     backend.prepare(sentences.slice(0, min(64, len(sentences))), None)
-    states = np.empty((len(sentences), source.facts.num_blocks + 2, source.facts.hidden_size), np.float32)
-    for part in backend.run(backend.plan(sentences)):
-        states[part.sentence_S] = part.values_GKH[part.row_S]
+    states = all_states(backend, sentences)
     backend.close()
     return states
 

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from drillcore.backends.base import all_states
 from drillcore.backends.catalog import locate
 from drillcore.backends.transformers import TransformersBackend
 from drillcore.bench_machine import hardware
@@ -68,17 +69,6 @@ def open_backend(folder: Path, dtype: str) -> tuple[TransformersBackend, float]:
     return backend, time.perf_counter() - started
 
 
-def states_of(backend: TransformersBackend, tokens: Sequences) -> np.ndarray:
-    """All states [sentence, layer, hidden]."""
-    found: np.ndarray | None = None
-    for part in backend.run(backend.plan(tokens)):
-        if found is None:
-            found = np.empty((len(tokens), *part.values_GKH.shape[1:]), np.float32)
-        found[part.sentence_S] = part.values_GKH[part.row_S]
-    assert found is not None
-    return found
-
-
 def worst_by_layer(got: np.ndarray, want: np.ndarray) -> np.ndarray:
     """Relative error of each layer, the worst sentence."""
     return (np.linalg.norm(got - want, axis=-1) / np.linalg.norm(want, axis=-1)).max(0)
@@ -87,9 +77,9 @@ def worst_by_layer(got: np.ndarray, want: np.ndarray) -> np.ndarray:
 def correctness(backend: TransformersBackend, exact: TransformersBackend, tokens: Sequences) -> dict[str, Any]:
     """Packed states and those of one sentence at a time, both against float32."""
     few = tokens.slice(0, CHECKED)
-    want = np.concatenate([states_of(exact, few.slice(i, i + 1)) for i in range(len(few))])
-    alone = np.concatenate([states_of(backend, few.slice(i, i + 1)) for i in range(len(few))])
-    packed_L, alone_L = worst_by_layer(states_of(backend, few), want), worst_by_layer(alone, want)
+    want = np.concatenate([all_states(exact, few.slice(i, i + 1)) for i in range(len(few))])
+    alone = np.concatenate([all_states(backend, few.slice(i, i + 1)) for i in range(len(few))])
+    packed_L, alone_L = worst_by_layer(all_states(backend, few), want), worst_by_layer(alone, want)
     return {
         "packed": packed_L.tolist(),
         "alone": alone_L.tolist(),

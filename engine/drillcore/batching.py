@@ -61,13 +61,15 @@ def batches(packs: Packs, batch_nodes: int, *, trim: bool = False) -> Iterator[B
 
 def _cuts(sizes_P: Int64, batch_nodes: int) -> list[int]:
     """Where to cut packs, the widest first, into grids."""
+    if not len(sizes_P):
+        return [0]
     found = [0]
     while found[-1] < len(sizes_P):
         found.append(min(len(sizes_P), found[-1] + max(1, batch_nodes // int(sizes_P[found[-1]]))))
     # Equal batches rather than full ones and a small rest.
     ends = np.cumsum(sizes_P)
-    equal = np.searchsorted(ends, np.linspace(0, ends[-1] if len(ends) else 0, len(found))[1:-1], side="right")
-    even = [0, *equal.tolist(), len(sizes_P)] if len(sizes_P) else found
+    equal = np.searchsorted(ends, np.linspace(0, ends[-1], len(found))[1:-1], side="right")
+    even = [0, *equal.tolist(), len(sizes_P)]
     fits = all(a < b and ((b - a) * sizes_P[a] <= batch_nodes or b - a == 1) for a, b in pairwise(even))
     return even if fits else found
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,17 +109,17 @@ def build_packs(sequences: Sequences, width: int, widest: int = 0, attention_cos
     """
     lines = sort_sentences(sequences)
     doublings = np.ceil(np.log2(np.maximum(lines.lengths_U, width) / width)).astype(np.int64)
-    filled: list[tuple[int, list[tuple[int, int]]]] = []
+    packs: list[list[tuple[int, int]]] = []
+    widths: list[int] = []
     for doubling in np.unique(doublings).tolist():
         index = np.flatnonzero(doublings == doubling)
         chosen = _cheapest_width(lines, index, width << doubling, widest, attention_cost)
-        filled += [(chosen, pack) for pack in _fill(lines, index, chosen)]
+        packs += _fill(lines, index, chosen)
+        widths += [chosen] * (len(packs) - len(widths))
     # The fullest of a width first, so that those of a batch are about equally full.
-    filled.sort(key=lambda pack: (pack[0], -_size(lines, pack[1])))
-    members = np.array([u for _, pack in filled for u, _ in pack], np.int64)
-    shared = np.array([s for _, pack in filled for _, s in pack], np.int64)
-    pack_of = np.repeat(np.arange(len(filled)), [len(pack) for _, pack in filled])
-    return _lay_out(sequences, lines, members, shared, pack_of, np.array([w for w, _ in filled], np.int64))
+    width_P = np.array(widths, np.int64)
+    order = np.lexsort((-_sizes(lines, packs), width_P))
+    return _lay_out(sequences, lines, [packs[i] for i in order.tolist()], width_P[order])
 
 
 def _cheapest_width(lines: Sorted, index: Int64, width: int, widest: int, attention_cost: float) -> int:
@@ -128,7 +128,7 @@ def _cheapest_width(lines: Sorted, index: Int64, width: int, widest: int, attent
     sample = np.concatenate([part[: SAMPLED_SENTENCES // len(parts)] for part in parts])
     found, lowest = width, np.inf
     while attention_cost > 0 and width <= widest:
-        sizes = np.array([_size(lines, pack) for pack in _fill(lines, sample, width)])
+        sizes = _sizes(lines, list(_fill(lines, sample, width)))
         cost = float((sizes * (1 + attention_cost * sizes)).sum())
         if cost >= lowest:
             break
@@ -136,9 +136,16 @@ def _cheapest_width(lines: Sorted, index: Int64, width: int, widest: int, attent
     return found
 
 
-def _size(lines: Sorted, pack: list[tuple[int, int]]) -> int:
-    """Nodes of a pack."""
-    return sum(int(lines.lengths_U[u]) - s for u, s in pack)
+def _sizes(lines: Sorted, packs: list[list[tuple[int, int]]]) -> Int64:
+    """Nodes of each pack."""
+    members, shared, pack_of = _flat(packs)
+    return np.bincount(pack_of, lines.lengths_U[members] - shared, minlength=len(packs)).astype(np.int64)
+
+
+def _flat(packs: list[list[tuple[int, int]]]) -> tuple[Int64, Int64, Int64]:
+    """The sentences of all packs, what each shares with the one before it, and the number of its pack."""
+    flat = np.fromiter(chain.from_iterable(chain.from_iterable(packs)), np.int64).reshape(-1, 2)
+    return flat[:, 0], flat[:, 1], np.repeat(np.arange(len(packs)), np.array([len(pack) for pack in packs], np.int64))
 
 
 def _fill(lines: Sorted, index: Int64, width: int) -> Iterator[list[tuple[int, int]]]:
@@ -199,10 +206,9 @@ def _take(bins: list[list[int]], room: int) -> list[int]:
     return taken
 
 
-def _lay_out(
-    sequences: Sequences, lines: Sorted, members: Int64, shared: Int64, pack_of: Int64, widths: Int64
-) -> Packs:
+def _lay_out(sequences: Sequences, lines: Sorted, packs: list[list[tuple[int, int]]], widths: Int64) -> Packs:
     """Write the nodes of all packs one after the other, in preorder."""
+    members, shared, pack_of = _flat(packs)
     counts = lines.lengths_U[members] - shared
     starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     num_nodes = int(starts[-1])

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from drillcore.backends.base import all_states
 from drillcore.backends.catalog import locate
 from drillcore.bench import BenchCase, BenchSettings, make_cases, run_bench, table_of
 from drillcore.bench_case import warm_up_sentences
@@ -109,10 +110,7 @@ def test_a_job_on_token_ids_commits_what_the_backend_computes(models, tmp_path, 
     assert times.committed_bytes == 70 * 3 * source.facts.hidden_size * 4
     assert set(times.stage_seconds) >= {"plan", "forward", "write"}
     backend = worker.load(task)
-    want = np.empty((70, 3, source.facts.hidden_size), np.float32)
-    for part in backend.run(backend.plan(tokens)):
-        want[part.sentence_S] = part.values_GKH[part.row_S]
-    assert np.array_equal(job.states()[:], want)
+    assert np.array_equal(job.states()[:], all_states(backend, tokens))
     worker.close()
 
 

@@ -126,3 +126,12 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Give back the device and end every process started."""
+
+
+def all_states(backend: Backend, sentences: Sequences) -> NDArray[np.float32]:
+    """States [N, K, H] of at least one sentence, float32, in the sentences' order."""
+    parts = list(backend.run(backend.plan(sentences)))
+    states_NKH = np.empty((len(sentences), *parts[0].values_GKH.shape[1:]), np.float32)
+    for part in parts:
+        states_NKH[part.sentence_S] = part.values_GKH[part.row_S]
+    return states_NKH

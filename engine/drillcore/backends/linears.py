@@ -5,7 +5,7 @@ PyTorch hands float32 products to MKL, which is slow on processors that are not 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 NAME = "onednn_pieces"
 # oneDNN adds up all products of a row in one go; four sums of a quarter each round as little as PyTorch's own.
 LONG, PIECES = 1024, 4
+
+Forward = Callable[[Tensor], Tensor]
 
 
 def is_there() -> bool:
@@ -26,12 +28,16 @@ class PreparedLinears:
 
     def __init__(self, blocks: nn.Module, num_rows: int) -> None:
         """Lay the weights out for batches of `num_rows` nodes; takes as much memory as they do."""
-        self._forwards: list[tuple[nn.Linear, Callable[[Tensor], Tensor]]] = [
-            # Subclasses (quantised layers, adapters) compute something else.
-            (module, _in_pieces(module, num_rows))
-            for module in blocks.modules()
-            if type(module) is nn.Linear
-        ]
+        self._forwards: list[tuple[nn.Module, Forward]] = []
+        inside: set[nn.Module] = set()
+        for module in blocks.modules():
+            if module in inside:
+                continue
+            if is_gated_mlp(module):
+                self._forwards.append((module, _gated_in_pieces(module, num_rows)))
+                inside.update(module.modules())
+            elif type(module) is nn.Linear:
+                self._forwards.append((module, _in_pieces(module.weight, module.bias, num_rows)))
 
     def use(self) -> None:
         """Compute with oneDNN."""
@@ -44,27 +50,72 @@ class PreparedLinears:
             vars(module).pop("forward", None)
 
 
-def _in_pieces(module: nn.Linear, num_rows: int) -> Callable[[Tensor], Tensor]:
-    """The layer's forward pass; where its inputs are many they are cut into pieces, whose products are added."""
-    bias = None if module.bias is None else module.bias.detach()
-    if module.in_features < LONG:
-        return prepared(module.weight.detach(), bias, num_rows)
-    weights = module.weight.detach().tensor_split(PIECES, dim=1)
-    ways = [prepared(weight, None if i else bias, num_rows) for i, weight in enumerate(weights)]
+def is_gated_mlp(module: nn.Module) -> bool:
+    """Whether a module computes down(act(gate(x)) * up(x)) with linear layers of these names, and nothing else."""
+    gated: Any = module
+    linears = [getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
+    # Subclasses of nn.Linear (quantised layers, adapters) compute something else.
+    if any(type(linear) is not nn.Linear for linear in linears) or not callable(getattr(module, "act_fn", None)):
+        return False
+    states = torch.randn(4, gated.gate_proj.in_features, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        wanted = gated.down_proj(gated.act_fn(gated.gate_proj(states)) * gated.up_proj(states))
+        try:
+            found = module.forward(states)
+        except (TypeError, ValueError, RuntimeError, IndexError, AttributeError):
+            return False
+    return isinstance(found, Tensor) and found.shape == wanted.shape and torch.allclose(found, wanted)
+
+
+def _gated_in_pieces(mlp: Any, num_rows: int) -> Forward:
+    """A gated MLP's forward pass, a piece of its inner width at a time: what lies between stays in the cache."""
+    downs = _columns(mlp.down_proj.weight, mlp.down_proj.bias)
+    pieces = zip(_rows(mlp.gate_proj, len(downs)), _rows(mlp.up_proj, len(downs)), downs, strict=True)
+    ways = [[_in_pieces(weight, bias, num_rows) for weight, bias in piece] for piece in pieces]
+
+    def forward(states: Tensor) -> Tensor:
+        return _total(down(mlp.act_fn(gate(states)).mul_(up(states))) for gate, up, down in ways)
+
+    return forward
+
+
+def _in_pieces(weight: Tensor, bias: Tensor | None, num_rows: int) -> Forward:
+    """A linear layer's forward pass; where its inputs are many they are cut into pieces, whose products are added."""
+    ways = [prepared(*piece, num_rows) for piece in _columns(weight, bias)]
+    if len(ways) == 1:
+        return ways[0]
 
     def forward(states: Tensor) -> Tensor:
         parts = states.tensor_split(PIECES, dim=-1)
-        found = ways[0](parts[0])
-        for way, part in zip(ways[1:], parts[1:], strict=True):
-            found.add_(way(part))
-        return found
+        return _total(way(part) for way, part in zip(ways, parts, strict=True))
 
     return forward
+
+
+def _rows(linear: nn.Linear, count: int) -> list[tuple[Tensor, Tensor | None]]:
+    """Weights and biases of a layer, its outputs cut into pieces."""
+    biases = [None] * count if linear.bias is None else linear.bias.tensor_split(count)
+    return list(zip(linear.weight.tensor_split(count), biases, strict=True))
+
+
+def _columns(weight: Tensor, bias: Tensor | None) -> list[tuple[Tensor, Tensor | None]]:
+    """Weights of a layer, its inputs cut into pieces where they are many; the bias goes with the first."""
+    pieces = weight.tensor_split(PIECES if weight.shape[1] >= LONG else 1, dim=1)
+    return [(piece, None if i else bias) for i, piece in enumerate(pieces)]
+
+
+def _total(parts: Iterator[Tensor]) -> Tensor:
+    """The sum of tensors that nobody else holds, one after the other."""
+    total = next(parts)
+    for part in parts:
+        total.add_(part)
+    return total
 
 
 def prepared(weight: Tensor, bias: Tensor | None, num_rows: int) -> Callable[[Tensor], Tensor]:
     """A linear layer with its weights laid out for inputs of `num_rows` rows, in one product."""
     ops: Any = torch.ops.mkldnn
+    weight, bias = weight.detach(), None if bias is None else bias.detach()
     laid_out, width = ops._reorder_linear_weight(weight.contiguous(), num_rows), weight.shape[0]
 
     def forward(states: Tensor) -> Tensor:

@@ -46,8 +46,8 @@ def products_attention(
         return found
     num_groups = num_rows * key_RBWD.shape[1]
     queries = query_RAWD.reshape(num_groups, -1, size)
-    scores = torch.bmm(queries, key_RBWD.reshape(num_groups, width, size).transpose(1, 2))
-    scores.mul_(size**-0.5 if scaling is None else scaling)
-    scores.view(num_rows, num_heads, width, width).add_(attention_mask)
+    scores = queries.new_empty((num_rows, num_heads, width, width)).copy_(attention_mask).view(num_groups, -1, width)
+    keys = key_RBWD.reshape(num_groups, width, size).transpose(1, 2)
+    scores.baddbmm_(queries, keys, alpha=size**-0.5 if scaling is None else scaling)
     mixed = torch.bmm(torch.softmax(scores, -1), value_RBWD.reshape(num_groups, width, -1))
     return mixed.view(num_rows, num_heads, width, -1).transpose(1, 2).contiguous(), None

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from drillcore.backends import flex, products, self_check
-from drillcore.backends.base import FloatStates, Prepared, SelfCheck, States, Work
+from drillcore.backends.base import FloatStates, Prepared, SelfCheck, States, Work, all_states
 from drillcore.backends.catalog import Source
 from drillcore.backends.feed import Feeder
 from drillcore.backends.hardware import host_hardware
@@ -158,7 +158,7 @@ class TransformersBackend:
     def _check(self, sample: Sequences, notes: tuple[str, ...]) -> SelfCheck:
         sentences = self_check.check_sentences(sample, self.facts.vocab_size, self.facts.max_tokens)
         loaded, ours = self._loaded, self._numerics["attention"]
-        states = self._states(sentences)
+        states = all_states(self, sentences)
         # The reference is the model as transformers would run it.
         loaded.causal.set_attn_implementation(self._plain_attention)
         if self._linears is not None:
@@ -176,12 +176,6 @@ class TransformersBackend:
         if self._linears is not None:
             self._linears.use()
         return self_check.make_check(self._numerics["layout"], self._numerics["dtype"], errors, len(sentences), notes)
-
-    def _states(self, sentences: Sequences) -> NDArray[np.float32]:
-        states_CKH = np.empty((len(sentences), len(self._layers), self.facts.hidden_size), np.float32)
-        for part in self.run(self.plan(sentences)):
-            states_CKH[part.sentence_S] = part.values_GKH[part.row_S]
-        return states_CKH
 
     def plan(self, block: Sequences) -> Work:
         """Packs or padded batches of a block."""

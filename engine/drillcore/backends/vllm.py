@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from drillcore.backends import self_check
 from drillcore.backends.alone import Alone
-from drillcore.backends.base import FloatStates, Prepared, States, Work
+from drillcore.backends.base import FloatStates, Prepared, States, Work, all_states
 from drillcore.backends.catalog import Source
 from drillcore.backends.shared_rows import SharedRows
 from drillcore.backends.vllm_engine import Engine
@@ -69,7 +69,7 @@ class VllmBackend:
         notes: list[str] = []
         for sums in [stored["adds_residual"]] if stored else [True, False]:
             self._engine_running().add_residuals(sums)
-            errors = self._alone.errors(self._states(sentences))
+            errors = self._alone.errors(all_states(self, sentences))
             check = self_check.make_check(LAYOUT, settings.dtype, errors, len(sentences), tuple(notes))
             if check.passed:
                 numerics = self._numerics(settings, sums)
@@ -114,12 +114,6 @@ class VllmBackend:
             "torch": torch.__version__,
             "vllm": self._version,
         }
-
-    def _states(self, sentences: Sequences) -> NDArray[np.float32]:
-        states_CKH = np.empty((len(sentences), len(self._layers), self.facts.hidden_size), np.float32)
-        for part in self.run(self.plan(sentences)):
-            states_CKH[part.sentence_S] = part.values_GKH[part.row_S]
-        return states_CKH
 
     def plan(self, block: Sequences) -> Work:
         """Prompts in the order that shares most, each once."""
