@@ -35,7 +35,7 @@ check: $(INSTALLED) ## Lint, types, import layers, sizes, schemas
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/python tests/sizes.py
+	$(BIN)/python tools/sizes.py
 	@$(BIN)/drillcore schema job | cmp - schemas/job.schema.json || { echo "schemas/ is stale: make schemas"; exit 1; }
 
 test: $(INSTALLED) ## The test suite (a few minutes on two cores)
@@ -52,20 +52,20 @@ torture: $(INSTALLED) ## Hundreds of kills at random moments
 
 vllm: ## Install vLLM into an environment of its own, .venv-vllm (3.5 GB); docs/vllm.md
 	@test -x $(VLLM_VENV)/bin/python || $(PYTHON) -m venv $(VLLM_VENV)
-	@bash tests/setup_vllm.sh $(VLLM_VENV)
+	@bash tools/setup_vllm.sh $(VLLM_VENV)
 	@echo "== vLLM is ready: $(VLLM_VENV)/bin/drillcore run JOB"
 
 test-vllm: vllm ## The backend contract on real vLLM, jobs that are killed and resume (VLLM_TESTS="not long" for a part)
 	DRILLCORE_REQUIRE=vllm $(VLLM_VENV)/bin/python -m pytest tests/conformance/test_vllm_backend.py --timeout 1200 -m "$(VLLM_TESTS)"
 
 bench: $(INSTALLED) ## Throughput of every stage and of the peers, interleaved in one run
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python -m benchmarks.peers.run
 
 bench-peers: $(INSTALLED) ## Install the peers that the benchmark compares with
-	bash benchmarks/peers/setup.sh $(PEERS_VENV)
+	bash benchmarks/peers/adapters/setup.sh $(PEERS_VENV)
 
 bench-gpu: $(INSTALLED) ## The whole GPU suite: one table and JSON
-	$(BIN)/python benchmarks/gpu_suite.py
+	$(BIN)/python -m benchmarks.gpu.suite
 
 schemas: $(INSTALLED) ## Write schemas/ anew from the job model
 	$(BIN)/drillcore schema job > schemas/job.schema.json

@@ -26,9 +26,9 @@ def run(job: str | PathLike[str], *, set: Sequence[str] = (), store: str | None 
     """
     from pathlib import Path
 
-    from drillcore.jobfile import load_job
-    from drillcore.progress import Silent
-    from drillcore.runner import ALL_STAGES, run_stages
+    from drillcore.job.file import load_job
+    from drillcore.runtime.runner import ALL_STAGES, run_stages
+    from drillcore.system.progress import Silent
 
     loaded = load_job(Path(job), set, store)
     run_stages(loaded, ALL_STAGES, Silent())
@@ -51,6 +51,6 @@ def extract(model: str, sentences: Sequence[str], **settings: Any) -> xr.Dataset
     settings: fields of the job's `extract` section. Returns a dataset with `hidden_states` [sentence, layer, hidden]
     float32 and the coordinates of the store.
     """
-    from drillcore.memory import extract_in_memory
+    from drillcore.runtime.few_sentences import extract_in_memory
 
     return extract_in_memory(model, sentences, settings)

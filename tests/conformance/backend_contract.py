@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from drillcore.sequences import Sequences
+from drillcore.tokens.sequences import Sequences
 from support.plain import random_sentences, relative_error
 
 

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drillcore.cache import digest
 from drillcore.errors import DrillcoreError, StoreError
-from drillcore.executors import EXECUTORS
-from drillcore.job import Extract, Job, LoadedJob, Run
-from drillcore.plugins import load_by_name
-from drillcore.runner import run_stages
-from drillcore.store.location import Location
+from drillcore.job.fields import Extract, Job, LoadedJob, Run
+from drillcore.runtime.executors import EXECUTORS
+from drillcore.runtime.runner import run_stages
+from drillcore.store.places.location import Location
+from drillcore.system.files import digest
+from drillcore.system.registry import load_by_name
 
 WORDS = [
     "the",

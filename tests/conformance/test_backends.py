@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from backend_contract import BackendContract, collect
 
-from drillcore import layers
-from drillcore.backends.catalog import locate
+from drillcore.backends import layers
 from drillcore.backends.fake import FakeBackend
-from drillcore.backends.transformers import TransformersBackend
-from drillcore.job import Extract, Model
-from drillcore.sequences import Sequences
+from drillcore.backends.source import locate
+from drillcore.backends.transformers.backend import TransformersBackend
+from drillcore.job.fields import Extract, Model
+from drillcore.tokens.sequences import Sequences
 from support.plain import plain_states, random_sentences, relative_error
 from support.tiny import ARCHITECTURES, PACKED
 

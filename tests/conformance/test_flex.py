@@ -11,11 +11,11 @@ from backend_contract import collect
 from test_backends import open_transformers
 
 from conftest import require
-from drillcore.backends.flex import BLOCK, PackMask, interval_blocks
-from drillcore.backends.masks import ancestors
-from drillcore.batching import batches
-from drillcore.packing import build_packs
-from drillcore.sequences import Sequences
+from drillcore.backends.transformers.flex_attention import BLOCK, PackMask, interval_blocks
+from drillcore.backends.transformers.masks import ancestors
+from drillcore.tokens.batches import batches
+from drillcore.tokens.packs import build_packs
+from drillcore.tokens.sequences import Sequences
 from support.plain import plain_states, random_sentences, relative_error
 
 

@@ -10,9 +10,10 @@ import torch
 from backend_contract import collect
 from test_backends import open_transformers
 
-from drillcore.backends import linears, products
-from drillcore.backends.deepest import STEP
-from drillcore.sequences import Sequences
+from drillcore.backends.transformers import cpu_attention as products
+from drillcore.backends.transformers import cpu_linears as linears
+from drillcore.backends.transformers.last_mlp import STEP
+from drillcore.tokens.sequences import Sequences
 from support.plain import random_sentences
 
 # Falcon's and GPT-NeoX's run beside the attention; Mixtral's is a router with its experts.

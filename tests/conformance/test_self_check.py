@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drillcore import layers
-from drillcore.backends import masks, transformers
-from drillcore.backends.catalog import locate
-from drillcore.backends.hooks import Gatherer
+from drillcore.backends import layers
+from drillcore.backends.source import locate
+from drillcore.backends.transformers import backend as transformers
+from drillcore.backends.transformers import masks
+from drillcore.backends.transformers.hooks import Gatherer
 from drillcore.errors import SelfCheckError
-from drillcore.job import Extract, Model
-from drillcore.sequences import Sequences
+from drillcore.job.fields import Extract, Model
+from drillcore.tokens.sequences import Sequences
 
 
 def prepare(folder, layout="auto", wanted="all"):

@@ -16,16 +16,16 @@ import obstore
 import pytest
 import xarray as xr
 
+from drillcore.cli.verify import verify
 from drillcore.errors import CommitError, DrillcoreError, StoreError
-from drillcore.store import lease
-from drillcore.store.files import list_names, read_file, write_file
 from drillcore.store.layout import choose_shape
-from drillcore.store.location import Location
-from drillcore.store.lock import refuse_if_held, store_lock
+from drillcore.store.places import lease
+from drillcore.store.places.files import list_names, read_file, write_file
+from drillcore.store.places.location import Location
+from drillcore.store.places.lock import refuse_if_held, store_lock
+from drillcore.store.places.s3 import open_bucket
 from drillcore.store.reader import open_root, open_tree, read_layer
-from drillcore.store.s3 import open_bucket
 from drillcore.store.writer import StoreWriter
-from drillcore.verify import verify
 from support.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, Proxy, environment, s3_server
 
 pytest_plugins = ["support.run_fixtures"]
@@ -229,8 +229,8 @@ def test_the_lock_of_a_killed_run_is_free(address, forge, tmp_path):
     first = f"""
 import os, signal
 from pathlib import Path
-from drillcore.store.location import Location
-from drillcore.store.lock import store_lock
+from drillcore.store.places.location import Location
+from drillcore.store.places.lock import store_lock
 with store_lock(Location({address!r}), Path({str(tmp_path)!r}) / "beside"):
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -285,7 +285,7 @@ def _finish(work, place, first=""):
 
 
 QUICK = """
-import drillcore.store.s3 as s3
+import drillcore.store.places.s3 as s3
 s3.REQUEST_SECONDS, s3.REQUEST_RETRIES, s3.RETRY_SECONDS, s3.WAITS_SECONDS = 1.0, 2, 5.0, (0.1, 0.2)
 """
 

@@ -22,16 +22,16 @@ import yaml
 from backend_contract import BackendContract, collect
 
 from conftest import require
-from drillcore import layers
-from drillcore.backends import vllm_engine
+from drillcore.backends import layers
 from drillcore.backends.auto import AutoBackend
-from drillcore.backends.catalog import locate
 from drillcore.backends.choice import choose_backend
 from drillcore.backends.demo_model import DEMO_ID
-from drillcore.backends.vllm import VllmBackend
+from drillcore.backends.source import locate
+from drillcore.backends.vllm import engine as vllm_engine
+from drillcore.backends.vllm.backend import VllmBackend
 from drillcore.errors import JobError, ModelError, RunError, SelfCheckError
-from drillcore.job import Extract, Model
-from drillcore.sequences import Sequences
+from drillcore.job.fields import Extract, Model
+from drillcore.tokens.sequences import Sequences
 from support.plain import plain_states, random_sentences, relative_error
 from support.tiny import write_tokenizer
 
@@ -216,7 +216,7 @@ def test_numerics_that_were_stored_give_the_same_bytes(tiny, seed, leaves_nothin
 
 @pytest.mark.long
 def test_random_weights_are_those_of_the_other_backend(tiny, seed, leaves_nothing):
-    from drillcore.backends.transformers import TransformersBackend
+    from drillcore.backends.transformers.backend import TransformersBackend
 
     sentences = Sequences.of(random_sentences(seed, 384, count=10))
     source = locate(Model(id=str(tiny("llama")), random_weights=True), Path("/"))
@@ -368,7 +368,7 @@ def write_job(folder: Path, model: str, count: int) -> Path:
 
 def start_job(job: Path) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "drillcore.cli", "run", job.name],
+        [sys.executable, "-m", "drillcore.cli.main", "run", job.name],
         cwd=job.parent, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         # A shell that runs the tests in its background has them ignore it.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),

@@ -10,7 +10,7 @@ import yaml
 import zarr
 from typer.testing import CliRunner
 
-from drillcore.cli import app
+from drillcore.cli.main import app
 from support.runs import sentences
 
 RESULTS = ("separation", "umap_raw", "umap", "trustworthiness", "degenerate")

@@ -7,12 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-SUITE = Path(__file__).parents[2] / "benchmarks" / "gpu_suite.py"
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_suite_runs_and_finds_the_states_right(tmp_path):
-    command = [sys.executable, str(SUITE), "--toy", "--out", str(tmp_path / "suite.json")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "benchmarks.gpu.suite", "--toy", "--out", str(tmp_path / "suite.json")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "suite.json").read_text(encoding="utf-8"))["rows"]
     assert [r["text"] for r in rows] == ["free text", "templates"]

@@ -97,7 +97,7 @@ def test_killed_while_columns_change(work, texts_seed):
     killed = work.run(
         first="""
 import os, signal
-import drillcore.stages.columns as columns
+import drillcore.runtime.stages.extract.coordinates as columns
 pieces = columns._pieces
 def dying(pair):
     for start, values in pieces(pair):

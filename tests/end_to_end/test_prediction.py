@@ -29,9 +29,9 @@ def test_the_last_layers_give_the_models_own_logits(architecture, models, tmp_pa
         "measure": {"permutations": 5},
     }
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(job), encoding="utf-8")
-    from drillcore.jobfile import load_job
-    from drillcore.progress import Silent
-    from drillcore.runner import run_stages
+    from drillcore.job.file import load_job
+    from drillcore.runtime.runner import run_stages
+    from drillcore.system.progress import Silent
 
     loaded = load_job(tmp_path / "job.yaml")
     run_stages(loaded, ("extract", "measure"), Silent())
@@ -60,9 +60,9 @@ def test_the_last_layers_give_the_models_own_logits(architecture, models, tmp_pa
 def test_candidates_have_their_exact_log_probability(architecture, models, tmp_path, seed):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from drillcore.jobfile import load_job
-    from drillcore.progress import Silent
-    from drillcore.runner import run_stages
+    from drillcore.job.file import load_job
+    from drillcore.runtime.runner import run_stages
+    from drillcore.system.progress import Silent
 
     draw = np.random.default_rng(seed)
     candidates = ["a", " river near the port", " " + "".join(draw.choice(list("north"), 6))]

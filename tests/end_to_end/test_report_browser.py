@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from conftest import require
-from drillcore.pictures.encode import LARGEST, quantised
+from drillcore.pictures.data import Grid, Panel, Row
 from drillcore.pictures.pages import Report, ReportDataset, Table
-from drillcore.pictures.panels import Grid, Panel, Row
-from drillcore.pictures.report import write_report
+from drillcore.pictures.report.encode import LARGEST, quantised
+from drillcore.pictures.report.write import write_report
 from drillcore.pictures.series import Chart, Series
 
 pytest_plugins = ["support.run_fixtures"]

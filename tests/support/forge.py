@@ -26,14 +26,14 @@ def import_all(model: str) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     import drillcore.backends.fake
-    import drillcore.backends.transformers
-    import drillcore.cli
-    import drillcore.display
-    import drillcore.executors.local
-    import drillcore.runner
-    import drillcore.stages.extract
-    import drillcore.store.lazy
-    import drillcore.store.lease  # noqa: F401
+    import drillcore.backends.transformers.backend
+    import drillcore.cli.display
+    import drillcore.cli.main
+    import drillcore.runtime.executors.local
+    import drillcore.runtime.runner
+    import drillcore.runtime.stages.extract.stage
+    import drillcore.store.places.lease
+    import drillcore.store.tree  # noqa: F401
 
     torch.set_num_threads(1)
     with torch.device("meta"):
@@ -54,9 +54,9 @@ def command(asked: dict) -> None:
     exec(asked["first"], {"READY": Path(asked["ready"])})
     status: object = 0
     try:
-        import drillcore.cli
+        import drillcore.cli.main
 
-        drillcore.cli.main()
+        drillcore.cli.main.main()
     except SystemExit as end:
         status = end.code
     except BaseException:

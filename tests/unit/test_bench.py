@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 
 from drillcore.backends.base import all_states
-from drillcore.backends.catalog import locate
-from drillcore.bench import BenchCase, BenchSettings, make_cases, run_bench, table_of
-from drillcore.bench_case import warm_up_sentences
-from drillcore.bench_job import make_job
-from drillcore.bench_machine import busy_cores, cpu_model, matrix_products, peak_memory_bytes
-from drillcore.bench_rows import rows_of
-from drillcore.bench_texts import Lengths, encode, read_texts
+from drillcore.backends.source import locate
+from drillcore.cli.bench.case import warm_up_sentences
+from drillcore.cli.bench.rows import rows_of
+from drillcore.cli.bench.run import BenchCase, BenchSettings, make_cases, run_bench, table_of
+from drillcore.cli.bench.scratch_job import make_job
+from drillcore.cli.bench.texts import Lengths, encode, read_texts
 from drillcore.errors import JobError, StoreError, TextError
-from drillcore.job import Extract, Model
-from drillcore.sequences import Sequences
-from drillcore.work import ModelTask
-from drillcore.worker import Worker
+from drillcore.job.fields import Extract, Model
+from drillcore.runtime.work.tasks import ModelTask
+from drillcore.runtime.work.worker import Worker
+from drillcore.system.machine import busy_cores, cpu_model, matrix_products, peak_memory_bytes
+from drillcore.tokens.sequences import Sequences
 
 # Whole benchmarks at toy size, in processes of their own.
 pytestmark = pytest.mark.long
@@ -201,7 +201,7 @@ def test_cases_take_turns_and_more_repeats_are_added(tmp_path, monkeypatch):
 
 def test_peak_memory_is_the_process_own():
     code = (
-        "import sys; from drillcore.bench_machine import peak_memory_bytes as peak; before = peak(); "
+        "import sys; from drillcore.system.machine import peak_memory_bytes as peak; before = peak(); "
         "held = b'x' * int(sys.argv[1]); del held; print(before, peak())"
     )
     ballast = np.ones(400 * 2**20, np.uint8)  # this process is large; the one that it starts is not
@@ -220,8 +220,7 @@ def test_the_machine_is_described():
 
 
 def test_the_starting_process_stays_light():
-    code = (
-        "import sys, drillcore.bench; print([m for m in ('torch', 'transformers', 'zarr', 'vllm') if m in sys.modules])"
-    )
+    heavy = "('torch', 'transformers', 'zarr', 'vllm')"
+    code = f"import sys, drillcore.cli.bench.run; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -11,20 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.peers import compare, run, summary
+from benchmarks.peers import made_texts as texts_made
+from benchmarks.peers.plain import disagreement, states_alone
+from benchmarks.peers.processes import PEERS, PEERS_PYTHON, AbsentError, Peer, VllmBare
+from benchmarks.peers.workload import Text, make_texts
 from conftest import require
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-
-import compare
-import run
-import summary
-import texts_made
-from alone import disagreement, states_alone
-from contenders import PEERS, PEERS_PYTHON, AbsentError, Peer, VllmBare
-from drillcore.backends.catalog import locate
-from drillcore.job import Model
-from drillcore.packing import build_packs
-from workload import Text, make_texts
+from drillcore.backends.source import locate
+from drillcore.job.fields import Model
+from drillcore.tokens.packs import build_packs
 
 # Whole benchmarks at toy size, in processes of their own.
 pytestmark = pytest.mark.long
@@ -142,14 +137,14 @@ else:
 @pytest.mark.parametrize("serves", [True, False])
 def test_the_vllm_script_is_driven_by_line_or_at_one_go(serves, models, tmp_path, monkeypatch):
     text = texts_of(models(), tmp_path)[0]
-    monkeypatch.setattr("contenders.HERE", tmp_path)
+    monkeypatch.setattr("benchmarks.peers.processes.HERE", tmp_path)
     monkeypatch.setitem(PEERS, "vllm_bare", ("vllm_bare", Path(sys.executable), "make test-vllm"))
     peer = VllmBare("vllm_bare", str(models()), 1, tmp_path)
     with pytest.raises(AbsentError, match="make test-vllm"):
         peer.start()
-    (tmp_path / "peers").mkdir()
+    (tmp_path / "adapters").mkdir()
     serve = 'parser.add_argument("--serve", action="store_true")' if serves else ""
-    (tmp_path / "peers" / "vllm_bare.py").write_text(VLLM_SCRIPT.format(serve=serve), encoding="utf-8")
+    (tmp_path / "adapters" / "vllm_bare.py").write_text(VLLM_SCRIPT.format(serve=serve), encoding="utf-8")
     peer.start()
     peer.warm(text)
     measured = [peer.measure(text) for _ in range(3)]
@@ -292,7 +287,7 @@ def test_wrong_arguments_end_with_status_2():
 def test_rounding_of_a_tiny_model(models, tmp_path, seed):
     texts = tmp_path / "few.jsonl"
     texts.write_text("".join(json.dumps({"text": f"sentence number {i}"}) + "\n" for i in range(6)), encoding="utf-8")
-    command = [sys.executable, "benchmarks/bench_rounding.py", "--model", str(models()), "--sentences", "5"]
+    command = [sys.executable, "-m", "benchmarks.parts.rounding", "--model", str(models()), "--sentences", "5"]
     command += ["--seed", str(seed), "--texts", str(texts), "--out", str(tmp_path / "rounding.json")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -10,14 +10,14 @@ import jsonschema
 import pytest
 import yaml
 
-from drillcore.columns import align_columns
-from drillcore.job import Job
-from drillcore.schema import job_schema
+from drillcore.cli.tables import align_columns
+from drillcore.job.fields import Job
+from drillcore.job.schema import job_schema
 
 
 def drillcore(*arguments, cwd=None):
     return subprocess.run(
-        [sys.executable, "-m", "drillcore.cli", *arguments], cwd=cwd, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "drillcore.cli.main", *arguments], cwd=cwd, capture_output=True, text=True, check=False
     )
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drillcore.block import LOOP_BYTES, _put
-from drillcore.mapped import map_file, release
-from drillcore.sequences import Sequences
+from drillcore.runtime.work.pipeline import LOOP_BYTES, _put
+from drillcore.system.mapped import map_file, release
+from drillcore.tokens.sequences import Sequences
 
 COUNT_HEAPS = """
 import ctypes, sys, threading
-from drillcore.backends.host_memory import few_arenas
+from drillcore.backends.transformers.host_memory import few_arenas
 if sys.argv[1] == "few":
     few_arenas()
 import numpy as np

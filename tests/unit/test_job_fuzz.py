@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from drillcore.errors import DrillcoreError, JobError
-from drillcore.job import Dataset, Extract, Job, Measure, Model, Project, Render, Run
-from drillcore.jobfile import load_job
-from drillcore.preflight import check_job
-from drillcore.progress import Silent
+from drillcore.job.fields import Dataset, Extract, Job, Measure, Model, Project, Render, Run
+from drillcore.job.file import load_job
+from drillcore.runtime.preflight import check_job
+from drillcore.system.progress import Silent
 
 SEED = secrets.randbits(32)
 QUICK = settings(max_examples=150, deadline=None, database=None)

@@ -8,10 +8,10 @@ import random
 import pytest
 
 from drillcore.errors import JobError
-from drillcore.executors.order import AHEAD, Order, Piece
-from drillcore.executors.ray_cluster import share_out
-from drillcore.job import Extract
-from drillcore.plan import spread_block
+from drillcore.job.fields import Extract
+from drillcore.runtime.executors.ray.cluster import share_out
+from drillcore.runtime.executors.scheduler import AHEAD, Order, Piece
+from drillcore.runtime.work.blocks import spread_block
 
 
 class Play:

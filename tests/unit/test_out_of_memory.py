@@ -9,11 +9,11 @@ import pytest
 import torch
 from backend_contract import collect
 
-from drillcore.backends.catalog import locate
-from drillcore.backends.transformers import TransformersBackend
+from drillcore.backends.source import locate
+from drillcore.backends.transformers.backend import TransformersBackend
 from drillcore.errors import RunError
-from drillcore.job import Extract, Model
-from drillcore.sequences import Sequences
+from drillcore.job.fields import Extract, Model
+from drillcore.tokens.sequences import Sequences
 from support.plain import random_sentences, relative_error
 
 

@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drillcore.batching import batches, padded_batches
-from drillcore.packing import build_packs
-from drillcore.sequences import Sequences
+from drillcore.tokens.batches import batches, padded_batches
+from drillcore.tokens.packs import build_packs
+from drillcore.tokens.sequences import Sequences
 
 SENTENCES = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=24), min_size=1, max_size=60)
 

@@ -17,11 +17,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from drillcore import rows
 from drillcore.errors import RunError, TextError
-from drillcore.job import Dataset
-from drillcore.rows import RowTable, ingest, row_ids
-from drillcore.texts import Problems
+from drillcore.job.fields import Dataset
+from drillcore.texts import rows
+from drillcore.texts.read import Problems
+from drillcore.texts.rows import RowTable, ingest, row_ids
 
 
 def dataset(**settings: Any) -> Dataset:
@@ -174,9 +174,9 @@ FULL = """
 import resource, signal, sys
 from pathlib import Path
 from drillcore.errors import RunError
-from drillcore.job import Dataset
-from drillcore.rows import ingest
-from drillcore.texts import Problems
+from drillcore.job.fields import Dataset
+from drillcore.texts.rows import ingest
+from drillcore.texts.read import Problems
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
 try:
@@ -199,9 +199,9 @@ def test_a_disk_that_fills_up_leaves_nothing_behind(source: Path, tmp_path: Path
 RACE = """
 import sys, time
 from pathlib import Path
-from drillcore.job import Dataset
-from drillcore.rows import ingest
-from drillcore.texts import Problems
+from drillcore.job.fields import Dataset
+from drillcore.texts.rows import ingest
+from drillcore.texts.read import Problems
 while not Path(sys.argv[3]).exists():
     time.sleep(0.001)
 table = ingest(Path(sys.argv[1]), Dataset(name="d", path="x"), Path(sys.argv[2]), Problems())
@@ -253,9 +253,9 @@ def test_a_table_whose_file_is_gone_says_so(source: Path, tmp_path: Path) -> Non
 MEMORY = """
 import random, resource, sys
 from pathlib import Path
-from drillcore.job import Dataset
-from drillcore.rows import ingest
-from drillcore.texts import Problems
+from drillcore.job.fields import Dataset
+from drillcore.texts.rows import ingest
+from drillcore.texts.read import Problems
 source, cache, seed, what = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 if what == "ingest":

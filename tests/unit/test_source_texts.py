@@ -24,8 +24,8 @@ from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.tree import DecisionTreeClassifier
 
-from drillcore.cache import cache_dir
-from drillcore.job import Job
+from drillcore.job.fields import Job
+from drillcore.system.files import cache_dir
 
 JOBS = Path(__file__).parents[2] / "jobs"
 CITIES = ("Toronto", "Montreal")

@@ -14,10 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from drillcore import text_lines, texts
 from drillcore.errors import TextError
-from drillcore.job import Dataset
-from drillcore.texts import Problem, Problems, read_batches
+from drillcore.job.fields import Dataset
+from drillcore.texts import read as texts
+from drillcore.texts.read import Problem, Problems, read_batches
+from drillcore.texts.readers import lines as text_lines
 
 ROWS = b'{"text": "a b", "label": 1}\n{"text": "c", "label": "x"}\n'
 

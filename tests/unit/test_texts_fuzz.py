@@ -20,8 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drillcore.errors import TextError
-from drillcore.job import Dataset
-from drillcore.texts import Problems, read_batches
+from drillcore.job.fields import Dataset
+from drillcore.texts.read import Problems, read_batches
 
 SEED = secrets.randbits(32)
 QUICK = settings(max_examples=60, deadline=None, database=None)

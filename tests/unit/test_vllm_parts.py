@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 
 from drillcore.backends.auto import AutoBackend
-from drillcore.backends.catalog import locate
 from drillcore.backends.choice import choose_backend
-from drillcore.backends.shared_rows import SharedRows
-from drillcore.backends.vllm import VllmBackend, check_sentences
-from drillcore.backends.vllm_engine import explain
-from drillcore.backends.vllm_environment import worker_environment
-from drillcore.backends.vllm_prompts import make_parts, num_computed
-from drillcore.backends.vllm_refusals import check_backend, refuse, vllm_version
-from drillcore.backends.vllm_settings import check_memory, resolve
-from drillcore.doctor import examine
+from drillcore.backends.source import locate
+from drillcore.backends.vllm.backend import VllmBackend, check_sentences
+from drillcore.backends.vllm.engine import explain
+from drillcore.backends.vllm.environment import worker_environment
+from drillcore.backends.vllm.prompts import make_parts, num_computed
+from drillcore.backends.vllm.refusals import check_backend, refuse, vllm_version
+from drillcore.backends.vllm.settings import check_memory, resolve
+from drillcore.backends.vllm.shared_rows import SharedRows
+from drillcore.cli.doctor import examine
 from drillcore.errors import JobError, MissingExtraError, ModelError, RunError
-from drillcore.job import Extract, Model
-from drillcore.sequences import Sequences
+from drillcore.job.fields import Extract, Model
+from drillcore.tokens.sequences import Sequences
 from support.plain import random_sentences
 from support.runs import sentences, snapshot
 

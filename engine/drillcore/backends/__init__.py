@@ -4,7 +4,7 @@ from __future__ import annotations
 
 BACKENDS = {
     "auto": ("drillcore.backends.auto:AutoBackend", "transformers"),
-    "transformers": ("drillcore.backends.transformers:TransformersBackend", "transformers"),
-    "vllm": ("drillcore.backends.vllm:VllmBackend", "vllm"),
+    "transformers": ("drillcore.backends.transformers.backend:TransformersBackend", "transformers"),
+    "vllm": ("drillcore.backends.vllm.backend:VllmBackend", "vllm"),
     "fake": ("drillcore.backends.fake:FakeBackend", ""),
 }

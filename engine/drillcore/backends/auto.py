@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from drillcore.backends import BACKENDS
 from drillcore.backends.base import Backend, FloatStates, Prepared, States, Work
-from drillcore.backends.catalog import Source
 from drillcore.backends.choice import choose_backend
+from drillcore.backends.source import Source
 from drillcore.errors import RunError
-from drillcore.job import Extract
-from drillcore.plugins import load_by_name
-from drillcore.sequences import Sequences
+from drillcore.job.fields import Extract
+from drillcore.system.registry import load_by_name
+from drillcore.tokens.sequences import Sequences
 
 
 class AutoBackend:

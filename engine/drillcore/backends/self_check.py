@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from drillcore.backends.base import SelfCheck
 from drillcore.errors import ModelError
-from drillcore.sequences import Sequences
+from drillcore.tokens.sequences import Sequences
 
 # Packed and alone differ by rounding alone; a leaked token or a wrong position is 1e-2 and more.
 BOUNDS = {"float32": 1e-4, "bfloat16": 6e-2, "float16": 1e-2}

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from drillcore.measures.shared import Shared
+from drillcore.measures.draws import Shared
 
 # Values of the largest array of a chunk: 40 MB of float32.
 CHUNK_VALUES = 10_000_000

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from drillcore.job import Measure
+from drillcore.job.fields import Measure
 from drillcore.neighbours import without_variance
 
 # Of the sampled states of all layers together; beyond, fewer sentences are taken.

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, hstack
 
-from drillcore.job import Measure
-from drillcore.measures.bounds import Bounds, skip
-from drillcore.measures.layerwise import Separation, combine
+from drillcore.job.fields import Measure
+from drillcore.measures.draws import Shared
+from drillcore.measures.intervals import Bounds, skip
 from drillcore.measures.probe import Probe
-from drillcore.measures.shared import Shared
+from drillcore.measures.separation import Separation, combine
 
 CONTROLS = ("last_token_and_length", "tfidf")
 # The probe's cost grows with the square of the features.

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from drillcore.measures.bounds import Bounds, share_interval
 from drillcore.measures.chunks import one_hot, permutations
-from drillcore.measures.shared import Shared
+from drillcore.measures.draws import Shared
+from drillcore.measures.intervals import Bounds, share_interval
 
 NUM_PENALTIES = 16
 BLOCK_ROWS = 16_384

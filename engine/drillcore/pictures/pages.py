@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from drillcore.pictures.panels import Grid
+from drillcore.pictures.data import Grid
 from drillcore.pictures.series import Chart
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from drillcore.pictures.colors import NUM_STEPS, category_table, value_steps, value_table
-from drillcore.pictures.panels import Grid, Panel
+from drillcore.pictures.data import Grid, Panel
 
 FEW_POINTS = 5_000
 SUPERSAMPLING = 2

@@ -9,7 +9,7 @@ import zarr
 from zarr.abc.store import Store
 from zarr.errors import ZarrUserWarning
 
-from drillcore.store.files import read_file, write_file
+from drillcore.store.places.files import read_file, write_file
 
 
 def drop_consolidated(store: Store) -> None:

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from drillcore.errors import CommitError, DamageError
 from drillcore.store import layout
-from drillcore.store.files import list_names, read_file, remove_folder, write_file, write_pieces
 from drillcore.store.layout import COLUMN_CHUNK, Shape, array_of, attributes_of, create_array
+from drillcore.store.places.files import list_names, read_file, remove_folder, write_file, write_pieces
 from drillcore.store.shards import encode_shard
 from drillcore.store.states import StatesReader
 

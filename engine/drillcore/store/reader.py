@@ -11,7 +11,7 @@ from zarr.errors import GroupNotFoundError
 
 from drillcore.errors import DamageError, StoreError
 from drillcore.store.layout import MEND, array_of, check_ours
-from drillcore.store.location import Location
+from drillcore.store.places.location import Location
 from drillcore.store.states import StatesReader
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def open_tree(address: str) -> xr.DataTree:
     """
     import xarray as xr
 
-    from drillcore.store.lazy import with_fast_states
+    from drillcore.store.tree import with_fast_states
 
     location = Location(address)
     root = open_root(location)

@@ -18,8 +18,8 @@ import zarr
 from numpy.typing import NDArray
 
 from drillcore.errors import DamageError
-from drillcore.store.files import read_ahead, read_end, read_range, read_size
 from drillcore.store.layout import MEND, Shape, array_of
+from drillcore.store.places.files import read_ahead, read_end, read_range, read_size
 from drillcore.store.shards import Index, decode_chunk, decode_index, index_bytes, threads
 
 # Read at once: large enough for storage that is slow to answer, small enough to stay in a core's cache until decoded.

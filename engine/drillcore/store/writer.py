@@ -12,11 +12,11 @@ from zarr.errors import GroupNotFoundError
 
 from drillcore.errors import DamageError, StoreError
 from drillcore.store.consolidate import consolidate, drop_consolidated
-from drillcore.store.files import list_names, read_file, write_file
 from drillcore.store.group import GroupWriter
 from drillcore.store.layout import FORMAT, KIND, check_ours
-from drillcore.store.local import PARTIAL, sweep
-from drillcore.store.location import Location
+from drillcore.store.places.files import list_names, read_file, write_file
+from drillcore.store.places.local import PARTIAL, sweep
+from drillcore.store.places.location import Location
 
 __all__ = ["GroupWriter", "StoreWriter"]
 # What zarr raises for a zarr.json that is no JSON, or JSON of another kind.

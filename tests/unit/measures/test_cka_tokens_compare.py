@@ -10,13 +10,13 @@ import pytest
 from scipy.special import log_softmax
 
 from drillcore.errors import InputError
-from drillcore.job import Measure
+from drillcore.job.fields import Measure
 from drillcore.measures.cka import cka_rows, layer_cka
-from drillcore.measures.compare import Side, as_csv, compare
+from drillcore.measures.comparison import Side, as_csv, compare
 from drillcore.measures.controls import CONTROLS, controls
-from drillcore.measures.layerwise import combine, measure_layer
-from drillcore.measures.shared import shared
-from drillcore.measures.tokens import next_token, summarise
+from drillcore.measures.draws import shared
+from drillcore.measures.logit_lens import next_token, summarise
+from drillcore.measures.separation import combine, measure_layer
 
 QUIET = Measure(permutations=0)
 

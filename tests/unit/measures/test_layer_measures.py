@@ -8,14 +8,14 @@ from scipy.stats import binom
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import balanced_accuracy_score, silhouette_score
 
-from drillcore.job import Measure
+from drillcore.job.fields import Measure
 from drillcore.measures import METRICS, PRIMARY
 from drillcore.measures.chunks import one_hot
 from drillcore.measures.dispersion import dispersion
-from drillcore.measures.layerwise import combine, measure_layer, standardised
+from drillcore.measures.draws import shared
 from drillcore.measures.probe import Probe
 from drillcore.measures.purity import purity
-from drillcore.measures.shared import shared
+from drillcore.measures.separation import combine, measure_layer, standardised
 from drillcore.measures.silhouette import silhouette
 from drillcore.neighbours import build
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from drillcore.errors import JobError
-from drillcore.job import Measure
+from drillcore.job.fields import Measure
 from drillcore.measures import METRICS, chosen
-from drillcore.measures.dealing import number
-from drillcore.measures.shared import shared
+from drillcore.measures.draws import shared
+from drillcore.measures.stratify import number
 
 
 def test_folds_and_blocks_keep_groups_whole_and_labels_even(seed: int) -> None:

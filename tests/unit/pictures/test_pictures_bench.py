@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[3] / "benchmarks" / "bench_pictures.py"
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.long
 def test_the_benchmark_runs() -> None:
-    done = subprocess.run([sys.executable, str(SCRIPT), "--quick"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.parts.pictures", "--quick"], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     for words in ("31 × 6,000 | drillcore_grid", "matplotlib_scatter", "310 × 50 | matplotlib_fastest", "datamapplot"):
         assert words in done.stdout

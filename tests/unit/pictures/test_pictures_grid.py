@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from drillcore.pictures.arrange import aligned_by_depth, columns_by_depth
 from drillcore.pictures.colors import OTHER, category_hex, encode_labels
-from drillcore.pictures.grid import FRAME, MARKED, write_grid
-from drillcore.pictures.layout import Layout, default_columns
+from drillcore.pictures.data import Grid, Panel, Row
+from drillcore.pictures.grid.arrange import aligned_by_depth, columns_by_depth
+from drillcore.pictures.grid.layout import Layout, default_columns
+from drillcore.pictures.grid.png import PngWriter
+from drillcore.pictures.grid.write import FRAME, MARKED, write_grid
 from drillcore.pictures.lettering import fitted, font, width_px, wrapped
-from drillcore.pictures.panels import Grid, Panel, Row
-from drillcore.pictures.png import PngWriter
 
 
 def panel(n: int, seed: int = 0, *, degenerate: bool = False) -> Panel:

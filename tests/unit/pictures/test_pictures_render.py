@@ -16,14 +16,14 @@ import zarr
 from PIL import Image
 
 import drillcore
+from drillcore.cli.export import export
+from drillcore.cli.show import describe
+from drillcore.cli.sparkline import BLOCKS
 from drillcore.errors import DrillcoreError, MissingExtraError, RunError, StoreError
-from drillcore.export import export
-from drillcore.jobfile import load_job
-from drillcore.pictures.grid import FRAME
-from drillcore.pictures.sparkline import BLOCKS
-from drillcore.progress import Silent
-from drillcore.runner import run_stages
-from drillcore.show import describe
+from drillcore.job.file import load_job
+from drillcore.pictures.grid.write import FRAME
+from drillcore.runtime.runner import run_stages
+from drillcore.system.progress import Silent
 
 SENTENCES = [f"the {'north' if i % 2 else 'south'} river {'is' * (i % 3)} number {i}" for i in range(40)]
 
@@ -183,7 +183,9 @@ def test_show_draws_separation_along_the_layers(job: Path) -> None:
     curves = lines[lines.index("") + 2 :]
     assert [line.split()[:2] for line in curves] == [[m, "labelled"] for m in ("deep", "random", "small")]
     assert all(len(set(line) & set(BLOCKS)) >= 1 for line in curves)
-    code = "from drillcore.show import describe; import sys; list(describe(sys.argv[1])); print(sorted(sys.modules))"
+    code = (
+        "from drillcore.cli.show import describe; import sys; list(describe(sys.argv[1])); print(sorted(sys.modules))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code, str(job.parent / "runs/job.zarr")], capture_output=True, text=True, check=True
     )

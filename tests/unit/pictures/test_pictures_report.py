@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from drillcore.pictures.encode import LARGEST, MISSING, cut, cut_length, packed_numbers, quantised, script_json
+from drillcore.pictures.data import Grid, Panel, Row
 from drillcore.pictures.pages import Report, ReportDataset, Table
-from drillcore.pictures.panels import Grid, Panel, Row
-from drillcore.pictures.report import write_report
+from drillcore.pictures.report.encode import LARGEST, MISSING, cut, cut_length, packed_numbers, quantised, script_json
+from drillcore.pictures.report.write import write_report
 from drillcore.pictures.series import Chart, Series
 
 HOSTILE = [

@@ -9,7 +9,7 @@ import pytest
 
 from drillcore.pictures import shade as module
 from drillcore.pictures.colors import category_table, rgb
-from drillcore.pictures.panels import Grid, Panel, Row
+from drillcore.pictures.data import Grid, Panel, Row
 from drillcore.pictures.shade import FEW_POINTS, Frame, Palette, shade
 
 VERMILLION, BLUE, GREY = rgb("#D55E00"), rgb("#0072B2"), rgb("#9a9a9a")

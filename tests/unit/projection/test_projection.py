@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from drillcore.errors import JobError, MissingExtraError
-from drillcore.job import Project
+from drillcore.job.fields import Project
 from drillcore.neighbours import EXACT_UP_TO, build
-from drillcore.projection import choose, load
-from drillcore.projection.align import align
+from drillcore.projections import choose, load
+from drillcore.projections.align import align
 
 
 def draw(seed: int, num_rows: int, num_dimensions: int = 32) -> np.ndarray:

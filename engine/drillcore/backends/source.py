@@ -1,0 +1,172 @@
+"""What a model id stands for: where its files are, what is known of it, and its identity.
+
+Reads configurations and file digests, never weights.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from drillcore.backends.base import ModelFacts
+from drillcore.backends.demo_model import DEMO_ID, ensure_demo_model
+from drillcore.errors import ModelError
+from drillcore.job.base import expand
+from drillcore.job.fields import Model, is_local
+from drillcore.system.files import digest, file_digest
+from drillcore.system.quiet import quiet_transformers
+
+HUB_PATTERNS = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model found.
+
+    location: directory or hub id to give to transformers; revision: commit on the hub, or None.
+    """
+
+    model: Model
+    location: str
+    revision: str | None
+    config: Any
+    facts: ModelFacts
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments for from_pretrained."""
+        named: dict[str, Any] = {"trust_remote_code": self.model.trust_remote_code}
+        return named if self.revision is None else {**named, "revision": self.revision}
+
+
+def locate(model: Model, base: Path) -> Source:
+    """Find a model by its id; relative directories start from `base`.
+
+    Raises ModelError, with the remedy, where it is unknown, out of reach, gated, no causal decoder, or a directory
+    without safetensors weights.
+    """
+    if model.id == DEMO_ID:
+        location = str(ensure_demo_model())
+    elif is_local(model.id):
+        location = str((base / expand(model.id)).resolve())
+        if not (Path(location) / "config.json").exists():
+            raise ModelError(
+                f"model {model.id}: {location} holds no config.json",
+                hint="Name a directory written by save_pretrained, relative to the job file.",
+            )
+    elif model.id.startswith("demo/"):
+        raise ModelError(f"model {model.id} is unknown", hint=f"The only demo model is {DEMO_ID}.")
+    else:
+        location = model.id
+    config = _read_config(model, location)
+    commit = getattr(config, "_commit_hash", None)
+    _refuse_unless_causal(model, config)
+    if Path(location).is_dir() and not model.random_weights:
+        _weights(model, Path(location))
+    revision = (commit or model.revision) if location == model.id else None
+    return Source(model, location, revision, config, _facts(config))
+
+
+def _read_config(model: Model, location: str) -> Any:
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+    from transformers import AutoConfig
+
+    try:
+        with quiet_transformers():
+            return AutoConfig.from_pretrained(
+                location, revision=model.revision or "main", trust_remote_code=model.trust_remote_code
+            )
+    except Exception as error:  # transformers wraps the hub's errors in OSError and ValueError
+        causes = [error, error.__cause__, getattr(error.__cause__, "__cause__", None)]
+        if any(isinstance(c, GatedRepoError) for c in causes):
+            message, hint = "is gated", "Accept its licence on the hub, then set HF_TOKEN."
+        elif any(isinstance(c, RevisionNotFoundError) for c in causes):
+            message, hint = f"has no revision {model.revision}", "Name a branch, tag or commit of the repository."
+        elif any(isinstance(c, RepositoryNotFoundError) for c in causes):
+            message, hint = "is not on the hub", "Check the spelling; for a private model set HF_TOKEN."
+        elif "trust_remote_code" in str(error):
+            message, hint = "runs code of its own", "If you trust it, set trust_remote_code: true for it in the job."
+        elif isinstance(error, OSError):
+            offline = os.environ.get("HF_HUB_OFFLINE") in ("1", "true", "True", "ON", "on")
+            message = "is not in the local cache" + (" and HF_HUB_OFFLINE is set" if offline else "")
+            message += "" if offline else ", and the hub could not be asked"
+            hint = "Check the spelling and the connection, or download it elsewhere and name its directory."
+        else:
+            message, hint = f"cannot be read: {str(error).splitlines()[0]}", "Check its config.json."
+        raise ModelError(f"model {model.id} {message}", hint=hint) from error
+
+
+def _refuse_unless_causal(model: Model, config: Any) -> None:
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    )
+
+    kind = config.model_type
+    masked = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
+    known = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or hasattr(config, "auto_map")
+    if getattr(config, "is_encoder_decoder", False) or masked or not known:
+        raise ModelError(
+            f"model {model.id} is no causal decoder (its type is {kind})",
+            hint="Only decoders that read from left to right have a last token that has seen the whole sentence.",
+        )
+
+
+def _facts(config: Any) -> ModelFacts:
+    text = config.get_text_config(decoder=True)
+    return ModelFacts(
+        model_type=config.model_type,
+        num_blocks=int(text.num_hidden_layers),
+        hidden_size=int(text.hidden_size),
+        vocab_size=int(text.vocab_size),
+        max_tokens=getattr(text, "max_position_embeddings", None),
+        num_parameters=_count_parameters(config),
+    )
+
+
+def _count_parameters(config: Any) -> int:
+    """Parameters that every node passes through, counted on a model without storage."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with quiet_transformers(), torch.device("meta"):
+            decoder = AutoModelForCausalLM.from_config(config).get_decoder()
+    except Exception:  # remote code and odd configurations: a count is a convenience, not worth an end
+        return 0
+    tables = {id(p) for m in decoder.modules() if isinstance(m, torch.nn.Embedding) for p in m.parameters()}
+    return sum(p.numel() for p in decoder.parameters() if id(p) not in tables)
+
+
+def identity(source: Source) -> dict[str, Any]:
+    """What makes the model this one: for the fingerprint. Fetches a hub model's files where they are not there yet.
+
+    Raises ModelError where there are no safetensors weights.
+    """
+    named: dict[str, Any] = {"config": digest(_config_bytes(source.config))}
+    if source.model.random_weights:
+        return {**named, "random_weights": 0}
+    folder = Path(source.location)
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
+
+        folder = Path(snapshot_download(source.location, revision=source.revision, allow_patterns=HUB_PATTERNS))
+        named |= {"id": source.model.id, "revision": source.revision}
+    return {**named, "weights": {w.name: file_digest(w) for w in _weights(source.model, folder)}}
+
+
+def _weights(model: Model, folder: Path) -> list[Path]:
+    found = sorted(folder.glob("*.safetensors"))
+    if not found:
+        raise ModelError(
+            f"model {model.id} has no safetensors weights",
+            hint="Pickled weights are never read: convert the model with save_pretrained.",
+        )
+    return found
+
+
+def _config_bytes(config: Any) -> dict[str, Any]:
+    """The configuration without what says only where it was read from, or by what version."""
+    skip = ("_name_or_path", "transformers_version", "_commit_hash", "dtype")
+    return {k: v for k, v in config.to_diff_dict().items() if k not in skip}

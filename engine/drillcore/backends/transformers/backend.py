@@ -1,0 +1,247 @@
+"""The `transformers` backend: base model, forward hooks, packs or padded batches through the public interface.
+
+Shape legend: R rows, W width, G gathered nodes, K layers, H hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from drillcore.backends import self_check
+from drillcore.backends.base import FloatStates, Prepared, SelfCheck, States, Work, all_states
+from drillcore.backends.device import host_hardware
+from drillcore.backends.source import Source
+from drillcore.backends.transformers import cpu_attention as products
+from drillcore.backends.transformers import flex_attention as flex
+from drillcore.backends.transformers.cpu_linears import NAME as ONEDNN
+from drillcore.backends.transformers.cpu_linears import PreparedLinears, is_there
+from drillcore.backends.transformers.feed import Feeder
+from drillcore.backends.transformers.hooks import Gatherer
+from drillcore.backends.transformers.host import HostCopy
+from drillcore.backends.transformers.host_memory import keep_freed_memory
+from drillcore.backends.transformers.loading import load, unembed
+from drillcore.backends.transformers.masks import attention_kinds
+from drillcore.errors import ModelError, RunError, SelfCheckError
+from drillcore.job.fields import Extract
+from drillcore.tokens.batches import Batch, batches, halve, padded_batches
+from drillcore.tokens.packs import build_packs
+from drillcore.tokens.sequences import Sequences
+
+# Position schemes that look at the longest sentence of a batch, so that one could change its neighbours.
+BATCH_WIDE_POSITIONS = ("dynamic", "longrope")
+# On a CPU a node's attention takes so much, times its pack's width over the hidden size, of the time of all else: about
+# 2 / 12 of the operations, at a quarter of their speed.
+ATTENTION_COST = 2 / 3
+
+
+class TransformersBackend:
+    """One model on one device (or spread by device_map)."""
+
+    def __init__(self, source: Source, extract: Extract, layers: Sequence[int]) -> None:
+        started = time.perf_counter()
+        self.facts, self._source, self._extract = source.facts, source, extract
+        self._layers = tuple(layers)
+        threads = extract.threads
+        torch.set_num_threads(len(os.sched_getaffinity(0)) if threads == "auto" else threads)
+        self._loaded = load(source, extract, self._layers[-1])
+        self._plain_attention = self._loaded.decoder.config._attn_implementation
+        self._kinds = attention_kinds(self._loaded.decoder.config)
+        self._gatherer = Gatherer(self._loaded.blocks, self._layers, self.facts.hidden_size, self.facts.num_blocks)
+        device = self._loaded.device
+        self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
+        if device.type == "cpu":
+            keep_freed_memory()
+        self._numerics: dict[str, Any] = {}
+        self._linears: PreparedLinears | None = None
+        self._load_seconds = time.perf_counter() - started
+
+    def prepare(self, sample: Sequences, stored: dict[str, Any] | None) -> Prepared:
+        """Resolve numerics and check them; falls back from packs to padded batches, and says so."""
+        started = time.perf_counter()
+        notes: list[str] = []
+        for layout in [stored["layout"]] if stored else self._layouts(notes):
+            self._use(stored or self._resolve(layout))
+            try:
+                check = self._check(sample, tuple(notes))
+            except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
+                if isinstance(error, torch.OutOfMemoryError):
+                    raise
+                notes.append(f"{layout}: the model does not take it ({type(error).__name__}: {error})")
+                continue
+            if check.passed:
+                seconds = self._load_seconds + time.perf_counter() - started
+                return Prepared(dict(self._numerics), check, seconds, tuple(notes))
+            layer = max(check.relative_error, key=lambda k: np.nan_to_num(check.relative_error[k], nan=np.inf))
+            notes.append(
+                f"{layout}: relative error {check.relative_error[layer]:.2g} at layer {layer}, bound {check.bound:.2g}"
+            )
+        raise SelfCheckError(
+            f"model {self._source.model.id} disagrees with transformers one sentence at a time; " + "; ".join(notes),
+            hint="The model is refused, since its states would be silently wrong.",
+        )
+
+    def _layouts(self, notes: list[str]) -> list[str]:
+        wanted = self._extract.layout
+        if wanted == "auto":
+            rope = getattr(self._loaded.decoder.config.get_text_config(decoder=True), "rope_parameters", None) or {}
+            scheme = rope.get("rope_type", "default") if isinstance(rope, dict) else "default"
+            if not self._kinds.packable:
+                notes.append(f"padded batches: layers of kind {', '.join(self._kinds.kinds)} take no packs")
+                return ["padded"]
+            if scheme in BATCH_WIDE_POSITIONS:
+                notes.append(f"padded batches of equal length: {scheme} positions look at the whole batch")
+                return ["padded"]
+            return ["packed", "padded"]
+        return [wanted]
+
+    def _use(self, numerics: dict[str, Any]) -> None:
+        """Make the passes that follow go by these numerics."""
+        self._numerics = numerics
+        on_flex = numerics["attention"] == flex.NAME
+        if on_flex:
+            flex.register()
+        elif numerics["attention"] == products.NAME:
+            products.register()
+        self._feeder = Feeder(
+            self._kinds, self._loaded.device, self._loaded.dtype,
+            packed=numerics["layout"] == "packed", flex_nodes=numerics["batch_nodes"] if on_flex else None,
+        )  # fmt: skip
+        self._loaded.causal.set_attn_implementation(numerics["attention"])
+        if self._linears is None and numerics.get("linear") == ONEDNN:
+            self._linears = PreparedLinears(self._loaded.blocks, numerics["batch_nodes"])
+        if self._linears is not None:
+            self._linears.use()
+
+    def _resolve(self, layout: str) -> dict[str, Any]:
+        """Everything that decides bytes."""
+        on_cpu = self._loaded.device.type == "cpu"
+        nodes, attention = self._extract.batch_tokens, self._attention(layout)
+        return {
+            "layout": layout,
+            "width": 512 if not on_cpu else flex.BLOCK if attention == flex.NAME else 64,
+            "attention_cost": round(ATTENTION_COST / self.facts.hidden_size, 6) if on_cpu else 0.0,
+            "batch_nodes": (1024 if on_cpu else 32_768) if nodes == "auto" else nodes,
+            "attention": attention,
+            "linear": ONEDNN if self._takes_onednn() else "torch",
+            "dtype": str(self._loaded.dtype).removeprefix("torch."),
+            "device": "cpu" if on_cpu else torch.cuda.get_device_name(self._loaded.device),
+            "instructions": torch.backends.cpu.get_cpu_capability() if on_cpu else "",
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
+
+    def _attention(self, layout: str) -> str:
+        """The attention function's name, as transformers knows it."""
+        wanted, loaded = self._extract.attention, self._loaded
+        if layout == "packed" and (wanted == "flex" or (wanted == "auto" and loaded.device.type == "cuda")):
+            return flex.NAME
+        # In less than float32 SDPA is the more exact of the two: it keeps the scores in float32.
+        takes_products = loaded.device.type == "cpu" and loaded.dtype == torch.float32
+        if layout == "packed" and takes_products and self._plain_attention == "sdpa":
+            return products.NAME
+        return str(self._plain_attention)
+
+    def _takes_onednn(self) -> bool:
+        """A rule and no measurement: of two runs on one machine both must come to the same bytes."""
+        loaded, memory_bytes = self._loaded, host_hardware(self._extract).memory_bytes
+        if loaded.device.type != "cpu" or self._source.model.device_map is not None or loaded.dtype != torch.float32:
+            return False
+        weight_bytes = sum(p.numel() * p.element_size() for p in loaded.blocks.parameters())
+        return is_there() and 8 * weight_bytes < memory_bytes
+
+    def _check(self, sample: Sequences, notes: tuple[str, ...]) -> SelfCheck:
+        sentences = self_check.check_sentences(sample, self.facts.vocab_size, self.facts.max_tokens)
+        loaded, ours = self._loaded, self._numerics["attention"]
+        states = all_states(self, sentences)
+        # The reference is the model as transformers would run it.
+        loaded.causal.set_attn_implementation(self._plain_attention)
+        if self._linears is not None:
+            self._linears.rest()
+        longest = sentences[int(np.argmax(sentences.lengths_N))]
+        if len(longest) >= 2 and not self_check.is_causal(self._loaded.decoder, longest):
+            raise ModelError(
+                f"model {self._source.model.id} is no causal decoder: what follows a token changes its state",
+                hint="Only decoders that read from left to right are taken.",
+            )
+        errors = self_check.relative_errors(
+            states, sentences, self._layers, loaded.decoder, loaded.final_norm, loaded.cut
+        )
+        loaded.causal.set_attn_implementation(ours)
+        if self._linears is not None:
+            self._linears.use()
+        return self_check.make_check(self._numerics["layout"], self._numerics["dtype"], errors, len(sentences), notes)
+
+    def plan(self, block: Sequences) -> Work:
+        """Packs or padded batches of a block."""
+        nodes = self._numerics["batch_nodes"]
+        if self._numerics["layout"] == "packed":
+            # Only FlexAttention is compiled for fixed shapes.
+            cost, trim = self._numerics.get("attention_cost", 0.0), self._numerics["attention"] != flex.NAME
+            packs = build_packs(block, self._numerics["width"], nodes, cost)
+            parts = list(batches(packs, nodes, trim=trim))
+        else:
+            parts = list(padded_batches(block, nodes))
+        useful = sum(b.num_nodes for b in parts)
+        return Work(len(block), useful, sum(b.token_ids_RW.size for b in parts) - useful, parts)
+
+    def run(self, work: Work) -> Iterator[States]:
+        """Forward passes, batch by batch; on CUDA the next one is under way while the last one's states are copied."""
+        on_their_way: deque[HostCopy] = deque()
+        for batch in work.parts:
+            for copy in self._run(batch, ""):
+                on_their_way.append(copy)
+                if self._side is None or len(on_their_way) > 1:
+                    yield on_their_way.popleft().take()
+        while on_their_way:
+            yield on_their_way.popleft().take()
+
+    def _run(self, batch: Batch, note: str) -> Iterator[HostCopy]:
+        """One batch; halved, and again, where the device has no memory for it."""
+        try:
+            copy = self._forward(batch, note)
+        except torch.OutOfMemoryError as error:
+            num_rows, width = batch.token_ids_RW.shape
+            if num_rows == 1:
+                raise RunError(
+                    f"{self._loaded.device} has no memory for one row of {width} tokens, "
+                    f"which holds sentence {int(batch.sentence_S[0])} of its block",
+                    hint="Leave out the longest sentences, set extract.too_long: truncate, or spread the model.",
+                ) from error
+        else:
+            yield copy
+            return
+        # Not inside the handler, whose traceback holds the tensors that are too many.
+        if self._loaded.device.type == "cuda":
+            torch.cuda.empty_cache()
+        for half in halve(batch):
+            yield from self._run(half, f"out of memory: batch halved to {len(half.token_ids_RW)} rows")
+
+    def _forward(self, batch: Batch, note: str) -> HostCopy:
+        with torch.inference_mode():
+            arguments, nodes_G = self._feeder.feed(batch)
+            self._gatherer.begin(nodes_G, self._loaded.dtype)
+            try:
+                output = self._loaded.decoder(use_cache=False, **arguments)
+                states_GKH = self._gatherer.finish(output.last_hidden_state)
+            finally:
+                self._gatherer.cancel()
+            return HostCopy(batch, states_GKH, note, self._side)
+
+    def unembed(self, states_GH: FloatStates) -> NDArray[np.float32]:
+        """Logits of block-L states through the model's own final norm and head."""
+        return unembed(self._loaded, states_GH)
+
+    def close(self) -> None:
+        """Free the model."""
+        self._gatherer.remove()
+        del self._loaded
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

@@ -1,0 +1,112 @@
+"""Forward hooks that gather the wanted rows at every wanted layer, inside the forward pass.
+
+Only G × K × H values leave the pass: never all tokens of a layer. Works on any decoder whose blocks stand in one
+`ModuleList` and return the residual stream first.
+
+Shape legend: R rows, W width, G gathered nodes, K layers, H hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from drillcore.backends.transformers.last_mlp import DeepestMlp
+from drillcore.errors import ModelError
+
+
+def find_blocks(decoder: nn.Module, num_blocks: int) -> tuple[nn.Module, str, nn.ModuleList]:
+    """The list of transformer blocks: its owner, its name there, and itself.
+
+    Raises ModelError where no list of that length, or more than one, can be the blocks.
+    """
+    found = [
+        (owner, name, child)
+        for owner in decoder.modules()
+        for name, child in owner.named_children()
+        if isinstance(child, nn.ModuleList) and len(child) == num_blocks
+    ]
+    # Lists inside blocks (experts, say) come later in the order of modules().
+    if not found or (len(found) > 1 and found[0][0] is not decoder and num_blocks > 1):
+        raise ModelError(
+            f"the {num_blocks} blocks of {type(decoder).__name__} could not be found",
+            hint="Its layout is not supported yet.",
+        )
+    return found[0]
+
+
+def _hidden(value: Any) -> Tensor:
+    hidden: Tensor = value[0] if isinstance(value, tuple) else value
+    return hidden
+
+
+class Gatherer:
+    """Hooks on a decoder that copy the wanted nodes of every wanted layer into one tensor; the last block given is
+    the deepest wanted one, whose MLP then computes nothing else.
+
+    `begin(node_G)` says which nodes (flat indices into R × W); after the forward pass `finish(last)` returns
+    [G, K, H] in the model's dtype on its first device.
+    """
+
+    def __init__(self, blocks: nn.ModuleList, layers: Sequence[int], hidden_size: int, num_blocks: int) -> None:
+        self._layers, self._hidden_size = list(layers), hidden_size
+        self._slot = {layer: slot for slot, layer in enumerate(layers)}
+        self._final = num_blocks + 1
+        self._rows_G: Tensor | None = None
+        self._states_GKH: Tensor | None = None
+        self._filled: set[int] = set()
+        self._handles = [
+            block.register_forward_hook(self._after(k)) for k, block in enumerate(blocks, 1) if k in self._slot
+        ]
+        self._mlp = DeepestMlp(blocks[-1], lambda: self._rows_G)
+        if 0 in self._slot:
+            self._handles.append(blocks[0].register_forward_pre_hook(self._before, with_kwargs=True))
+
+    def begin(self, node_G: Tensor, dtype: torch.dtype) -> None:
+        """Name the nodes to gather in the pass that follows."""
+        self._rows_G = node_G
+        self._filled.clear()
+        self._states_GKH = torch.empty(
+            (len(node_G), len(self._layers), self._hidden_size), dtype=dtype, device=node_G.device
+        )
+
+    def finish(self, last_RWH: Tensor) -> Tensor:
+        """States [G, K, H] of the pass; `last_RWH` is the decoder's own output, after the final norm."""
+        if self._final in self._slot:
+            self._gather(self._final, last_RWH)
+        missing = set(self._layers) - self._filled
+        if missing or self._states_GKH is None:
+            raise ModelError(f"the hooks of layers {sorted(missing)} did not fire", hint="Please report this model.")
+        states = self._states_GKH
+        self.cancel()
+        return states
+
+    def cancel(self) -> None:
+        """Leave the passes that follow alone, also after one that failed."""
+        self._rows_G = self._states_GKH = None
+
+    def remove(self) -> None:
+        """Take the hooks off."""
+        for handle in self._handles:
+            handle.remove()
+        self._mlp.remove()
+
+    def _gather(self, layer: int, hidden_RWH: Tensor) -> None:
+        if self._rows_G is None or self._states_GKH is None:
+            return
+        flat = hidden_RWH.reshape(-1, hidden_RWH.shape[-1])
+        rows = self._rows_G if self._rows_G.device == flat.device else self._rows_G.to(flat.device)
+        self._states_GKH[:, self._slot[layer]] = flat.index_select(0, rows).to(self._states_GKH.device)
+        self._filled.add(layer)
+
+    def _after(self, layer: int) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            self._gather(layer, _hidden(output))
+
+        return hook
+
+    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._gather(0, args[0] if args else kwargs["hidden_states"])

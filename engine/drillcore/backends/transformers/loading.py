@@ -1,0 +1,152 @@
+"""Loading a model through `transformers`: weights, device, dtype, and the parts that the hooks need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from drillcore.backends.source import Source
+from drillcore.backends.transformers.hooks import find_blocks
+from drillcore.errors import JobError, ModelError
+from drillcore.job.fields import Extract
+from drillcore.system.quiet import quiet_transformers
+
+FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready to run.
+
+    causal: the whole model; decoder: without LM head, cut after the deepest wanted block; blocks: its blocks;
+    final_norm: what follows block L, or None; cut: number of blocks kept.
+    """
+
+    causal: Any
+    decoder: Any
+    blocks: nn.ModuleList
+    final_norm: Callable[[Tensor], Tensor] | None
+    cut: int
+    device: torch.device
+    dtype: torch.dtype
+
+
+def choose_device(extract: Extract) -> torch.device:
+    """The job's device; raises JobError where it is not there."""
+    if extract.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(extract.device)
+    except RuntimeError:
+        raise JobError(f"extract.device: {extract.device} is no device", hint="auto, cpu, cuda or cuda:N.") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise JobError(f"extract.device: {extract.device} is not on this machine", hint="Use auto or cpu.")
+    return device
+
+
+def choose_dtype(source: Source, extract: Extract, device: torch.device) -> torch.dtype:
+    """bfloat16 on CUDA and float32 on a CPU unless the job says otherwise."""
+    named = source.model.dtype or extract.dtype
+    if named == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    dtype: torch.dtype = getattr(torch, named)
+    return dtype
+
+
+def load(source: Source, extract: Extract, deepest: int, attention: str | None = None) -> Loaded:
+    """Read a model and cut off the blocks after layer `deepest`.
+
+    Raises ModelError where the weights cannot be read.
+    """
+    device = choose_device(extract)
+    dtype = choose_dtype(source, extract, device)
+    with quiet_transformers():
+        causal = _random(source, dtype) if source.model.random_weights else _read(source, dtype, device)
+    if attention is not None:
+        causal.set_attn_implementation(attention)
+    causal.eval().requires_grad_(False)
+    if source.model.device_map is None:
+        causal.to(device)
+    decoder = causal.get_decoder()
+    num_blocks = source.facts.num_blocks
+    owner, name, blocks = find_blocks(decoder, num_blocks)
+    cut = num_blocks if deepest > num_blocks else max(deepest, 1)
+    if cut < num_blocks:
+        blocks = blocks[:cut]
+        setattr(owner, name, blocks)
+        # Some decoders count blocks by their configuration, others by the list.
+        decoder.config.get_text_config(decoder=True).num_hidden_layers = cut
+    norm = next((getattr(owner, n) for n in FINAL_NORMS if getattr(owner, n, None) is not None), None)
+    return Loaded(causal, decoder, blocks, norm, cut, device, dtype)
+
+
+def _read(source: Source, dtype: torch.dtype, device: torch.device) -> Any:
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    where = source.model.device_map or (device if device.type == "cuda" else None)
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            source.location, dtype=dtype, device_map=where, use_safetensors=True, **source.arguments()
+        )
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            f"model {source.model.id} does not fit into the memory of {device}",
+            hint="Set device_map: auto for it, or another dtype.",
+        ) from error
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ModelError(
+            f"model {source.model.id} could not be loaded: {str(error).splitlines()[0]}",
+            hint="Only safetensors weights are read; check that the files are whole.",
+        ) from error
+
+
+def _random(source: Source, dtype: torch.dtype) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    state = torch.random.get_rng_state()
+    torch.manual_seed(0)
+    try:
+        return AutoModelForCausalLM.from_config(source.config, dtype=dtype)
+    finally:
+        torch.random.set_rng_state(state)
+
+
+@contextmanager
+def replaced_decoder(loaded: Loaded, states_GH: Tensor) -> Any:
+    """Within, the whole model takes `states_GH` for its decoder's output: its own head, scale and softcap follow."""
+    from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+
+    class OnlyStates(BaseModelOutputWithPastAndCrossAttentions):
+        def __getattr__(self, name: str) -> None:
+            """Whatever else a head passes on (caches, router logits) is not there."""
+
+    original = loaded.decoder.forward
+    loaded.decoder.forward = lambda *_, **__: OnlyStates(last_hidden_state=states_GH[None])
+    try:
+        yield
+    finally:
+        loaded.decoder.forward = original
+
+
+def unembed(loaded: Loaded, states_GH: NDArray[np.floating[Any]], *, normed: bool = False) -> NDArray[np.float32]:
+    """Logits [G, V] of states [G, H]: the model's own final norm, unembedding, scale and softcap.
+
+    normed: the states have passed the final norm already.
+    """
+    device = loaded.causal.get_input_embeddings().weight.device
+    with torch.inference_mode():
+        states = torch.as_tensor(states_GH, device=device).to(loaded.dtype)
+        if loaded.final_norm is not None and not normed:
+            states = loaded.final_norm(states)
+        with replaced_decoder(loaded, states):
+            logits = loaded.causal(input_ids=torch.zeros((1, len(states)), dtype=torch.long, device=device)).logits
+        found: NDArray[np.float32] = logits[0].float().cpu().numpy()
+        return found

@@ -1,0 +1,172 @@
+"""The `vllm` backend: vLLM's offline engine in pooling mode, hooks in its worker, the same layers of the same tokens.
+
+Prompts go in as token ids in lexicographic order, each once, so that vLLM's prefix cache finds what sentences share;
+states come back through shared memory.
+
+Shape legend: G unique prompts of a part, K layers, H hidden size.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from drillcore.backends import self_check
+from drillcore.backends.base import FloatStates, Prepared, States, Work, all_states
+from drillcore.backends.source import Source
+from drillcore.backends.vllm.engine import Engine
+from drillcore.backends.vllm.prompts import make_parts, num_computed
+from drillcore.backends.vllm.reference import Alone
+from drillcore.backends.vllm.refusals import refuse, vllm_version
+from drillcore.backends.vllm.settings import Settings, check_memory, resolve
+from drillcore.backends.vllm.shared_rows import SharedRows
+from drillcore.backends.vllm.worker import Orders
+from drillcore.errors import RunError, SelfCheckError
+from drillcore.job.fields import Extract
+from drillcore.tokens.sequences import Sequences
+
+LAYOUT = "vllm"
+# Rows that one call of the engine fills, so that memory is bounded and no row is written over before it is read.
+ROWS_BYTES = 128 * 2**20
+MIN_ROWS, MAX_ROWS = 64, 4096
+
+
+class VllmBackend:
+    """One model in one engine."""
+
+    def __init__(self, source: Source, extract: Extract, layers: Sequence[int]) -> None:
+        self.facts, self._source, self._extract = source.facts, source, extract
+        self._layers = tuple(layers)
+        self._version = vllm_version()
+        refuse(source, extract)
+        self._engine: Engine | None = None
+        self._rows: SharedRows | None = None
+        self._alone: Alone | None = None
+        self._prepared: Prepared | None = None
+        self._settings: Settings | None = None
+
+    def prepare(self, sample: Sequences, stored: dict[str, Any] | None) -> Prepared:
+        """Start the engine and check it; nothing is done where it runs by these numerics already."""
+        if self._prepared and self._engine and (stored is None or _agree(stored, self._prepared.numerics)):
+            return self._prepared
+        self.close()
+        started = time.perf_counter()
+        settings = resolve(self._source, self._extract, stored)
+        sentences = check_sentences(sample, settings, self.facts.vocab_size)
+        with tempfile.TemporaryDirectory(prefix="drillcore-random-") as folder:
+            random = Path(folder) if self._source.model.random_weights else None
+            self._alone = Alone(self._source, self._extract, self._layers, sentences, random)
+            check_memory(self._source, settings, self._alone.weight_bytes)
+            self._start(settings, str(random or self._source.location))
+        notes: list[str] = []
+        for sums in [stored["adds_residual"]] if stored else [True, False]:
+            self._engine_running().add_residuals(sums)
+            errors = self._alone.errors(all_states(self, sentences))
+            check = self_check.make_check(LAYOUT, settings.dtype, errors, len(sentences), tuple(notes))
+            if check.passed:
+                numerics = self._numerics(settings, sums)
+                self._prepared = Prepared(numerics, check, time.perf_counter() - started, tuple(notes))
+                return self._prepared
+            layer = max(errors, key=lambda k: np.nan_to_num(errors[k], nan=np.inf))
+            notes.append(
+                f"vllm, blocks {'in two parts' if sums else 'whole'}: relative error {errors[layer]:.2g} at layer "
+                f"{layer}, bound {check.bound:.2g}"
+            )
+        self.close()
+        raise SelfCheckError(
+            f"model {self._source.model.id} disagrees with transformers one sentence at a time; " + "; ".join(notes),
+            hint="Set extract.backend: transformers.",
+        )
+
+    def _start(self, settings: Settings, location: str) -> None:
+        row_bytes = 4 * len(self._layers) * self.facts.hidden_size
+        num_rows = int(np.clip(ROWS_BYTES // row_bytes, MIN_ROWS, MAX_ROWS))
+        dtype = "float16" if settings.dtype == "float16" else "float32"
+        self._engine = Engine(self._source, location, settings)
+        self._rows = SharedRows.create(num_rows, len(self._layers), self.facts.hidden_size, dtype)
+        try:
+            self._engine.install(Orders(self._layers, self.facts.num_blocks, self._rows.file))
+        finally:
+            self._rows.settled()
+        self._settings = replace(settings, kv_blocks=self._engine.kv_blocks)
+
+    def _numerics(self, settings: Settings, sums: bool) -> dict[str, Any]:
+        """Everything that decides bytes."""
+        engine = self._engine_running()
+        on_cpu = engine.facts["device"] == "cpu"
+        return {
+            "layout": LAYOUT,
+            **asdict(replace(settings, kv_blocks=engine.kv_blocks)),
+            "prefix_caching": True,
+            "adds_residual": sums,
+            "attention": engine.facts["attention"],
+            "device": engine.facts["device"],
+            "instructions": torch.backends.cpu.get_cpu_capability() if on_cpu else "",
+            "threads_of_a_rank": engine.facts["threads"],
+            "torch": torch.__version__,
+            "vllm": self._version,
+        }
+
+    def plan(self, block: Sequences) -> Work:
+        """Prompts in the order that shares most, each once."""
+        assert self._settings is not None and self._rows is not None
+        longest = int(block.lengths_N.max(initial=0))
+        if longest > self._settings.max_tokens:
+            raise RunError(
+                f"sentence {int(block.lengths_N.argmax())} of a block has {longest} tokens; the engine's cache has "
+                f"room for sentences of {self._settings.max_tokens}",
+                hint="On a CPU set VLLM_CPU_KVCACHE_SPACE (GiB) higher; else set extract.backend: transformers.",
+            )
+        parts = make_parts(block, self._rows.file.num_rows)
+        return Work(len(block), num_computed(parts, self._settings.block_tokens), 0, parts)
+
+    def run(self, work: Work) -> Iterator[States]:
+        """States of each part, as the engine finishes it."""
+        engine = self._engine_running()
+        assert self._rows is not None
+        # What ran before must not change the batches, and so the bytes, of this block.
+        engine.forget_prefixes()
+        for part in work.parts:
+            rows_G, cached = engine.encode(part.prompts)
+            yield States(
+                self._rows.values_CKH[rows_G], self._rows.absmax_CK[rows_G], part.sentence_S, part.row_S,
+                part.num_tokens - cached, 0,
+            )  # fmt: skip
+
+    def unembed(self, states_GH: FloatStates) -> NDArray[np.float32]:
+        """Logits of block-L states through the model's own final norm and head, as transformers computes them."""
+        assert self._alone is not None
+        return self._alone.unembed(states_GH)
+
+    def close(self) -> None:
+        """End the engine's processes."""
+        engine, self._engine = self._engine, None
+        self._prepared = None
+        if engine is not None:
+            engine.close()
+
+    def _engine_running(self) -> Engine:
+        if self._engine is None:
+            raise RunError("the engine is not running", hint="Call prepare first.")
+        return self._engine
+
+
+def check_sentences(sample: Sequences, settings: Settings, vocab_size: int) -> Sequences:
+    """Those of every backend, and two that share more than a block of the prefix cache."""
+    made = list(self_check.check_sentences(sample, vocab_size, settings.max_tokens))
+    draw = np.random.default_rng(1)
+    trunk = draw.integers(0, vocab_size, min(2 * settings.block_tokens + 3, settings.max_tokens - 2))
+    siblings = [np.concatenate([trunk, draw.integers(0, vocab_size, n)]).astype(np.int32) for n in (1, 2)]
+    return Sequences.of([*made, *siblings])
+
+
+def _agree(stored: dict[str, Any], numerics: dict[str, Any]) -> bool:
+    return all(stored.get(name) == value for name, value in numerics.items())

@@ -1,0 +1,58 @@
+"""Prompts for vLLM: each distinct sentence once, in the order in which its prefix cache finds most.
+
+Shape legend: S sentences of a part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise, takewhile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drillcore.tokens.sequences import Sequences
+
+
+@dataclass(frozen=True)
+class Part:
+    """Prompts of one call, and where their states belong: sentence sentence_S[i] gets that of prompt row_S[i]."""
+
+    prompts: list[list[int]]
+    sentence_S: NDArray[np.int64]
+    row_S: NDArray[np.int64]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all prompts."""
+        return sum(map(len, self.prompts))
+
+
+def make_parts(block: Sequences, max_prompts: int) -> list[Part]:
+    """Distinct sentences in lexicographic order, in parts of at most so many."""
+    sentences = [s.tolist() for s in block]
+    prompts: list[list[int]] = []
+    prompt_N = np.empty(len(block), np.int64)
+    for i in sorted(range(len(block)), key=sentences.__getitem__):
+        if not prompts or prompts[-1] != sentences[i]:
+            prompts.append(sentences[i])
+        prompt_N[i] = len(prompts) - 1
+    parts = []
+    for start in range(0, len(prompts), max_prompts):
+        mine_S = np.flatnonzero((prompt_N >= start) & (prompt_N < start + max_prompts))
+        parts.append(Part(prompts[start : start + max_prompts], mine_S, prompt_N[mine_S] - start))
+    return parts
+
+
+def num_computed(parts: Sequence[Part], block_tokens: int) -> int:
+    """Tokens left to compute where the cache holds every prompt's predecessor.
+
+    It shares whole blocks of so many tokens, and never a prompt's last token.
+    """
+    prompts = [p for part in parts for p in part.prompts]
+    saved = 0
+    for before, this in pairwise(prompts):
+        shared = sum(1 for _ in takewhile(lambda ab: ab[0] == ab[1], zip(before, this[:-1], strict=False)))
+        saved += shared // block_tokens * block_tokens
+    return sum(map(len, prompts)) - saved

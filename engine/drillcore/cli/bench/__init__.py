@@ -1,0 +1,1 @@
+"""drillcore bench: throughput on this machine."""

@@ -1,0 +1,176 @@
+"""`drillcore bench`: throughput of models, backends, dtypes and token budgets on this machine, one row each.
+
+Cases are measured in turn, one repeat after the other, so that a machine whose speed drifts is fair to all of them.
+Every measurement is written down as soon as it is made; the same call goes on where an earlier one stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from drillcore.cli.bench.rows import BenchCase, BenchRow, BenchSettings, make_cases, rows_of, sample_rate, table_of
+from drillcore.cli.bench.texts import Lengths
+from drillcore.errors import JobError, StoreError, TextError
+from drillcore.runtime.manifest import git_commit, versions
+from drillcore.system.files import write_atomic
+from drillcore.system.machine import cpu_model, num_cores
+
+__all__ = ["BenchCase", "BenchRow", "BenchSettings", "make_cases", "run_bench", "table_of"]
+
+FORMAT = 1
+KIND = "drillcore-bench"
+Say = Callable[[str], None]
+
+
+def run_bench(
+    cases: Iterable[BenchCase], settings: BenchSettings, out: Path, say: Say = lambda line: None
+) -> list[BenchRow]:
+    """Measure what `out` (JSON) does not hold yet, and return a row for every case.
+
+    A case that fails becomes a row with its error, and is tried again by the next call. Raises JobError where the
+    settings are wrong, StoreError where `out` holds measurements of other settings.
+    """
+    cases = list(cases)
+    kept = _Kept(out, _identity(settings))
+    failed: dict[BenchCase, str] = {}
+    for repeat in range(settings.repeats):
+        for case in cases:
+            if case in failed or kept.has(case, repeat):
+                continue
+            found = _measure(case, settings)
+            if "sample" in found:
+                kept.add(case, repeat, found["sample"])
+                told = f"{sample_rate(found['sample']):,.1f} sentences/s"
+            else:
+                failed[case] = found["error"] + (f" ({found['hint']})" if found.get("hint") else "")
+                told = f"failed: {failed[case]}"
+            kept.write(rows_of(cases, kept.samples, failed))
+            say(f"{repeat + 1}/{settings.repeats}  {case.name}: {told}")
+    rows = rows_of(cases, kept.samples, failed)
+    kept.write(rows)
+    return rows
+
+
+class _Kept:
+    """The measurements in a results file, which is written anew after each."""
+
+    def __init__(self, path: Path, identity: dict[str, Any]) -> None:
+        self._path, self._identity = path, identity
+        self.samples: list[dict[str, Any]] = []
+        if path.exists():
+            self._read()
+
+    def _read(self) -> None:
+        try:
+            found = json.loads(self._path.read_text(encoding="utf-8"))
+            kind = found.get("kind")
+        except (OSError, ValueError, AttributeError):
+            kind = None
+        if kind != KIND:
+            raise StoreError(f"{self._path} is no results file of drillcore bench", hint="Name another file.")
+        before, now = found["settings"], json.loads(json.dumps(self._identity))
+        changed = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
+        if changed:
+            told = "; ".join(f"{k} was {before.get(k)!r} and is {now.get(k)!r}" for k in changed)
+            raise StoreError(
+                f"{self._path} holds measurements of other settings: {told}",
+                hint="Name another file, or remove this one.",
+            )
+        self.samples = found["samples"]
+
+    def has(self, case: BenchCase, repeat: int) -> bool:
+        """Whether that repeat was measured already."""
+        return any(s["case"] == asdict(case) and s["repeat"] == repeat for s in self.samples)
+
+    def add(self, case: BenchCase, repeat: int, sample: dict[str, Any]) -> None:
+        """Keep one measurement."""
+        self.samples.append({**sample, "case": asdict(case), "repeat": repeat})
+
+    def write(self, rows: Sequence[BenchRow]) -> None:
+        """Write all samples and the rows made of them."""
+        facts = {
+            "kind": KIND,
+            "format": FORMAT,
+            "git_commit": git_commit(),
+            "settings": self._identity,
+            "rows": [asdict(r) for r in rows],
+            "samples": self.samples,
+        }
+        write_atomic(self._path, (json.dumps(facts, indent=1, default=str) + "\n").encode())
+
+
+def _identity(settings: BenchSettings) -> dict[str, Any]:
+    """What must be equal for measurements to stand in one table."""
+    if (settings.texts is None) == (settings.lengths is None):
+        raise JobError("either a text file or a length distribution is needed", hint="Such as uniform:8-64.")
+    if settings.lengths is not None:
+        Lengths.parse(settings.lengths)
+        sentences: Any = {"lengths": settings.lengths}
+    else:
+        sentences = {"sha256": _file_digest(Path(settings.texts or "")), "text_field": settings.text_field}
+    return {
+        "sentences": {**sentences, "at_most": settings.num_sentences},
+        "layers": settings.layers,
+        "device": settings.device,
+        "threads": settings.threads,
+        "machine": {"cpu": cpu_model(), "cores": num_cores()},
+        "versions": versions(),
+    }
+
+
+def _file_digest(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise TextError(f"{path}: {error.strerror}", hint="Name a file of sentences.") from error
+
+
+def _measure(case: BenchCase, settings: BenchSettings) -> dict[str, Any]:
+    """One sample (or the error) from a process of its own."""
+    request = {
+        **asdict(case),
+        "base": str(settings.base),
+        "texts": None if settings.texts is None else str(settings.texts),
+        "text_field": settings.text_field,
+        "lengths": settings.lengths,
+        "num_sentences": settings.num_sentences,
+        "layers": settings.layers,
+        "device": settings.device,
+        "threads": settings.threads,
+        "scratch": str(settings.scratch),
+    }
+    with tempfile.TemporaryDirectory(prefix="drillcore-bench-") as folder:
+        asked, answered, log = (Path(folder) / name for name in ("request.json", "answer.json", "log.txt"))
+        asked.write_text(json.dumps(request), encoding="utf-8")
+        with log.open("wb") as stream:
+            command = [sys.executable, "-m", "drillcore.cli.bench.case", str(asked), str(answered)]
+            status = _run(command, stream)
+        if answered.exists():
+            found: dict[str, Any] = json.loads(answered.read_text(encoding="utf-8"))
+            return found
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        return {"error": f"its process was {how}" if status < 0 else f"its process {how}: {(lines or [''])[-1]}"}
+
+
+def _run(command: list[str], stream: Any) -> int:
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+    )
+    try:
+        return process.wait()
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()

@@ -1,0 +1,52 @@
+"""Two groups of a store side by side, as `drillcore compare` shows them: a table and a CSV file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import zarr
+
+from drillcore.cli.tables import align_columns
+from drillcore.errors import InputError
+from drillcore.measures.comparison import DISPERSIONS, Row, Side, as_csv, compare
+from drillcore.store.layout import array_of
+from drillcore.store.places.location import Location
+from drillcore.store.reader import column, open_root
+
+HEADER = ("layer", "measure", "A", "B", "A - B", "95 %", "all layers at once", "verdict")
+
+
+def side_by_side(address: str, a: str, b: str, metrics: Sequence[str] = (), csv: Path | None = None) -> Iterator[str]:
+    """Lines of a table of `model/dataset` against another; by default the two dispersions.
+
+    Raises InputError where a group is not there or was not measured, StoreError where there is no store.
+    """
+    root = open_root(Location(address))
+    sides = [_side(root, path) for path in (a, b)]
+    rows = compare(sides[0], sides[1], metrics or DISPERSIONS)
+    if csv is not None:
+        csv.write_text(as_csv(rows), encoding="utf-8")
+    yield f"A = {a}, B = {b}"
+    yield from align_columns([HEADER, *(_cells(row) for row in rows)])
+
+
+def _side(root: zarr.Group, path: str) -> Side:
+    group = root.get(path.strip("/"))
+    if not isinstance(group, zarr.Group) or "hidden_states" not in group:
+        there = ", ".join(sorted(f"{m}/{d}" for m, g in root.groups() for d in g.group_keys()))
+        raise InputError(f"the store has no {path}", hint=f"It has {there}." if there else "It is empty.")
+    if "separation" not in group:
+        raise InputError(f"{path} has not been measured", hint="Run `drillcore measure` on its job first.")
+    numbers, names, metrics = (column(group, name) for name in ("layer", "layer_name", "metric"))
+    assert numbers is not None and names is not None and metrics is not None
+    values_LMB = np.asarray(array_of(group, "separation")[...])
+    return Side(path, tuple(numbers.tolist()), tuple(map(str, names)), tuple(map(str, metrics)), values_LMB)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    return (
+        row.layer_name, row.metric, f"{row.a:.3f}", f"{row.b:.3f}", f"{row.difference:+.3f}",
+        f"{row.low:+.3f} to {row.high:+.3f}", f"{row.all_low:+.3f} to {row.all_high:+.3f}", row.verdict or "not known",
+    )  # fmt: skip

@@ -1,0 +1,220 @@
+"""One layer of a model and dataset as a file that notebooks and other viewers read.
+
+Shape legend: N sentences, H hidden size, B sentences of a piece, K neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zarr
+from numpy.typing import NDArray
+
+from drillcore.errors import CommitError, MissingExtraError, StoreError
+from drillcore.neighbours import EXACT_UP_TO, build
+from drillcore.store.layout import array_of, attributes_of
+from drillcore.store.places.location import Location
+from drillcore.store.reader import open_root, read_array, read_layer
+from drillcore.store.states import StatesReader
+
+PIECE_BYTES = 64 * 2**20
+NEIGHBORS = 15
+PROJECTIONS = ("umap", "pca")
+OWN = ("sentence", "hidden_state", "projection_x", "projection_y", "neighbors")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What is exported. slot: position of the layer in the store."""
+
+    group: zarr.Group
+    slot: int
+    name: str
+
+    @property
+    def num_sentences(self) -> int:
+        """N."""
+        return int(array_of(self.group, "hidden_states").shape[0])
+
+    def columns(self, rows: slice) -> dict[str, NDArray[Any]]:
+        """The coordinates of some sentences, renamed where they would hide what is ours."""
+        found = {"sentence": np.arange(rows.start, rows.stop)}
+        for name, _ in attributes_of(self.group).get("columns", []):
+            values = np.asarray(array_of(self.group, name)[rows])
+            found[f"{name}_" if name in OWN else name] = values.astype(object) if values.dtype.kind == "T" else values
+        return found | self._quantities(rows)
+
+    def _quantities(self, rows: slice) -> dict[str, NDArray[Any]]:
+        """Log-probability, rank and margin of the expected next token at this layer, where they were measured."""
+        if "next_token" not in attributes_of(self.group).get("results", {}):
+            return {}
+        names = read_array(self.group, "quantity")
+        values_BQ = np.asarray(array_of(self.group, "next_token")[rows, self.slot])
+        return {f"next_token_{name}": values_BQ[:, q] for q, name in enumerate(names)}
+
+    @property
+    def projection(self) -> str | None:
+        """Name of the projection, if there is one."""
+        results = attributes_of(self.group).get("results", {})
+        return next((name for name in PROJECTIONS if name in results and name in self.group), None)
+
+    def points(self, rows: slice) -> dict[str, NDArray[Any]]:
+        """Their places in the projection; nothing where there is none."""
+        if self.projection is None:
+            return {}
+        xy_B2 = np.asarray(array_of(self.group, self.projection)[self.slot, rows])
+        return {"projection_x": xy_B2[:, 0], "projection_y": xy_B2[:, 1]}
+
+
+def export(address: str, layer: str, kind: str, path: Path, group: str | None = None) -> Iterator[str]:
+    """Write a layer as `kind` to `path`, in place of what was there, and say what was done.
+
+    layer: its number in the layer contract, or its name. group: model/dataset, needed where the store has several.
+    Raises StoreError for what is not there or not complete, MissingExtraError where a package is missing, CommitError
+    where the file cannot be written.
+    """
+    if kind not in FORMATS:
+        raise StoreError(f"--to {kind} is unknown", hint=f"One of {', '.join(FORMATS)}.")
+    chosen = _find_layer(_find_group(open_root(Location(address)), group), layer)
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        said = FORMATS[kind](chosen, partial)
+        partial.replace(path)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise CommitError(f"{path} could not be written: {why}", hint="Name another --out.") from None
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+    yield f"{path}: {chosen.num_sentences:,} sentences of {chosen.group.path}, layer {chosen.name}"
+    if said:
+        yield said.format(path=path)
+
+
+def _find_group(root: zarr.Group, wanted: str | None) -> zarr.Group:
+    names = [f"{m}/{d}" for m, group in sorted(root.groups()) for d, _ in sorted(group.groups())]
+    if wanted is None and len(names) != 1:
+        what = "holds several models or datasets" if names else "holds nothing yet"
+        raise StoreError(
+            f"the store {what}", hint=f"--group one of {', '.join(names)}" if names else "Run the job first."
+        )
+    name = names[0] if wanted is None else wanted.strip("/")
+    if name not in names:
+        raise StoreError(f"the store has no group {name}", hint=f"It has {', '.join(names)}.")
+    group = root[name]
+    assert isinstance(group, zarr.Group)
+    prints = read_array(group, "shard_fingerprint")
+    committed = int(np.count_nonzero(prints.any(axis=1)))
+    if committed < len(prints):
+        raise StoreError(f"{name}: {committed} of {len(prints)} shards are there", hint="Finish the run first.")
+    return group
+
+
+def _find_layer(group: zarr.Group, wanted: str) -> Layer:
+    numbers, names = read_array(group, "layer").tolist(), [str(n) for n in read_array(group, "layer_name")]
+    for slot, (number, name) in enumerate(zip(numbers, names, strict=True)):
+        if wanted in (str(number), name):
+            return Layer(group, slot, name)
+    hint = f"Its layers are {', '.join(map(str, numbers))} ({names[0]} to {names[-1]})."
+    raise StoreError(f"{group.path} has no layer {wanted}", hint=hint)
+
+
+def _pieces(layer: Layer) -> Iterator[slice]:
+    """Ranges of sentences whose states fit in a piece, whole chunks each."""
+    reader = StatesReader(layer.group)
+    chunk = reader.shape.chunk
+    step = max(1, PIECE_BYTES // (4 * reader.shape.hidden_size * chunk)) * chunk
+    for start in range(0, layer.num_sentences, step):
+        yield slice(start, min(start + step, layer.num_sentences))
+
+
+def _states(layer: Layer, rows: slice) -> NDArray[np.float32]:
+    found = StatesReader(layer.group).read(np.arange(rows.start, rows.stop), np.array([layer.slot]))
+    return np.ascontiguousarray(found[:, 0], np.float32)
+
+
+def _write_npy(layer: Layer, path: Path) -> str:
+    hidden_size = array_of(layer.group, "hidden_states").shape[2]
+    out_NH = np.lib.format.open_memmap(path, "w+", np.float32, (layer.num_sentences, hidden_size))
+    for rows in _pieces(layer):
+        out_NH[rows] = _states(layer, rows)
+    out_NH.flush()
+    return ""
+
+
+def _write_parquet(layer: Layer, path: Path) -> str:
+    def table(rows: slice) -> pa.Table:
+        states_BH = _states(layer, rows)
+        states = pa.FixedSizeListArray.from_arrays(pa.array(states_BH.ravel()), states_BH.shape[1])
+        return pa.table({**layer.columns(rows), "hidden_state": states, **layer.points(rows)})
+
+    _write_tables(path, (table(rows) for rows in _pieces(layer)))
+    return ""
+
+
+def _write_tables(path: Path, tables: Iterator[pa.Table]) -> None:
+    first = next(tables)
+    with pq.ParquetWriter(path, first.schema, compression="zstd") as writer:
+        writer.write_table(first)
+        for table in tables:
+            writer.write_table(table)
+
+
+def _write_atlas(layer: Layer, path: Path) -> str:
+    if layer.projection is None:
+        raise StoreError(f"{layer.group.path} has no projection", hint="Run `drillcore project` first.")
+    rows = slice(0, layer.num_sentences)
+    columns: dict[str, Any] = {**layer.columns(rows), **layer.points(rows)}
+    shown = "Open it with: embedding-atlas {path} --text text --x projection_x --y projection_y"
+    if 1 < layer.num_sentences <= EXACT_UP_TO:
+        columns["neighbors"] = _neighbors(layer)
+        shown += " --neighbors neighbors"
+    _write_tables(path, iter([pa.table(columns)]))
+    return shown
+
+
+def _neighbors(layer: Layer) -> pa.StructArray:
+    """Nearest sentences in the raw space, as that viewer wants them."""
+    graph = build(read_layer(layer.group, layer.slot), NEIGHBORS + 1, "euclidean", 0)
+    count = graph.indices_NK.shape[1] - 1
+
+    def lists(values_NK: NDArray[Any]) -> pa.ListArray:
+        offsets = pa.array(np.arange(0, len(values_NK) * count + 1, count, dtype=np.int32))
+        return pa.ListArray.from_arrays(offsets, pa.array(values_NK[:, 1:].ravel()))
+
+    return pa.StructArray.from_arrays([lists(graph.indices_NK), lists(graph.distances_NK)], ["ids", "distances"])
+
+
+def _write_anndata(layer: Layer, path: Path) -> str:
+    try:
+        import anndata
+        import pandas as pd
+    except ImportError as error:
+        raise MissingExtraError(
+            f"--to anndata needs {error.name}, which is not installed",
+            hint="pip install anndata (into an environment of its own where it would change pandas).",
+        ) from None
+    rows = slice(0, layer.num_sentences)
+    observed = pd.DataFrame(layer.columns(rows))
+    observed.index = observed.pop("sentence").astype(str)
+    found = anndata.AnnData(X=read_layer(layer.group, layer.slot), obs=observed)
+    if layer.projection is not None:
+        found.obsm[f"X_{layer.projection}"] = np.stack(list(layer.points(rows).values()), axis=1)
+    found.uns["drillcore"] = {"group": layer.group.path, "layer": layer.name}
+    found.write_h5ad(path, compression="gzip")
+    return ""
+
+
+FORMATS: dict[str, Callable[[Layer, Path], str]] = {
+    "parquet": _write_parquet,
+    "npy": _write_npy,
+    "anndata": _write_anndata,
+    "embedding-atlas": _write_atlas,
+}

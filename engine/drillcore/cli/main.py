@@ -1,0 +1,251 @@
+"""The command line: arguments, printing, exit status. The only part that prints, and the only one that exits."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from drillcore.backends.transformers.host_memory import few_arenas
+from drillcore.errors import DrillcoreError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Last-token hidden states of every layer of language models: extract, measure, project, render.",
+)
+
+JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="The job file.")]
+StoreName = Annotated[str, typer.Argument(metavar="STORE", help="Path or s3:// address of a store.")]
+Store = Annotated[str | None, typer.Option("--store", help="Override the job's store.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one field of the job.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="First N sentences of each dataset.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder for manifest, pictures and logs.")]
+
+
+def main() -> None:
+    """Run the command; ends the process with its exit status."""
+    few_arenas()
+    debug = "--debug" in sys.argv
+    arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    try:
+        app(arguments, standalone_mode=False)
+    except DrillcoreError as error:
+        if debug:
+            raise
+        print(f"drillcore: {error}" + (f"\n  {error.hint}" if error.hint else ""), file=sys.stderr)
+        sys.exit(error.exit_status)
+    except (typer.Abort, KeyboardInterrupt):
+        print("drillcore: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # a mistake in the arguments, from typer's own click
+            print(f"drillcore: {error.format_message()}", file=sys.stderr)
+            sys.exit(2)
+        if debug:
+            raise
+        print(
+            f"drillcore: unexpected {type(error).__name__}: {error}\n"
+            "  This is a fault of drillcore: run again with --debug and report what it prints.",
+            file=sys.stderr,
+        )
+        sys.exit(1)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console()
+
+
+def _stages(
+    job: Path, stages: Sequence[str], store: str | None, sets: list[str] | None, limit: int | None, out: Path | None
+) -> None:
+    from drillcore.cli.display import make_display
+    from drillcore.job.file import load_job
+    from drillcore.runtime.runner import run_stages
+
+    loaded = load_job(job, sets or (), store, limit)
+    display = make_display(_console())
+    try:
+        folder = run_stages(loaded, stages, display, out)
+    finally:
+        display.close()
+    display.say(f"done: store {_short(loaded.store)}, results in {_short(str(folder))}")
+
+
+def _short(path: str) -> str:
+    """A path below the working directory without it."""
+    relative = os.path.relpath(path) if not path.startswith("s3://") else path
+    return path if relative.startswith("..") else relative
+
+
+@app.command()
+def run(job: JobFile, store: Store = None, set_: Set = None, limit: Limit = None, out: Out = None) -> None:
+    """Run every stage of a job; what is done already is skipped."""
+    from drillcore.runtime.runner import ALL_STAGES
+
+    _stages(job, ALL_STAGES, store, set_, limit, out)
+
+
+def _stage_command(stage: str, help_text: str) -> Callable[..., None]:
+    def command(job: JobFile, store: Store = None, set_: Set = None, limit: Limit = None, out: Out = None) -> None:
+        _stages(job, (stage,), store, set_, limit, out)
+
+    command.__doc__ = help_text
+    return command
+
+
+app.command("extract")(_stage_command("extract", "Extract hidden states into the store."))
+app.command("measure")(_stage_command("measure", "Measure how well each layer separates the labels."))
+app.command("project")(_stage_command("project", "Project each layer to two dimensions."))
+app.command("render")(_stage_command("render", "Draw the pictures."))
+
+
+@app.command()
+def plan(
+    job: JobFile,
+    set_: Set = None,
+    limit: Limit = None,
+    calibrate: Annotated[bool, typer.Option(help="Load each model and time it for a few seconds.")] = True,
+) -> None:
+    """Say what a job will cost: sentences, tokens, nodes after sharing, bytes, time. Writes nothing."""
+    from drillcore.cli.display import make_display
+    from drillcore.cli.plan import estimate
+    from drillcore.cli.tables import align_columns
+    from drillcore.job.file import load_job
+
+    display = make_display(_console())
+    rows = [("model", "dataset", "sentences", "tokens", "nodes", "shared", "padding", "raw", "on disk", "time")]
+    for e in estimate(load_job(job, set_ or (), None, limit), display, calibrate=calibrate):
+        shared = f"{1 - e.num_nodes / max(1, e.num_tokens):.0%}"
+        padding = f"{e.num_padding / max(1, e.num_nodes + e.num_padding):.1%}"
+        spent = "not timed" if e.seconds is None else f"{e.seconds:,.0f} s"
+        counts = (f"{e.num_sentences:,}", f"{e.num_tokens:,}", f"{e.num_nodes:,}", shared, padding)
+        rows.append((e.model, e.dataset, *counts, _size(e.raw_bytes), _size(e.disk_bytes), spent))
+    for line in align_columns(rows):
+        display.say(line)
+
+
+def _size(num_bytes: int) -> str:
+    """Bytes in a unit that reads well."""
+    value = float(num_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:,.1f} TB"
+
+
+@app.command()
+def show(store: StoreName) -> None:
+    """Show what a store holds and how complete it is."""
+    from drillcore.cli.show import describe
+
+    for line in describe(store):
+        print(line)
+
+
+@app.command()
+def export(
+    store: StoreName,
+    layer: Annotated[str, typer.Option("--layer", metavar="K", help="Number or name of the layer.")],
+    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="parquet, npy, anndata or embedding-atlas.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write.")],
+    group: Annotated[str | None, typer.Option("--group", metavar="MODEL/DATASET", help="Which, of several.")] = None,
+) -> None:
+    """Write one layer with its sentences as a file for notebooks and other viewers."""
+    from drillcore.cli.export import export as write
+
+    for line in write(store, layer, to, out, group):
+        print(line)
+
+
+@app.command()
+def compare(
+    store: StoreName,
+    a: Annotated[str, typer.Argument(metavar="A", help="A group, model/dataset.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another.")],
+    metric: Annotated[list[str] | None, typer.Option(help="Measures; by default both dispersions.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the rows there too.")] = None,
+) -> None:
+    """Set two groups side by side per layer: where one is tighter, or separates better, and by how much."""
+    from drillcore.cli.compare import side_by_side
+
+    for line in side_by_side(store, a, b, metric or (), csv):
+        print(line)
+
+
+@app.command()
+def verify(store: StoreName, out: Out = None) -> None:
+    """Check checksums, fingerprints and values of a store; exit status 1 where something is damaged."""
+    from drillcore.cli.verify import report
+
+    for line in report(store, out):
+        print(line)
+
+
+@app.command()
+def bench(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Hub ids or directories.")],
+    out: Annotated[Path, typer.Option("--out", help="JSON file; a second call goes on where it stopped.")],
+    texts: Annotated[Path | None, typer.Option(help="A file of sentences.")] = None,
+    lengths: Annotated[str | None, typer.Option(help="Synthetic lengths instead, such as uniform:8-64.")] = None,
+    sentences: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
+    backend: Annotated[list[str] | None, typer.Option(help="Backends to compare.")] = None,
+    dtype: Annotated[list[str] | None, typer.Option(help="Dtypes to compare.")] = None,
+    batch_tokens: Annotated[list[int] | None, typer.Option(help="Token budgets to compare.")] = None,
+    random_weights: Annotated[bool, typer.Option(help="Read configurations only.")] = False,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds, interleaved.")] = 3,
+) -> None:
+    """Measure the throughput of models, backends, dtypes and token budgets on this machine."""
+    from drillcore.cli.bench.run import BenchSettings, make_cases, run_bench, table_of
+    from drillcore.cli.tables import align_columns
+
+    cases = make_cases(models, backend or ["transformers"], dtype or ["auto"], batch_tokens or ["auto"], random_weights)
+    settings = BenchSettings(texts=texts, lengths=lengths, num_sentences=sentences, repeats=repeats)
+    header, cells = table_of(run_bench(cases, settings, out, print))
+    for line in align_columns([header, *cells]):
+        print(line)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine can run, and how to get the rest."""
+    from drillcore.cli.doctor import examine
+    from drillcore.cli.tables import align_columns
+
+    rows = [(f.part, "yes" if f.present else "no", f.found if f.present else f.remedy) for f in examine()]
+    for line in align_columns(rows):
+        print(line)
+
+
+@app.command("demo-model")
+def demo_model() -> None:
+    """Fetch and convert the demo model (4-bit, instruct) and print where it is."""
+    from drillcore.backends.demo_model import ensure_demo_model
+
+    print(ensure_demo_model())
+
+
+@app.command()
+def schema(what: Annotated[str, typer.Argument(metavar="job", help="Which schema.")] = "job") -> None:
+    """Print the JSON Schema of job files."""
+    from drillcore.errors import JobError
+    from drillcore.job.schema import job_schema
+
+    if what != "job":
+        raise JobError(f"there is no schema {what}", hint="drillcore schema job")
+    print(job_schema(), end="")
+
+
+if __name__ == "__main__":
+    main()

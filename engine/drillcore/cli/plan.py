@@ -1,0 +1,112 @@
+"""What a job will cost, before anything is written: sentences, tokens, nodes after sharing, bytes, time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from drillcore.backends.base import Backend
+from drillcore.job.fields import LoadedJob
+from drillcore.runtime.preflight import Input, Inputs, check_job
+from drillcore.runtime.work.blocks import MAX_BLOCK
+from drillcore.runtime.work.tasks import ModelTask
+from drillcore.runtime.work.worker import open_backend
+from drillcore.system.progress import Reporter
+from drillcore.tokens.packs import build_packs
+from drillcore.tokens.sequences import Sequences
+
+CALIBRATION_SECONDS = 3.0
+CALIBRATION_SENTENCES = 2048
+# Width of packs on a CPU, for plans made without the model.
+PLAIN_WIDTH = 128
+# What float32 states take on disk, measured on residual streams: computed in float32, and in bf16.
+DISK_SHARE = {"float32": 0.93, "bfloat16": 0.385, "float16": 0.55}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One model and dataset.
+
+    num_nodes: tokens to compute after sharing; num_padding: beside them. raw_bytes: states before compression.
+    disk_bytes: after it, roughly. seconds: of extraction on this machine, None where it was not measured.
+    """
+
+    model: str
+    dataset: str
+    num_sentences: int
+    num_tokens: int
+    num_nodes: int
+    num_padding: int
+    raw_bytes: int
+    disk_bytes: int
+    seconds: float | None
+
+
+def estimate(loaded: LoadedJob, report: Reporter, *, calibrate: bool = True) -> Iterator[Estimate]:
+    """Estimates of every model and dataset, in the job's order.
+
+    calibrate: load each model and run it for a few seconds; without it there is no time, and packs are those of a CPU.
+    """
+    inputs = check_job(loaded, report)
+    for name in inputs.sources:
+        pairs = inputs.of_model(name)
+        if not calibrate:
+            yield from (_estimate(inputs, p, *_count_packs(p), None, "float32") for p in pairs)
+            continue
+        report.say(f"{name}: loading, checking and timing the model")
+        backend = open_backend(_task(inputs, name, pairs))
+        try:
+            numerics = backend.prepare(pairs[0].tokens.slice(0, min(8, len(pairs[0].tokens))), None).numerics
+            rate = _nodes_per_second(backend, pairs)
+            for pair in pairs:
+                works = [backend.plan(block) for block in _blocks(pair)]
+                nodes, padding = sum(w.num_nodes for w in works), sum(w.num_padding for w in works)
+                yield _estimate(inputs, pair, nodes, padding, nodes / rate, numerics.get("dtype", "float32"))
+        finally:
+            backend.close()
+
+
+def _estimate(inputs: Inputs, pair: Input, nodes: int, padding: int, seconds: float | None, dtype: str) -> Estimate:
+    name = pair.model.group
+    item = {"float32": 4, "float16": 2}[inputs.loaded.job.extract.store_dtype]
+    raw = len(pair.tokens) * len(inputs.layers[name]) * inputs.sources[name].facts.hidden_size * item
+    tokens = int(pair.tokens.lengths_N.sum())
+    disk = int(raw * DISK_SHARE[dtype])
+    return Estimate(name, pair.dataset.name, len(pair.tokens), tokens, nodes, padding, raw, disk, seconds)
+
+
+def _task(inputs: Inputs, name: str, pairs: list[Input]) -> ModelTask:
+    job, base = inputs.loaded.job, str(inputs.loaded.base)
+    return ModelTask(
+        pairs[0].model, base, job.extract.backend, job.extract, inputs.layers[name], None, Sequences.of([])
+    )
+
+
+def _blocks(pair: Input) -> Iterator[Sequences]:
+    for start in range(0, len(pair.tokens), MAX_BLOCK):
+        yield pair.tokens.slice(start, min(start + MAX_BLOCK, len(pair.tokens)))
+
+
+def _count_packs(pair: Input) -> tuple[int, int]:
+    nodes = padding = 0
+    for block in _blocks(pair):
+        packs = build_packs(block, PLAIN_WIDTH)
+        nodes += packs.num_nodes
+        padding += int(packs.width_P.sum()) - packs.num_nodes
+    return nodes, padding
+
+
+def _nodes_per_second(backend: Backend, pairs: list[Input]) -> float:
+    """Useful nodes a second over a few batches of the largest dataset, the first one left out where there are more."""
+    tokens = max((p.tokens for p in pairs), key=len)
+    work = backend.plan(tokens.slice(0, min(CALIBRATION_SENTENCES, len(tokens))))
+    nodes, started = 0, time.perf_counter()
+    for number, part in enumerate(backend.run(work)):
+        if number == 0 and part.num_nodes < work.num_nodes:
+            started = time.perf_counter()
+            continue
+        nodes += part.num_nodes
+        if time.perf_counter() - started > CALIBRATION_SECONDS:
+            break
+    return nodes / max(time.perf_counter() - started, 1e-9)

@@ -1,0 +1,1 @@
+"""What a job says: its fields, its file, its schema."""

@@ -1,0 +1,283 @@
+"""The job: what to extract, measure, project and draw, as frozen, closed pydantic models.
+
+Owns the fields, their units, meanings and defaults. Reading a job file and its errors is `jobfile`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from drillcore.job.base import Auto, Closed, Name, check_name, expand
+
+
+class Model(Closed):
+    """A causal decoder."""
+
+    id: Name
+    """Hub id, local directory (relative to the job file, beginning with . or /), or demo/smollm2-135m-instruct."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    as_: Name | None = Field(default=None, alias="as")
+    """Name of the model's group in the store and in pictures; by default the id with / written --."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] | None = None
+    """Overrides extract.dtype for this model."""
+    device_map: str | None = None
+    """Passed to transformers, for a model larger than one device."""
+    trust_remote_code: bool = False
+    """Run code that the model's repository ships. Off unless you trust it."""
+    random_weights: bool = False
+    """Keep the architecture and draw the weights at random (seed 0): a control."""
+
+    @field_validator("as_")
+    @classmethod
+    def _name(cls, value: str | None) -> str | None:
+        return None if value is None else check_name(value)
+
+    @property
+    def group(self) -> str:
+        """Name of the model's group in the store."""
+        if self.as_ is not None:
+            return self.as_
+        name = self.id.rstrip("/").rsplit("/", 1)[-1] if is_local(self.id) else self.id.replace("/", "--")
+        return name + ("--random" if self.random_weights else "")
+
+
+def is_local(model_id: str) -> bool:
+    """Whether a model id names a directory rather than a hub repository."""
+    return model_id.startswith((".", "/", "~"))
+
+
+class Dataset(Closed):
+    """Sentences and what is known of each."""
+
+    name: Name
+    """Name of the dataset's group in the store."""
+    path: str
+    """JSONL, CSV, TSV, Parquet or plain text (.gz and .zst too), relative to the job file."""
+    text: str = "text"
+    """Field that holds the sentence."""
+    label: str | None = None
+    """Field that holds the label; by default `label` where the rows have it."""
+    group: str | None = None
+    """Field whose values must not be split between the folds of a measure."""
+    expected_next: str | None = None
+    """Field that holds the expected next token, with its leading space."""
+    candidates: tuple[str, ...] = ()
+    """Continuations, with their leading spaces, whose exact log-probabilities are wanted."""
+    keep: tuple[str, ...] = ()
+    """Further fields to keep as coordinates."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """Take the first so many sentences."""
+    template: str | None = None
+    """Text around each sentence, holding {text}; or `chat` for the tokenizer's own chat template."""
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        return check_name(value)
+
+    @field_validator("candidates")
+    @classmethod
+    def _candidates(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(value):
+            raise ValueError("names an empty continuation")
+        if len(set(value)) != len(value):
+            raise ValueError("names a continuation twice")
+        return value
+
+    @field_validator("template")
+    @classmethod
+    def _template(cls, value: str | None) -> str | None:
+        if value is not None and value != "chat" and value.count("{text}") != 1:
+            raise ValueError("must hold {text} exactly once, or be `chat`")
+        return value
+
+
+class Extract(Closed):
+    """How hidden states are taken."""
+
+    backend: Literal["auto", "transformers", "vllm", "fake"] = "transformers"
+    """Engine that runs the model; auto measures transformers and vllm, where it is there, and takes the faster."""
+    layers: Literal["all", "hf"] | tuple[Annotated[int, Field(ge=0)], ...] = "all"
+    """all = 0..L+1; hf = 0..L-1 and L+1, as transformers returns them; or a list of layer numbers."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Type the model computes in: auto is bfloat16 on CUDA, float32 on CPU."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    store_dtype: Literal["float32", "float16"] = "float32"
+    """Type of the stored hidden states."""
+    layout: Literal["auto", "packed", "padded"] = "auto"
+    """Packs share prefixes exactly; auto takes padded batches only where a model cannot take packs."""
+    batch_tokens: Auto | Annotated[int, Field(ge=1)] = "auto"
+    """Nodes computed in one forward pass."""
+    shard_sentences: Auto | Annotated[int, Field(ge=1)] = "auto"
+    """Sentences in one shard of the store; a power of two."""
+    block_sentences: Auto | Annotated[int, Field(ge=1)] = "auto"
+    """Sentences whose packs are built together; a multiple of the shard."""
+    too_long: Literal["error", "truncate"] = "error"
+    """What to do with a sentence beyond the model's context: stop, or keep its first tokens and count it."""
+    special_tokens: Literal["auto", "none"] = "auto"
+    """auto: as the tokenizer adds them."""
+    attention: Literal["auto", "dense", "flex"] = "auto"
+    """How packs attend: flex (FlexAttention, block masks) is auto's choice on CUDA, dense (an added mask) on a CPU."""
+    tensor_parallel: Annotated[int, Field(ge=1)] = 1
+    """Devices that share one model (vllm)."""
+    threads: Auto | Annotated[int, Field(ge=1)] = "auto"
+    """CPU threads of the forward pass. Bits differ between numbers of threads; auto is this machine's cores."""
+
+    @field_validator("shard_sentences")
+    @classmethod
+    def _power(cls, value: Any) -> Any:
+        if value != "auto" and value & (value - 1):
+            raise ValueError("must be a power of two")
+        return value
+
+    @field_validator("layers")
+    @classmethod
+    def _layers(cls, value: Any) -> Any:
+        if isinstance(value, tuple):
+            if not value:
+                raise ValueError("names no layer")
+            if len(set(value)) != len(value):
+                raise ValueError("names a layer twice")
+            return tuple(sorted(value))
+        return value
+
+    @model_validator(mode="after")
+    def _multiple(self) -> Extract:
+        shard, block = self.shard_sentences, self.block_sentences
+        if shard != "auto" and block != "auto" and block % shard:
+            raise ValueError("block_sentences must be a multiple of shard_sentences")
+        return self
+
+
+class Measure(Closed):
+    """How well each layer separates the labels, in the raw space."""
+
+    metrics: Literal["all"] | tuple[str, ...] = "all"
+    """Names of the measures."""
+    standardise: Literal["none", "center", "zscore"] = "center"
+    """What is done to the states before the probe and the neighbours."""
+    folds: Annotated[int, Field(ge=2, le=100)] = 5
+    """Folds of the cross-validated probe."""
+    permutations: Annotated[int, Field(ge=0)] = 1000
+    """Label permutations of the null; one set shared by all layers."""
+    sample: Annotated[int, Field(ge=20)] = 10_000
+    """Sentences at most for the measures that are quadratic in them."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of folds, permutations and samples."""
+
+
+class Project(Closed):
+    """How each layer is brought to two dimensions; UMAP's parameters under the library's own names."""
+
+    method: Literal["umap", "pca"] = "umap"
+    """umap or pca."""
+    backend: Literal["auto", "cuml", "umap-learn"] = "auto"
+    """auto: cuML where it and a GPU are there and the layer has at least 2,000 sentences."""
+    n_neighbors: Annotated[int, Field(ge=2)] = 15
+    """UMAP's n_neighbors; taken down to n - 1 where there are fewer sentences."""
+    min_dist: Annotated[float, Field(ge=0)] = 0.1
+    """UMAP's min_dist."""
+    metric: Literal["euclidean", "cosine"] = "euclidean"
+    """Distance between hidden states."""
+    n_epochs: Auto | Annotated[int, Field(ge=1)] = "auto"
+    """UMAP's n_epochs; auto is the library's own choice."""
+    fit: Literal["each", "joint"] = "each"
+    """each: a space for each dataset; joint: all datasets of a model in one space."""
+    align: bool = True
+    """Turn each layer onto the layer before it (orthogonal Procrustes)."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the projection."""
+
+
+class Render(Closed):
+    """How pictures are drawn."""
+
+    panel_px: Annotated[int, Field(ge=150, le=2000)] = 200
+    """Width and height of a panel, in pixels."""
+    layers: Literal["all", "every"] | Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=0)], ...] = "all"
+    """all; a number N for every N-th layer; or a list."""
+    align_depth: bool = False
+    """Set models of different depths side by side by relative depth."""
+    color: str = "label"
+    """Coordinate that colours the points."""
+    tile_px: Annotated[int, Field(ge=1000)] = 16_384
+    """A grid wider or higher than this is written as tiles."""
+
+
+class Run(Closed):
+    """Where the work runs."""
+
+    executor: Literal["local", "ray"] = "local"
+    """local: this process; ray: a Ray cluster."""
+    address: str | None = None
+    """Address of a running Ray cluster; none starts one for the run."""
+    retries: Annotated[int, Field(ge=0)] = 2
+    """Times a failed block is tried again."""
+
+
+class Job(Closed):
+    """One run: models × datasets, from sentences to pictures."""
+
+    name: Name = "job"
+    """Name of the job; by default the job file's stem."""
+    store: str | None = None
+    """Path (relative to the job file) or s3:// address of the store; by default runs/<job-stem>.zarr."""
+    models: Annotated[tuple[Model, ...], Field(min_length=1)]
+    datasets: Annotated[tuple[Dataset, ...], Field(min_length=1)]
+    extract: Extract = Extract()
+    measure: Measure = Measure()
+    project: Project = Project()
+    render: Render = Render()
+    run: Run = Run()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        value = dict(value)
+        if isinstance(value.get("models"), list):
+            value["models"] = [{"id": m} if isinstance(m, str) else m for m in value["models"]]
+        if isinstance(value.get("datasets"), dict):
+            named = value["datasets"].items()
+            value["datasets"] = [{**(d if isinstance(d, dict) else {"path": d}), "name": str(n)} for n, d in named]
+        return value
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Job:
+        for kind, names in (
+            ("models", [m.group for m in self.models]),
+            ("datasets", [d.name for d in self.datasets]),
+        ):
+            twice = sorted({n for n in names if names.count(n) > 1})
+            if twice:
+                remedy = "give one of them another name with `as:`" if kind == "models" else "names must differ"
+                raise ValueError(f"{kind}: {', '.join(twice)} is named twice; {remedy}")
+        return self
+
+
+class LoadedJob(Closed):
+    """A job together with where it was read from."""
+
+    job: Job
+    base: Path
+    """Folder that relative paths start from."""
+    source: str
+    """The job file, as the user named it."""
+
+    @property
+    def store(self) -> str:
+        """Path or s3:// address of the store."""
+        named = self.job.store
+        if named is None:
+            return str(Path("runs") / f"{Path(self.source).stem}.zarr")
+        return named if named.startswith("s3://") else str((self.base / expand(named)).resolve())
+
+    def path(self, dataset: Dataset) -> Path:
+        """Where a dataset's file is."""
+        return (self.base / expand(dataset.path)).resolve()

@@ -1,0 +1,198 @@
+"""What all layers of a dataset share: folds, blocks, samples and label permutations, drawn once from the seed.
+
+Shape legend: N sentences, U those whose labels count, G groups, B permutations, C labels, S sampled.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drillcore.job.fields import Measure
+from drillcore.measures.stratify import deal, majority, number, one_code_each
+
+FEWEST_SENTENCES = 10
+# Blocks of the jackknife; with fewer groups each is its own.
+NUM_BLOCKS = 200
+# Sentences x labels x permutations beyond which permutations are dropped, down to the fewest.
+NULL_WORK = 250_000_000
+# Sampled sentences squared x labels x permutations beyond which fewer are sampled, down to the fewest.
+SAMPLE_WORK = 200_000_000_000
+FEWEST_SAMPLED = 2000
+FEWEST_PERMUTATIONS = 99
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The draws. All arrays but `rows_U` and `sample_S` run over the sentences in `rows_U`.
+
+    rows_U: rows of the dataset whose labels count. codes_U: place of the label in `labels`. group_U: dense numbers.
+    fold_U, block_U: every group lies in one fold and one block. sample_S: positions in `rows_U` for what is quadratic.
+    skipped: why measures that compare labels mean nothing, or empty. notes: what a reader must know.
+    """
+
+    num_sentences: int
+    labels: tuple[Any, ...]
+    rows_U: NDArray[np.int64]
+    codes_U: NDArray[np.int64]
+    group_U: NDArray[np.int64]
+    fold_U: NDArray[np.int64]
+    block_U: NDArray[np.int64]
+    sample_S: NDArray[np.int64]
+    num_permutations: int
+    seed: int
+    skipped: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def num_labels(self) -> int:
+        """Distinct labels that count."""
+        return len(self.labels)
+
+    @property
+    def all_rows(self) -> bool:
+        """Whether every sentence of the dataset counts."""
+        return len(self.rows_U) == self.num_sentences
+
+    @cached_property
+    def _constant_U(self) -> NDArray[np.bool_]:
+        return np.asarray(one_code_each(self.group_U, self.codes_U)[self.group_U])
+
+    @cached_property
+    def _exchanged(self) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """For each fold: labels of its groups of one label, and for their sentences the place in those labels."""
+        found = []
+        for fold in np.unique(self.fold_U):
+            mine_M = np.flatnonzero((self.fold_U == fold) & self._constant_U)
+            _, first_G, place_M = np.unique(self.group_U[mine_M], return_index=True, return_inverse=True)
+            found.append((self.codes_U[mine_M][first_G], np.stack([mine_M, place_M])))
+        return found
+
+    def permuted(self, start: int, stop: int) -> NDArray[np.int16]:
+        """Labels [B, U] under permutations `start` to `stop` - 1; each depends on the seed and its number alone.
+
+        Groups of one label exchange it with other such groups of their fold (so that folds stay stratified); within
+        groups of several labels the sentences exchange theirs.
+        """
+        return self._permuted[start:stop].astype(np.int16)
+
+    @cached_property
+    def _permuted(self) -> NDArray[np.integer]:
+        """All of them, since every measure of a layer asks for the same; NULL_WORK bounds their bytes."""
+        dtype = np.uint8 if self.num_labels <= np.iinfo(np.uint8).max else np.int16
+        codes_BU = np.repeat(self.codes_U[None].astype(dtype), self.num_permutations, axis=0)
+        mixed_M = np.flatnonzero(~self._constant_U)
+        mixed_M = mixed_M[np.argsort(self.group_U[mixed_M], kind="stable")]
+        for b in range(self.num_permutations):
+            rng = np.random.default_rng([self.seed, b])
+            for labels_G, (rows_M, place_M) in self._exchanged:
+                codes_BU[b, rows_M] = rng.permutation(labels_G)[place_M]
+            if len(mixed_M):
+                # Numbers of groups are whole: adding less than 1 orders sentences at random within theirs.
+                order_M = np.argsort(self.group_U[mixed_M] + rng.random(len(mixed_M)))
+                codes_BU[b, mixed_M] = self.codes_U[mixed_M[order_M]]
+        return codes_BU
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what can be drawn again: it would be sent along with every layer."""
+        return {name: value for name, value in self.__dict__.items() if name != "_permuted"}
+
+    def units_of_labels(self) -> NDArray[np.int64]:
+        """Groups that hold each label [C]: the independent observations of it."""
+        pairs = np.unique(self.group_U * self.num_labels + self.codes_U)
+        return np.bincount(pairs % self.num_labels, minlength=self.num_labels)
+
+
+def shared(
+    labels: Sequence[Any] | NDArray[Any] | None,
+    groups: Sequence[Any] | NDArray[Any] | None,
+    settings: Measure,
+    num_sentences: int,
+) -> Shared:
+    """Draw everything for a dataset.
+
+    groups: sentences that must stay together; give hashes of the texts where there are none, so that duplicates do.
+    Sentences without a label, and labels that fewer than two groups hold, are left out and noted.
+    """
+    codes_N, names = number(labels) if labels is not None else (np.zeros(num_sentences, np.int64), ["all"])
+    group_N = _groups(groups, num_sentences)
+    held = _groups_per_label(codes_N, group_N, len(names))
+    enough = held >= 2 if len(names) > 1 else held >= 1
+    kept = [name for name, ok in zip(names, enough, strict=True) if ok]
+    rows_U = np.flatnonzero((codes_N >= 0) & np.append(enough, False)[codes_N])
+    codes_U = (np.cumsum(enough) - 1)[codes_N[rows_U]]
+    group_U = np.unique(group_N[rows_U], return_inverse=True)[1].astype(np.int64)
+    notes = _notes(codes_N, names, enough)
+    skipped = _why_not(labels, kept, len(rows_U), int(group_U.max(initial=-1)) + 1)
+    permutations = 0 if skipped else _affordable(settings.permutations, len(rows_U) * max(1, len(kept)))
+    if permutations < settings.permutations and not skipped:
+        notes.append(f"{permutations} permutations instead of {settings.permutations}, to bound the work")
+    affordable = int(math.sqrt(SAMPLE_WORK / max(1, permutations * len(kept))))
+    sampled = min(settings.sample, max(FEWEST_SAMPLED, affordable), len(rows_U))
+    fold_U, block_U, sample_S = _draw(codes_U, group_U, len(kept), settings, sampled)
+    if len(sample_S) < len(rows_U):
+        notes.append(f"silhouette on {len(sample_S):,} sentences drawn by the seed")
+    return Shared(
+        num_sentences, tuple(kept), rows_U, codes_U, group_U, fold_U, block_U, sample_S,
+        permutations, settings.seed, skipped, tuple(notes),
+    )  # fmt: skip
+
+
+def _groups(groups: Sequence[Any] | NDArray[Any] | None, num_sentences: int) -> NDArray[np.int64]:
+    if groups is None:
+        return np.arange(num_sentences)
+    found_N, names = number(groups)
+    # A sentence without a group stands alone.
+    alone_M = np.flatnonzero(found_N < 0)
+    found_N[alone_M] = len(names) + np.arange(len(alone_M))
+    return found_N
+
+
+def _groups_per_label(codes_N: NDArray[np.int64], group_N: NDArray[np.int64], num_labels: int) -> NDArray[np.int64]:
+    known = codes_N >= 0
+    pairs = np.unique(np.stack([codes_N[known], group_N[known]]), axis=1)
+    return np.bincount(pairs[0], minlength=num_labels)
+
+
+def _notes(codes_N: NDArray[np.int64], names: list[Any], enough: NDArray[np.bool_]) -> list[str]:
+    notes = []
+    if missing := int((codes_N < 0).sum()):
+        notes.append(f"{missing:,} sentences without a label are left out")
+    rare = [str(name) for name, ok in zip(names, enough, strict=True) if not ok]
+    if rare:
+        shown = ", ".join(rare[:5]) + (f" and {len(rare) - 5} more" if len(rare) > 5 else "")
+        notes.append(f"labels held by one sentence or one group are left out: {shown}")
+    return notes
+
+
+def _why_not(labels: Any, kept: list[Any], num_rows: int, num_groups: int) -> str:
+    if labels is None or not kept:
+        return "no labels"
+    if len(kept) == 1:
+        return f"one label ({kept[0]})"
+    if num_rows < FEWEST_SENTENCES:
+        return f"{num_rows} labelled sentences; at least {FEWEST_SENTENCES} are needed"
+    return "one group" if num_groups < 2 else ""
+
+
+def _affordable(wanted: int, work: int) -> int:
+    return min(wanted, max(FEWEST_PERMUTATIONS, NULL_WORK // max(1, work)))
+
+
+def _draw(
+    codes_U: NDArray[np.int64], group_U: NDArray[np.int64], num_labels: int, settings: Measure, sampled: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    rng = np.random.default_rng(settings.seed)
+    if not len(codes_U):
+        return codes_U, codes_U, codes_U
+    strata_G, sizes_G = majority(group_U, codes_U, num_labels), np.bincount(group_U)
+    fold_U = deal(strata_G, sizes_G, min(settings.folds, len(sizes_G)), rng)[group_U]
+    block_U = deal(strata_G, sizes_G, min(NUM_BLOCKS, len(sizes_G)), rng)[group_U]
+    sample_S = np.sort(rng.choice(len(codes_U), sampled, replace=False)).astype(np.int64)
+    return fold_U, block_U, sample_S

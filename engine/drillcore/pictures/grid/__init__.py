@@ -1,0 +1,1 @@
+"""Grids: one panel for each model and layer."""

@@ -1,0 +1,100 @@
+"""Where things stand in a grid: columns, sizes in pixels, lines of panels, and the parts a large grid is cut into."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from drillcore.pictures.data import Grid, PanelSource, Row
+
+MIN_WIDTH_PX = 640  # so that titles and legends have room over a single panel
+LONGEST_LINE = 10  # panels of a single row that need no wrapping
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Sizes in pixels; `columns` is the number of panels side by side."""
+
+    panel: int
+    columns: int
+    scale: float
+    margin: int
+    gap: int
+    caption: int
+    heading: int
+
+    @classmethod
+    def of(cls, grid: Grid, columns: int | None = None) -> Layout:
+        """Sizes in proportion to the panel; by default a single long row is wrapped, several are not."""
+        scale = min(max(grid.panel_px / 200, 0.8), 4.0)
+        sizes = [round(scale * size) for size in (20, 10, 20, 30)]
+        return cls(grid.panel_px, columns or default_columns(grid), scale, *sizes)
+
+    @property
+    def width(self) -> int:
+        """Width of the picture."""
+        panels = self.columns * (self.panel + self.gap) - self.gap
+        return max(panels, round(MIN_WIDTH_PX * self.scale)) + 2 * self.margin
+
+    @property
+    def line_height(self) -> int:
+        """Height of a line of panels: captions, panels, and the gap below."""
+        return self.caption + self.panel + self.gap
+
+    def left(self, column: int) -> int:
+        """Left edge of a column's panels."""
+        return self.margin + column * (self.panel + self.gap)
+
+    def lines(self, row: Row) -> Iterator[tuple[PanelSource, ...]]:
+        """The row's panels, line by line."""
+        for start in range(0, len(row.panels), self.columns):
+            yield row.panels[start : start + self.columns]
+
+    def row_height(self, row: Row) -> int:
+        """Height of a row with its heading."""
+        return (self.heading if row.title else 0) + -(-len(row.panels) // self.columns) * self.line_height
+
+
+def default_columns(grid: Grid) -> int:
+    """All columns side by side, but a single long row wrapped into six to ten, whichever leaves fewest gaps."""
+    count = grid.num_columns
+    if len(grid.rows) > 1 or count <= LONGEST_LINE:
+        return count
+    return min(range(6, LONGEST_LINE + 1), key=lambda columns: (-count % columns, abs(columns - 8)))
+
+
+def tiles(grid: Grid, columns: int | None, tile_px: int, head_px: int) -> tuple[list[list[Grid]], int]:
+    """The grid cut into grids no wider or higher than `tile_px` where panels allow it, and their panels side by side.
+
+    Outer list: top to bottom; inner: left to right. `head_px` is the height of head and foot together.
+    """
+    layout = Layout.of(grid, columns)
+    height = head_px + sum(layout.row_height(row) for row in grid.rows)
+    if layout.width <= tile_px and height <= tile_px:
+        return [[grid]], layout.columns
+    wide = (tile_px - 2 * layout.margin + layout.gap) // (layout.panel + layout.gap)
+    if len(grid.rows) == 1:
+        across = min(layout.columns, max(1, wide))
+        room = (tile_px - head_px - layout.heading) // layout.line_height
+        step = across * _even(-(-grid.num_columns // across), room)
+        return [[_part(grid, grid.rows, start, start + step)] for start in range(0, grid.num_columns, step)], across
+    across = _even(grid.num_columns, wide)
+    high = _even(len(grid.rows), (tile_px - head_px) // (layout.heading + layout.line_height))
+    return [
+        [_part(grid, grid.rows[top : top + high], left, left + across) for left in range(0, grid.num_columns, across)]
+        for top in range(0, len(grid.rows), high)
+    ], across
+
+
+def _even(count: int, most: int) -> int:
+    """Size of equal parts of `count` things, none larger than `most` (or 1)."""
+    return -(-count // -(-count // max(1, most)))
+
+
+def _part(grid: Grid, rows: tuple[Row, ...], start: int, stop: int) -> Grid:
+    cut = tuple(Row(row.title, row.panels[start:stop]) for row in rows)
+    shown = f"columns {start + 1} to {min(stop, grid.num_columns)} of {grid.num_columns}"
+    if len(rows) < len(grid.rows):
+        first = next(i for i, row in enumerate(grid.rows) if row is rows[0])
+        shown = f"rows {first + 1} to {first + len(rows)} of {len(grid.rows)}, {shown}"
+    return replace(grid, rows=cut, subtitle=f"{grid.subtitle}\n{shown}".lstrip())

@@ -1,0 +1,121 @@
+"""Grids of panels as PNG files, drawn line by line, so that memory does not grow with the grid.
+
+The public function is `write_grid`; everything about sizes is in `layout`, about pixels of a panel in `shade`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from drillcore.pictures.data import Grid, Panel, PanelSource, Row
+from drillcore.pictures.grid.layout import Layout, tiles
+from drillcore.pictures.grid.legend import foot, head
+from drillcore.pictures.grid.png import PngWriter
+from drillcore.pictures.lettering import FAINT_INK, INK, draw_centered, fitted, font
+from drillcore.pictures.shade import Palette, shade
+
+FRAME = (190, 190, 190)
+MARKED = (240, 240, 240)
+IDENTICAL = "all states identical"
+EMPTY = "no points"
+HEAD_ROOM_PX = 100  # for what a tile's subtitle says beyond the grid's
+
+
+def write_grid(grid: Grid, path: Path, *, columns: int | None = None, tile_px: int = 16_384) -> list[Path]:
+    """Write a grid as PNG and return the files: one, or tiles `<stem>-r1-c1.png` where it is larger than `tile_px`.
+
+    `columns` is the number of panels side by side; by default a single row of more than ten panels is wrapped and
+    several rows are not. Each tile has title, legend and small print of its own; panels are not cut, so a tile is
+    larger than `tile_px` where one panel with its head is. The same grid gives the same bytes.
+
+    Raises ValueError for values without colour, OSError where a file cannot be written.
+    """
+    layout = Layout.of(grid, columns)
+    width = min(layout.width, tile_px)
+    head_px = sum(len(part(grid, width, layout.margin, layout.scale)) for part in (head, foot))
+    parts, across = tiles(grid, columns, tile_px, head_px + round(HEAD_ROOM_PX * layout.scale))
+    if len(parts) == len(parts[0]) == 1:
+        _write(parts[0][0], path, layout)
+        return [path]
+    written = []
+    for r, line in enumerate(parts, 1):
+        for c, tile in enumerate(line, 1):
+            tile_path = path.with_name(f"{path.stem}-r{r}-c{c}{path.suffix}")
+            _write(tile, tile_path, Layout.of(tile, min(across, tile.num_columns)))
+            written.append(tile_path)
+    return written
+
+
+def _write(grid: Grid, path: Path, layout: Layout) -> None:
+    top = head(grid, layout.width, layout.margin, layout.scale)
+    bottom = foot(grid, layout.width, layout.margin, layout.scale)
+    height = len(top) + sum(layout.row_height(row) for row in grid.rows) + len(bottom)
+    palette = Palette.of(grid)
+    with PngWriter(path, layout.width, height) as png:
+        png.write(top)
+        for row in grid.rows:
+            for stripe in _stripes(row, layout, palette):
+                png.write(stripe)
+        png.write(bottom)
+
+
+def _stripes(row: Row, layout: Layout, palette: Palette) -> Iterator[NDArray[np.uint8]]:
+    if row.title:
+        image = Image.new("RGB", (layout.width, layout.heading), "white")
+        face = font(round(15 * layout.scale), bold=True)
+        title = fitted(row.title, face, layout.width - 2 * layout.margin)
+        ImageDraw.Draw(image).text((layout.margin, image.height // 2), title, fill=INK, font=face, anchor="lm")
+        yield np.asarray(image)
+    for line in layout.lines(row):
+        yield _line(line, layout, palette)
+
+
+class Caption(NamedTuple):
+    """What a line keeps of a panel once its points are let go."""
+
+    title: str
+    degenerate: bool
+
+
+def _line(sources: tuple[PanelSource, ...], layout: Layout, palette: Palette) -> NDArray[np.uint8]:
+    """One line of panels with their captions, uint8 [line_height, width, 3]."""
+    captions: list[Caption | None] = []
+    images = shade(_loaded(sources, captions), layout.panel, palette)
+    pixels = np.full((layout.line_height, layout.width, 3), 255, np.uint8)
+    for i, found in enumerate(images):
+        if found is not None:
+            left = layout.left(i)
+            pixels[layout.caption : layout.caption + layout.panel, left : left + layout.panel] = found
+    strip = Image.fromarray(pixels)
+    for i, (caption, found) in enumerate(zip(captions, images, strict=True)):
+        if caption is not None:
+            _frame(strip, caption, layout.left(i), layout, drawn=found is not None)
+    return np.asarray(strip)
+
+
+def _loaded(sources: tuple[PanelSource, ...], captions: list[Caption | None]) -> Iterator[Panel | None]:
+    for source in sources:
+        panel = source() if callable(source) else source
+        captions.append(None if panel is None else Caption(panel.title, panel.degenerate))
+        yield panel
+        del panel
+
+
+def _frame(strip: Image.Image, caption: Caption, left: int, layout: Layout, *, drawn: bool) -> None:
+    draw = ImageDraw.Draw(strip)
+    box = (left, layout.caption, left + layout.panel - 1, layout.caption + layout.panel - 1)
+    draw.rectangle(box, fill=None if drawn else MARKED, outline=FRAME, width=max(1, round(layout.scale)))
+    center = left + layout.panel // 2
+    face = font(round(13 * layout.scale))
+    draw_centered(strip, (center, layout.caption // 2), fitted(caption.title, face, layout.panel), face, INK)
+    if not drawn:
+        note = IDENTICAL if caption.degenerate else EMPTY
+        small = font(round(12 * layout.scale))
+        middle = layout.caption + layout.panel // 2
+        draw_centered(strip, (center, middle), fitted(note, small, layout.panel - 4), small, FAINT_INK)

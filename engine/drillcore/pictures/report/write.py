@@ -1,0 +1,228 @@
+"""The report: one HTML file that holds its data, its script and its style, and asks the network for nothing.
+
+Owns what goes into the file and in which order; the form of the data is in `encode`, how it looks in `assets`.
+Data are written as they are made, so that a large report needs the memory of one row of panels.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+from dataclasses import dataclass
+from importlib.resources import files
+from io import BytesIO
+from pathlib import Path
+from string import Template
+from typing import Any, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from drillcore.pictures.curves import series_hex
+from drillcore.pictures.data import Panel, Row
+from drillcore.pictures.pages import Report, ReportDataset
+from drillcore.pictures.report.encode import (
+    cut,
+    cut_length,
+    numbers,
+    packed_numbers,
+    packed_texts,
+    quantised,
+    script_json,
+)
+from drillcore.pictures.series import Chart, Series
+from drillcore.pictures.shade import Palette, shade
+
+MAX_PANEL_POINTS = 3_200_000  # 100,000 sentences in 32 panels
+MAX_TEXT_CHARACTERS = 12_000_000
+SAMPLE_SENTENCES = (1_000, 20_000)  # least and most where a dataset has to be sampled
+IMAGE_COLORS = 64
+SCRIPTS = ("data.js", "paint.js", "panels.js", "closeup.js", "charts.js", "page.js")
+
+
+def write_report(
+    report: Report,
+    path: Path,
+    *,
+    max_panel_points: int = MAX_PANEL_POINTS,
+    max_text_characters: int = MAX_TEXT_CHARACTERS,
+) -> Path:
+    """Write the report as one HTML file and return its path.
+
+    Where the datasets' panels hold more than `max_panel_points` points together, the larger datasets are shown as
+    datashader images with a sample of their sentences to point at; texts are cut where they exceed
+    `max_text_characters` together. The page says both. The same report gives the same bytes.
+
+    Raises ValueError where a panel has not one point for each sentence, OSError where the file cannot be written.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("w", encoding="utf-8", newline="\n") as file:
+            _Writer(report, file, max_panel_points, max_text_characters).write()
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    partial.replace(path)
+    return path
+
+
+def _asset(name: str) -> str:
+    return (files("drillcore.pictures.report") / "assets" / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Which sentences of a dataset the page holds; all of them where `image_px` is 0."""
+
+    indexes_K: NDArray[np.int64]
+    image_px: int
+
+
+class _Writer:
+    def __init__(self, report: Report, file: TextIO, max_panel_points: int, max_text_characters: int) -> None:
+        self.report, self.file = report, file
+        panels = [sum(p is not None for row in d.grid.rows for p in row.panels) for d in report.datasets]
+        self.num_panels = sum(panels)
+        points = sum(len(d.texts) * count for d, count in zip(report.datasets, panels, strict=True))
+        self.room = max_panel_points // max(self.num_panels, 1) if points > max_panel_points else None
+        self.text_room = max_text_characters // max(len(report.datasets), 1)
+
+    def write(self) -> None:
+        script = '"use strict";\n(() => {\n' + "".join(_asset(name) for name in SCRIPTS) + "})();\n"
+        style = _asset("report.css")
+        policy = (
+            f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src data:; "
+            "base-uri 'none'; form-action 'none'"
+        )
+        title = html.escape(self.report.title)
+        page = Template(_asset("report.html")).substitute(title=title, policy=policy, style=style, data="\0")
+        before, after = page.split("\0")
+        self.file.write(before)
+        datasets = [self._dataset(i, dataset) for i, dataset in enumerate(self.report.datasets)]
+        meta = {
+            "title": self.report.title,
+            "subtitle": self.report.subtitle,
+            "footer": self.report.footer,
+            "tables": [{"title": t.title, "header": t.header, "rows": t.rows} for t in self.report.tables],
+            "chartsNote": self.report.charts_note,
+            "charts": [_chart(chart) for chart in self.report.charts],
+            "seriesColors": series_hex(self.report.charts),
+            "datasets": datasets,
+        }
+        self._element("meta", "application/json", script_json(meta))
+        self.file.write(f"<script>{script}</script>\n{after}")
+
+    def _element(self, name: str, kind: str, content: str) -> None:
+        self.file.write(f'<script type="{kind}" id="{name}">{content}</script>\n')
+
+    def _blob(self, name: str, data: bytes) -> str:
+        self._element(name, "application/octet-stream", data.decode("ascii"))
+        return name
+
+    def _dataset(self, number: int, dataset: ReportDataset) -> dict[str, Any]:
+        count, grid, name = len(dataset.texts), dataset.grid, f"d{number}"
+        sample = self._sample(count)
+        palette = Palette.of(grid)
+        codes_N = np.zeros(count, np.int32)
+        rows = []
+        for r, row in enumerate(grid.rows):
+            found, codes = self._row(f"{name}-r{r}", row, count, sample, palette)
+            rows.append(found)
+            codes_N = codes_N if codes is None else codes
+        chosen = [dataset.texts[i] for i in sample.indexes_K]
+        length = cut_length(chosen, self.text_room)
+        notes = [cut(dataset.notes[i], length) for i in sample.indexes_K] if len(dataset.notes) else []
+        wide = sample.indexes_K.astype("<u4").view("<u2")
+        return {
+            "name": dataset.name,
+            "title": grid.title,
+            "subtitle": grid.subtitle,
+            "footer": grid.footer,
+            "count": count,
+            "shown": len(sample.indexes_K),
+            "cut": length,
+            "categories": grid.categories,
+            "unlabelled": grid.unlabelled,
+            "valueRange": grid.value_range,
+            "valueName": grid.value_name,
+            "colors": ["#{:02x}{:02x}{:02x}".format(*color) for color in palette.table.tolist()],
+            "texts": self._blob(f"{name}-texts", packed_texts([cut(text, length) for text in chosen])),
+            "notes": self._blob(f"{name}-notes", packed_texts(notes)),
+            "codes": self._blob(f"{name}-codes", packed_numbers([codes_N[sample.indexes_K].astype(np.uint16)])),
+            "numbers": self._blob(f"{name}-numbers", packed_numbers([wide])),
+            "rows": rows,
+        }
+
+    def _sample(self, count: int) -> _Sample:
+        if self.room is None or count <= self.room:
+            return _Sample(np.arange(count), 0)
+        size = min(count, max(SAMPLE_SENTENCES[0], min(SAMPLE_SENTENCES[1], self.room)))
+        chosen = np.sort(np.random.default_rng(0).choice(count, size, replace=False))
+        return _Sample(chosen, 400 if self.num_panels <= 64 else 240 if self.num_panels <= 512 else 150)
+
+    def _row(
+        self, name: str, row: Row, count: int, sample: _Sample, palette: Palette
+    ) -> tuple[dict[str, Any], NDArray[np.int32] | None]:
+        panels: list[dict[str, Any] | None] = []
+        points, images, codes = [], [], None
+        for source in row.panels:
+            panel = source() if callable(source) else source
+            if panel is None:
+                panels.append(None)
+                continue
+            if len(panel.points_N2) != count:
+                raise ValueError(
+                    f"{row.title}, {panel.title}: {len(panel.points_N2)} points for {count} sentences of the report"
+                )
+            codes = palette.codes(panel) if codes is None else codes
+            panels.append({"title": panel.title, "degenerate": panel.degenerate})
+            if not panel.degenerate:
+                points.append(quantised(panel.points_N2)[:, sample.indexes_K])
+                images.append(_image(panel, sample.image_px, palette))
+        found: dict[str, Any] = {"title": row.title, "panels": panels}
+        found["points"] = self._blob(f"{name}-points", packed_numbers(points))
+        if sample.image_px:
+            self._element(f"{name}-images", "application/json", script_json(images))
+            found["images"] = f"{name}-images"
+        return found, codes
+
+
+def _image(panel: Panel, image_px: int, palette: Palette) -> str:
+    """The panel as a PNG of few colours, base64; nothing where no image is wanted."""
+    (pixels,) = shade([panel], image_px, palette) if image_px else (None,)
+    if pixels is None:
+        return ""
+    buffer = BytesIO()
+    Image.fromarray(pixels).quantize(IMAGE_COLORS, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _chart(chart: Chart) -> dict[str, Any]:
+    return {
+        "title": chart.title,
+        "valueName": chart.value_name,
+        "range": chart.value_range,
+        "note": chart.note,
+        "relativeDepth": chart.relative_depth,
+        "series": [_series(series) for series in chart.series],
+    }
+
+
+def _series(series: Series) -> dict[str, Any]:
+    return {
+        "name": series.name,
+        "control": series.control,
+        "of": series.of,
+        "layers": [int(layer) for layer in series.layers_L],
+        "value": numbers(series.value_L),
+        "low": numbers(series.low_L),
+        "high": numbers(series.high_L),
+        "nullMean": numbers(series.null_mean_L),
+        "nullHigh": numbers(series.null_high_L),
+    }

@@ -1,0 +1,55 @@
+"""Principal components: exact, quick, and a plain second look beside UMAP.
+
+Shape legend: N sentences, H hidden size.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import sklearn
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+
+from drillcore.job.fields import Project
+from drillcore.neighbours import Graph
+from drillcore.projections.base import Projected
+from drillcore.projections.distinct import project_distinct
+
+
+class Pca:
+    """The first two principal components."""
+
+    name = "pca"
+
+    def fit(self, states_NH: NDArray[np.float32], settings: Project, graph: Graph | None) -> Projected:
+        """Project; every sentence counts, identical ones too, and the signs are fixed, so that repeats agree."""
+        backend = f"scikit-learn {sklearn.__version__} PCA"
+
+        def embed(distinct_UH: NDArray[np.float32], settings: Project, graph: Graph | None) -> NDArray[np.float32]:
+            # It is given the distinct states only; the components are those of all.
+            model, mean_H = _components(states_NH)
+            return _two_columns(model.transform(distinct_UH - mean_H))
+
+        return project_distinct(states_NH, settings, graph, backend, embed)
+
+
+def principal_components(
+    states_NH: NDArray[np.float32], settings: Project, graph: Graph | None = None
+) -> NDArray[np.float32]:
+    """The first two principal components of a few states [N, 2]; a second column of 0 where there is only one."""
+    model, mean_H = _components(states_NH)
+    return _two_columns(model.transform(states_NH - mean_H))
+
+
+def _components(states_NH: NDArray[np.float32]) -> tuple[PCA, NDArray[np.float32]]:
+    num_rows, num_dimensions = states_NH.shape
+    # Centred here in float64: scikit-learn subtracts the means from float32 products, where massive ones leave noise.
+    mean_H = states_NH.mean(axis=0, dtype=np.float64).astype(np.float32)
+    solver = "covariance_eigh" if num_dimensions <= num_rows else "full"
+    return PCA(n_components=min(2, num_rows, num_dimensions), svd_solver=solver).fit(states_NH - mean_H), mean_H
+
+
+def _two_columns(found_NC: NDArray[np.float32]) -> NDArray[np.float32]:
+    points_N2 = np.zeros((len(found_NC), 2), np.float32)
+    points_N2[:, : found_NC.shape[1]] = found_NC
+    return points_N2

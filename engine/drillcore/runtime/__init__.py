@@ -1,0 +1,1 @@
+"""Drives a run: preflight, stages, work, executors."""

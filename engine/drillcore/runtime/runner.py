@@ -1,0 +1,88 @@
+"""A run: preflight, lock, store, stages, manifest, in that order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from drillcore.cli.verify import give_up_damage
+from drillcore.errors import DrillcoreError, InterruptedRun, RunError
+from drillcore.job.fields import LoadedJob
+from drillcore.runtime.context import Context
+from drillcore.runtime.executors import EXECUTORS
+from drillcore.runtime.executors.base import Executor
+from drillcore.runtime.manifest import Manifest
+from drillcore.runtime.preflight import check_job
+from drillcore.store.places.location import Location
+from drillcore.store.places.lock import refuse_if_held, store_lock
+from drillcore.store.writer import StoreWriter, refuse_foreign
+from drillcore.system.progress import Reporter
+from drillcore.system.registry import load_by_name
+from drillcore.system.signals import stoppable
+
+STAGES = {
+    "extract": "drillcore.runtime.stages.extract.stage:extract",
+    "measure": "drillcore.runtime.stages.measure:measure",
+    "project": "drillcore.runtime.stages.project:project",
+    "render": "drillcore.runtime.stages.render.stage:render",
+}
+ALL_STAGES = tuple(STAGES)
+
+
+def run_stages(loaded: LoadedJob, stages: Sequence[str], report: Reporter, out: Path | None = None) -> Path:
+    """Run some stages of a job, in the order of the pipeline; returns the folder beside the store.
+
+    Raises an error of the tree in `errors`; whatever it is, the manifest says how the run ended.
+    """
+    try:
+        with stoppable():
+            return _run_stages(loaded, stages, report, out)
+    except KeyboardInterrupt:
+        raise InterruptedRun(
+            "interrupted; what was committed is kept", hint="Run the same command again to go on."
+        ) from None
+
+
+def _run_stages(loaded: LoadedJob, stages: Sequence[str], report: Reporter, out: Path | None) -> Path:
+    # Workers may run elsewhere: what they are told holds whatever their working directory.
+    location = Location(loaded.store if loaded.store.startswith("s3://") else str(Path(loaded.store).absolute()))
+    location.check()
+    folder = location.beside(out)
+    refuse_if_held(location, folder)
+    refuse_foreign(location, loaded.job.name)
+    inputs = check_job(loaded, report)
+    with store_lock(location, folder):
+        manifest = Manifest(folder / "manifest.json", loaded)
+        store = StoreWriter(location, loaded.job.name, manifest.facts["versions"].get("drillcore", ""))
+        manifest.write("running")
+        job = loaded.job
+        executor: Executor = load_by_name("executor", job.run.executor, EXECUTORS)(job.run, job.extract, report.say)
+        manifest.record("executor", **executor.describe())
+        context = Context(inputs, store, executor, manifest, report, folder, tuple(stages))
+        try:
+            give_up_damage(store, folder, report)
+            for stage in stages:
+                _stage(stage)(context)
+            store.finish()
+        except BaseException as error:
+            # Where the disk is full this fails too, and must not hide why.
+            with suppress(RunError):
+                manifest.write(_ending(error))
+            raise
+        finally:
+            executor.close()
+        manifest.write("done")
+    return folder
+
+
+def _ending(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return "failed: " + (str(error) if isinstance(error, DrillcoreError) else repr(error))
+
+
+def _stage(name: str) -> Callable[[Context], None]:
+    module, _, function = STAGES[name].partition(":")
+    found: Callable[[Context], None] = getattr(__import__(module, fromlist=[function]), function)
+    return found

@@ -1,0 +1,206 @@
+"""The extract stage: ask which blocks are pending, hand them to the executor, record what came back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+from drillcore.backends.base import Prepared
+from drillcore.errors import DrillcoreError, RunError
+from drillcore.runtime.context import Context
+from drillcore.runtime.stages.extract.pending import (
+    Target,
+    block_size,
+    check_committed,
+    cost_of,
+    fit_group,
+    num_blocks,
+    request_of,
+    stored_numerics,
+    target_of,
+)
+from drillcore.runtime.stages.extract.summary import record_model, summarise
+from drillcore.runtime.work.tasks import (
+    BlockDone,
+    BlockFailed,
+    BlockTask,
+    ModelFailed,
+    ModelPlan,
+    ModelTask,
+    Outcome,
+    Progress,
+)
+from drillcore.store.group import GroupWriter
+from drillcore.store.layout import attributes_of
+from drillcore.system.files import digest
+from drillcore.tokens.sequences import Sequences
+
+SAMPLE = 64
+
+
+def extract(context: Context) -> None:
+    """Fill `hidden_states` of every model and dataset; raises an error that names what failed for good."""
+    started = time.perf_counter()
+    groups = ThreadPoolExecutor(1, "groups")
+    try:
+        runs = {m.group: ModelRun(context, m.group, groups) for m in context.inputs.loaded.job.models}
+        pending = [run for run in runs.values() if run.is_pending()]
+        failed = _sweep(context, pending) if pending else []
+    finally:
+        groups.shutdown(cancel_futures=True)
+    wall = time.perf_counter() - started
+    if pending:
+        context.report.finish(_whole(pending, wall))
+    context.manifest.record("stages", "extract", wall_seconds=round(wall, 3))
+    if failed:
+        raise _failure(failed, len(runs))
+
+
+def _sweep(context: Context, runs: Sequence[ModelRun]) -> list[BlockFailed | ModelFailed]:
+    """Hand all to the executor; returns what failed."""
+    failed: list[BlockFailed | ModelFailed] = []
+    by_name, plans = {run.name: run for run in runs}, [run.plan() for run in runs]
+    context.report.start("extract", sum(p.num_sentences for p in plans), "sentences")
+    try:
+        for outcome in context.executor.sweep(plans, Progress(context.report.advance)):
+            by_name[outcome.model].add(outcome)
+            if not isinstance(outcome, BlockDone):
+                failed.append(outcome)
+    finally:
+        context.manifest.record("executor", **context.executor.describe())
+    return failed
+
+
+def _whole(runs: Sequence[ModelRun], wall: float) -> str:
+    """One line for all models; they have said theirs."""
+    done = sum(b.num_sentences for run in runs for b in run.done)
+    models = "1 model" if len(runs) == 1 else f"{len(runs)} models"
+    return f"extract: {done:,} sentences of {models} in {wall:.1f} s, loading and checking included"
+
+
+def _failure(failed: Sequence[BlockFailed | ModelFailed], num_models: int) -> DrillcoreError:
+    """One error for all; a job's only model has its own."""
+    lines, hints = [], []
+    for each in failed:
+        if isinstance(each, ModelFailed):
+            if num_models == 1:
+                return each.error
+            lines.append(f"{each.model}: {each.error}")
+            hints.append(each.error.hint)
+        else:
+            lines.append(f"{each.model}/{each.dataset}, sentences {each.start} to {each.stop - 1}: {each.error}")
+            hints.append(each.hint)
+    models = sum(isinstance(f, ModelFailed) for f in failed)
+    counts = [f"{n} {kind}" for n, kind in ((models, "models"), (len(failed) - models, "blocks")) if n]
+    hint = " ".join(dict.fromkeys(h for h in hints if h))
+    return RunError(
+        f"{' and '.join(counts)} failed for good, everything else is kept:\n" + "\n".join(lines),
+        hint=f"{hint} Run the same command again to try them once more.".strip(),
+    )
+
+
+class ModelRun:
+    """One model on its way: what is pending, its blocks once it is loaded, and what came back.
+
+    groups: makes its arrays ready in the meantime.
+    """
+
+    def __init__(self, context: Context, name: str, groups: ThreadPoolExecutor) -> None:
+        self._context, self.name = context, name
+        self._pairs, self._group = context.inputs.of_model(name), context.store.model(name)
+        self._request = request_of(context, name)
+        known = attributes_of(self._group)
+        self._stored = stored_numerics(context, known, self._request)
+        if self._stored is not None and "backend" in self._stored:
+            context.manifest.record("models", name, backend=known["backend_choice"])
+        self._targets: list[Target] = []
+        if self._stored is not None:
+            writers = [fit_group(context, pair) for pair in self._pairs]
+            self._targets = self._targets_of(writers, self._stored)
+            self._groups: list[Future[GroupWriter]] = []
+        else:
+            self._groups = [groups.submit(fit_group, context, pair) for pair in self._pairs]
+        self._started, self._left, self.done = 0.0, 0, list[BlockDone]()
+
+    def is_pending(self) -> bool:
+        """Whether there is anything to extract; says so where not."""
+        if self._stored is None or any(t.blocks for t in self._targets):
+            return True
+        sentences = sum(len(p.tokens) for p in self._pairs)
+        self._context.report.say(f"{self.name}: all {sentences:,} sentences are there already")
+        return False
+
+    def plan(self) -> ModelPlan:
+        """What an executor needs to know before the model is loaded."""
+        size = self._block_sentences()
+        if self._stored is not None:
+            blocks = sum(len(t.blocks) for t in self._targets)
+            sentences = sum(t.num_pending for t in self._targets)
+        else:
+            blocks = sum(num_blocks(self._context, p, size) for p in self._pairs)
+            sentences = sum(len(p.tokens) for p in self._pairs)
+        all_sentences = sum(len(p.tokens) for p in self._pairs)
+        cost = sum(cost_of(self._context, p) for p in self._pairs) * sentences / max(1, all_sentences)
+        return ModelPlan(self._task(), blocks, sentences, cost, self.blocks)
+
+    def blocks(self, prepared: Prepared) -> list[BlockTask]:
+        """The model is loaded: settle its numerics, create its arrays, and give its pending blocks."""
+        context, name = self._context, self.name
+        record_model(context, name, prepared)
+        numerics = self._stored or {**prepared.numerics, "block_sentences": self._block_sentences()}
+        if self._stored is None:
+            chosen = {"backend_choice": prepared.choice} if prepared.choice else {}
+            self._group.attrs.update({"numerics": numerics, "numerics_for": digest(self._request), **chosen})
+            self._targets = self._targets_of([g.result() for g in self._groups], numerics)
+        for target in self._targets:
+            target.writer.retract(target.wrong)
+        model = replace(self._task(), numerics=numerics)
+        tasks = [
+            BlockTask(
+                model, t.pair.dataset.name, context.store.location.address, t.writer.group.path, t.shape, b,
+                t.pair.tokens.slice(b.start, b.stop), t.right(b),
+            )
+            for t in self._targets
+            for b in t.blocks
+        ]  # fmt: skip
+        self._started, self._left = time.perf_counter(), len(tasks)
+        return tasks
+
+    def add(self, outcome: Outcome) -> None:
+        """Take what came back; after the last block, say and record what the model cost."""
+        if isinstance(outcome, ModelFailed):
+            self._context.manifest.record("models", self.name, error=str(outcome.error))
+            return
+        self._left -= 1
+        if isinstance(outcome, BlockDone):
+            self.done.append(outcome)
+        if self._left == 0:
+            wall = time.perf_counter() - self._started
+            self._context.report.say(summarise(self._context, self.name, self.done, wall))
+            if sum(b.num_sentences for b in self.done) == sum(t.num_pending for t in self._targets):
+                check_committed(self._targets)
+
+    def _targets_of(self, writers: Sequence[GroupWriter], numerics: dict[str, Any]) -> list[Target]:
+        pairs = zip(self._pairs, writers, strict=True)
+        return [target_of(self._context, pair, writer, self._request, numerics) for pair, writer in pairs]
+
+    def _block_sentences(self) -> int:
+        if self._stored is not None:
+            return int(self._stored["block_sentences"])
+        return block_size(self._context, self.name, self._pairs)
+
+    def _task(self) -> ModelTask:
+        loaded, pairs = self._context.inputs.loaded, self._pairs
+        first_ones = [s for p in pairs for s in p.tokens.slice(0, min(SAMPLE, len(p.tokens)))]
+        return ModelTask(
+            model=pairs[0].model,
+            base=str(loaded.base.resolve()),
+            backend=loaded.job.extract.backend,
+            extract=loaded.job.extract,
+            layers=self._context.inputs.layers[self.name],
+            numerics=self._stored,
+            sample=Sequences.of(first_ones),
+        )

@@ -1,0 +1,151 @@
+"""The measure stage: how well each layer separates the labels, with intervals, nulls and controls.
+
+Shape legend: N sentences, L layers (as stored), H hidden size.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zarr
+
+from drillcore.job.fields import Measure
+from drillcore.measures import BOUNDS, PRIMARY
+from drillcore.measures.cka import cka_rows, layer_cka
+from drillcore.measures.controls import controls
+from drillcore.measures.draws import Shared, shared
+from drillcore.measures.intervals import Bounds
+from drillcore.measures.separation import Separation, combine, measure_layer
+from drillcore.projections.base import Projected
+from drillcore.runtime.context import Context
+from drillcore.runtime.stages.graphs import Along, along_with, unit_of
+from drillcore.runtime.stages.predict.candidates import score_candidates
+from drillcore.runtime.stages.predict.next_token import predict
+from drillcore.runtime.stages.project import memory_needed, told, write
+from drillcore.store.group import GroupWriter
+from drillcore.store.layout import array_of
+from drillcore.store.places.location import Location
+from drillcore.store.reader import column, read_layer
+from drillcore.system.files import digest
+
+
+@dataclass(frozen=True)
+class LayerTask:
+    """One layer of a dataset, for an executor."""
+
+    store: str
+    group: str
+    slot: int
+    settings: Measure
+    shared: Shared
+    along: Along | None
+
+
+def measure_one(task: LayerTask) -> tuple[dict[str, Bounds], Projected | None]:
+    """Read a layer, measure it, and project it along the way where one k-NN graph serves both."""
+    store = Location(task.store).open(read_only=True)
+    group = zarr.open_group(store, path=task.group, mode="r", use_consolidated=False)
+    states_NH = read_layer(group, task.slot)
+    if task.along is None:
+        return measure_layer(states_NH, task.settings, task.shared), None
+    graph = task.along.graph(states_NH)
+    found = measure_layer(states_NH, task.settings, task.shared, graph)
+    return found, task.along.project(states_NH, graph)
+
+
+def measure(context: Context) -> None:
+    """Measure what changed since it was last measured."""
+    started = time.perf_counter()
+    job = context.inputs.loaded.job
+    for model in job.models:
+        for dataset in job.datasets:
+            writer = context.store.dataset(model.group, dataset.name)
+            _measure_dataset(context, model.group, writer)
+            predict(context, model, writer, job.measure)
+            pair = next(p for p in context.inputs.of_model(model.group) if p.dataset.name == dataset.name)
+            score_candidates(context, pair, writer)
+    context.manifest.record("stages", "measure", wall_seconds=round(time.perf_counter() - started, 3))
+
+
+def _measure_dataset(context: Context, model: str, writer: GroupWriter) -> None:
+    path, settings = writer.group.path, context.inputs.loaded.job.measure
+    labels, groups = column(writer.group, "label"), column(writer.group, "group")
+    about = [None if c is None else digest([str(v) for v in c]) for c in (labels, groups)]
+    made_from = digest([writer.fingerprints(), about, settings.model_dump(mode="json")])
+    if writer.result_made_from("separation") == made_from:
+        context.report.say(f"{path}: measures are there already")
+        return
+    num_sentences, num_layers, hidden_size = array_of(writer.group, "hidden_states").shape
+    # Identical sentences must not be told apart by a fold: without groups their texts are the groups.
+    drawn = shared(labels, column(writer.group, "row_id") if groups is None else groups, settings, num_sentences)
+    unit = unit_of(context, model, writer)
+    along = None if drawn.skipped else along_with(context, unit)
+    tasks = [LayerTask(context.store.location.address, path, k, settings, drawn, along) for k in range(num_layers)]
+    context.report.start(f"measure {'and project ' if along else ''}{path}", num_layers, "layers")
+    started = time.perf_counter()
+    found: list[tuple[dict[str, Bounds], Projected | None]] = [({}, None) for _ in tasks]
+    for position, layer in context.executor.map(measure_one, tasks, memory=memory_needed(unit)):
+        found[position] = layer
+        context.report.advance(1)
+    separation = combine([bounds for bounds, _ in found])
+    rows = cka_rows(num_sentences, num_layers, hidden_size, settings)
+    cka_LL = layer_cka(lambda k: read_layer(writer.group, k)[rows], num_layers)
+    facts = _facts(writer, settings, drawn, separation)
+    writer.write_result("metric", np.array(separation.metrics), ("metric",), made_from)
+    writer.write_result("bound", np.array(BOUNDS), ("bound",), made_from)
+    writer.write_result("layer_cka", cka_LL, ("layer", "layer_2"), made_from, sentences=len(rows))
+    writer.write_result("separation", separation.values_LMB, ("layer", "metric", "bound"), made_from, **facts)
+    context.manifest.record("measures", path, **facts)
+    also = ""
+    if along is not None:
+        layers = [projected for _, projected in found if projected is not None]
+        also = f" and projected{told(write(context, unit, layers, along.reason))}"
+    seconds = time.perf_counter() - started
+    context.report.finish(
+        f"{path}: {num_layers} layers measured{also} in {seconds:.1f} s{_told(writer, separation, drawn)}"
+    )
+
+
+def _facts(writer: GroupWriter, settings: Measure, drawn: Shared, separation: Separation) -> dict[str, Any]:
+    """What a reader must know of the figures: choices, samples, what was skipped, and the controls' figures."""
+    skipped = {name: reason for (_, name), reason in separation.skipped.items()}
+    facts: dict[str, Any] = {
+        "primary": PRIMARY, "standardise": settings.standardise, "folds": settings.folds, "seed": settings.seed,
+        "permutations": drawn.num_permutations, "sampled": len(drawn.sample_S),
+        "labels": [str(v) for v in drawn.labels],
+        "notes": list(drawn.notes), "skipped": skipped,
+    }  # fmt: skip
+    last, length = column(writer.group, "last_token_id"), column(writer.group, "n_tokens")
+    texts = column(writer.group, "text")
+    if not drawn.skipped and last is not None and length is not None and texts is not None:
+        found = controls([str(t) for t in texts], last, length, settings, drawn)
+        facts["controls"] = {
+            name: dict(zip(BOUNDS, (_number(v) for v in control.values_LMB[0, 0]), strict=True))
+            for name, control in found.items()
+        }
+    return facts
+
+
+def _number(value: np.float32) -> float | None:
+    """JSON has no NaN."""
+    return float(value) if np.isfinite(value) else None
+
+
+def _told(writer: GroupWriter, separation: Separation, drawn: Shared) -> str:
+    """The primary measure where it is largest, with its null, for the user."""
+    if drawn.skipped or PRIMARY not in separation.metrics:
+        return f"; skipped: {drawn.skipped}" if drawn.skipped else ""
+    probe_LB = separation.values_LMB[:, separation.metrics.index(PRIMARY)]
+    if np.isnan(probe_LB[:, 0]).all():
+        return ""
+    best = int(np.nanargmax(probe_LB[:, 0]))
+    value, low, high, _, null_high, p = probe_LB[best]
+    layers = column(writer.group, "layer_name")
+    name = str(layers[best]) if layers is not None else str(best)
+    return (
+        f"; linear probe at most {value:.2f} ({low:.2f} to {high:.2f}) at {name}, "
+        f"null up to {null_high:.2f} over all layers, p = {p:.3g}"
+    )

@@ -1,0 +1,165 @@
+"""Candidates, a part of the measure stage: exact log-probabilities of continuations of each sentence.
+
+The tokens of a continuation are children of the sentence's last node in the prefix tree, so that many continuations of
+several tokens cost the sentence and a few nodes. They run apart from the extraction: its packs and states stay as they
+are. Shape legend: N sentences, C candidates, P prefixes (a sentence with the first tokens of a candidate).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drillcore.backends.base import Backend
+from drillcore.job.fields import Measure
+from drillcore.measures.draws import shared
+from drillcore.measures.logit_lens import CHUNK_ROWS, next_token, summarise
+from drillcore.runtime.context import Context
+from drillcore.runtime.preflight import Input
+from drillcore.runtime.work.tasks import ModelTask
+from drillcore.runtime.work.worker import Worker
+from drillcore.store.group import GroupWriter
+from drillcore.store.reader import column
+from drillcore.system.files import digest
+from drillcore.tokens.sequences import Sequences
+
+# Sentences of a piece of work.
+PIECE = 4096
+
+
+@dataclass(frozen=True)
+class PieceTask:
+    """Some sentences and the candidates' token ids, for an executor."""
+
+    model: ModelTask
+    tokens: Sequences
+    candidates: tuple[tuple[int, ...], ...]
+
+
+def score_piece(task: PieceTask) -> NDArray[np.float32]:
+    """Natural logarithm of each candidate's probability after each sentence [N, C]; NaN beyond the model's context."""
+    backend = _worker().load(task.model)
+    index, prefixes, wanted_P = _prefixes(task)
+    found = np.zeros((len(task.tokens), len(task.candidates)))
+    logprob_P = np.full(len(prefixes), np.nan, np.float32)
+    fitting_P = np.flatnonzero(prefixes.lengths_N <= (backend.facts.max_tokens or np.inf))
+    logprob_P[fitting_P] = _logprobs(backend, prefixes.take(fitting_P), wanted_P[fitting_P])
+    np.add.at(found, index, logprob_P)
+    return found.astype(np.float32)
+
+
+@lru_cache(maxsize=1)
+def _worker() -> Worker:
+    return Worker()
+
+
+def _prefixes(task: PieceTask) -> tuple[tuple[NDArray[np.intp], NDArray[np.intp]], Sequences, NDArray[np.int64]]:
+    """Where each prefix counts (sentence, candidate), the prefixes, and the token wanted after each."""
+    places, rows, wanted = [], [], []
+    for n, sentence in enumerate(task.tokens):
+        for c, candidate in enumerate(task.candidates):
+            for at, token in enumerate(candidate):
+                places.append((n, c))
+                rows.append(np.concatenate([sentence, np.array(candidate[:at], np.int32)]))
+                wanted.append(token)
+    sentence_P, candidate_P = np.array(places, np.intp).reshape(-1, 2).T
+    return (sentence_P, candidate_P), Sequences.of(rows), np.array(wanted, np.int64)
+
+
+def _logprobs(backend: Backend, prefixes: Sequences, wanted_P: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Log-probability of the wanted token after each prefix; equal prefixes are computed once."""
+    found_P = np.full(len(prefixes), np.nan, np.float32)
+    if not len(prefixes):
+        return found_P
+    for part in backend.run(backend.plan(prefixes)):
+        for start in range(0, len(part.sentence_S), CHUNK_ROWS):
+            mine = slice(start, start + CHUNK_ROWS)
+            states_RH = np.asarray(part.values_GKH[part.row_S[mine], 0], np.float32)
+            found_P[part.sentence_S[mine]] = next_token(states_RH, wanted_P[part.sentence_S[mine]], backend.unembed)[
+                :, 0
+            ]
+    return found_P
+
+
+def score_candidates(context: Context, pair: Input, writer: GroupWriter) -> None:
+    """Write `candidate_logprob` [sentence, candidate] of a dataset that names candidates, unless it is there."""
+    texts, path = pair.dataset.candidates, writer.group.path
+    if not texts:
+        return
+    tokenizer = context.inputs.tokenizers[pair.model.group]
+    candidates = tuple(tuple(tokenizer.continuation(text)) for text in texts)
+    made_from = digest([writer.fingerprints(), texts, [list(c) for c in candidates], "candidates"])
+    if writer.result_made_from("candidate_logprob") == made_from:
+        context.report.say(f"{path}: candidates are there already")
+        return
+    started = time.perf_counter()
+    tasks = _tasks(context, pair, candidates)
+    context.report.start(f"candidates {path}", len(pair.tokens), "sentences")
+    found: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(tasks)
+    for position, piece_NC in context.executor.map(score_piece, tasks, min(1, context.executor.hardware().gpus)):
+        found[position] = piece_NC
+        context.report.advance(len(piece_NC))
+    _worker().close()
+    found_NC = np.concatenate(found)
+    right = _right(writer, found_NC, texts, context.inputs.loaded.job.measure)
+    facts = {
+        "tokens": [len(c) for c in candidates], "likeliest": _likeliest(found_NC, texts),
+        "beyond_context": int(np.isnan(found_NC).any(axis=1).sum()), "expected_is_likeliest": right,
+    }  # fmt: skip
+    writer.write_result("candidate", np.array(texts), ("candidate",), made_from)
+    writer.write_result("candidate_logprob", found_NC, ("sentence", "candidate"), made_from, **facts)
+    context.manifest.record("candidates", path, **facts)
+    context.report.finish(f"{path}: {_told(facts)} ({time.perf_counter() - started:.1f} s)")
+
+
+def _tasks(context: Context, pair: Input, candidates: tuple[tuple[int, ...], ...]) -> list[PieceTask]:
+    """Pieces of sentences; the model runs through `transformers` to block L, whose states its head takes."""
+    loaded, source = context.inputs.loaded, context.inputs.sources[pair.model.group]
+    model = ModelTask(
+        model=pair.model,
+        base=str(loaded.base.resolve()),
+        backend="transformers",
+        extract=loaded.job.extract,
+        layers=(source.facts.num_blocks,),
+        numerics=None,
+        sample=pair.tokens.slice(0, min(16, len(pair.tokens))),
+    )
+    starts = range(0, len(pair.tokens), PIECE)
+    return [PieceTask(model, pair.tokens.slice(s, min(s + PIECE, len(pair.tokens))), candidates) for s in starts]
+
+
+def _likeliest(found_NC: NDArray[np.float32], texts: Sequence[str]) -> dict[str, int]:
+    """Sentences for which each candidate is the likeliest."""
+    known_NC = found_NC[~np.isnan(found_NC).any(axis=1)]
+    best = known_NC.argmax(axis=1) if len(known_NC) else np.empty(0, np.intp)
+    return {text: int((best == c).sum()) for c, text in enumerate(texts)}
+
+
+def _right(
+    writer: GroupWriter, found_NC: NDArray[np.float32], texts: Sequence[str], settings: Measure
+) -> list[float] | None:
+    """Share of sentences whose expected next token is their likeliest candidate, with its 95 % interval."""
+    expected = column(writer.group, "expected_next")
+    if expected is None or not set(expected.tolist()) & set(texts):
+        return None
+    place_N = np.array([texts.index(str(e)) if str(e) in texts else -1 for e in expected])
+    own_N = np.where(place_N < 0, np.nan, np.take_along_axis(found_NC, place_N[:, None], axis=1)[:, 0])
+    rank_N = 1 + (found_NC > own_N[:, None]).sum(axis=1)
+    groups = column(writer.group, "group")
+    blocks = shared(None, column(writer.group, "row_id") if groups is None else groups, settings, len(own_N)).block_U
+    return [float(v) for v in summarise(np.stack([own_N, rank_N], axis=1), blocks).top1]
+
+
+def _told(facts: dict[str, Any]) -> str:
+    """Counts, and the share that is right, for the user."""
+    counts = ", ".join(f"{text!r} {count}" for text, count in facts["likeliest"].items())
+    if facts["expected_is_likeliest"] is None:
+        return f"likeliest candidate by sentence: {counts}"
+    share, low, high = facts["expected_is_likeliest"]
+    return f"likeliest candidate by sentence: {counts}; the expected one for {share:.0%} ({low:.0%} to {high:.0%})"

@@ -1,0 +1,126 @@
+"""Token prediction, a part of the measure stage: what each stored layer says of the sentence's expected next token.
+
+No second forward pass: the stored states go through the model's own final norm and unembedding.
+Shape legend: N sentences, L layers (as stored), Q quantities, P summary figures, B bounds.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from drillcore.job.fields import Extract, Measure, Model
+from drillcore.measures import BOUNDS
+from drillcore.measures.draws import shared
+from drillcore.measures.logit_lens import QUANTITIES, TokenSummary, next_token, summarise
+from drillcore.runtime.context import Context
+from drillcore.store.group import GroupWriter
+from drillcore.store.places.location import Location
+from drillcore.store.reader import column, read_layer
+from drillcore.system.files import digest
+
+# Coordinate `prediction_metric` of the array `prediction`.
+FIGURES = ("logprob", "top1", "median_rank")
+
+
+@dataclass(frozen=True)
+class LayerTask:
+    """One layer of a dataset, for an executor. expected_N: token ids, -1 where a sentence expects none."""
+
+    store: str
+    group: str
+    slot: int
+    normed: bool
+    model: Model
+    base: str
+    extract: Extract
+    expected_N: NDArray[np.int64]
+
+
+def predict_layer(task: LayerTask) -> NDArray[np.float32]:
+    """Read a layer and ask the model's head; [N, Q]."""
+    from drillcore.backends.head import open_head
+
+    store = Location(task.store).open(read_only=True)
+    group = zarr.open_group(store, path=task.group, mode="r", use_consolidated=False)
+    head = open_head(task.model, task.base, task.extract)
+    return next_token(
+        read_layer(group, task.slot), task.expected_N, lambda states_RH: head.logits(states_RH, normed=task.normed)
+    )
+
+
+def predict(context: Context, model: Model, writer: GroupWriter, settings: Measure) -> None:
+    """Write `next_token` and `prediction` of a dataset that names expected tokens, unless they are there."""
+    expected = column(writer.group, "expected_next")
+    if expected is None:
+        return
+    path, tokenizer = writer.group.path, context.inputs.tokenizers[model.group]
+    ids = {str(text): tokenizer.first_token(str(text)) for text in set(expected.tolist()) if text}
+    expected_N = np.array([ids.get(str(text), -1) for text in expected], np.int64)
+    made_from = digest([writer.fingerprints(), expected_N.tolist(), settings.seed, "predict"])
+    if writer.result_made_from("prediction") == made_from:
+        context.report.say(f"{path}: token prediction is there already")
+        return
+    started = time.perf_counter()
+    found_NLQ = _layers(context, model, writer, expected_N)
+    groups = column(writer.group, "group")
+    if groups is None:
+        groups = column(writer.group, "row_id")
+    block_N = shared(None, groups, settings, len(expected_N)).block_U
+    summaries = [summarise(found_NLQ[:, k], block_N) for k in range(found_NLQ.shape[1])]
+    facts = {"expected_tokens": len(ids), "sentences": int((expected_N >= 0).sum())}
+    writer.write_result("quantity", np.array(QUANTITIES), ("quantity",), made_from)
+    writer.write_result("next_token", found_NLQ, ("sentence", "layer", "quantity"), made_from, **facts)
+    writer.write_result("bound", np.array(BOUNDS), ("bound",), made_from)
+    writer.write_result("prediction_metric", np.array(FIGURES), ("prediction_metric",), made_from)
+    figures_LPB = np.stack([_figures(s) for s in summaries])
+    writer.write_result("prediction", figures_LPB, ("layer", "prediction_metric", "bound"), made_from, **facts)
+    context.manifest.record("predictions", path, **facts, last_layer=_last(summaries[-1]))
+    context.report.finish(f"{path}: {_told(summaries)} ({time.perf_counter() - started:.1f} s)")
+
+
+def _layers(context: Context, model: Model, writer: GroupWriter, expected_N: NDArray[np.int64]) -> NDArray[np.float32]:
+    """All layers [N, L, Q], spread over the executor."""
+    from drillcore.backends.head import open_head
+
+    loaded, path = context.inputs.loaded, writer.group.path
+    numbers = column(writer.group, "layer")
+    assert numbers is not None
+    final = context.inputs.sources[model.group].facts.num_blocks + 1
+    address, base = context.store.location.address, str(loaded.base.resolve())
+    tasks = [
+        LayerTask(address, path, k, int(n) == final, model, base, loaded.job.extract, expected_N)
+        for k, n in enumerate(numbers.tolist())
+    ]
+    context.report.start(f"predict {path}", len(tasks), "layers")
+    found_NLQ = np.full((len(expected_N), len(tasks), len(QUANTITIES)), np.nan, np.float32)
+    for position, found_NQ in context.executor.map(predict_layer, tasks):
+        found_NLQ[:, position] = found_NQ
+        context.report.advance(1)
+    open_head.cache_clear()
+    return found_NLQ
+
+
+def _figures(summary: TokenSummary) -> NDArray[np.float32]:
+    """[P, B]: value and interval; a median rank has none here, and no null stands beside any."""
+    nothing = (float("nan"),) * (len(BOUNDS) - 3)
+    rank = (summary.median_rank, float("nan"), float("nan"))
+    return np.array([(*found, *nothing) for found in (summary.logprob, summary.top1, rank)], np.float32)
+
+
+def _last(summary: TokenSummary) -> dict[str, Any]:
+    return {"logprob": summary.logprob, "top1": summary.top1, "median_rank": summary.median_rank}
+
+
+def _told(summaries: list[TokenSummary]) -> str:
+    """Where the expected token comes up, in a line."""
+    (share, low, high), first, last = summaries[-1].top1, summaries[0].median_rank, summaries[-1].median_rank
+    return (
+        f"the expected next token is the likeliest for {share:.0%} ({low:.0%} to {high:.0%}) of the sentences at the "
+        f"last layer, median rank {last:,.0f} there and {first:,.0f} at the first"
+    )

@@ -1,0 +1,167 @@
+"""The project stage: each layer to two dimensions, then turned onto the layer before it.
+
+Shape legend: N sentences, L layers (as stored), H hidden size.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from drillcore.job.fields import Project
+from drillcore.neighbours import EXACT_UP_TO
+from drillcore.projections import choose, load
+from drillcore.projections.align import align
+from drillcore.projections.base import Projected
+from drillcore.runtime.context import Context
+from drillcore.store.layout import array_of
+from drillcore.store.places.location import Location
+from drillcore.store.reader import read_layer
+from drillcore.store.writer import GroupWriter
+from drillcore.system.files import digest
+
+# A layer's states are held so many times over at the peak of measuring or projecting it, beside the libraries.
+COPIES, LIBRARIES = 6, 600 * 2**20
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Datasets of one model that share a space: one of them, or all where the job says `fit: joint`."""
+
+    model: str
+    writers: list[GroupWriter]
+    sizes: list[int]
+    made_from: str
+
+
+@dataclass(frozen=True)
+class LayerTask:
+    """One layer of a unit, for an executor."""
+
+    store: str
+    groups: tuple[str, ...]
+    slot: int
+    projection: str
+    settings: Project
+
+
+def project_layer(task: LayerTask) -> Projected:
+    """Read a layer and project it."""
+    store = Location(task.store).open(read_only=True)
+    parts = [
+        read_layer(zarr.open_group(store, path=g, mode="r", use_consolidated=False), task.slot) for g in task.groups
+    ]
+    states_NH = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    projected: Projected = load(task.projection).fit(states_NH, task.settings, None)
+    return projected
+
+
+def project(context: Context) -> None:
+    """Project what changed since it was last projected."""
+    settings = context.inputs.loaded.job.project
+    started = time.perf_counter()
+    for model in context.inputs.loaded.job.models:
+        for unit in units(context, model.group, settings):
+            if is_there(unit, settings):
+                context.report.say(f"{_name(unit)}: projection is there already")
+                continue
+            _project_unit(context, unit, settings)
+    context.manifest.record("stages", "project", wall_seconds=round(time.perf_counter() - started, 3))
+
+
+def is_there(unit: Unit, settings: Project) -> bool:
+    """Whether a unit was projected from what it holds now."""
+    return all(w.result_made_from(settings.method) == unit.made_from for w in unit.writers)
+
+
+def memory_needed(unit: Unit) -> int:
+    """Bytes that measuring or projecting one layer takes at its peak; 0 where it is done in moments."""
+    if sum(unit.sizes) <= EXACT_UP_TO:
+        return 0
+    hidden_size = int(array_of(unit.writers[0].group, "hidden_states").shape[2])
+    return COPIES * 4 * hidden_size * sum(unit.sizes) + LIBRARIES
+
+
+def units(context: Context, model: str, settings: Project) -> list[Unit]:
+    """What is projected together, for one model."""
+    writers = [context.store.dataset(model, d.name) for d in context.inputs.loaded.job.datasets]
+    groups = [writers] if settings.fit == "joint" else [[w] for w in writers]
+    return [
+        Unit(
+            model,
+            members,
+            [int(array_of(w.group, "hidden_states").shape[0]) for w in members],
+            digest([[w.fingerprints() for w in members], settings.model_dump(mode="json")]),
+        )
+        for members in groups
+    ]
+
+
+def _name(unit: Unit) -> str:
+    return " + ".join(w.group.path for w in unit.writers)
+
+
+def _project_unit(context: Context, unit: Unit, settings: Project) -> None:
+    chosen, reason = choose(settings, sum(unit.sizes))
+    num_layers = int(array_of(unit.writers[0].group, "hidden_states").shape[1])
+    paths = tuple(w.group.path for w in unit.writers)
+    tasks = [LayerTask(context.store.location.address, paths, k, chosen, settings) for k in range(num_layers)]
+    context.report.start(f"project {_name(unit)} ({chosen}: {reason})", num_layers, "layers")
+    started = time.perf_counter()
+    found: list[Projected | None] = [None] * num_layers
+    gpus = int(chosen == "cuml")
+    for position, projected in context.executor.map(project_layer, tasks, gpus, memory_needed(unit)):
+        found[position] = projected
+        context.report.advance(1)
+    facts = write(context, unit, [p for p in found if p is not None], reason)
+    seconds = time.perf_counter() - started
+    context.report.finish(f"{_name(unit)}: {num_layers} layers projected{told(facts)} in {seconds:.1f} s")
+
+
+def told(facts: dict[str, Any]) -> str:
+    """What a unit was projected by, and how many layers have nothing to show, for the user."""
+    marked = f", {facts['degenerate']} without variance" if facts["degenerate"] else ""
+    return f" by {facts['backend']}{marked}"
+
+
+def write(context: Context, unit: Unit, layers: list[Projected], reason: str) -> dict[str, Any]:
+    """Align the layers of a unit and write them; returns what the manifest says of them."""
+    settings = context.inputs.loaded.job.project
+    raw_LN2 = np.stack([p.points_N2 for p in layers])
+    degenerate_L = np.array([p.degenerate for p in layers])
+    facts = {
+        "backend": layers[0].backend, "reason": reason, "seed": settings.seed,
+        "n_neighbors": min(settings.n_neighbors, max(1, sum(unit.sizes) - 1)), "metric": settings.metric,
+        "fit": settings.fit, "aligned": settings.align, "degenerate": int(degenerate_L.sum()),
+    }  # fmt: skip
+    _write(unit, settings, raw_LN2, degenerate_L, np.array([p.trustworthiness for p in layers], np.float32), facts)
+    context.manifest.record("models", unit.model, project=facts)
+    return facts
+
+
+def _write(
+    unit: Unit,
+    settings: Project,
+    raw_LN2: NDArray[np.float32],
+    degenerate_L: NDArray[np.bool_],
+    trust_L: NDArray[np.float32],
+    facts: dict[str, Any],
+) -> None:
+    """The arrays of each dataset; the aligned points last, so that they stand for all."""
+    points_LN2 = align(raw_LN2, degenerate_L) if settings.align else raw_LN2
+    start = 0
+    for writer, size in zip(unit.writers, unit.sizes, strict=True):
+        mine = slice(start, start + size)
+        start += size
+        writer.write_result("axis", np.array(["x", "y"]), ("axis",), unit.made_from)
+        writer.write_result("degenerate", degenerate_L, ("layer",), unit.made_from)
+        writer.write_result("trustworthiness", trust_L, ("layer",), unit.made_from)
+        dims = ("layer", "sentence", "axis")
+        if settings.method == "umap":
+            writer.write_result("umap_raw", raw_LN2[:, mine], dims, unit.made_from)
+        writer.write_result(settings.method, points_LN2[:, mine], dims, unit.made_from, **facts)

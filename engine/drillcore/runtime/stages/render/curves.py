@@ -1,0 +1,90 @@
+"""Which curves a job has: a model's datasets as lines; a dataset's models as lines; controls beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from drillcore.job.fields import Model
+from drillcore.pictures.series import Chart, Charts
+from drillcore.runtime.context import Context
+from drillcore.runtime.stages.render.charts import Source, chart_inputs, charts_of, small_print
+from drillcore.runtime.stages.render.layers import called
+
+RANDOM = "control: random weights"
+
+
+@dataclass(frozen=True)
+class CurvesPlan:
+    """A picture of charts. name: of its file. relative: by depth, since the models differ in it.
+    over_models: the lines are models, not datasets."""
+
+    name: str
+    title: str
+    subtitle: str
+    sources: tuple[Source, ...]
+    relative: bool = False
+    over_models: bool = False
+
+    def inputs(self) -> list[Any]:
+        """What the picture depends on, JSON-ready."""
+        return [self.title, self.subtitle, self.relative, [chart_inputs(s) for s in self.sources]]
+
+    def charts(self) -> Charts | None:
+        """The charts; None where nothing was measured."""
+        found = charts_of(self.sources)
+        if not found:
+            return None
+        return Charts(self.title, self.subtitle, found, small_print(self.sources), self.relative)
+
+
+def curve_plans(context: Context) -> list[CurvesPlan]:
+    """All pictures of curves of a job, models first; none of what was not measured."""
+    models = context.inputs.loaded.job.models
+    datasets = [d.name for d in context.inputs.loaded.job.datasets]
+    plans = [_of_model(context, model, datasets) for model in models if not _is_control(model, models)]
+    if sum(not _is_control(model, models) for model in models) > 1:
+        plans += [_over_models(context, models, dataset) for dataset in datasets]
+    return [plan for plan in plans if charts_of(plan.sources)]
+
+
+def report_charts(plans: list[CurvesPlan]) -> tuple[tuple[Chart, ...], str]:
+    """The report's charts, over models where there are several, else the one model's; and their small print."""
+    over_models = [plan for plan in plans if plan.over_models]
+    found: list[Chart] = []
+    notes: dict[str, None] = {}
+    for plan in over_models or plans:
+        charts = plan.charts()
+        for chart in charts.charts if charts else ():
+            title = f"{plan.title} · {chart.title}" if over_models else chart.title
+            found.append(replace(chart, title=title, relative_depth=plan.relative))
+            notes[small_print(plan.sources)] = None
+    return tuple(found), " ".join(notes)
+
+
+def _is_control(model: Model, models: tuple[Model, ...]) -> bool:
+    """Whether a model with random weights stands beside the same one with its own."""
+    return model.random_weights and any(m.id == model.id and not m.random_weights for m in models)
+
+
+def _of_model(context: Context, model: Model, datasets: list[str]) -> CurvesPlan:
+    beside = [m for m in context.inputs.loaded.job.models if _is_control(m, (model,))]
+    sources = [Source(d, context.store.dataset(model.group, d).group) for d in datasets]
+    for other in beside:
+        groups = [context.store.dataset(other.group, d).group for d in datasets]
+        sources += [Source(RANDOM, g, control=True, of=d) for d, g in zip(datasets, groups, strict=True)]
+    subtitle = "measures of the last-token hidden states, layer by layer"
+    return CurvesPlan(f"{model.group}--curves", called(context, model.group), subtitle, tuple(sources))
+
+
+def _over_models(context: Context, models: tuple[Model, ...], dataset: str) -> CurvesPlan:
+    sources = []
+    for model in models:
+        same = next((m for m in models if m.id == model.id and not m.random_weights), model)
+        control = _is_control(model, models)
+        group = context.store.dataset(model.group, dataset).group
+        of = called(context, same.group) if control else ""
+        sources.append(Source(RANDOM if control else called(context, model.group), group, control, of))
+    depths = {context.inputs.layers[m.group][-1] for m in models}
+    subtitle = "measures of the last-token hidden states of all models, layer by layer"
+    return CurvesPlan(f"all-models--{dataset}--curves", dataset, subtitle, tuple(sources), len(depths) > 1, True)

@@ -1,0 +1,126 @@
+"""The report's overview: job, models, datasets, figures and versions, as tables of words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import zarr
+
+from drillcore.pictures.pages import Table
+from drillcore.runtime.context import Context
+from drillcore.runtime.stages.render.colors import coloring
+from drillcore.runtime.stages.render.layers import called
+from drillcore.store.layout import attributes_of
+from drillcore.store.reader import read_array
+
+LISTED = 8
+NONE = "–"
+
+
+def overview(context: Context) -> tuple[Table, ...]:
+    """All tables. They hold no times and no machine: the same store gives the same page."""
+    return (_job(context), _datasets(context), _models(context), _figures(context), _versions(context))
+
+
+def _job(context: Context) -> Table:
+    job = context.inputs.loaded.job
+    store = context.store.location.address.rsplit("/", 1)[-1]
+    projection = f"{job.project.method}, fit: {job.project.fit}, {'' if job.project.align else 'not '}aligned"
+    row = (job.name, store, str(job.extract.layers), projection, job.measure.standardise)
+    return Table("Job", ("job", "store", "layers", "projection", "states before probe and neighbours"), (row,))
+
+
+def _versions(context: Context) -> Table:
+    facts = context.manifest.facts
+    commit = facts.get("git_commit")
+    found = {**facts["versions"], **({"source commit": commit[:12] + commit[40:]} if commit else {})}
+    return Table("Versions", (), tuple(sorted(found.items())))
+
+
+def _datasets(context: Context) -> Table:
+    job = context.inputs.loaded.job
+    rows = []
+    for dataset in job.datasets:
+        group = context.store.dataset(job.models[0].group, dataset.name).group
+        lengths_N = read_array(group, "n_tokens")
+        tokens = f"{lengths_N.min()} to {lengths_N.max()}, median {np.median(lengths_N):g}"
+        rows.append((dataset.name, dataset.path.rsplit("/", 1)[-1], f"{len(lengths_N):,}", _labels(group), tokens))
+    return Table("Datasets", ("dataset", "file", "sentences", "labels", "tokens a sentence"), tuple(rows))
+
+
+def _labels(group: zarr.Group) -> str:
+    colors = coloring([group], "label")
+    if colors.value_range is not None:
+        return "{:.4g} to {:.4g}".format(*colors.value_range)
+    if not colors.categories:
+        return NONE
+    codes_N = colors.values[0]
+    counts = np.bincount(codes_N[codes_N >= 0], minlength=len(colors.categories))
+    named = [f"{name} {count:,}" for name, count in zip(colors.categories, counts, strict=True)]
+    more = [f"and {len(named) - LISTED} more"] if len(named) > LISTED else []
+    return ", ".join([*named[:LISTED], *more])
+
+
+def _models(context: Context) -> Table:
+    rows = []
+    for model in context.inputs.loaded.job.models:
+        source = context.inputs.sources[model.group]
+        numerics = attributes_of(context.store.model(model.group)).get("numerics", {})
+        check = context.manifest.facts["models"].get(model.group, {}).get("self_check", {})
+        error = check.get("worst_relative_error")
+        rows.append((
+            called(context, model.group), str(source.facts.num_blocks), str(source.facts.hidden_size),
+            str(numerics.get("dtype", NONE)), str(numerics.get("layout", NONE)),
+            NONE if error is None else f"{error:.1e}",
+        ))  # fmt: skip
+    header = ("model", "blocks", "hidden size", "dtype", "batches", "worst relative error of the self-check")
+    return Table("Models", header, tuple(rows))
+
+
+def _figures(context: Context) -> Table:
+    job, rows = context.inputs.loaded.job, []
+    for model in job.models:
+        for dataset in job.datasets:
+            group = context.store.dataset(model.group, dataset.name).group
+            trust = read_array(group, "trustworthiness") if "trustworthiness" in group else np.empty(0)
+            known = trust[np.isfinite(trust)] if trust.dtype.kind == "f" else trust
+            shown = f"{known.min():.2f} to {known.max():.2f}" if len(known) else NONE
+            rows.append((called(context, model.group), dataset.name, *_best_probe(group), _token(group), shown))
+    header = (
+        "model", "dataset", "best linear probe (95 % interval)", "at layer", "null, upper end", "p",
+        "expected next token the likeliest, last layer", "trustworthiness of the projection",
+    )  # fmt: skip
+    return Table("Figures", header, tuple(rows))
+
+
+def _best_probe(group: zarr.Group) -> tuple[str, str, str, str]:
+    """The primary measure where it is largest, the layer, the null's upper end and p."""
+    values = measure_values(group, "separation", "metric", "probe")
+    if values is None or np.isnan(values["value"]).all():
+        return (NONE,) * 4
+    best = int(np.nanargmax(values["value"]))
+    at: dict[str, Any] = {bound: float(values_L[best]) for bound, values_L in values.items()}
+    layer = str(read_array(group, "layer_name")[best])
+    interval = f"{at['value']:.2f} ({at['low']:.2f} to {at['high']:.2f})"
+    return (interval, layer, _number(at["null_high"], ".2f"), _number(at["p"], ".3g"))
+
+
+def _token(group: zarr.Group) -> str:
+    values = measure_values(group, "prediction", "prediction_metric", "top1")
+    return NONE if values is None else _number(float(values["value"][-1]), ".0%")
+
+
+def _number(value: float, form: str) -> str:
+    return format(value, form) if np.isfinite(value) else NONE
+
+
+def measure_values(group: zarr.Group, array: str, coordinate: str, metric: str) -> dict[str, Any] | None:
+    """Values [L] of one measure by bound; None where the group has not got it."""
+    if array not in group or array not in attributes_of(group).get("results", {}):
+        return None
+    metrics = [str(m) for m in read_array(group, coordinate)]
+    if metric not in metrics:
+        return None
+    values_LB = read_array(group, array)[:, metrics.index(metric)]
+    return {str(bound): values_LB[:, b] for b, bound in enumerate(read_array(group, "bound"))}

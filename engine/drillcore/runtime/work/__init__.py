@@ -1,0 +1,1 @@
+"""Pieces of work, and the worker that does them."""

@@ -1,0 +1,134 @@
+"""Pieces of work that executors hand out, and what comes back. Plain data: it travels between processes and hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from drillcore.backends.base import Prepared
+from drillcore.errors import DrillcoreError
+from drillcore.job.fields import Extract, Model
+from drillcore.runtime.work.blocks import Block
+from drillcore.store.layout import Shape
+from drillcore.tokens.sequences import Sequences
+
+
+@dataclass(frozen=True)
+class ModelTask:
+    """Load a model and prepare it.
+
+    base: folder that relative model directories start from. layers: numbers of the layer contract. numerics: stored
+    ones to be used again, or None. sample: some of the job's sentences, for the self-check.
+    """
+
+    model: Model
+    base: str
+    backend: str
+    extract: Extract
+    layers: tuple[int, ...]
+    numerics: dict[str, Any] | None
+    sample: Sequences
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What one loaded model can be used again for."""
+        return (self.model, self.base, self.backend, self.extract, self.layers)
+
+
+@dataclass(frozen=True)
+class BlockTask:
+    """Extract one block of a dataset into the store.
+
+    dataset: its name. store: address. group: path of the group in it. tokens: the block's sentences, truncated.
+    committed: numbers of its shards that are there already, as they must be, and are left alone.
+    """
+
+    model: ModelTask
+    dataset: str
+    store: str
+    group: str
+    shape: Shape
+    block: Block
+    tokens: Sequences
+    committed: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """A model of a sweep and its blocks, which are known once it is prepared: they carry its numerics.
+
+    blocks: called once, in the process that runs the job, with a worker's answer; creates the arrays and gives the
+    pending blocks. num_blocks: how many it will be. num_sentences: in them. cost: tokens times parameters, to compare
+    models with.
+    """
+
+    task: ModelTask
+    num_blocks: int
+    num_sentences: int
+    cost: float
+    blocks: Callable[[Prepared], Sequence[BlockTask]]
+
+    @property
+    def name(self) -> str:
+        """Name of the model's group in the store."""
+        return self.task.model.group
+
+
+@dataclass(frozen=True)
+class BlockDone:
+    """What one block cost.
+
+    seconds: by step, of the thread that does it; `forward` is waiting for states, `write` encoding and committing.
+    """
+
+    model: str
+    dataset: str
+    block: int
+    num_sentences: int
+    num_nodes: int
+    num_padding: int
+    num_tokens: int
+    committed_bytes: int
+    seconds: dict[str, float]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BlockFailed:
+    """A block set aside after its retries."""
+
+    model: str
+    dataset: str
+    block: int
+    start: int
+    stop: int
+    error: str
+    hint: str = ""
+
+    @staticmethod
+    def of(task: BlockTask, error: str, hint: str = "") -> BlockFailed:
+        """The failure of a task."""
+        block = task.block
+        return BlockFailed(task.model.model.group, task.dataset, block.index, block.start, block.stop, error, hint)
+
+
+@dataclass(frozen=True)
+class ModelFailed:
+    """A model that could not be loaded, or was refused; its blocks are set aside."""
+
+    model: str
+    error: DrillcoreError
+
+
+Outcome = BlockDone | BlockFailed | ModelFailed
+
+
+@dataclass
+class Progress:
+    """Where work reports how far it is.
+
+    advance(n): sentences whose states are there, negative where a failed block's count is taken back.
+    """
+
+    advance: Callable[[int], None] = field(default=lambda n: None)

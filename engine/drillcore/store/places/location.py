@@ -1,0 +1,90 @@
+"""Where a store is: a folder on this machine, or a key prefix in an S3 bucket.
+
+Owns opening it for Zarr, and what lies beside it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from zarr.abc.store import Store
+from zarr.storage import LocalStore
+
+from drillcore.errors import CommitError, StoreError
+from drillcore.store.places.local import DurableStore
+
+BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,62}")
+
+
+@dataclass(frozen=True)
+class Location:
+    """A store's place; `address` is a path or s3://bucket/key."""
+
+    address: str
+
+    @property
+    def is_s3(self) -> bool:
+        """Whether it lies in object storage."""
+        return self.address.startswith("s3://")
+
+    @property
+    def path(self) -> Path:
+        """The folder of a local store."""
+        return Path(self.address)
+
+    @property
+    def bucket_and_key(self) -> tuple[str, str]:
+        """Where in object storage; raises StoreError, which repeats no more of the address than it may."""
+        bucket, _, key = self.address.removeprefix("s3://").partition("/")
+        key = key.strip("/")
+        if "@" in bucket or ":" in bucket:
+            raise StoreError(
+                "the store's address holds credentials",
+                hint="Leave them out: they are read from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
+            )
+        if not BUCKET.fullmatch(bucket) or not key:
+            raise StoreError(f"store {self.address} names no bucket and key", hint="s3://bucket/path/name.zarr")
+        if any(part in ("", ".", "..") for part in key.split("/")):
+            raise StoreError(f"store {self.address}: a key has no empty, . or .. parts", hint="s3://bucket/path/x.zarr")
+        return bucket, key
+
+    @property
+    def stem(self) -> str:
+        """Name of the folder beside the store for manifest, pictures, report, logs and lock."""
+        name = PurePosixPath(self.address.rstrip("/")).name
+        stem = PurePosixPath(name).stem
+        return stem if stem != name else f"{name}.run"
+
+    def beside(self, out: Path | None = None) -> Path:
+        """The folder beside the store, or within `out` for one on S3."""
+        if out is not None:
+            return out
+        return Path("runs") / self.stem if self.is_s3 else self.path.parent / self.stem
+
+    def open(self, *, read_only: bool = False) -> Store:
+        """The Zarr store; raises StoreError where the place cannot hold one."""
+        if self.is_s3:
+            from drillcore.store.places.s3 import S3Place, open_bucket
+
+            return S3Place(open_bucket(*self.bucket_and_key), read_only=read_only)
+        self.check()
+        return LocalStore(self.path, read_only=True) if read_only else DurableStore(self.path)
+
+    def check(self) -> None:
+        """Raise StoreError where the address can be no store's, before anything is written."""
+        if self.is_s3:
+            _ = self.bucket_and_key
+        elif self.path.exists() and not self.path.is_dir():
+            raise StoreError(f"store {self.address} is a file", hint="Name a folder that is not there yet.")
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder beside a store; raises CommitError where the place refuses."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CommitError(
+            f"{folder} could not be made: {error.strerror or error}", hint="Mend the place, or name another with --out."
+        ) from error

@@ -1,0 +1,91 @@
+"""Keeps a second run out of a store.
+
+Here by the lock of an open file, which the system releases when its owner dies; on object storage by a lease.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any
+
+from drillcore.errors import CommitError, StoreError
+from drillcore.store.places.location import Location, make_folder
+
+
+def refuse_if_held(location: Location, folder: Path) -> None:
+    """Raise StoreError, naming the holder, where another run has the store; nothing is written."""
+    if location.is_s3:
+        from drillcore.store.places.lease import refuse_if_leased
+
+        refuse_if_leased(*_lease_place(location), location.address)
+        return
+    with suppress(FileNotFoundError, NotADirectoryError), (folder / "lock").open("r", encoding="utf-8") as stream:
+        _hold(stream, folder, location, fcntl.LOCK_SH)
+
+
+@contextmanager
+def store_lock(location: Location, folder: Path) -> Iterator[None]:
+    """Hold the lock of a store, whose companion folder is `folder`.
+
+    Raises StoreError, naming the holder, where another run has it; CommitError where there can be none.
+    """
+    make_folder(folder)
+    if location.is_s3:
+        from drillcore.store.places.lease import lease
+
+        with lease(*_lease_place(location), location.address):
+            yield
+        return
+    with _locked(location, folder):
+        yield
+
+
+@contextmanager
+def _locked(location: Location, folder: Path) -> Iterator[None]:
+    try:
+        stream = (folder / "lock").open("a+", encoding="utf-8")
+    except OSError as error:
+        what = f"{folder / 'lock'} could not be written: {error.strerror}"
+        raise CommitError(what, hint="Mend the place.") from error
+    with stream:
+        _hold(stream, folder, location, fcntl.LOCK_EX)
+        # A note for whoever comes second; a full disk must not keep the first one out.
+        with suppress(OSError):
+            stream.truncate(0)
+            stream.write(json.dumps({"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%FT%T%z")}))
+            stream.flush()
+        yield
+
+
+def _hold(stream: TextIOWrapper, folder: Path, location: Location, how: int) -> None:
+    try:
+        fcntl.flock(stream, how | fcntl.LOCK_NB)
+    except OSError:
+        raise StoreError(
+            f"another run holds the store {location.address}: {_holder(folder / 'lock')}",
+            hint="Wait for it, stop it, or give this job another store.",
+        ) from None
+
+
+def _holder(path: Path) -> str:
+    try:
+        note = json.loads(path.read_text(encoding="utf-8"))
+        return f"process {note['pid']} on {note['host']}, since {note['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "its owner left no note"
+
+
+def _lease_place(location: Location) -> tuple[Any, str]:
+    """Bucket and key of the lease: beside the store, never in it."""
+    from drillcore.store.places.s3 import open_bucket
+
+    bucket, key = location.bucket_and_key
+    return open_bucket(bucket, ""), f"{key}.lock"

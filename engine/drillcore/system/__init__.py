@@ -1,0 +1,1 @@
+"""The ground: files, machine, versions, registry, progress, signals."""

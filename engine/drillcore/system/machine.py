@@ -1,0 +1,118 @@
+"""What a machine is and what it can do: hardware, its matrix-product rate, and the memory that a process took."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# Large enough to run at full speed, small enough to be done in a moment.
+CPU_SIDE, CUDA_SIDE = 2048, 8192
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, cores this process may use, memory in bytes, and the accelerators; JSON-ready. Imports torch."""
+    import torch
+
+    found: dict[str, Any] = {
+        "cpu": cpu_model(),
+        "cores": num_cores(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "system": platform.platform(),
+    }
+    if torch.cuda.is_available():
+        found["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        found["cuda"] = torch.version.cuda
+    return found
+
+
+def cpu_model() -> str:
+    """The processor's name, as the system gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def peak_memory_bytes() -> int:
+    """Most memory that this process, or a child that it waited for, held at once: the larger of the two.
+
+    The process's own figure is the kernel's high-water mark of its address space: getrusage's would begin with that
+    of the process which started this one.
+    """
+    unit = 1 if sys.platform == "darwin" else 1024
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    try:
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                own = int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit)
+
+
+def busy_cores(seconds: float = 1.0) -> float:
+    """Cores that others keep busy, found by doing nothing for a while; 0 where the system does not say."""
+    before = _ticks()
+    time.sleep(seconds)
+    after = _ticks()
+    total = after[0] - before[0]
+    return (after[1] - before[1]) / total * (os.cpu_count() or 1) if total else 0.0
+
+
+def _ticks() -> tuple[int, int]:
+    """Ticks of all cores since the start: in all, and those not idle."""
+    try:
+        ticks = [int(t) for t in Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]]
+    except (OSError, ValueError):
+        return 0, 0
+    return sum(ticks), sum(ticks) - ticks[3] - ticks[4]
+
+
+def matrix_products(device: str, dtype: str, count: int = 8) -> list[float]:
+    """Floating-point operations a second of `count` square matrix products, one after the other.
+
+    The faster of PyTorch's product and, on a CPU in float32, oneDNN's with weights laid out for it. The first of each,
+    which allocates, is left out. Uses as many threads as torch is set to.
+    """
+    import torch
+
+    from drillcore.backends.transformers.cpu_linears import is_there, prepared
+
+    side = CPU_SIDE if device == "cpu" else CUDA_SIDE
+    kind: torch.dtype = getattr(torch, dtype)
+    with torch.inference_mode():
+        linear = torch.nn.Linear(side, side, bias=False, dtype=kind, device=device)
+        states = torch.randn(side, side, dtype=kind, device=device)
+        ways: list[Callable[[Any], Any]] = [linear]
+        if device == "cpu" and dtype == "float32" and is_there():
+            ways.append(prepared(linear.weight.detach(), None, side))
+        return max(([_product_rate(way, states) for _ in range(count + 1)][1:] for way in ways), key=statistics.median)
+
+
+def _product_rate(way: Callable[[Any], Any], states: Any) -> float:
+    started = time.perf_counter()
+    way(states)
+    if states.is_cuda:
+        import torch
+
+        torch.cuda.synchronize()
+    return float(2.0 * len(states) ** 3 / (time.perf_counter() - started))
+
+
+def matrix_rate(device: str, dtype: str, count: int = 8) -> float:
+    """The median of `matrix_products`."""
+    return statistics.median(matrix_products(device, dtype, count))

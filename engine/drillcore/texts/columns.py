@@ -1,0 +1,225 @@
+"""Columns of a dataset: the fields they come from, what each value must be, and the types of the kept ones."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from drillcore.errors import TextError
+from drillcore.job.fields import Dataset
+from drillcore.texts.formats import Row, shown
+from drillcore.texts.readers.lines import MAX_LINE_BYTES, Report
+
+RESERVED = frozenset(
+    (
+        *("sentence", "layer", "layer_name", "hidden_states", "shard_fingerprint", "layer_absmax", "layer_cka"),
+        *("text", "label", "group", "expected_next", "n_tokens", "last_token_id", "row_id", "degenerate"),
+        *("umap", "umap_raw", "pca", "separation", "next_token", "metric", "bound", "quantity", "axis"),
+    )
+)
+"""Names of the store and of the columns here, which a kept column may not take."""
+# Numbers as JSON writes them: 007 and +1 may be names, and what would not come back as it was stays a string.
+INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
+FRACTION = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+([eE][+-]?[0-9]+)?|[eE][+-]?[0-9]+)")
+INT64 = range(-(1 << 63), 1 << 63)
+EXACT_IN_FLOAT64 = range(-(1 << 53), (1 << 53) + 1)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the output: the field it is read from, what turns a field's value into one of its own, its type.
+
+    `convert` raises ValueError with what is wrong, to be read after the field's name.
+    """
+
+    field: str
+    name: str
+    convert: Callable[[Any], Any]
+    type: Any
+
+
+def check_kept_names(dataset: Dataset) -> None:
+    """See that every kept column can be an array of the store.
+
+    Raises:
+        TextError: a name is reserved, named twice, or no name for an array.
+    """
+    hint = "Name the column otherwise in the file, or leave it out of `keep`."
+    for name in dataset.keep:
+        where = f"dataset {dataset.name}: keep: {shown(name)}"
+        if name in RESERVED:
+            raise TextError(f"{where} is a name that drillcore uses itself", hint=hint)
+        if dataset.keep.count(name) > 1:
+            raise TextError(f"{where} is named twice", hint="Name it once.")
+        odd = not name.isprintable() or "/" in name or name.startswith("__") or not name.strip(".") or len(name) > 200
+        if odd or name != name.strip():
+            raise TextError(f"{where} cannot be the name of an array in the store", hint=hint)
+
+
+def fields_named(dataset: Dataset) -> list[str]:
+    """The fields that every row must have."""
+    named = (dataset.text, dataset.label, dataset.group, dataset.expected_next, *dataset.keep)
+    return [field for field in named if field is not None]
+
+
+def columns_of(dataset: Dataset, first: dict[str, Any], types: dict[str, Any]) -> list[Column]:
+    """The columns in their fixed order, given the first row and the types of the kept ones."""
+    label = dataset.label
+    if label is None and "label" in first and dataset.text != "label":
+        label = "label"
+    columns = [Column(dataset.text, "text", _sentence, pa.string())]
+    if label is not None:
+        columns.append(Column(label, "label", _category, pa.string()))
+    if dataset.group is not None:
+        columns.append(Column(dataset.group, "group", _category, pa.string()))
+    if dataset.expected_next is not None:
+        columns.append(Column(dataset.expected_next, "expected_next", _continuation, pa.string()))
+    return columns + [Column(name, name, KEPT[types[name]], types[name]) for name in dataset.keep]
+
+
+def kept_types(rows: Iterable[Row], names: Iterable[str], is_typed: bool) -> dict[str, Any]:
+    """Types of kept columns over all rows: int64 where all are integers, float64 where all are numbers, else string.
+
+    Where `is_typed` is false a cell that is written as a number is one, and an empty cell decides nothing. Integers
+    that the type could not hold exactly make the column one of strings.
+    """
+    seen: dict[str, set[str]] = {name: set() for name in names}
+    for _, row in rows:
+        for name, sorts in seen.items():
+            if row is not None and name in row:
+                sorts.add(_sort(row[name], is_typed))
+    return {name: _type(sorts) for name, sorts in seen.items()}
+
+
+def _sort(value: Any, is_typed: bool) -> str:
+    if isinstance(value, str) and not is_typed:
+        if not value:
+            return ""
+        if INTEGER.fullmatch(value):
+            value = int(value)
+        elif FRACTION.fullmatch(value) and math.isfinite(float(value)):
+            value = float(value)
+    if isinstance(value, float):
+        return "fraction"
+    if isinstance(value, bool) or not isinstance(value, int) or value not in INT64:
+        return "other"
+    return "integer" if value in EXACT_IN_FLOAT64 else "wide integer"
+
+
+def _type(sorts: set[str]) -> Any:
+    sorts = sorts - {""}
+    if "other" in sorts or not sorts or sorts >= {"fraction", "wide integer"}:
+        return pa.string()
+    return pa.float64() if "fraction" in sorts else pa.int64()
+
+
+def missing(columns: list[Column], row: dict[str, Any], line: int | None, report: Report) -> bool:
+    """Whether the row lacks a field; says which."""
+    absent = [column.field for column in columns if column.field not in row]
+    if absent:
+        there = ", ".join(map(shown, list(row)[:10])) + (", ..." if len(row) > 10 else "")
+        report(line, f"no field {', '.join(map(shown, absent))}; there is {there or 'none'}")
+    return bool(absent)
+
+
+def values_of(columns: list[Column], row: dict[str, Any], line: int, report: Report) -> list[Any]:
+    """A row's values, one a column; whole only where nothing was reported."""
+    if "label" in row and all(column.field != "label" and column.name != "label" for column in columns):
+        # Labels that begin in mid-file would be lost without a word.
+        report(line, "has a field `label`, and the first row has none: label every row or none")
+    if missing(columns, row, line, report):
+        return []
+    values = []
+    for column in columns:
+        try:
+            values.append(column.convert(row[column.field]))
+        except ValueError as error:
+            report(line, f"field {shown(column.field)} {error}")
+    return values
+
+
+def _string(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"is not a string but {_described(value)}")
+    if "\0" in value:
+        raise ValueError("holds a NUL character")
+    if len(value) > MAX_LINE_BYTES:
+        raise ValueError(f"is longer than {MAX_LINE_BYTES:,} characters")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"holds half a surrogate pair, \\u{ord(value[error.start]):04x}: no UTF-8") from None
+    return value
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, float):
+        return "a fraction" if math.isfinite(value) else str(value)
+    if isinstance(value, bytes):
+        return "bytes (binary, or not UTF-8)"
+    if isinstance(value, pa.DataType):
+        return f"of the type {value}"
+    names = {type(None): "null", bool: "true or false", int: "an integer", list: "a list", dict: "an object"}
+    return names.get(type(value), f"a {type(value).__name__}")
+
+
+def _sentence(value: Any) -> str:
+    text = _string(value)
+    if not text or text.isspace():
+        raise ValueError("is empty")
+    return text
+
+
+def _category(value: Any) -> str:
+    """A label or a group."""
+    if isinstance(value, bool | int):
+        return _written(value)
+    if not isinstance(value, str):
+        raise ValueError(f"must be a string, an integer or a boolean, and is {_described(value)}")
+    return _sentence(value)
+
+
+def _continuation(value: Any) -> str:
+    text = _string(value)
+    if not text:
+        raise ValueError("is empty")
+    return text
+
+
+def _written(value: bool | int | float) -> str:
+    return ("true" if value else "false") if isinstance(value, bool) else str(value)
+
+
+def _kept_string(value: Any) -> str:
+    if isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+        return _written(value)
+    if not isinstance(value, str):
+        raise ValueError(f"must be a string or a number to be kept, and is {_described(value)}")
+    return _string(value)
+
+
+def _kept_integer(value: Any) -> int:
+    return int(_number(value))
+
+
+def _kept_float(value: Any) -> float:
+    return float(_number(value))
+
+
+def _number(value: Any) -> Any:
+    if value == "" or (isinstance(value, float) and not math.isfinite(value)):
+        raise ValueError(f"is {value or 'empty'} in a column of numbers")
+    return value
+
+
+KEPT: dict[Any, Callable[[Any], Any]] = {
+    pa.int64(): _kept_integer,
+    pa.float64(): _kept_float,
+    pa.string(): _kept_string,
+}

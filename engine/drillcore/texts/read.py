@@ -1,0 +1,118 @@
+"""Sentences, labels and kept columns of a dataset's file, as record batches, never the whole file in memory.
+
+Owns the reading of a dataset from beginning to end, and `Problems`, where everything that is wrong is collected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from drillcore.errors import TextError
+from drillcore.job.fields import Dataset
+from drillcore.texts.columns import Column, check_kept_names, columns_of, fields_named, kept_types, missing, values_of
+from drillcore.texts.formats import Format, format_of, read_rows
+
+BATCH_ROWS = 8192
+BATCH_CHARACTERS = 4 << 20
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong; `line` counts from 1 (Parquet: the row), None for the whole file."""
+
+    file: str
+    line: int | None
+    message: str
+
+    def __str__(self) -> str:
+        """file:line: message."""
+        return f"{self.file}: {self.message}" if self.line is None else f"{self.file}:{self.line}: {self.message}"
+
+
+@dataclass
+class Problems:
+    """All that is wrong with the inputs: keeps the first `limit`, counts the rest."""
+
+    limit: int = 20
+    kept: list[Problem] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, file: str, line: int | None, message: str) -> None:
+        """Keep or count one more problem."""
+        self.count += 1
+        if len(self.kept) < self.limit:
+            self.kept.append(Problem(file, line, message))
+
+    def raise_if_any(self) -> None:
+        """End with everything that was found, one problem a line.
+
+        Raises:
+            TextError: there is at least one.
+        """
+        if self.count:
+            more = self.count - len(self.kept)
+            lines = [*map(str, self.kept), *([f"... and {more:,} more"] if more else [])]
+            raise TextError("\n".join(lines), hint="Mend what is named here and run again; nothing was written.")
+
+
+def read_batches(path: Path, dataset: Dataset, problems: Problems) -> Iterator[pa.RecordBatch]:
+    """The rows of a dataset, in order, in batches of at most 8,192 rows and about 4 million characters.
+
+    Columns: `text` (string), then `label`, `group` and `expected_next` (string) where the dataset has them, then the
+    kept ones (int64, float64 or string, decided over all rows that are read). Whatever is wrong with the file or a
+    row goes to `problems`, and from then on no batch is given: look at `problems` before using what came.
+
+    Raises:
+        TextError: the file's name ends in nothing known, or a kept column's name cannot be used.
+    """
+    kind = format_of(path)
+    check_kept_names(dataset)
+    return _batches(path, kind, dataset, problems)
+
+
+def _batches(path: Path, kind: Format, dataset: Dataset, problems: Problems) -> Iterator[pa.RecordBatch]:
+    report = partial(problems.add, str(path))
+    before = problems.count
+    types = _kept_types(path, kind, dataset)
+    columns: list[Column] = []
+    rows: list[list[Any]] = []
+    num_characters = 0
+    for line, row in islice(read_rows(path, kind, fields_named(dataset), report), dataset.limit):
+        if row is None:
+            continue
+        if not columns:
+            columns = columns_of(dataset, row, types)
+            if kind.has_columns and missing(columns, row, None, report):
+                return
+        values = values_of(columns, row, line, report)
+        if problems.count > before:
+            continue
+        rows.append(values)
+        num_characters += sum(len(value) for value in values if isinstance(value, str))
+        if len(rows) == BATCH_ROWS or num_characters >= BATCH_CHARACTERS:
+            yield _record_batch(columns, rows)
+            rows, num_characters = [], 0
+    if problems.count == before and rows:
+        yield _record_batch(columns, rows)
+    elif problems.count == before and not columns:
+        report(None, "holds no sentence")
+
+
+def _kept_types(path: Path, kind: Format, dataset: Dataset) -> dict[str, pa.DataType]:
+    """Reads the file through once if anything is kept; what is wrong is found when it is read again."""
+    if not dataset.keep:
+        return {}
+    rows = read_rows(path, kind, fields_named(dataset), lambda line, message: None)
+    return kept_types(islice(rows, dataset.limit), dataset.keep, kind.is_typed)
+
+
+def _record_batch(columns: list[Column], rows: list[list[Any]]) -> pa.RecordBatch:
+    arrays = [pa.array(values, column.type) for column, values in zip(columns, zip(*rows, strict=True), strict=True)]
+    return pa.record_batch(arrays, names=[column.name for column in columns])

@@ -1,0 +1,202 @@
+"""Rows on disk: a dataset's sentences and columns in one memory-mapped Arrow IPC file, made once per content.
+
+Owns the cache's names, its checksums and the content hash of a text. A cached file is `<key>.arrow` beside
+`<key>.sha256`, the checksum of its bytes; where they do not agree the rows are read again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import mmap
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from drillcore.errors import RunError
+from drillcore.job.fields import Dataset
+from drillcore.system.mapped import map_file, release
+from drillcore.texts.columns import check_kept_names
+from drillcore.texts.formats import Format, format_of, unreadable, wrong_with
+from drillcore.texts.read import Problems, read_batches
+
+FORMAT_VERSION = 1
+"""Raised whenever the same file and settings would give other rows."""
+ROW_ID_BYTES = 16
+STALE_SECONDS = 24 * 3600
+
+
+@dataclass(frozen=True)
+class RowTable:
+    """The rows of one dataset. Cheap to copy to another process: only the path travels, and the file is mapped there.
+
+    `digest` is the SHA-256 (hex) of the source's bytes and of the settings that shape the rows.
+    """
+
+    path: Path
+    num_rows: int
+    digest: str
+    columns: tuple[str, ...]
+
+    @cached_property
+    def _mapped(self) -> tuple[mmap.mmap, pa.Table]:
+        return _map(self.path)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the map: a pickled pa.Table is all its rows."""
+        return {name: value for name, value in self.__dict__.items() if name != "_mapped"}
+
+    def slice(self, start: int, stop: int) -> pa.Table:
+        """Rows start..stop-1 with all columns, not copied out of the file.
+
+        Raises:
+            IndexError: not 0 <= start <= stop <= num_rows.
+        """
+        if not 0 <= start <= stop <= self.num_rows:
+            raise IndexError(f"rows {start}..{stop} of {self.num_rows}")
+        return self._mapped[1].slice(start, stop - start)
+
+    def texts(self, start: int, stop: int) -> list[str]:
+        """Sentences start..stop-1.
+
+        Raises:
+            IndexError: not 0 <= start <= stop <= num_rows.
+        """
+        found = list(self.slice(start, stop).column("text").to_pylist())
+        self.release()
+        return found
+
+    def release(self) -> None:
+        """Give back the memory of rows that were read; tables from `slice` stay as they are."""
+        release(self._mapped[0])
+
+
+def row_ids(texts: Sequence[str]) -> list[str]:
+    """Content hash of each text: the first 16 bytes of the SHA-256 of its UTF-8, as 32 hex digits."""
+    return [hashlib.sha256(text.encode()).hexdigest()[: 2 * ROW_ID_BYTES] for text in texts]
+
+
+def ingest(path: Path, dataset: Dataset, cache: Path, problems: Problems) -> RowTable | None:
+    """The rows of a dataset, read now or taken from the cache; None where `problems` says what is wrong.
+
+    Raises:
+        TextError: the file's name ends in nothing known, or a kept column's name cannot be used.
+        RunError: the cache cannot be written.
+    """
+    kind = format_of(path)
+    check_kept_names(dataset)
+    wrong = wrong_with(path)
+    if wrong:
+        problems.add(str(path), None, wrong)
+        return None
+    try:
+        state = _state(path)
+        digest = _digest(path, kind, dataset)
+    except OSError as error:
+        problems.add(str(path), None, unreadable(error, kind))
+        return None
+    target = cache / f"{digest}.arrow"
+    if not _is_whole(target):
+        before = problems.count
+        _fill(target, path, dataset, problems)
+        if problems.count == before and _state(path) != state:
+            problems.add(str(path), None, "changed while it was read")
+            target.unlink(missing_ok=True)
+        if problems.count > before:
+            return None
+    _, table = _map(target)
+    return RowTable(target, table.num_rows, digest, tuple(table.column_names))
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """What changes when the file does; empty when it is gone."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _digest(path: Path, kind: Format, dataset: Dataset) -> str:
+    settings = {
+        "version": FORMAT_VERSION,
+        "kind": [kind.kind, kind.compression],
+        "source": _sha256(path),
+        **dataset.model_dump(include={"text", "label", "group", "expected_next", "keep", "limit"}),
+    }
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _checksum_path(target: Path) -> Path:
+    return target.with_suffix(".sha256")
+
+
+def _is_whole(target: Path) -> bool:
+    try:
+        return _checksum_path(target).read_bytes() == _sha256(target).encode()
+    except OSError:
+        return False
+
+
+def _fill(target: Path, path: Path, dataset: Dataset, problems: Problems) -> None:
+    """Write the rows under a name of their own and rename them, so that no half-written file is ever found.
+
+    Two processes may do so at the same moment: their bytes are the same, or the checksum tells that they are not.
+    """
+    before = problems.count
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(target.parent)
+        handle, name = tempfile.mkstemp(prefix="rows-", suffix=".tmp", dir=target.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            _write(temporary, read_batches(path, dataset, problems))
+            if problems.count == before:
+                _checksum_path(target).write_text(_sha256(temporary))
+                temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        hint = "Free some space, or name another folder in XDG_CACHE_HOME."
+        raise RunError(f"{target.parent}: cannot write rows there: {error.strerror or error}", hint=hint) from error
+
+
+def _write(target: Path, batches: Iterator[pa.RecordBatch]) -> None:
+    first = next(batches, None)
+    if first is None:
+        return
+    with pa.OSFile(str(target), "wb") as sink, pa.ipc.new_file(sink, first.schema) as writer:
+        writer.write_batch(first)
+        for batch in batches:
+            writer.write_batch(batch)
+
+
+def _sweep(cache: Path) -> None:
+    """Remove what killed runs left half-written."""
+    for left in cache.glob("rows-*.tmp"):
+        with contextlib.suppress(FileNotFoundError):
+            if left.stat().st_mtime < time.time() - STALE_SECONDS:
+                left.unlink()
+
+
+def _map(path: Path) -> tuple[mmap.mmap, pa.Table]:
+    try:
+        mapped = map_file(path)
+        return mapped, pa.ipc.open_file(pa.BufferReader(pa.py_buffer(mapped))).read_all()
+    except (OSError, ValueError, pa.ArrowException) as error:
+        hint = "Run again: they will be made anew."
+        raise RunError(f"{path}: cannot read the cached rows: {error}", hint=hint) from error

@@ -1,0 +1,82 @@
+"""Ragged token ids: the sentences of a block as one flat array and offsets. Numpy only.
+
+Shape legend: N sentences, T tokens in all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drillcore.system.mapped import release
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Token ids of N sentences.
+
+    ids_T: int32, all tokens one after the other. bounds_N1: int64 [N + 1], where each sentence begins and ends, counted
+    from wherever the first one begins. Slicing gives views of both, so that mapped files stay on disk until they are
+    used, however many slices there are.
+    """
+
+    ids_T: NDArray[np.int32]
+    bounds_N1: NDArray[np.int64]
+
+    @property
+    def offsets_N1(self) -> NDArray[np.int64]:
+        """Where each sentence begins and ends in `ids_T`, int64 [N + 1]; computed anew at each call."""
+        return np.asarray(self.bounds_N1 - self.bounds_N1[0])
+
+    @staticmethod
+    def of(sentences: Iterable[Sequence[int] | NDArray[np.int32]]) -> Sequences:
+        """Join sentences given one by one."""
+        rows = [np.asarray(s, dtype=np.int32) for s in sentences]
+        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+        np.cumsum([len(r) for r in rows], out=offsets[1:])
+        return Sequences(np.concatenate(rows) if rows else np.zeros(0, np.int32), offsets)
+
+    def __len__(self) -> int:
+        return len(self.bounds_N1) - 1
+
+    def __getitem__(self, i: int) -> NDArray[np.int32]:
+        if not 0 <= i < len(self):
+            raise IndexError(f"sentence {i} of {len(self)}")
+        first = self.bounds_N1[0]
+        return self.ids_T[self.bounds_N1[i] - first : self.bounds_N1[i + 1] - first]
+
+    def __iter__(self) -> Iterator[NDArray[np.int32]]:
+        return (self[i] for i in range(len(self)))
+
+    @property
+    def lengths_N(self) -> NDArray[np.int64]:
+        """Tokens of each sentence."""
+        return np.asarray(np.diff(self.bounds_N1))
+
+    def slice(self, start: int, stop: int) -> Sequences:
+        """Sentences start .. stop - 1."""
+        bounds, first = self.bounds_N1[start : stop + 1], self.bounds_N1[0]
+        return Sequences(self.ids_T[bounds[0] - first : bounds[-1] - first], bounds)
+
+    def release(self) -> None:
+        """Give back the memory of what lies in files."""
+        release(self.ids_T)
+        release(self.bounds_N1)
+
+    def take(self, index: NDArray[np.int64]) -> Sequences:
+        """The sentences named by `index`, in its order."""
+        return Sequences.of(self[int(i)] for i in index)
+
+    def truncate(self, max_tokens: int) -> Sequences:
+        """Keep each sentence's first `max_tokens` tokens."""
+        lengths = self.lengths_N
+        if not len(lengths) or int(lengths.max()) <= max_tokens:
+            return self
+        kept = np.minimum(lengths, max_tokens)
+        offsets = np.zeros(len(kept) + 1, dtype=np.int64)
+        np.cumsum(kept, out=offsets[1:])
+        source = np.repeat(self.bounds_N1[:-1] - self.bounds_N1[0] - offsets[:-1], kept) + np.arange(offsets[-1])
+        return Sequences(np.asarray(self.ids_T[source]), offsets)
