@@ -1,4 +1,4 @@
-"""Modules stay within 300 lines and functions within 60: what outgrows that is split along what it owns."""
+"""Modules stay within 400 lines and functions within 60: what outgrows that is split along what it owns."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ast
 import sys
 from pathlib import Path
 
-MAX_MODULE, MAX_FUNCTION = 300, 60
+MAX_MODULE, MAX_FUNCTION = 400, 60
 
 
 def oversized(root: Path) -> list[str]:

@@ -28,8 +28,8 @@ from drillcore.backends.base import all_states
 from drillcore.backends.source import locate
 from drillcore.backends.transformers.backend import TransformersBackend
 from drillcore.job.fields import Extract, Model
-from drillcore.runtime.manifest import git_commit, versions
 from drillcore.system.machine import hardware
+from drillcore.system.versions import git_commit, versions
 from drillcore.tokens.sequences import Sequences
 
 CHECKED = 24

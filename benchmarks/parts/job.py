@@ -23,8 +23,8 @@ from typing import Any
 import psutil
 
 from benchmarks.peers.made_texts import FIRST, LAST, MIDDLE
-from drillcore.runtime.manifest import git_commit, versions
 from drillcore.system.machine import busy_cores, hardware
+from drillcore.system.versions import git_commit, versions
 
 ROOT = Path(__file__).parents[2]
 TARGET_SECONDS = 75 * 60

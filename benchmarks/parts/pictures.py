@@ -162,8 +162,7 @@ def datamapplot_panel(python: str, points: int, folder: Path) -> dict[str, Any]:
 
 def report_figures(sentences: int, folder: Path, browser: bool) -> dict[str, Any]:
     """Size, time of writing and, in a browser, seconds from opening until the first grid is painted."""
-    from drillcore.pictures.data import Grid, Panel, Row
-    from drillcore.pictures.pages import Report, ReportDataset
+    from drillcore.pictures.data import Grid, Panel, Report, ReportDataset, Row
     from drillcore.pictures.report.write import write_report
 
     xys, codes = clouds(31, sentences)
@@ -243,8 +242,8 @@ def main() -> int:
         }  # fmt: skip
     print(table(facts))
     if not options.quick:
-        from drillcore.runtime.manifest import git_commit, versions
         from drillcore.system.machine import hardware
+        from drillcore.system.versions import git_commit, versions
 
         facts |= {"git_commit": git_commit(), "hardware": hardware(), "versions": versions()}
         out = options.out or ROOT / f"benchmarks/results/{time.strftime('%Y-%m-%d')}-pictures.json"

@@ -27,8 +27,8 @@ from drillcore.backends.source import Source, locate
 from drillcore.backends.transformers.backend import TransformersBackend
 from drillcore.cli.bench.texts import encode, read_texts
 from drillcore.job.fields import Extract, Model
-from drillcore.runtime.manifest import git_commit, versions
 from drillcore.system.machine import hardware, num_cores
+from drillcore.system.versions import git_commit, versions
 from drillcore.tokens.sequences import Sequences
 
 BOUND = 1e-5

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from drillcore.runtime.executors.scheduler import AHEAD, Order, Piece
-from drillcore.runtime.manifest import git_commit
 from drillcore.runtime.work.blocks import MAX_BLOCK, spread_block
+from drillcore.system.versions import git_commit
 
 RESULTS = Path(__file__).parents[1] / "results"
 # How many times as dear the dearest model of the sweep is as the cheapest, evenly spread on a logarithmic scale.

@@ -25,11 +25,11 @@ import zarr
 
 import drillcore
 from benchmarks.peers.summary import grid
-from drillcore.runtime.manifest import git_commit, versions
 from drillcore.store.layout import choose_shape
 from drillcore.store.places.location import Location
 from drillcore.store.writer import StoreWriter
 from drillcore.system.machine import busy_cores, hardware
+from drillcore.system.versions import git_commit, versions
 
 ROOT = Path(__file__).parents[2]
 TARGETS = {"warm": 0.3, "cold": 0.5}

@@ -28,11 +28,11 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from drillcore.job.fields import Job, LoadedJob  # noqa: E402
 from drillcore.runtime.executors.local import LocalExecutor  # noqa: E402
-from drillcore.runtime.manifest import git_commit, versions  # noqa: E402
 from drillcore.runtime.runner import run_stages  # noqa: E402
 from drillcore.runtime.work.tasks import BlockDone  # noqa: E402
 from drillcore.system.machine import busy_cores, hardware  # noqa: E402
 from drillcore.system.progress import Silent  # noqa: E402
+from drillcore.system.versions import git_commit, versions  # noqa: E402
 from support.tiny import tiny_model  # noqa: E402
 
 WORKERS = 2

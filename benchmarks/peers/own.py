@@ -18,13 +18,13 @@ from benchmarks.peers.workload import Text
 from drillcore.backends import layers
 from drillcore.backends.base import Prepared
 from drillcore.backends.source import Source
+from drillcore.cli.bench.rates import matrix_products
 from drillcore.cli.bench.scratch_job import JobTimes, ScratchJob, make_job
 from drillcore.job.fields import Extract
 from drillcore.runtime.work.tasks import ModelTask
 from drillcore.runtime.work.worker import Worker
 from drillcore.store.layout import Shape, choose_shape
 from drillcore.store.shards import encode_shard
-from drillcore.system.machine import matrix_products
 from drillcore.tokens.sequences import Sequences
 from drillcore.tokens.tokenizer import Tokenizer
 

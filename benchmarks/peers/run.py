@@ -26,8 +26,8 @@ from benchmarks.peers.workload import Text, facts_of, make_texts
 from drillcore.backends.source import locate
 from drillcore.errors import DrillcoreError
 from drillcore.job.fields import Model
-from drillcore.runtime.manifest import git_commit, versions
 from drillcore.system.machine import busy_cores, hardware, num_cores
+from drillcore.system.versions import git_commit, versions
 
 DEFAULT_MODEL = "demo/smollm2-135m-instruct"
 

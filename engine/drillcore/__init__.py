@@ -40,7 +40,7 @@ def open(store: str | PathLike[str]) -> xr.DataTree:
 
     Raises StoreError where there is no store of ours.
     """
-    from drillcore.store.reader import open_tree
+    from drillcore.store.tree import open_tree
 
     return open_tree(str(store))
 

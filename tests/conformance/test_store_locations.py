@@ -16,15 +16,16 @@ import obstore
 import pytest
 import xarray as xr
 
-from drillcore.cli.verify import verify
 from drillcore.errors import CommitError, DrillcoreError, StoreError
+from drillcore.store.checks.store import verify
 from drillcore.store.layout import choose_shape
 from drillcore.store.places import lease
 from drillcore.store.places.files import list_names, read_file, write_file
 from drillcore.store.places.location import Location
 from drillcore.store.places.lock import refuse_if_held, store_lock
 from drillcore.store.places.s3 import open_bucket
-from drillcore.store.reader import open_root, open_tree, read_layer
+from drillcore.store.reader import open_root, read_layer
+from drillcore.store.tree import open_tree
 from drillcore.store.writer import StoreWriter
 from support.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, Proxy, environment, s3_server
 

@@ -23,8 +23,7 @@ from backend_contract import BackendContract, collect
 
 from conftest import require
 from drillcore.backends import layers
-from drillcore.backends.auto import AutoBackend
-from drillcore.backends.choice import choose_backend
+from drillcore.backends.auto import AutoBackend, choose_backend
 from drillcore.backends.demo_model import DEMO_ID
 from drillcore.backends.source import locate
 from drillcore.backends.vllm import engine as vllm_engine

@@ -15,11 +15,9 @@ import numpy as np
 import pytest
 
 from conftest import require
-from drillcore.pictures.data import Grid, Panel, Row
-from drillcore.pictures.pages import Report, ReportDataset, Table
+from drillcore.pictures.data import Chart, Grid, Panel, Report, ReportDataset, Row, Series, Table
 from drillcore.pictures.report.encode import LARGEST, quantised
 from drillcore.pictures.report.write import write_report
-from drillcore.pictures.series import Chart, Series
 
 pytest_plugins = ["support.run_fixtures"]
 FLAGS = [

@@ -13,6 +13,7 @@ import pytest
 from drillcore.backends.base import all_states
 from drillcore.backends.source import locate
 from drillcore.cli.bench.case import warm_up_sentences
+from drillcore.cli.bench.rates import matrix_products
 from drillcore.cli.bench.rows import rows_of
 from drillcore.cli.bench.run import BenchCase, BenchSettings, make_cases, run_bench, table_of
 from drillcore.cli.bench.scratch_job import make_job
@@ -21,7 +22,7 @@ from drillcore.errors import JobError, StoreError, TextError
 from drillcore.job.fields import Extract, Model
 from drillcore.runtime.work.tasks import ModelTask
 from drillcore.runtime.work.worker import Worker
-from drillcore.system.machine import busy_cores, cpu_model, matrix_products, peak_memory_bytes
+from drillcore.system.machine import busy_cores, cpu_model, peak_memory_bytes
 from drillcore.tokens.sequences import Sequences
 
 # Whole benchmarks at toy size, in processes of their own.

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from drillcore.runtime.work.pipeline import LOOP_BYTES, _put
-from drillcore.system.mapped import map_file, release
+from drillcore.system.files import map_file, release
 from drillcore.tokens.sequences import Sequences
 
 COUNT_HEAPS = """
 import ctypes, sys, threading
-from drillcore.backends.transformers.host_memory import few_arenas
+from drillcore.system.machine import few_arenas
 if sys.argv[1] == "few":
     few_arenas()
 import numpy as np

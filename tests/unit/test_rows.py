@@ -20,7 +20,7 @@ import pytest
 from drillcore.errors import RunError, TextError
 from drillcore.job.fields import Dataset
 from drillcore.texts import rows
-from drillcore.texts.read import Problems
+from drillcore.texts.problems import Problems
 from drillcore.texts.rows import RowTable, ingest, row_ids
 
 

@@ -17,7 +17,8 @@ import pytest
 from drillcore.errors import TextError
 from drillcore.job.fields import Dataset
 from drillcore.texts import read as texts
-from drillcore.texts.read import Problem, Problems, read_batches
+from drillcore.texts.problems import Problem, Problems
+from drillcore.texts.read import read_batches
 from drillcore.texts.readers import lines as text_lines
 
 ROWS = b'{"text": "a b", "label": 1}\n{"text": "c", "label": "x"}\n'

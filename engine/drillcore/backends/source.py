@@ -13,8 +13,7 @@ from typing import Any
 from drillcore.backends.base import ModelFacts
 from drillcore.backends.demo_model import DEMO_ID, ensure_demo_model
 from drillcore.errors import ModelError
-from drillcore.job.base import expand
-from drillcore.job.fields import Model, is_local
+from drillcore.job.fields import Model, expand, is_local
 from drillcore.system.files import digest, file_digest
 from drillcore.system.quiet import quiet_transformers
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from drillcore.backends.transformers.host_memory import few_arenas
 from drillcore.errors import DrillcoreError
+from drillcore.system.machine import few_arenas
 
 app = typer.Typer(
     add_completion=False,

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import zarr
 
-from drillcore.cli.sparkline import sparkline
-from drillcore.cli.tables import align_columns
+from drillcore.cli.tables import align_columns, sparkline
 from drillcore.store.layout import array_of, attributes_of
 from drillcore.store.places.location import Location
 from drillcore.store.reader import open_root, read_array

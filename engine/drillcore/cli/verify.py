@@ -8,32 +8,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from drillcore.errors import CommitError, DamageError
-from drillcore.store.checks.finding import Finding
+from drillcore.store.checks.finding import NOTE, Finding
 from drillcore.store.checks.groups import check_group, check_metadata, group_paths
 from drillcore.store.places.location import Location, make_folder
 from drillcore.store.reader import open_root
-from drillcore.store.writer import StoreWriter
 from drillcore.system.files import write_atomic
-from drillcore.system.progress import Reporter
 from drillcore.texts.rows import row_ids
 
-NOTE = "damage.json"
 SHOWN = 100
-
-
-def verify(address: str) -> Iterator[Finding]:
-    """Check every chunk of every array of a store, its fingerprints, values and metadata.
-
-    Raises StoreError where it is not ours or of another format, DamageError where its root cannot be read.
-    """
-    location = Location(address)
-    root = open_root(location)
-    yield from check_metadata(root.store)
-    for path in group_paths(root.store):
-        yield from check_group(root.store, path, row_ids)
 
 
 def report(address: str, out: Path | None = None) -> Iterator[str]:
@@ -69,21 +53,3 @@ def _lines(found: list[Finding], findings: Iterator[Finding], what: str) -> Iter
         yield f"{what}: ... and {count - SHOWN:,} more"
     if not count:
         yield f"{what}: whole"
-
-
-def give_up_damage(store: StoreWriter, folder: Path, report: Reporter) -> None:
-    """Take back what the last verification found damaged, so that the stages make it again."""
-    note = folder / NOTE
-    try:
-        entries: list[dict[str, Any]] = json.loads(note.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return
-    for path in sorted({e["group"] for e in entries}):
-        mine = [e for e in entries if e["group"] == path]
-        writer = store.dataset(*path.split("/"))
-        writer.retract(sorted({e["shard"] for e in mine if e["mend"] == "shard"}))
-        if any(e["mend"] == "columns" for e in mine):
-            writer.drop_columns()
-        writer.drop_results(sorted({e["array"] for e in mine if e["mend"] == "result"}))
-        report.say(f"{path}: makes again what `drillcore verify` found damaged")
-    note.unlink()

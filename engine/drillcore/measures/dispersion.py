@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from drillcore.measures import METRICS
-from drillcore.measures.chunks import one_hot, permutations
-from drillcore.measures.draws import Shared
+from drillcore.measures.draws import Shared, one_hot, permutations
 from drillcore.measures.intervals import Bounds, plain_interval, skip
 
 BLOCK_ROWS = 16_384

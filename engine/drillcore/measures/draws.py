@@ -6,7 +6,7 @@ Shape legend: N sentences, U those whose labels count, G groups, B permutations,
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from drillcore.job.fields import Measure
 from drillcore.measures.stratify import deal, majority, number, one_code_each
 
+# Values of the largest array of a chunk: 40 MB of float32.
+CHUNK_VALUES = 10_000_000
 FEWEST_SENTENCES = 10
 # Blocks of the jackknife; with fewer groups each is its own.
 NUM_BLOCKS = 200
@@ -196,3 +198,18 @@ def _draw(
     block_U = deal(strata_G, sizes_G, min(NUM_BLOCKS, len(sizes_G)), rng)[group_U]
     sample_S = np.sort(rng.choice(len(codes_U), sampled, replace=False)).astype(np.int64)
     return fold_U, block_U, sample_S
+
+
+def one_hot(codes_BU: NDArray[np.integer], num_labels: int) -> NDArray[np.float32]:
+    """1 where a sentence has a label under a permutation, [U, B, C]."""
+    found_UBC = np.zeros((codes_BU.shape[1], codes_BU.shape[0], num_labels), np.float32)
+    codes_K = codes_BU.T.ravel().astype(np.int64)
+    found_UBC.reshape(-1)[np.arange(len(codes_K)) * num_labels + codes_K] = 1
+    return found_UBC
+
+
+def permutations(shared: Shared, num_rows: int) -> Iterator[NDArray[np.int16]]:
+    """All permutations [B, U] in chunks for work that holds `num_rows` x B x C values."""
+    size = max(1, CHUNK_VALUES // max(1, num_rows * shared.num_labels))
+    for start in range(0, shared.num_permutations, size):
+        yield shared.permuted(start, min(start + size, shared.num_permutations))

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from drillcore.measures.chunks import one_hot, permutations
-from drillcore.measures.draws import Shared
+from drillcore.measures.draws import Shared, one_hot, permutations
 from drillcore.measures.intervals import Bounds, share_interval
 
 NUM_PENALTIES = 16

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from drillcore.measures import NEIGHBORS
-from drillcore.measures.chunks import one_hot, permutations
-from drillcore.measures.draws import Shared
+from drillcore.measures.draws import Shared, one_hot, permutations
 from drillcore.measures.intervals import Bounds, share_interval, skip
 from drillcore.measures.probe import balanced_without_blocks, most_units
 from drillcore.neighbours import Graph

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drillcore.measures import METRICS
-from drillcore.measures.chunks import one_hot, permutations
-from drillcore.measures.draws import Shared
+from drillcore.measures.draws import Shared, one_hot, permutations
 from drillcore.measures.intervals import Bounds, plain_interval, skip
 
 BLOCK_ROWS = 1024

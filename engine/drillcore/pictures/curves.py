@@ -21,8 +21,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from drillcore.pictures.colors import category_hex
+from drillcore.pictures.data import Chart, Charts, Series
 from drillcore.pictures.lettering import printable
-from drillcore.pictures.series import Chart, Charts, Series
 
 DPI = 120
 CHART_INCHES = (6.2, 3.4)

@@ -5,12 +5,13 @@ Shape legend: N points, 2 axes of the projection.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+Floats = NDArray[np.floating]
 Values = NDArray[np.int32] | NDArray[np.float32]
 
 
@@ -89,3 +90,105 @@ class Grid:
     def num_columns(self) -> int:
         """Panels in the longest row."""
         return max(len(row.panels) for row in self.rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """One measure along the layers of one model.
+
+    `layers_L` are the layer contract's numbers, ascending. `low_L` and `high_L` are the ends of the interval around
+    `value_L`; `null_mean_L` and `null_high_L` are the null's mean and its upper end, between which chance lies. NaN
+    is a gap. `control` marks what the measure must beat (a probe on the last token, random weights): drawn dashed, in
+    the colour of the series `of` this name, or grey where it belongs to none.
+
+    Raises ValueError where lengths differ.
+    """
+
+    name: str
+    layers_L: NDArray[np.integer]
+    value_L: Floats
+    low_L: Floats | None = None
+    high_L: Floats | None = None
+    null_mean_L: Floats | None = None
+    null_high_L: Floats | None = None
+    control: bool = False
+    of: str = ""
+
+    def __post_init__(self) -> None:
+        for field in ("value_L", "low_L", "high_L", "null_mean_L", "null_high_L"):
+            array = getattr(self, field)
+            if array is not None and array.shape != self.layers_L.shape:
+                wrong, right = list(array.shape), list(self.layers_L.shape)
+                raise ValueError(f"Series {self.name!r}: {field} has shape {wrong}, the layers {right}")
+        if (self.low_L is None) != (self.high_L is None) or (self.null_mean_L is None) != (self.null_high_L is None):
+            raise ValueError(f"Series {self.name!r}: an interval needs both of its ends")
+
+
+@dataclass(frozen=True, eq=False)
+class Chart:
+    """Series that share axes. `value_range` fixes the vertical axis; `note` is small print below.
+
+    `relative_depth`: in the report, the horizontal axis is each model's own depth, 0 to 1 (`Charts` says so for all of
+    its charts).
+    """
+
+    title: str
+    value_name: str
+    series: tuple[Series, ...]
+    value_range: tuple[float, float] | None = None
+    note: str = ""
+    relative_depth: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Charts:
+    """A picture of charts side by side; with `relative_depth` the horizontal axis is each model's own depth, 0 to 1."""
+
+    title: str
+    subtitle: str
+    charts: tuple[Chart, ...]
+    footer: str = ""
+    relative_depth: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the overview. `header` may be empty: then the first cell of each row names it.
+
+    Raises ValueError where a row has another number of cells than the rest.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def __post_init__(self) -> None:
+        widths = {len(row) for row in self.rows} | ({len(self.header)} if self.header else set())
+        if len(widths) > 1:
+            raise ValueError(f"Table {self.title!r}: rows of {sorted(widths)} cells")
+
+
+@dataclass(frozen=True, eq=False)
+class ReportDataset:
+    """A dataset's sentences and its grid: one row a model, every panel with one point a sentence, in order.
+
+    `notes` stand beside the texts (an expected next token, a row's id) and may be empty.
+    """
+
+    name: str
+    texts: Sequence[str]
+    grid: Grid
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """One page: overview tables, charts per layer with what is to be said of all of them, and the datasets' grids."""
+
+    title: str
+    subtitle: str
+    tables: tuple[Table, ...]
+    charts: tuple[Chart, ...]
+    datasets: tuple[ReportDataset, ...]
+    footer: str = ""
+    charts_note: str = ""

@@ -5,14 +5,21 @@ Shape legend: N sentences, H hidden size.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.manifold import trustworthiness as exact
 
 from drillcore.job.fields import Project
-from drillcore.neighbours import Graph
+from drillcore.neighbours import Graph, distinct, without_variance
+
+Embed = Callable[[NDArray[np.float32], Project, Graph | None], NDArray[np.float32]]
+# It is quadratic in the sentences.
+SAMPLE = 2000
 
 
 @dataclass(frozen=True)
@@ -39,3 +46,47 @@ class Projection(Protocol):
 
     def fit(self, states_NH: NDArray[np.float32], settings: Project, graph: Graph | None) -> Projected:
         """Project a layer; `graph` is its k-NN graph in `settings.metric` where it is there already."""
+
+
+def trustworthiness(states_NH: NDArray[np.float32], points_N2: NDArray[np.float32], settings: Project) -> float:
+    """Trustworthiness (Venna and Kaski, 2001) on at most 2,000 sentences drawn by the seed.
+
+    1 where every neighbour in the picture is one in the layer; NaN where there are too few sentences to say.
+    """
+    if len(states_NH) > SAMPLE:
+        rows_S = np.sort(np.random.default_rng(settings.seed).choice(len(states_NH), SAMPLE, replace=False))
+        states_NH, points_N2 = states_NH[rows_S], points_N2[rows_S]
+    num_neighbors = min(settings.n_neighbors, (len(states_NH) - 1) // 2)
+    if num_neighbors < 1:
+        return float("nan")
+    return float(exact(states_NH, points_N2, n_neighbors=num_neighbors, metric=settings.metric))
+
+
+def project_distinct(
+    states_NH: NDArray[np.float32],
+    settings: Project,
+    graph: Graph | None,
+    backend: str,
+    embed: Embed,
+    fewest: int = 1,
+    instead: Embed | None = None,
+) -> Projected:
+    """Project the distinct states by `embed` and give equal states equal points.
+
+    Left to themselves, UMAP spreads identical states into a plausible cloud. With fewer than `fewest` distinct states
+    `instead` serves. `graph` is of all sentences, so it is used only where all differ.
+    """
+    started = time.perf_counter()
+    if without_variance(states_NH):
+        zeros_N2 = np.zeros((len(states_NH), 2), np.float32)
+        seconds = time.perf_counter() - started
+        return Projected(zeros_N2, True, backend, float("nan"), seconds, "all states are the same")
+    first_U, place_N = distinct(states_NH)
+    note = "" if len(first_U) == len(states_NH) else f"{len(first_U):,} distinct states among {len(states_NH):,}"
+    if len(first_U) < fewest and instead is not None:
+        embed, note = instead, f"{len(first_U)} distinct states: principal components"
+    if len(first_U) < len(states_NH):
+        states_NH, graph = states_NH[first_U], None
+    points_U2 = embed(states_NH, settings, graph)
+    trust = trustworthiness(states_NH, points_U2, settings)
+    return Projected(points_U2[place_N], False, backend, trust, time.perf_counter() - started, note)

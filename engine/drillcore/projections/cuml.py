@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from drillcore.job.fields import Project
 from drillcore.neighbours import Graph, build
-from drillcore.projections.base import Projected
-from drillcore.projections.distinct import project_distinct
+from drillcore.projections.base import Projected, project_distinct
 from drillcore.projections.pca import principal_components
 
 FEWEST = 4

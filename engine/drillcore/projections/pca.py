@@ -12,8 +12,7 @@ from sklearn.decomposition import PCA
 
 from drillcore.job.fields import Project
 from drillcore.neighbours import Graph
-from drillcore.projections.base import Projected
-from drillcore.projections.distinct import project_distinct
+from drillcore.projections.base import Projected, project_distinct
 
 
 class Pca:

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drillcore.errors import JobError
-from drillcore.job.base import expand
-from drillcore.job.fields import Job, LoadedJob, is_local
+from drillcore.job.fields import Job, LoadedJob, expand, is_local
 from drillcore.runtime.runner import run_stages
-from drillcore.store.reader import open_tree
+from drillcore.store.tree import open_tree
 from drillcore.system.progress import Silent
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from drillcore.job.fields import Dataset, LoadedJob, Model
 from drillcore.store.layout import check_group_name
 from drillcore.system.files import cache_dir
 from drillcore.system.progress import Reporter
-from drillcore.texts.read import Problems
+from drillcore.texts.problems import Problems
 from drillcore.texts.rows import RowTable, ingest
 from drillcore.tokens.sequences import Sequences
 from drillcore.tokens.tokenizer import Tokenizer, TokenPolicy, tokenize

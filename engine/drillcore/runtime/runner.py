@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from drillcore.cli.verify import give_up_damage
 from drillcore.errors import DrillcoreError, InterruptedRun, RunError
 from drillcore.job.fields import LoadedJob
 from drillcore.runtime.context import Context
@@ -14,6 +13,7 @@ from drillcore.runtime.executors import EXECUTORS
 from drillcore.runtime.executors.base import Executor
 from drillcore.runtime.manifest import Manifest
 from drillcore.runtime.preflight import check_job
+from drillcore.runtime.repair import give_up_damage
 from drillcore.store.places.location import Location
 from drillcore.store.places.lock import refuse_if_held, store_lock
 from drillcore.store.writer import StoreWriter, refuse_foreign

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
@@ -15,7 +15,7 @@ from drillcore.store.places.location import Location
 from drillcore.store.states import StatesReader
 
 if TYPE_CHECKING:
-    import xarray as xr
+    pass
 
 
 def open_root(location: Location) -> zarr.Group:
@@ -31,24 +31,6 @@ def open_root(location: Location) -> zarr.Group:
         raise DamageError(f"{location.address}/zarr.json is damaged: {error}", hint=MEND) from None
     check_ours(dict(root.attrs), location.address, None)
     return root
-
-
-def open_tree(address: str) -> xr.DataTree:
-    """The whole store as an xarray DataTree, lazily; does not depend on consolidated metadata.
-
-    `hidden_states` are read past zarr-python: faster, and damage is named. Raises StoreError, DamageError.
-    """
-    import xarray as xr
-
-    from drillcore.store.tree import with_fast_states
-
-    location = Location(address)
-    root = open_root(location)
-    try:
-        tree = xr.open_datatree(cast(Any, location.open(read_only=True)), engine="zarr", consolidated=False)
-    except (ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise DamageError(f"store {address} cannot be opened: {error}", hint=MEND) from error
-    return with_fast_states(tree, root)
 
 
 def read_layer(group: zarr.Group, slot: int) -> NDArray[np.float32]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import xarray as xr
@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from drillcore.errors import DamageError
+from drillcore.store.layout import MEND
+from drillcore.store.places.location import Location
+from drillcore.store.reader import open_root
 from drillcore.store.states import StatesReader
 
 
@@ -53,3 +57,17 @@ def with_fast_states(tree: xr.DataTree, root: zarr.Group) -> xr.DataTree:
         lazy = indexing.LazilyIndexedArray(LazyStates(StatesReader(group)))
         node["hidden_states"] = xr.Variable(old.dims, lazy, old.attrs, old.encoding)
     return tree
+
+
+def open_tree(address: str) -> xr.DataTree:
+    """The whole store as an xarray DataTree, lazily; does not depend on consolidated metadata.
+
+    `hidden_states` are read past zarr-python: faster, and damage is named. Raises StoreError, DamageError.
+    """
+    location = Location(address)
+    root = open_root(location)
+    try:
+        tree = xr.open_datatree(cast(Any, location.open(read_only=True)), engine="zarr", consolidated=False)
+    except (ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise DamageError(f"store {address} cannot be opened: {error}", hint=MEND) from error
+    return with_fast_states(tree, root)

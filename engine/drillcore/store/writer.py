@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import warnings
 from contextlib import suppress
 
 import zarr
+from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.group import GroupMetadata
-from zarr.errors import GroupNotFoundError
+from zarr.errors import GroupNotFoundError, ZarrUserWarning
 
 from drillcore.errors import DamageError, StoreError
-from drillcore.store.consolidate import consolidate, drop_consolidated
 from drillcore.store.group import GroupWriter
 from drillcore.store.layout import FORMAT, KIND, check_ours
 from drillcore.store.places.files import list_names, read_file, write_file
@@ -112,3 +113,20 @@ class StoreWriter:
                 f"store {self.location.address} was removed or damaged while the run was under way: {error}",
                 hint="Run the same command again.",
             ) from None
+
+
+def drop_consolidated(store: Store) -> None:
+    """Make readers look at the hierarchy itself."""
+    document = json.loads(read_file(store, "zarr.json") or b"{}")
+    if document.pop("consolidated_metadata", None) is not None:
+        write_file(store, "zarr.json", json.dumps(document, indent=2).encode())
+
+
+def consolidate(store: Store) -> None:
+    """Write consolidated metadata for quick opening."""
+    with warnings.catch_warnings():
+        # Not yet part of the Zarr 3 specification; zarr and xarray read it all the same.
+        warnings.filterwarnings(
+            "ignore", message="Consolidated metadata is currently not part", category=ZarrUserWarning
+        )
+        zarr.consolidate_metadata(store, zarr_format=3)

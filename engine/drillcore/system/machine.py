@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import resource
-import statistics
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# Large enough to run at full speed, small enough to be done in a moment.
-CPU_SIDE, CUDA_SIDE = 2048, 8192
+# Number of glibc's mallopt(3).
+ARENA_MAX = -8
 
 
 def hardware() -> dict[str, Any]:
@@ -82,37 +81,14 @@ def _ticks() -> tuple[int, int]:
     return sum(ticks), sum(ticks) - ticks[3] - ticks[4]
 
 
-def matrix_products(device: str, dtype: str, count: int = 8) -> list[float]:
-    """Floating-point operations a second of `count` square matrix products, one after the other.
+def few_arenas() -> None:
+    """Let this process and those that it starts have one heap for each core instead of eight; before any thread starts.
 
-    The faster of PyTorch's product and, on a CPU in float32, oneDNN's with weights laid out for it. The first of each,
-    which allocates, is left out. Uses as many threads as torch is set to.
+    Each thread's heap keeps what was once needed at the same time there, so that many of them add up to memory which
+    grows over the first blocks of a long run. MALLOC_ARENA_MAX in the environment stands above it.
     """
-    import torch
-
-    from drillcore.backends.transformers.cpu_linears import is_there, prepared
-
-    side = CPU_SIDE if device == "cpu" else CUDA_SIDE
-    kind: torch.dtype = getattr(torch, dtype)
-    with torch.inference_mode():
-        linear = torch.nn.Linear(side, side, bias=False, dtype=kind, device=device)
-        states = torch.randn(side, side, dtype=kind, device=device)
-        ways: list[Callable[[Any], Any]] = [linear]
-        if device == "cpu" and dtype == "float32" and is_there():
-            ways.append(prepared(linear.weight.detach(), None, side))
-        return max(([_product_rate(way, states) for _ in range(count + 1)][1:] for way in ways), key=statistics.median)
-
-
-def _product_rate(way: Callable[[Any], Any], states: Any) -> float:
-    started = time.perf_counter()
-    way(states)
-    if states.is_cuda:
-        import torch
-
-        torch.cuda.synchronize()
-    return float(2.0 * len(states) ** 3 / (time.perf_counter() - started))
-
-
-def matrix_rate(device: str, dtype: str, count: int = 8) -> float:
-    """The median of `matrix_products`."""
-    return statistics.median(matrix_products(device, dtype, count))
+    if platform.libc_ver()[0] != "glibc" or "MALLOC_ARENA_MAX" in os.environ:
+        return
+    arenas = len(os.sched_getaffinity(0))
+    os.environ["MALLOC_ARENA_MAX"] = str(arenas)
+    ctypes.CDLL(None).mallopt(ARENA_MAX, arenas)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Protocol
 
 
@@ -35,3 +37,13 @@ class Silent:
 
     def say(self, message: str) -> None:
         """Ignore."""
+
+
+@dataclass
+class Progress:
+    """Where work reports how far it is.
+
+    advance(n): sentences whose states are there, negative where a failed block's count is taken back.
+    """
+
+    advance: Callable[[int], None] = field(default=lambda n: None)

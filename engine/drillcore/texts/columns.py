@@ -12,8 +12,7 @@ import pyarrow as pa
 
 from drillcore.errors import TextError
 from drillcore.job.fields import Dataset
-from drillcore.texts.formats import Row, shown
-from drillcore.texts.readers.lines import MAX_LINE_BYTES, Report
+from drillcore.texts.readers.lines import MAX_LINE_BYTES, Report, Row, shown
 
 RESERVED = frozenset(
     (

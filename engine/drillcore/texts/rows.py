@@ -23,10 +23,11 @@ import pyarrow as pa
 
 from drillcore.errors import RunError
 from drillcore.job.fields import Dataset
-from drillcore.system.mapped import map_file, release
+from drillcore.system.files import map_file, release
 from drillcore.texts.columns import check_kept_names
 from drillcore.texts.formats import Format, format_of, unreadable, wrong_with
-from drillcore.texts.read import Problems, read_batches
+from drillcore.texts.problems import Problems
+from drillcore.texts.read import read_batches
 
 FORMAT_VERSION = 1
 """Raised whenever the same file and settings would give other rows."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from drillcore.system.mapped import release
+from drillcore.system.files import release
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,8 @@ from sklearn.metrics import balanced_accuracy_score, silhouette_score
 
 from drillcore.job.fields import Measure
 from drillcore.measures import METRICS, PRIMARY
-from drillcore.measures.chunks import one_hot
 from drillcore.measures.dispersion import dispersion
-from drillcore.measures.draws import shared
+from drillcore.measures.draws import one_hot, shared
 from drillcore.measures.probe import Probe
 from drillcore.measures.purity import purity
 from drillcore.measures.separation import combine, measure_layer, standardised

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from drillcore.cli.sparkline import sparkline
+from drillcore.cli.tables import sparkline
 from drillcore.pictures.curves import series_hex, write_curves
-from drillcore.pictures.series import Chart, Charts, Series
+from drillcore.pictures.data import Chart, Charts, Series
 
 
 def series(name: str, layers: int = 6, **changes: object) -> Series:

@@ -13,8 +13,7 @@ from PIL import Image
 
 from drillcore.pictures.colors import OTHER, category_hex, encode_labels
 from drillcore.pictures.data import Grid, Panel, Row
-from drillcore.pictures.grid.arrange import aligned_by_depth, columns_by_depth
-from drillcore.pictures.grid.layout import Layout, default_columns
+from drillcore.pictures.grid.layout import Layout, aligned_by_depth, columns_by_depth, default_columns
 from drillcore.pictures.grid.png import PngWriter
 from drillcore.pictures.grid.write import FRAME, MARKED, write_grid
 from drillcore.pictures.lettering import fitted, font, width_px, wrapped

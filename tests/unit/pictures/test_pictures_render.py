@@ -18,7 +18,7 @@ from PIL import Image
 import drillcore
 from drillcore.cli.export import export
 from drillcore.cli.show import describe
-from drillcore.cli.sparkline import BLOCKS
+from drillcore.cli.tables import BLOCKS
 from drillcore.errors import DrillcoreError, MissingExtraError, RunError, StoreError
 from drillcore.job.file import load_job
 from drillcore.pictures.grid.write import FRAME

@@ -14,11 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from drillcore.pictures.data import Grid, Panel, Row
-from drillcore.pictures.pages import Report, ReportDataset, Table
+from drillcore.pictures.data import Chart, Grid, Panel, Report, ReportDataset, Row, Series, Table
 from drillcore.pictures.report.encode import LARGEST, MISSING, cut, cut_length, packed_numbers, quantised, script_json
 from drillcore.pictures.report.write import write_report
-from drillcore.pictures.series import Chart, Series
 
 HOSTILE = [
     "</script><script>alert(1)</script>",

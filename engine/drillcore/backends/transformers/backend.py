@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from drillcore.backends import self_check
 from drillcore.backends.base import FloatStates, Prepared, SelfCheck, States, Work, all_states
 from drillcore.backends.device import host_hardware
+from drillcore.backends.head import unembed
 from drillcore.backends.source import Source
 from drillcore.backends.transformers import cpu_attention as products
 from drillcore.backends.transformers import flex_attention as flex
@@ -25,9 +26,8 @@ from drillcore.backends.transformers.cpu_linears import NAME as ONEDNN
 from drillcore.backends.transformers.cpu_linears import PreparedLinears, is_there
 from drillcore.backends.transformers.feed import Feeder
 from drillcore.backends.transformers.hooks import Gatherer
-from drillcore.backends.transformers.host import HostCopy
-from drillcore.backends.transformers.host_memory import keep_freed_memory
-from drillcore.backends.transformers.loading import load, unembed
+from drillcore.backends.transformers.host import HostCopy, keep_freed_memory
+from drillcore.backends.transformers.loading import load
 from drillcore.backends.transformers.masks import attention_kinds
 from drillcore.errors import ModelError, RunError, SelfCheckError
 from drillcore.job.fields import Extract

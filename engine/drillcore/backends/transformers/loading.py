@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from drillcore.backends.device import choose_device, choose_dtype
 from drillcore.backends.source import Source
 from drillcore.backends.transformers.hooks import find_blocks
-from drillcore.errors import JobError, ModelError
+from drillcore.errors import ModelError
 from drillcore.job.fields import Extract
 from drillcore.system.quiet import quiet_transformers
 
@@ -36,28 +34,6 @@ class Loaded:
     cut: int
     device: torch.device
     dtype: torch.dtype
-
-
-def choose_device(extract: Extract) -> torch.device:
-    """The job's device; raises JobError where it is not there."""
-    if extract.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(extract.device)
-    except RuntimeError:
-        raise JobError(f"extract.device: {extract.device} is no device", hint="auto, cpu, cuda or cuda:N.") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise JobError(f"extract.device: {extract.device} is not on this machine", hint="Use auto or cpu.")
-    return device
-
-
-def choose_dtype(source: Source, extract: Extract, device: torch.device) -> torch.dtype:
-    """bfloat16 on CUDA and float32 on a CPU unless the job says otherwise."""
-    named = source.model.dtype or extract.dtype
-    if named == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    dtype: torch.dtype = getattr(torch, named)
-    return dtype
 
 
 def load(source: Source, extract: Extract, deepest: int, attention: str | None = None) -> Loaded:
@@ -117,36 +93,3 @@ def _random(source: Source, dtype: torch.dtype) -> Any:
         return AutoModelForCausalLM.from_config(source.config, dtype=dtype)
     finally:
         torch.random.set_rng_state(state)
-
-
-@contextmanager
-def replaced_decoder(loaded: Loaded, states_GH: Tensor) -> Any:
-    """Within, the whole model takes `states_GH` for its decoder's output: its own head, scale and softcap follow."""
-    from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
-
-    class OnlyStates(BaseModelOutputWithPastAndCrossAttentions):
-        def __getattr__(self, name: str) -> None:
-            """Whatever else a head passes on (caches, router logits) is not there."""
-
-    original = loaded.decoder.forward
-    loaded.decoder.forward = lambda *_, **__: OnlyStates(last_hidden_state=states_GH[None])
-    try:
-        yield
-    finally:
-        loaded.decoder.forward = original
-
-
-def unembed(loaded: Loaded, states_GH: NDArray[np.floating[Any]], *, normed: bool = False) -> NDArray[np.float32]:
-    """Logits [G, V] of states [G, H]: the model's own final norm, unembedding, scale and softcap.
-
-    normed: the states have passed the final norm already.
-    """
-    device = loaded.causal.get_input_embeddings().weight.device
-    with torch.inference_mode():
-        states = torch.as_tensor(states_GH, device=device).to(loaded.dtype)
-        if loaded.final_norm is not None and not normed:
-            states = loaded.final_norm(states)
-        with replaced_decoder(loaded, states):
-            logits = loaded.causal(input_ids=torch.zeros((1, len(states)), dtype=torch.long, device=device)).logits
-        found: NDArray[np.float32] = logits[0].float().cpu().numpy()
-        return found

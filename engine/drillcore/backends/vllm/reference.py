@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from drillcore.backends import self_check
 from drillcore.backends.base import FloatStates
+from drillcore.backends.head import unembed
 from drillcore.backends.source import Source
-from drillcore.backends.transformers.loading import load, unembed
+from drillcore.backends.transformers.loading import load
 from drillcore.errors import ModelError
 from drillcore.job.fields import Extract
 from drillcore.tokens.sequences import Sequences

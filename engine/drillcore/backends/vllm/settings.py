@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from drillcore.backends.device import choose_device, choose_dtype
 from drillcore.backends.source import Source
-from drillcore.backends.transformers.loading import choose_device, choose_dtype
 from drillcore.errors import RunError
 from drillcore.job.fields import Extract
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from drillcore.backends import layers as contract
 from drillcore.backends.source import Source, locate
+from drillcore.cli.bench.rates import matrix_products
 from drillcore.cli.bench.scratch_job import make_job
 from drillcore.cli.bench.texts import Lengths, encode, read_texts
 from drillcore.errors import DrillcoreError
@@ -26,7 +27,7 @@ from drillcore.job.fields import Extract, Model
 from drillcore.runtime.work.tasks import ModelTask
 from drillcore.runtime.work.worker import Worker
 from drillcore.system.files import write_atomic
-from drillcore.system.machine import matrix_products, peak_memory_bytes
+from drillcore.system.machine import peak_memory_bytes
 from drillcore.tokens.sequences import Sequences
 
 WARM_SENTENCES = 256

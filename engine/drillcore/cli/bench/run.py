@@ -21,9 +21,9 @@ from typing import Any
 from drillcore.cli.bench.rows import BenchCase, BenchRow, BenchSettings, make_cases, rows_of, sample_rate, table_of
 from drillcore.cli.bench.texts import Lengths
 from drillcore.errors import JobError, StoreError, TextError
-from drillcore.runtime.manifest import git_commit, versions
 from drillcore.system.files import write_atomic
 from drillcore.system.machine import cpu_model, num_cores
+from drillcore.system.versions import git_commit, versions
 
 __all__ = ["BenchCase", "BenchRow", "BenchSettings", "make_cases", "run_bench", "table_of"]
 

@@ -13,11 +13,12 @@ import zarr
 from drillcore.backends import layers as contract
 from drillcore.backends.device import host_hardware
 from drillcore.runtime.work.blocks import block_sentences, make_blocks
-from drillcore.runtime.work.tasks import BlockDone, BlockTask, ModelTask, Progress
+from drillcore.runtime.work.tasks import BlockDone, BlockTask, ModelTask
 from drillcore.runtime.work.worker import Worker
 from drillcore.store.layout import Shape, choose_shape
 from drillcore.store.places.location import Location
 from drillcore.store.writer import GroupWriter
+from drillcore.system.progress import Progress
 from drillcore.tokens.sequences import Sequences
 
 DATASET = "bench"

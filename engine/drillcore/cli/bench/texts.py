@@ -12,7 +12,8 @@ import numpy as np
 from drillcore.backends.source import Source
 from drillcore.errors import JobError, TextError
 from drillcore.job.fields import Dataset
-from drillcore.texts.read import Problems, read_batches
+from drillcore.texts.problems import Problems
+from drillcore.texts.read import read_batches
 from drillcore.tokens.sequences import Sequences
 
 _LENGTHS = {

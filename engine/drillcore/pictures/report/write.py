@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from drillcore.pictures.curves import series_hex
-from drillcore.pictures.data import Panel, Row
-from drillcore.pictures.pages import Report, ReportDataset
+from drillcore.pictures.data import Chart, Panel, Report, ReportDataset, Row, Series
 from drillcore.pictures.report.encode import (
     cut,
     cut_length,
@@ -32,7 +31,6 @@ from drillcore.pictures.report.encode import (
     quantised,
     script_json,
 )
-from drillcore.pictures.series import Chart, Series
 from drillcore.pictures.shade import Palette, shade
 
 MAX_PANEL_POINTS = 3_200_000  # 100,000 sentences in 32 panels

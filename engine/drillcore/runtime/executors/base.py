@@ -7,7 +7,8 @@ from typing import Any, Protocol, TypeVar
 
 from drillcore.backends.device import Hardware
 from drillcore.job.fields import Extract, Run
-from drillcore.runtime.work.tasks import ModelPlan, Outcome, Progress
+from drillcore.runtime.work.tasks import ModelPlan, Outcome
+from drillcore.system.progress import Progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 from drillcore.backends.device import Hardware, host_hardware
 from drillcore.errors import ModelError, NumericsError, RunError, SelfCheckError
 from drillcore.job.fields import Extract, Run
-from drillcore.runtime.work.tasks import BlockFailed, BlockTask, ModelFailed, ModelPlan, Outcome, Progress
+from drillcore.runtime.work.tasks import BlockFailed, BlockTask, ModelFailed, ModelPlan, Outcome
 from drillcore.runtime.work.worker import Worker
+from drillcore.system.progress import Progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from drillcore.backends.base import FloatStates, States, Work
 from drillcore.errors import NumericsError
-from drillcore.runtime.work.tasks import BlockDone, BlockTask, Progress
+from drillcore.runtime.work.tasks import BlockDone, BlockTask
+from drillcore.system.progress import Progress
 from drillcore.tokens.sequences import Sequences
 
 # Shards that wait for the writer: one being written, one ready.

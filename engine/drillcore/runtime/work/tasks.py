@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from drillcore.backends.base import Prepared
@@ -122,13 +122,3 @@ class ModelFailed:
 
 
 Outcome = BlockDone | BlockFailed | ModelFailed
-
-
-@dataclass
-class Progress:
-    """Where work reports how far it is.
-
-    advance(n): sentences whose states are there, negative where a failed block's count is taken back.
-    """
-
-    advance: Callable[[int], None] = field(default=lambda n: None)

@@ -15,9 +15,10 @@ from drillcore.backends import BACKENDS
 from drillcore.backends.base import Backend, Prepared
 from drillcore.backends.source import locate
 from drillcore.runtime.work.pipeline import extract_blocks
-from drillcore.runtime.work.tasks import BlockDone, BlockTask, ModelTask, Progress
+from drillcore.runtime.work.tasks import BlockDone, BlockTask, ModelTask
 from drillcore.store.places.location import Location
 from drillcore.store.writer import GroupWriter
+from drillcore.system.progress import Progress
 from drillcore.system.registry import load_by_name
 
 

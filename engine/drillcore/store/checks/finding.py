@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+NOTE = "damage.json"
+
 
 @dataclass(frozen=True)
 class Finding:

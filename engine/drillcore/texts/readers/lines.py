@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import gzip
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
+Row = tuple[int, dict[str, Any] | None]
+"""Line that a row begins on (Parquet: the row's number), counted from 1, and its fields; None if it was refused."""
+Item = TypeVar("Item")
 Line = tuple[int, str]
 """A line's number, counted from 1, and its text without the line feed."""
 Report = Callable[[int | None, str], None]
@@ -100,3 +103,33 @@ def _split(stream: Any) -> Iterator[bytes]:
             pieces, num_bytes = [rest[-1]], len(rest[-1])
     if num_bytes:
         yield b"".join(pieces)
+
+
+def shown(name: str) -> str:
+    """A name out of a file, made safe and short enough for a message."""
+    short = name if len(name) <= 60 else name[:57] + "..."
+    return f"`{short if short.isprintable() else ascii(short)[1:-1]}`"
+
+
+def _filled(
+    items: Iterator[tuple[int, Item]], is_blank: Callable[[Item], bool], report: Report
+) -> Iterator[tuple[int, Item | None]]:
+    """Leave out blank lines at the end; refuse the first of a run of them anywhere else."""
+    blank = 0
+    for line, item in items:
+        if is_blank(item):
+            blank = blank or line
+            continue
+        if blank:
+            report(blank, "is empty: every line must hold a row")
+            yield blank, None
+            blank = 0
+        yield line, item
+
+
+def _is_blank(line: str) -> bool:
+    return not line or line.isspace()
+
+
+def _twice(names: Sequence[str]) -> str | None:
+    return next((name for name in names if names.count(name) > 1), None)

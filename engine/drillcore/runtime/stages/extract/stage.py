@@ -23,19 +23,11 @@ from drillcore.runtime.stages.extract.pending import (
     target_of,
 )
 from drillcore.runtime.stages.extract.summary import record_model, summarise
-from drillcore.runtime.work.tasks import (
-    BlockDone,
-    BlockFailed,
-    BlockTask,
-    ModelFailed,
-    ModelPlan,
-    ModelTask,
-    Outcome,
-    Progress,
-)
+from drillcore.runtime.work.tasks import BlockDone, BlockFailed, BlockTask, ModelFailed, ModelPlan, ModelTask, Outcome
 from drillcore.store.group import GroupWriter
 from drillcore.store.layout import attributes_of
 from drillcore.system.files import digest
+from drillcore.system.progress import Progress
 from drillcore.tokens.sequences import Sequences
 
 SAMPLE = 64

@@ -13,7 +13,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from drillcore.pictures.series import Chart, Series
+from drillcore.pictures.data import Chart, Series
 from drillcore.store.layout import attributes_of
 from drillcore.store.reader import read_array
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from drillcore.job.fields import Model
-from drillcore.pictures.series import Chart, Charts
+from drillcore.pictures.data import Chart, Charts
 from drillcore.runtime.context import Context
 from drillcore.runtime.stages.render.charts import Source, chart_inputs, charts_of, small_print
 from drillcore.runtime.stages.render.layers import called

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from drillcore.job.fields import Project, Render
 from drillcore.pictures.data import Grid, Panel, Row
-from drillcore.pictures.grid.arrange import aligned_by_depth
+from drillcore.pictures.grid.layout import aligned_by_depth
 from drillcore.runtime.context import Context
 from drillcore.runtime.stages.render.colors import coloring
 from drillcore.runtime.stages.render.layers import called, slots_of

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from drillcore.pictures.pages import Report, ReportDataset
+from drillcore.pictures.data import Report, ReportDataset
 from drillcore.pictures.report.write import write_report
 from drillcore.runtime.context import Context
 from drillcore.runtime.stages.render.curves import CurvesPlan, report_charts

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from drillcore.pictures.pages import Table
+from drillcore.pictures.data import Table
 from drillcore.runtime.context import Context
 from drillcore.runtime.stages.render.colors import coloring
 from drillcore.runtime.stages.render.layers import called

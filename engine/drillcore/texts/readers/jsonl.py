@@ -1,0 +1,57 @@
+"""One JSON object a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from drillcore.texts.readers.lines import (
+    Line,
+    Report,
+    Row,
+    _filled,
+    _is_blank,
+    _twice,
+    shown,
+)
+
+
+def _jsonl(lines: Iterator[Line], report: Report) -> Iterator[Row]:
+    decoder = json.JSONDecoder(object_pairs_hook=_distinct)
+    for number, line in _filled(lines, _is_blank, report):
+        fields = None
+        if line is not None:
+            try:
+                fields = _object(decoder, line)
+            except ValueError as error:
+                report(number, str(error))
+        yield number, fields
+
+
+def _object(decoder: json.JSONDecoder, line: str) -> dict[str, Any]:
+    try:
+        value = decoder.decode(line)
+    except json.JSONDecodeError as error:
+        if line.lstrip().startswith("["):
+            raise ValueError("is not one JSON object: one a line is wanted, not an array") from None
+        raise ValueError(f"is not JSON: {error.msg} (column {error.colno})") from None
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+    except ValueError as error:
+        raise ValueError("holds a number too long to read" if "int_max_str" in str(error) else str(error)) from None
+    if not isinstance(value, dict):
+        raise ValueError(f"is not a JSON object but {_json_type(value)}")
+    return value
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise ValueError(f"names the field {shown(_twice([name for name, _ in pairs]) or '')} twice")
+    return fields
+
+
+def _json_type(value: object) -> str:
+    names = {list: "an array", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
+    return names.get(type(value), "null")

@@ -1,0 +1,69 @@
+"""Slices of Parquet row groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from drillcore.texts.readers.lines import (
+    Row,
+    UnreadableError,
+    _twice,
+    shown,
+)
+
+PARQUET_READ_BYTES = 16 << 20
+PARQUET_READ_ROWS = 8192
+PARQUET_TYPES: tuple[Callable[[Any], bool], ...] = (
+    *(pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_binary),
+    *(pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_null),
+)
+
+
+def _parquet(path: Path, wanted: Sequence[str]) -> Iterator[Row]:
+    with pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) as file:
+        names = file.schema_arrow.names
+        twice = _twice([name for name in names if name in wanted])
+        if twice is not None:
+            raise UnreadableError(None, f"names the column {shown(twice)} twice")
+        if not set(wanted) <= set(names):
+            # No value need be read to say so.
+            yield 1, dict.fromkeys(names)
+            return
+        columns = [name for name in names if name in (*wanted, "label")]
+        number = 0
+        for batch in file.iter_batches(_parquet_rows(file.metadata), columns=columns, use_threads=False):
+            for cells in zip(*map(_cells, batch.columns), strict=True):
+                number += 1
+                yield number, dict(zip(batch.schema.names, cells, strict=True))
+
+
+def _parquet_rows(metadata: Any) -> int:
+    """Rows that take about PARQUET_READ_BYTES, at most PARQUET_READ_ROWS."""
+    num_bytes: int = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+    mean_bytes: int = max(1, num_bytes // max(1, metadata.num_rows))
+    return max(1, min(PARQUET_READ_ROWS, PARQUET_READ_BYTES // mean_bytes))
+
+
+def _cells(column: Any) -> list[Any]:
+    """Values as Python has them; for types that no column takes (times, lists, ...) only the type, for the message."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if not any(is_type(column.type) for is_type in PARQUET_TYPES):
+        return [column.type] * len(column)
+    try:
+        return list(column.to_pylist())
+    except UnicodeDecodeError:
+        return [_cell(scalar) for scalar in column]
+
+
+def _cell(scalar: Any) -> Any:
+    """A value; text that is not UTF-8 stays bytes, which no column takes."""
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:
+        return scalar.as_buffer().to_pybytes()
