@@ -161,8 +161,8 @@ def test_arrays_of_another_shape_are_made_anew(address, seed):
 def test_results_and_what_they_were_made_from(address, seed):
     writer = fill(address, states(seed))
     points = np.random.default_rng(seed).normal(size=(3, 40, 2)).astype(np.float32)
-    writer.write_result("umap", points, ("layer", "sentence", "axis"), "inputs", backend="x")
-    writer.write_result("axis", np.array(["x", "y"]), ("axis",), "inputs")
+    writer.write_result("umap", points, "inputs", backend="x")
+    writer.write_result("axis", np.array(["x", "y"]), "inputs")
     again = StoreWriter(Location(address), "job", "0").dataset("m", "d")
     assert again.result_made_from("umap") == "inputs" and again.result_made_from("pca") == ""
     np.testing.assert_array_equal(open_tree(address)["m/d"].umap.values, points)

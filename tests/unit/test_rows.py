@@ -159,8 +159,6 @@ def test_earlier_problems_do_not_stop_a_good_dataset(source: Path, tmp_path: Pat
 def test_what_the_job_says_wrong_is_raised(source: Path, tmp_path: Path) -> None:
     with pytest.raises(TextError, match="end of the name"):
         ingest(tmp_path / "a.docx", dataset(), tmp_path, Problems())
-    with pytest.raises(TextError, match="keep: `umap`"):
-        ingest(source, dataset(keep=("umap",)), tmp_path, Problems())
 
 
 def test_a_cache_that_cannot_be_written_says_so(source: Path, tmp_path: Path) -> None:

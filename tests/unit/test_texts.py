@@ -378,17 +378,6 @@ def test_an_unknown_ending_names_the_known_ones(tmp_path: Path, name: str) -> No
     assert ".parquet" in caught.value.hint
 
 
-@pytest.mark.parametrize("name", ["umap", "label", "row_id", "a/b", "", "..", "__x", " a", "a\nb", "x" * 201])
-def test_kept_names_that_the_store_cannot_hold(tmp_path: Path, name: str) -> None:
-    with pytest.raises(TextError, match="keep: "):
-        read(tmp_path / "a.jsonl", keep=(name,))
-
-
-def test_a_kept_column_named_twice(tmp_path: Path) -> None:
-    with pytest.raises(TextError, match="`a` is named twice"):
-        read(tmp_path / "a.jsonl", keep=("a", "a"))
-
-
 def test_a_line_beyond_the_limit_is_refused_before_it_is_held(given: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_lines, "MAX_LINE_BYTES", 5 << 20)
     content = b"short\n" + b"x" * (8 << 20) + b"\n"

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from drillcore.errors import CommitError, MissingExtraError, StoreError
 from drillcore.neighbours import EXACT_UP_TO, build
+from drillcore.store.arrays import PROJECTIONS
 from drillcore.store.layout import array_of, attributes_of
 from drillcore.store.places.location import Location
 from drillcore.store.reader import open_root, read_array, read_layer
@@ -26,7 +27,6 @@ from drillcore.store.states import StatesReader
 
 PIECE_BYTES = 64 * 2**20
 NEIGHBORS = 15
-PROJECTIONS = ("umap", "pca")
 OWN = ("sentence", "hidden_state", "projection_x", "projection_y", "neighbors")
 
 

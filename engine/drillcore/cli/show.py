@@ -8,12 +8,11 @@ import numpy as np
 import zarr
 
 from drillcore.cli.tables import align_columns, sparkline
+from drillcore.store.arrays import HEADLINES
 from drillcore.store.layout import array_of, attributes_of
 from drillcore.store.places.location import Location
 from drillcore.store.reader import open_root, read_array
 
-# Results that are named; the others come with them.
-NAMED = ("separation", "layer_cka", "next_token", "umap", "pca")
 WIDTH = 48
 
 
@@ -39,7 +38,7 @@ def _facts(group: zarr.Group) -> tuple[str, str, str, str, str]:
     prints = np.asarray(array_of(group, "shard_fingerprint")[:])
     share = float(prints.any(axis=1).mean()) if len(prints) else 0.0
     results = attributes_of(group).get("results", {})
-    named = ", ".join(name for name in NAMED if name in results) or "none"
+    named = ", ".join(name for name in HEADLINES if name in results) or "none"
     return f"{sentences:,}", str(layers), str(hidden), f"{share:.0%}", named
 
 

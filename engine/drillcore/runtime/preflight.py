@@ -11,6 +11,7 @@ from drillcore.backends.source import Source, locate
 from drillcore.backends.vllm.refusals import check_backend
 from drillcore.errors import InputError, TextError
 from drillcore.job.fields import Dataset, LoadedJob, Model
+from drillcore.store.arrays import check_kept_names
 from drillcore.store.layout import check_group_name
 from drillcore.system.files import cache_dir
 from drillcore.system.progress import Reporter
@@ -96,13 +97,12 @@ def check_job(loaded: LoadedJob, report: Reporter) -> Inputs:
 
 
 def _check_names(loaded: LoadedJob) -> None:
-    """See that every group and column stays within the store; raises StoreError."""
+    """Check that every group and column has a name that the store can take; raises StoreError, TextError."""
     for model in loaded.job.models:
         check_group_name(model.group, "model")
     for dataset in loaded.job.datasets:
         check_group_name(dataset.name, "dataset")
-        for column in dataset.keep:
-            check_group_name(column, "column")
+        check_kept_names(dataset)
 
 
 def _read_rows(loaded: LoadedJob, report: Reporter) -> dict[str, RowTable]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from drillcore.errors import CommitError, DamageError
 from drillcore.store import layout
+from drillcore.store.arrays import ARRAYS
 from drillcore.store.layout import COLUMN_CHUNK, Shape, array_of, attributes_of, create_array
 from drillcore.store.places.files import list_names, read_file, remove_folder, write_file, write_pieces
 from drillcore.store.shards import encode_shard
@@ -172,16 +173,22 @@ class GroupWriter:
     def _put_fingerprint(self, shard: int, fingerprint: str) -> None:
         array_of(self.group, "shard_fingerprint")[shard] = np.frombuffer(bytes.fromhex(fingerprint), np.uint8)
 
-    def write_result(self, name: str, values: NDArray[Any], dims: Sequence[str], made_from: str, **facts: Any) -> None:
-        """Write a later stage's array and then record the hash of its inputs and parameters."""
+    def write_result(self, name: str, values: NDArray[Any], made_from: str, **facts: Any) -> None:
+        """Write a later stage's array, one of `arrays.ARRAYS`, and then record the hash of its inputs and parameters.
+
+        Raises ValueError where the values do not fit the table, or the name is one of the user's columns.
+        """
+        spec = ARRAYS[name]
+        spec.check(values)
         before = attributes_of(self.group)
+        if name in [column for column, _ in before.get("columns", [])]:
+            raise ValueError(f"{self.group.path}: {name} is a column of the user's: a result may not overwrite it")
         results = dict(before.get("results", {}))
         if results.pop(name, None) is not None:
             self._set_attributes({**before, "results": results})
-        dtype = "string" if values.dtype.kind in "UOT" else str(values.dtype)
         chunks = tuple(min(n, COLUMN_CHUNK) for n in values.shape)
-        array = create_array(self.group, name, values.shape, dtype, dims, chunks)
-        array[...] = values.astype(np.dtypes.StringDType()) if dtype == "string" else values
+        array = create_array(self.group, spec, values.shape, chunks)
+        array[...] = values.astype(np.dtypes.StringDType()) if spec.dtype == "string" else values
         self._set_attributes({**before, "results": {**results, name: {"made_from": made_from, **facts}}})
 
     def result_made_from(self, name: str) -> str:

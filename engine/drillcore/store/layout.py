@@ -1,4 +1,4 @@
-"""The layout of a store: names, dimensions, dtypes, codecs, and sizes of shards and chunks.
+"""The layout of a store: codecs, and sizes of shards and chunks; `arrays` lists the arrays.
 
 Shape legend: N sentences, K layers, H hidden size, S sentences of a shard.
 """
@@ -18,12 +18,15 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 
 from drillcore.errors import DamageError, StoreError
+from drillcore.store.arrays import ARRAYS, ArraySpec
 
 FORMAT = 1
 KIND = "drillcore"
 SHARD_BYTES = 256 * 2**20
 CHUNK_BYTES = 2 * 2**20
 COLUMN_CHUNK = 65_536
+# Made from the shape alone: `layer_values`.
+LAYER_ARRAYS = ("layer", "layer_name")
 MEND = "`drillcore verify` names all that is damaged; `drillcore run` then computes exactly that again."
 FILLS = {"float32": np.nan, "float16": np.nan, "uint8": 0, "int32": -1, "int64": -1, "float64": np.nan, "bool": False}
 
@@ -101,19 +104,19 @@ def choose_shape(
 
 
 def create_array(
-    group: zarr.Group, name: str, shape: tuple[int, ...], dtype: str, dims: Sequence[str], chunks: tuple[int, ...]
+    group: zarr.Group, spec: ArraySpec, shape: tuple[int, ...], chunks: tuple[int, ...]
 ) -> zarr.Array[Any]:
-    """An array of ours: checksummed, compressed unless it is a fingerprint, fill value NaN where the dtype has one."""
-    serializer: Any = VLenUTF8Codec() if dtype == "string" else "auto"
+    """Create an array: checksummed, compressed, fill value NaN where the dtype has one."""
+    serializer: Any = VLenUTF8Codec() if spec.dtype == "string" else "auto"
     return group.create_array(
-        name,
+        spec.name,
         shape=shape,
-        dtype=dtype,
+        dtype=spec.dtype,
         chunks=tuple(max(1, c) for c in chunks),
         serializer=serializer,
         compressors=(ZstdCodec(level=3), Crc32cCodec()),
-        fill_value="" if dtype == "string" else FILLS[dtype],
-        dimension_names=list(dims),
+        fill_value="" if spec.dtype == "string" else FILLS[spec.dtype],
+        dimension_names=list(spec.dims),
         config={"write_empty_chunks": True},
         overwrite=True,
     )
@@ -124,17 +127,17 @@ def create_states(group: zarr.Group, shape: Shape) -> zarr.Array[Any]:
     item = np.dtype(shape.store_dtype).itemsize
     # One Blosc block a chunk: each byte plane is then one run for zstd, which reads 5 times and writes 1.5 times faster
     # than with Blosc's own choice of 32 KiB, and takes a tenth less room.
-    chunk_bytes = shape.chunk * shape.hidden_size * item
+    chunk_bytes, spec = shape.chunk * shape.hidden_size * item, ARRAYS["hidden_states"]
     blosc = BloscCodec(cname="zstd", clevel=1, shuffle="shuffle", typesize=item, blocksize=chunk_bytes)
     return group.create_array(
-        "hidden_states",
+        spec.name,
         shape=(shape.num_sentences, len(shape.layers), shape.hidden_size),
         dtype=shape.store_dtype,
         shards=(shape.shard, len(shape.layers), shape.hidden_size),
         chunks=(shape.chunk, 1, shape.hidden_size),
         compressors=(blosc, Crc32cCodec()),
         fill_value=np.nan,
-        dimension_names=["sentence", "layer", "hidden"],
+        dimension_names=list(spec.dims),
         config={"write_empty_chunks": True},
         overwrite=True,
     )
@@ -144,22 +147,23 @@ def create_extract_arrays(group: zarr.Group, shape: Shape) -> None:
     """All arrays that extraction fills, whole shape and empty; fingerprints last: none may stand for no data."""
     num_layers = len(shape.layers)
     create_states(group, shape)
-    create_array(group, "layer_absmax", (shape.num_shards, num_layers), "float32", ("shard", "layer"), (1, num_layers))
-    create_array(group, "layer", (num_layers,), "int64", ("layer",), (num_layers,))
-    create_array(group, "layer_name", (num_layers,), "string", ("layer",), (num_layers,))
-    _create_digests(group, "shard_planned", shape.num_shards, shape.num_shards)
-    _create_digests(group, "shard_fingerprint", shape.num_shards, 1)
+    create_array(group, ARRAYS["layer_absmax"], (shape.num_shards, num_layers), (1, num_layers))
+    for name in LAYER_ARRAYS:
+        create_array(group, ARRAYS[name], (num_layers,), (num_layers,))
+    _create_digests(group, ARRAYS["shard_planned"], shape.num_shards, shape.num_shards)
+    _create_digests(group, ARRAYS["shard_fingerprint"], shape.num_shards, 1)
 
 
-def _create_digests(group: zarr.Group, name: str, num_shards: int, chunk: int) -> None:
+def _create_digests(group: zarr.Group, spec: ArraySpec, num_shards: int, chunk: int) -> None:
+    """SHA-256 digests, 32 bytes a shard, uncompressed."""
     group.create_array(
-        name,
+        spec.name,
         shape=(num_shards, 32),
-        dtype="uint8",
+        dtype=spec.dtype,
         chunks=(chunk, 32),
         compressors=(Crc32cCodec(),),
         fill_value=0,
-        dimension_names=["shard", "digest"],
+        dimension_names=list(spec.dims),
         config={"write_empty_chunks": True},
         overwrite=True,
     )
@@ -169,7 +173,7 @@ def create_columns(group: zarr.Group, num_sentences: int, columns: Sequence[tupl
     """The coordinates of the sentences, by name and dtype, nothing written."""
     chunk = min(COLUMN_CHUNK, num_sentences)
     for name, dtype in columns:
-        create_array(group, name, (num_sentences,), dtype, ("sentence",), (chunk,))
+        create_array(group, ArraySpec(name, ("sentence",), dtype, ("columns",)), (num_sentences,), (chunk,))
 
 
 def layer_values(shape: Shape) -> dict[str, NDArray[Any]]:

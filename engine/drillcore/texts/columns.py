@@ -10,18 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from drillcore.errors import TextError
 from drillcore.job.fields import Dataset
 from drillcore.texts.readers.lines import MAX_LINE_BYTES, Report, Row, shown
 
-RESERVED = frozenset(
-    (
-        *("sentence", "layer", "layer_name", "hidden_states", "shard_fingerprint", "layer_absmax", "layer_cka"),
-        *("text", "label", "group", "expected_next", "n_tokens", "last_token_id", "row_id", "degenerate"),
-        *("umap", "umap_raw", "pca", "separation", "next_token", "metric", "bound", "quantity", "axis"),
-    )
-)
-"""Names of the store and of the columns here, which a kept column may not take."""
 # Numbers as JSON writes them: 007 and +1 may be names, and what would not come back as it was stays a string.
 INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 FRACTION = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+([eE][+-]?[0-9]+)?|[eE][+-]?[0-9]+)")
@@ -40,24 +31,6 @@ class Column:
     name: str
     convert: Callable[[Any], Any]
     type: Any
-
-
-def check_kept_names(dataset: Dataset) -> None:
-    """See that every kept column can be an array of the store.
-
-    Raises:
-        TextError: a name is reserved, named twice, or no name for an array.
-    """
-    hint = "Name the column otherwise in the file, or leave it out of `keep`."
-    for name in dataset.keep:
-        where = f"dataset {dataset.name}: keep: {shown(name)}"
-        if name in RESERVED:
-            raise TextError(f"{where} is a name that drillcore uses itself", hint=hint)
-        if dataset.keep.count(name) > 1:
-            raise TextError(f"{where} is named twice", hint="Name it once.")
-        odd = not name.isprintable() or "/" in name or name.startswith("__") or not name.strip(".") or len(name) > 200
-        if odd or name != name.strip():
-            raise TextError(f"{where} cannot be the name of an array in the store", hint=hint)
 
 
 def fields_named(dataset: Dataset) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from drillcore.job.fields import Dataset
-from drillcore.texts.columns import Column, check_kept_names, columns_of, fields_named, kept_types, missing, values_of
+from drillcore.texts.columns import Column, columns_of, fields_named, kept_types, missing, values_of
 from drillcore.texts.formats import Format, format_of, read_rows
 from drillcore.texts.problems import Problems
 
@@ -33,7 +33,6 @@ def read_batches(path: Path, dataset: Dataset, problems: Problems) -> Iterator[p
         TextError: the file's name ends in nothing known, or a kept column's name cannot be used.
     """
     kind = format_of(path)
-    check_kept_names(dataset)
     return _batches(path, kind, dataset, problems)
 
 

@@ -24,7 +24,6 @@ import pyarrow as pa
 from drillcore.errors import RunError
 from drillcore.job.fields import Dataset
 from drillcore.system.files import map_file, release
-from drillcore.texts.columns import check_kept_names
 from drillcore.texts.formats import Format, format_of, unreadable, wrong_with
 from drillcore.texts.problems import Problems
 from drillcore.texts.read import read_batches
@@ -93,7 +92,6 @@ def ingest(path: Path, dataset: Dataset, cache: Path, problems: Problems) -> Row
         RunError: the cache cannot be written.
     """
     kind = format_of(path)
-    check_kept_names(dataset)
     wrong = wrong_with(path)
     if wrong:
         problems.add(str(path), None, wrong)

@@ -94,10 +94,10 @@ def _measure_dataset(context: Context, model: str, writer: GroupWriter) -> None:
     rows = cka_rows(num_sentences, num_layers, hidden_size, settings)
     cka_LL = layer_cka(lambda k: read_layer(writer.group, k)[rows], num_layers)
     facts = _facts(writer, settings, drawn, separation)
-    writer.write_result("metric", np.array(separation.metrics), ("metric",), made_from)
-    writer.write_result("bound", np.array(BOUNDS), ("bound",), made_from)
-    writer.write_result("layer_cka", cka_LL, ("layer", "layer_2"), made_from, sentences=len(rows))
-    writer.write_result("separation", separation.values_LMB, ("layer", "metric", "bound"), made_from, **facts)
+    writer.write_result("metric", np.array(separation.metrics), made_from)
+    writer.write_result("bound", np.array(BOUNDS), made_from)
+    writer.write_result("layer_cka", cka_LL, made_from, sentences=len(rows))
+    writer.write_result("separation", separation.values_LMB, made_from, **facts)
     context.manifest.record("measures", path, **facts)
     also = ""
     if along is not None:

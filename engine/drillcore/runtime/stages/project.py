@@ -158,10 +158,9 @@ def _write(
     for writer, size in zip(unit.writers, unit.sizes, strict=True):
         mine = slice(start, start + size)
         start += size
-        writer.write_result("axis", np.array(["x", "y"]), ("axis",), unit.made_from)
-        writer.write_result("degenerate", degenerate_L, ("layer",), unit.made_from)
-        writer.write_result("trustworthiness", trust_L, ("layer",), unit.made_from)
-        dims = ("layer", "sentence", "axis")
+        writer.write_result("axis", np.array(["x", "y"]), unit.made_from)
+        writer.write_result("degenerate", degenerate_L, unit.made_from)
+        writer.write_result("trustworthiness", trust_L, unit.made_from)
         if settings.method == "umap":
-            writer.write_result("umap_raw", raw_LN2[:, mine], dims, unit.made_from)
-        writer.write_result(settings.method, points_LN2[:, mine], dims, unit.made_from, **facts)
+            writer.write_result("umap_raw", raw_LN2[:, mine], unit.made_from)
+        writer.write_result(settings.method, points_LN2[:, mine], unit.made_from, **facts)

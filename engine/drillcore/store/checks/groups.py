@@ -13,6 +13,7 @@ from zarr.abc.store import Store
 
 from drillcore.errors import DamageError
 from drillcore.store import layout
+from drillcore.store.arrays import ARRAYS, dtype_name
 from drillcore.store.checks.finding import Finding
 from drillcore.store.checks.shards import ShardChecks
 from drillcore.store.layout import Shape, array_of
@@ -21,7 +22,7 @@ from drillcore.store.reader import read_array
 
 IdsOf = Callable[[list[str]], list[str]]
 UNREADABLE = (ValueError, KeyError, TypeError, RuntimeError, AttributeError, DamageError)
-OF_SHARDS = ("hidden_states", "layer_absmax", "shard_planned", "shard_fingerprint")
+OF_SHARDS = {name for name, spec in ARRAYS.items() if spec.writers == ("extract",)} - set(layout.LAYER_ARRAYS)
 
 
 def group_paths(store: Store) -> list[str]:
@@ -83,7 +84,7 @@ def check_group(store: Store, path: str, ids_of: IdsOf) -> Iterator[Finding]:
     if attributes.get("columns_made_from") and not damaged.intersection(["sentence", *(n for n, _ in columns)]):
         yield from _check_columns(group, ["sentence", *(n for n, _ in columns)], ids_of)
     for name in attributes.get("results", {}):
-        yield from _check_chunks(group, name, "result")
+        yield from _check_result(group, name)
 
 
 def _shape(attributes: dict[str, Any]) -> Shape:
@@ -120,6 +121,19 @@ def _check_columns(group: zarr.Group, names: list[str], ids_of: IdsOf) -> Iterat
         wrong = np.flatnonzero(np.asarray(row_id[rows]).astype(object) != np.array(ids, object))
         if len(wrong):
             yield _at(group, "row_id", start + int(wrong[0]), "is not that of its text")
+
+
+def _check_result(group: zarr.Group, name: str) -> Iterator[Finding]:
+    """A result is the array that the table says, and every chunk of it can be read."""
+    findings = list(_check_chunks(group, name, "result"))
+    yield from findings
+    if findings or name not in ARRAYS:
+        return
+    array, spec = array_of(group, name), ARRAYS[name]
+    dims = tuple(array.metadata.dimension_names or ())  # type: ignore[union-attr]
+    dtype = dtype_name(np.empty(0, array.dtype))
+    if (dims, dtype) != (spec.dims, spec.dtype):
+        yield Finding(group.path, name, f"is {dtype} {dims}, not {spec.dtype} {spec.dims}", mend="result")
 
 
 def _at(group: zarr.Group, array: str, sentence: int, what: str) -> Finding:

@@ -112,8 +112,8 @@ def score_candidates(context: Context, pair: Input, writer: GroupWriter) -> None
         "tokens": [len(c) for c in candidates], "likeliest": _likeliest(found_NC, texts),
         "beyond_context": int(np.isnan(found_NC).any(axis=1).sum()), "expected_is_likeliest": right,
     }  # fmt: skip
-    writer.write_result("candidate", np.array(texts), ("candidate",), made_from)
-    writer.write_result("candidate_logprob", found_NC, ("sentence", "candidate"), made_from, **facts)
+    writer.write_result("candidate", np.array(texts), made_from)
+    writer.write_result("candidate_logprob", found_NC, made_from, **facts)
     context.manifest.record("candidates", path, **facts)
     context.report.finish(f"{path}: {_told(facts)} ({time.perf_counter() - started:.1f} s)")
 

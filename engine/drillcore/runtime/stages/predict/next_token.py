@@ -74,12 +74,12 @@ def predict(context: Context, model: Model, writer: GroupWriter, settings: Measu
     block_N = shared(None, groups, settings, len(expected_N)).block_U
     summaries = [summarise(found_NLQ[:, k], block_N) for k in range(found_NLQ.shape[1])]
     facts = {"expected_tokens": len(ids), "sentences": int((expected_N >= 0).sum())}
-    writer.write_result("quantity", np.array(QUANTITIES), ("quantity",), made_from)
-    writer.write_result("next_token", found_NLQ, ("sentence", "layer", "quantity"), made_from, **facts)
-    writer.write_result("bound", np.array(BOUNDS), ("bound",), made_from)
-    writer.write_result("prediction_metric", np.array(FIGURES), ("prediction_metric",), made_from)
+    writer.write_result("quantity", np.array(QUANTITIES), made_from)
+    writer.write_result("next_token", found_NLQ, made_from, **facts)
+    writer.write_result("bound", np.array(BOUNDS), made_from)
+    writer.write_result("prediction_metric", np.array(FIGURES), made_from)
     figures_LPB = np.stack([_figures(s) for s in summaries])
-    writer.write_result("prediction", figures_LPB, ("layer", "prediction_metric", "bound"), made_from, **facts)
+    writer.write_result("prediction", figures_LPB, made_from, **facts)
     context.manifest.record("predictions", path, **facts, last_layer=_last(summaries[-1]))
     context.report.finish(f"{path}: {_told(summaries)} ({time.perf_counter() - started:.1f} s)")
 

@@ -1,0 +1,120 @@
+"""The list of arrays: everything that drillcore writes into the group of a model and dataset.
+
+A new array is a new row here. The names that a user's column may not take, the checks of `verify`, and what `show` and
+`export` look for are derived from these rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from numpy.typing import NDArray
+
+from drillcore.errors import TextError
+from drillcore.job.fields import Dataset
+
+Writer = Literal["extract", "columns", "measure", "predict", "project"]
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """One array of a group.
+
+    dims: names of its dimensions. dtype: as Zarr names it; `store` for the job's `extract.store_dtype`. writers: who
+    writes it; the first three write whenever they run, the others as a result with a record of its inputs.
+    headline: named by `drillcore show`; the other arrays come with one of these.
+    """
+
+    name: str
+    dims: tuple[str, ...]
+    dtype: str
+    writers: tuple[Writer, ...]
+    headline: bool = False
+
+    @property
+    def is_result(self) -> bool:
+        """Whether a stage after extraction writes it."""
+        return not {"extract", "columns"}.intersection(self.writers)
+
+    def check(self, values: NDArray[Any]) -> None:
+        """Raise ValueError where values are not of this array's number of dimensions and dtype."""
+        dtype = dtype_name(values)
+        if values.ndim != len(self.dims) or dtype != self.dtype:
+            raise ValueError(
+                f"{self.name} has {len(self.dims)} dimensions {self.dims} of {self.dtype}; "
+                f"the values have {values.ndim} of {dtype}"
+            )
+
+
+def dtype_name(values: NDArray[Any]) -> str:
+    """The dtype of values as Zarr names it; every kind of text is `string`.
+
+    >>> dtype_name(np.array(["x", "y"])), dtype_name(np.zeros(3, np.float32))
+    ('string', 'float32')
+    """
+    return "string" if values.dtype.kind in "UOT" else str(values.dtype)
+
+
+_ROWS = (
+    ArraySpec("hidden_states", ("sentence", "layer", "hidden"), "store", ("extract",)),
+    ArraySpec("layer_absmax", ("shard", "layer"), "float32", ("extract",)),
+    ArraySpec("layer", ("layer",), "int64", ("extract",)),
+    ArraySpec("layer_name", ("layer",), "string", ("extract",)),
+    ArraySpec("shard_planned", ("shard", "digest"), "uint8", ("extract",)),
+    ArraySpec("shard_fingerprint", ("shard", "digest"), "uint8", ("extract",)),
+    ArraySpec("sentence", ("sentence",), "int64", ("columns",)),
+    ArraySpec("text", ("sentence",), "string", ("columns",)),
+    ArraySpec("label", ("sentence",), "string", ("columns",)),
+    ArraySpec("group", ("sentence",), "string", ("columns",)),
+    ArraySpec("expected_next", ("sentence",), "string", ("columns",)),
+    ArraySpec("n_tokens", ("sentence",), "int32", ("columns",)),
+    ArraySpec("last_token_id", ("sentence",), "int32", ("columns",)),
+    ArraySpec("row_id", ("sentence",), "string", ("columns",)),
+    ArraySpec("metric", ("metric",), "string", ("measure",)),
+    ArraySpec("bound", ("bound",), "string", ("measure", "predict")),
+    ArraySpec("separation", ("layer", "metric", "bound"), "float32", ("measure",), headline=True),
+    ArraySpec("layer_cka", ("layer", "layer_2"), "float32", ("measure",), headline=True),
+    ArraySpec("quantity", ("quantity",), "string", ("predict",)),
+    ArraySpec("next_token", ("sentence", "layer", "quantity"), "float32", ("predict",), headline=True),
+    ArraySpec("prediction_metric", ("prediction_metric",), "string", ("predict",)),
+    ArraySpec("prediction", ("layer", "prediction_metric", "bound"), "float32", ("predict",)),
+    ArraySpec("candidate", ("candidate",), "string", ("predict",)),
+    ArraySpec("candidate_logprob", ("sentence", "candidate"), "float32", ("predict",)),
+    ArraySpec("axis", ("axis",), "string", ("project",)),
+    ArraySpec("degenerate", ("layer",), "bool", ("project",)),
+    ArraySpec("trustworthiness", ("layer",), "float32", ("project",)),
+    ArraySpec("umap_raw", ("layer", "sentence", "axis"), "float32", ("project",)),
+    ArraySpec("umap", ("layer", "sentence", "axis"), "float32", ("project",), headline=True),
+    ArraySpec("pca", ("layer", "sentence", "axis"), "float32", ("project",), headline=True),
+)
+ARRAYS = {row.name: row for row in _ROWS}
+HEADLINES = tuple(row.name for row in _ROWS if row.headline)
+# Points of every sentence at every layer, ready to be drawn or exported.
+PROJECTIONS = tuple(row.name for row in _ROWS if row.headline and row.writers == ("project",))
+# A kept column becomes an array of its own; one that is named like a dimension could not be opened by xarray.
+RESERVED = frozenset(ARRAYS) | {dim for row in _ROWS for dim in row.dims}
+
+
+def check_kept_names(dataset: Dataset) -> None:
+    """Check that every kept column can be an array of the store.
+
+    Raises:
+        TextError: a name is one of drillcore's own, named twice, or cannot name an array.
+    """
+    hint = "Rename the column in the file, or leave it out of `keep`."
+    for name in dataset.keep:
+        where = f"dataset {dataset.name}: keep: {_printable(name)}"
+        if name in RESERVED:
+            raise TextError(f"{where} is a name that drillcore uses itself", hint=hint)
+        if dataset.keep.count(name) > 1:
+            raise TextError(f"{where} is named twice", hint="Name it once.")
+        odd = not name.isprintable() or "/" in name or name.startswith("__") or not name.strip(".") or len(name) > 200
+        if odd or name != name.strip():
+            raise TextError(f"{where} cannot be the name of an array in the store", hint=hint)
+
+
+def _printable(name: str) -> str:
+    """A name made safe and short enough for a message."""
+    short = name if len(name) <= 60 else name[:57] + "..."
+    return f"`{short if short.isprintable() else ascii(short)[1:-1]}`"

@@ -1,0 +1,74 @@
+"""The table of arrays: what a user's column may not be named, and values that do not fit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import zarr
+
+from drillcore.errors import TextError
+from drillcore.job.fields import Dataset
+from drillcore.store.arrays import ARRAYS, HEADLINES, PROJECTIONS, RESERVED, check_kept_names
+from drillcore.store.checks.groups import check_group
+from drillcore.store.group import GroupWriter
+from drillcore.store.layout import choose_shape
+
+ODD = ["a/b", "", "..", "__x", " a", "a\nb", "x" * 201]
+
+
+def dataset(*keep: str) -> Dataset:
+    return Dataset(name="d", path="d.jsonl", keep=keep)
+
+
+@pytest.mark.parametrize("name", [*sorted(RESERVED), *ODD])
+def test_a_kept_column_may_not_take_a_name_of_the_store(name):
+    with pytest.raises(TextError, match="dataset d: keep: "):
+        check_kept_names(dataset(name))
+
+
+def test_other_names_are_taken():
+    check_kept_names(dataset("source", "Label", "id", "größe", "métrica"))
+
+
+def test_a_column_named_twice_is_refused():
+    with pytest.raises(TextError, match="`a` is named twice"):
+        check_kept_names(dataset("a", "b", "a"))
+
+
+def test_names_of_arrays_and_of_dimensions_are_reserved():
+    assert {"trustworthiness", "shard_planned", "prediction", "candidate_logprob"} <= RESERVED
+    assert {"hidden", "shard", "digest", "layer_2"} <= RESERVED
+    assert set(HEADLINES) <= set(ARRAYS) and set(PROJECTIONS) == {"umap", "pca"}
+
+
+@pytest.fixture
+def writer(tmp_path):
+    """A group with a user's column `source`."""
+    group = zarr.open_group(tmp_path / "s.zarr", mode="w", zarr_format=3).create_group("m/d")
+    writer = GroupWriter(group)
+    writer.ensure(choose_shape(4, (0, 1), ("embed", "block_1"), 8, "float32"), [("text", "string"), ("umap", "string")])
+    return writer
+
+
+@pytest.mark.parametrize("values", [np.zeros((2, 2), np.float64), np.zeros((2, 2, 1), np.float32), np.array(["x"])])
+def test_a_result_that_does_not_fit_the_table_is_refused(writer, values):
+    with pytest.raises(ValueError, match="layer_cka has 2 dimensions"):
+        writer.write_result("layer_cka", values, "inputs")
+    assert "layer_cka" not in writer.group and writer.group.attrs["results"] == {}
+
+
+def test_a_result_never_overwrites_a_column(writer):
+    before = writer.group["umap"][:].tolist()
+    with pytest.raises(ValueError, match="umap is a column"):
+        writer.write_result("umap", np.zeros((2, 4, 2), np.float32), "inputs")
+    assert writer.group["umap"][:].tolist() == before
+
+
+def test_verify_finds_a_result_of_another_form(writer):
+    writer.write_result("degenerate", np.zeros(2, bool), "inputs")
+    assert not list(check_group(writer.group.store, "m/d", list))
+    writer.group.create_array("degenerate", shape=(2,), dtype="bool", dimension_names=["sentence"], overwrite=True)[
+        :
+    ] = 1
+    (finding,) = check_group(writer.group.store, "m/d", list)
+    assert finding.array == "degenerate" and finding.mend == "result" and "('sentence',)" in finding.what
