@@ -27,7 +27,8 @@ def run(job: str | PathLike[str], *, set: Sequence[str] = (), store: str | None 
     from pathlib import Path
 
     from drillcore.job.file import load_job
-    from drillcore.runtime.runner import ALL_STAGES, run_stages
+    from drillcore.runtime.runner import run_stages
+    from drillcore.runtime.stages import ALL_STAGES
     from drillcore.system.progress import Silent
 
     loaded = load_job(Path(job), set, store)

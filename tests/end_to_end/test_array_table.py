@@ -12,7 +12,8 @@ import zarr
 
 from drillcore.errors import TextError
 from drillcore.job.file import load_job
-from drillcore.runtime.runner import ALL_STAGES, run_stages
+from drillcore.runtime.runner import run_stages
+from drillcore.runtime.stages import ALL_STAGES
 from drillcore.store.arrays import ARRAYS, dtype_name
 from drillcore.system.progress import Silent
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +12,10 @@ import torch
 import yaml
 
 import drillcore
+from drillcore.errors import ModelError
+from drillcore.job.file import load_job
+from drillcore.runtime.runner import run_stages
+from drillcore.system.progress import Silent
 
 TEXTS = ["the river", "a city near the old port", "first", "the north of the capital is a"]
 
@@ -29,12 +35,8 @@ def test_the_last_layers_give_the_models_own_logits(architecture, models, tmp_pa
         "measure": {"permutations": 5},
     }
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(job), encoding="utf-8")
-    from drillcore.job.file import load_job
-    from drillcore.runtime.runner import run_stages
-    from drillcore.system.progress import Silent
-
     loaded = load_job(tmp_path / "job.yaml")
-    run_stages(loaded, ("extract", "measure"), Silent())
+    run_stages(loaded, ("extract", "predict"), Silent())
     group = drillcore.open(loaded.store)["m/d"]
     found = group.next_token.sel(quantity=["logprob", "rank", "margin"]).values
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
@@ -52,17 +54,13 @@ def test_the_last_layers_give_the_models_own_logits(architecture, models, tmp_pa
     assert group.prediction.dims == ("layer", "prediction_metric", "bound")
     mean = group.prediction.sel(prediction_metric="logprob", bound="value").values
     np.testing.assert_allclose(mean, found[:, :, 0].mean(axis=0), rtol=1e-5)
-    again = run_stages(loaded, ("measure",), Silent())
+    again = run_stages(loaded, ("predict",), Silent())
     assert (again / "manifest.json").exists()
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "mamba"])
 def test_candidates_have_their_exact_log_probability(architecture, models, tmp_path, seed):
     from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from drillcore.job.file import load_job
-    from drillcore.runtime.runner import run_stages
-    from drillcore.system.progress import Silent
 
     draw = np.random.default_rng(seed)
     candidates = ["a", " river near the port", " " + "".join(draw.choice(list("north"), 6))]
@@ -75,7 +73,7 @@ def test_candidates_have_their_exact_log_probability(architecture, models, tmp_p
     }
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(job), encoding="utf-8")
     loaded = load_job(tmp_path / "job.yaml")
-    run_stages(loaded, ("extract", "measure"), Silent())
+    run_stages(loaded, ("extract", "predict"), Silent())
     group = drillcore.open(loaded.store)["m/d"]
     assert group.candidate.values.tolist() == candidates
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
@@ -89,3 +87,25 @@ def test_candidates_have_their_exact_log_probability(architecture, models, tmp_p
             logprobs = torch.log_softmax(logits, -1)
             want = sum(float(logprobs[len(before) + k - 1, token]) for k, token in enumerate(after))
             np.testing.assert_allclose(group.candidate_logprob.values[i, c], want, rtol=1e-4)
+
+
+def test_measuring_loads_no_model_and_predicting_does(models, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(models(), folder)
+    rows = [{"text": t, "expected": " x", "label": "ab"[i % 2]} for i, t in enumerate(TEXTS * 3)]
+    (tmp_path / "d.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    dataset = {"name": "d", "path": "d.jsonl", "label": "label", "expected_next": "expected", "candidates": [" x"]}
+    job = {"store": "s.zarr", "models": [{"id": str(folder), "as": "m"}], "datasets": [dataset]}
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump({**job, "measure": {"permutations": 5}}), encoding="utf-8")
+    loaded = load_job(tmp_path / "job.yaml")
+    run_stages(loaded, ("extract",), Silent())
+    # The weights' identity is known by the file's size and time: as long as nobody reads them, nothing is amiss.
+    weights = folder / "model.safetensors"
+    state = weights.stat()
+    weights.write_bytes(b"\0" * state.st_size)
+    os.utime(weights, ns=(state.st_atime_ns, state.st_mtime_ns))
+    run_stages(loaded, ("measure",), Silent())
+    group = drillcore.open(loaded.store)["m/d"]
+    assert "separation" in group and "prediction" not in group
+    with pytest.raises(ModelError, match="could not be loaded"):
+        run_stages(loaded, ("predict",), Silent())

@@ -91,7 +91,7 @@ def _short(path: str) -> str:
 @app.command()
 def run(job: JobFile, store: Store = None, set_: Set = None, limit: Limit = None, out: Out = None) -> None:
     """Run every stage of a job; what is done already is skipped."""
-    from drillcore.runtime.runner import ALL_STAGES
+    from drillcore.runtime.stages import ALL_STAGES
 
     _stages(job, ALL_STAGES, store, set_, limit, out)
 
@@ -106,6 +106,7 @@ def _stage_command(stage: str, help_text: str) -> Callable[..., None]:
 
 app.command("extract")(_stage_command("extract", "Extract hidden states into the store."))
 app.command("measure")(_stage_command("measure", "Measure how well each layer separates the labels."))
+app.command("predict")(_stage_command("predict", "Predict next tokens and candidates through the model's own head."))
 app.command("project")(_stage_command("project", "Project each layer to two dimensions."))
 app.command("render")(_stage_command("render", "Draw the pictures."))
 

@@ -14,7 +14,7 @@ from drillcore.system.progress import Reporter
 
 @dataclass(frozen=True)
 class Context:
-    """A run under way. out: folder beside the store. stages: those of this run."""
+    """A run under way. out: folder beside the store."""
 
     inputs: Inputs
     store: StoreWriter
@@ -22,4 +22,3 @@ class Context:
     manifest: Manifest
     report: Reporter
     out: Path
-    stages: tuple[str, ...]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,20 +14,13 @@ from drillcore.runtime.executors.base import Executor
 from drillcore.runtime.manifest import Manifest
 from drillcore.runtime.preflight import check_job
 from drillcore.runtime.repair import give_up_damage
+from drillcore.runtime.stages import load_stage
 from drillcore.store.places.location import Location
 from drillcore.store.places.lock import refuse_if_held, store_lock
 from drillcore.store.writer import StoreWriter, refuse_foreign
 from drillcore.system.progress import Reporter
 from drillcore.system.registry import load_by_name
 from drillcore.system.signals import stoppable
-
-STAGES = {
-    "extract": "drillcore.runtime.stages.extract.stage:extract",
-    "measure": "drillcore.runtime.stages.measure:measure",
-    "project": "drillcore.runtime.stages.project:project",
-    "render": "drillcore.runtime.stages.render.stage:render",
-}
-ALL_STAGES = tuple(STAGES)
 
 
 def run_stages(loaded: LoadedJob, stages: Sequence[str], report: Reporter, out: Path | None = None) -> Path:
@@ -59,11 +52,11 @@ def _run_stages(loaded: LoadedJob, stages: Sequence[str], report: Reporter, out:
         job = loaded.job
         executor: Executor = load_by_name("executor", job.run.executor, EXECUTORS)(job.run, job.extract, report.say)
         manifest.record("executor", **executor.describe())
-        context = Context(inputs, store, executor, manifest, report, folder, tuple(stages))
+        context = Context(inputs, store, executor, manifest, report, folder)
         try:
             give_up_damage(store, folder, report)
             for stage in stages:
-                _stage(stage)(context)
+                load_stage(stage)(context)
             store.finish()
         except BaseException as error:
             # Where the disk is full this fails too, and must not hide why.
@@ -80,9 +73,3 @@ def _ending(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     return "failed: " + (str(error) if isinstance(error, DrillcoreError) else repr(error))
-
-
-def _stage(name: str) -> Callable[[Context], None]:
-    module, _, function = STAGES[name].partition(":")
-    found: Callable[[Context], None] = getattr(__import__(module, fromlist=[function]), function)
-    return found

@@ -1,66 +1,87 @@
-"""Projection along with the measures of a layer: one reading and one k-NN graph serve both.
+"""The k-NN graph of a layer: `measure` makes it for purity and caches it, `project` reads it for UMAP.
 
 Shape legend: N sentences, H hidden size.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import io
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from drillcore.job.fields import Measure, Project
+from drillcore.job.fields import Job
 from drillcore.measures import NEIGHBORS, chosen
-from drillcore.neighbours import Graph, build
-from drillcore.projections import choose, load
-from drillcore.projections.base import Projected
-from drillcore.runtime.context import Context
-from drillcore.runtime.stages.project import Unit, is_there, units
+from drillcore.neighbours import EXACT_UP_TO, Graph, Metric, build
 from drillcore.store.group import GroupWriter
+from drillcore.system.files import cache_dir, digest, write_atomic
+from drillcore.system.versions import versions
+
+# A layer's states are held so many times over at the peak of measuring or projecting it, beside the libraries.
+COPIES, LIBRARIES_BYTES = 6, 600 * 2**20
+DECIDE_BITS = ("numpy", "scikit-learn", "pynndescent")
 
 
 @dataclass(frozen=True)
-class Along:
-    """How a layer is projected while it is measured."""
+class LayerGraphs:
+    """The k-NN graphs of all layers of one dataset, for purity and UMAP alike.
 
-    projection: str
-    reason: str
-    settings: Project
+    made_from: digest of the states and of what else decides the graphs. num_neighbors, metric, seed: as
+    `neighbours.build` takes them.
+    """
 
-    def graph(self, states_NH: NDArray[np.float32]) -> Graph:
-        """The graph that serves both, with columns for both."""
-        num_neighbors = max(NEIGHBORS, self.settings.n_neighbors)
-        return build(states_NH, num_neighbors, self.settings.metric, self.settings.seed)
+    made_from: str
+    num_neighbors: int
+    metric: Metric
+    seed: int
 
-    def project(self, states_NH: NDArray[np.float32], graph: Graph) -> Projected:
-        """Project the layer by its graph."""
-        projected: Projected = load(self.projection).fit(states_NH, self.settings, graph)
-        return projected
+    def make(self, states_NH: NDArray[np.float32], slot: int) -> Graph:
+        """The graph of the layer at position `slot`: from the cache, or made from its states and kept there."""
+        graph = self.read(slot)
+        if graph is None:
+            graph = build(states_NH, self.num_neighbors, self.metric, self.seed)
+            stream = io.BytesIO()
+            np.savez(stream, indices=graph.indices_NK, distances=graph.distances_NK, backend=np.array(graph.backend))
+            write_atomic(self._path(slot), stream.getvalue())
+        return graph
+
+    def read(self, slot: int) -> Graph | None:
+        """The graph of a layer from the cache; None where it is not there, or damaged."""
+        try:
+            with np.load(self._path(slot), allow_pickle=False) as arrays:
+                return Graph(arrays["indices"], arrays["distances"], self.metric, str(arrays["backend"]))
+        except (OSError, ValueError, KeyError, EOFError):
+            return None
+
+    def forget(self, num_layers: int) -> None:
+        """Remove the graphs of all layers from the cache: both stages are through with them."""
+        for slot in range(num_layers):
+            self._path(slot).unlink(missing_ok=True)
+
+    def _path(self, slot: int) -> Path:
+        return cache_dir() / "graphs" / f"{self.made_from}-{slot}.npz"
 
 
-def unit_of(context: Context, model: str, writer: GroupWriter) -> Unit:
-    """The unit of the project stage that a dataset belongs to, written to through the same writer."""
-    found = units(context, model, context.inputs.loaded.job.project)
-    unit = next(u for u in found if writer.group.path in [w.group.path for w in u.writers])
-    # Each writer keeps the group's attributes; two of them would undo each other's.
-    return replace(unit, writers=[writer if w.group.path == writer.group.path else w for w in unit.writers])
+def graphs_of(job: Job, writer: GroupWriter) -> LayerGraphs | None:
+    """The graphs that the measures and the projection of a dataset share; None where they look for other neighbours.
 
-
-def along_with(context: Context, unit: Unit) -> Along | None:
-    """How to project a unit while its dataset is measured; None where that is not due, or the graphs differ."""
-    job = context.inputs.loaded.job
-    if "project" not in context.stages or len(unit.writers) > 1 or is_there(unit, job.project):
+    Centring moves no neighbour; z-scores do.
+    """
+    measure, project = job.measure, job.project
+    same_space = project.metric == "euclidean" and measure.standardise != "zscore" and project.seed == measure.seed
+    same_rows = project.fit == "each" or len(job.datasets) == 1
+    if not (project.method == "umap" and same_space and same_rows and "purity" in chosen(measure.metrics)):
         return None
-    projection, reason = choose(job.project, sum(unit.sizes))
-    return (
-        Along(projection, reason, job.project)
-        if projection == "umap-learn" and _same_graph(job.measure, job.project)
-        else None
-    )
+    num_neighbors = max(NEIGHBORS, project.n_neighbors)
+    bits = {name: version for name, version in versions().items() if name in DECIDE_BITS}
+    made_from = digest([writer.fingerprints(), num_neighbors, project.metric, project.seed, bits])
+    return LayerGraphs(made_from, num_neighbors, project.metric, project.seed)
 
 
-def _same_graph(measure: Measure, project: Project) -> bool:
-    """Whether purity and UMAP look for the same neighbours; centring moves none."""
-    same_space = project.metric == "euclidean" and measure.standardise != "zscore"
-    return same_space and measure.seed == project.seed and "purity" in chosen(measure.metrics)
+def memory_needed(num_sentences: int, hidden_size: int) -> int:
+    """Bytes that measuring or projecting one layer takes at its peak; 0 where it takes moments."""
+    if num_sentences <= EXACT_UP_TO:
+        return 0
+    return COPIES * 4 * hidden_size * num_sentences + LIBRARIES_BYTES

@@ -19,12 +19,8 @@ from drillcore.measures.controls import controls
 from drillcore.measures.draws import Shared, shared
 from drillcore.measures.intervals import Bounds
 from drillcore.measures.separation import Separation, combine, measure_layer
-from drillcore.projections.base import Projected
 from drillcore.runtime.context import Context
-from drillcore.runtime.stages.graphs import Along, along_with, unit_of
-from drillcore.runtime.stages.predict.candidates import score_candidates
-from drillcore.runtime.stages.predict.next_token import predict
-from drillcore.runtime.stages.project import memory_needed, told, write
+from drillcore.runtime.stages.graphs import LayerGraphs, graphs_of, memory_needed
 from drillcore.store.group import GroupWriter
 from drillcore.store.layout import array_of
 from drillcore.store.places.location import Location
@@ -41,19 +37,16 @@ class LayerTask:
     slot: int
     settings: Measure
     shared: Shared
-    along: Along | None
+    graphs: LayerGraphs | None
 
 
-def measure_one(task: LayerTask) -> tuple[dict[str, Bounds], Projected | None]:
-    """Read a layer, measure it, and project it along the way where one k-NN graph serves both."""
+def measure_one(task: LayerTask) -> dict[str, Bounds]:
+    """Read a layer and measure it."""
     store = Location(task.store).open(read_only=True)
     group = zarr.open_group(store, path=task.group, mode="r", use_consolidated=False)
     states_NH = read_layer(group, task.slot)
-    if task.along is None:
-        return measure_layer(states_NH, task.settings, task.shared), None
-    graph = task.along.graph(states_NH)
-    found = measure_layer(states_NH, task.settings, task.shared, graph)
-    return found, task.along.project(states_NH, graph)
+    graph = None if task.graphs is None else task.graphs.make(states_NH, task.slot)
+    return measure_layer(states_NH, task.settings, task.shared, graph)
 
 
 def measure(context: Context) -> None:
@@ -63,34 +56,32 @@ def measure(context: Context) -> None:
     for model in job.models:
         for dataset in job.datasets:
             writer = context.store.dataset(model.group, dataset.name)
-            _measure_dataset(context, model.group, writer)
-            predict(context, model, writer, job.measure)
-            pair = next(p for p in context.inputs.of_model(model.group) if p.dataset.name == dataset.name)
-            score_candidates(context, pair, writer)
+            _measure_dataset(context, writer)
     context.manifest.record("stages", "measure", wall_seconds=round(time.perf_counter() - started, 3))
 
 
-def _measure_dataset(context: Context, model: str, writer: GroupWriter) -> None:
-    path, settings = writer.group.path, context.inputs.loaded.job.measure
+def _measure_dataset(context: Context, writer: GroupWriter) -> None:
+    job, path = context.inputs.loaded.job, writer.group.path
+    settings = job.measure
     labels, groups = column(writer.group, "label"), column(writer.group, "group")
     about = [None if c is None else digest([str(v) for v in c]) for c in (labels, groups)]
     made_from = digest([writer.fingerprints(), about, settings.model_dump(mode="json")])
     if writer.result_made_from("separation") == made_from:
-        context.report.say(f"{path}: measures are there already")
+        context.report.say(f"{path}: measures are up to date")
         return
     num_sentences, num_layers, hidden_size = array_of(writer.group, "hidden_states").shape
     # Identical sentences must not be told apart by a fold: without groups their texts are the groups.
     drawn = shared(labels, column(writer.group, "row_id") if groups is None else groups, settings, num_sentences)
-    unit = unit_of(context, model, writer)
-    along = None if drawn.skipped else along_with(context, unit)
-    tasks = [LayerTask(context.store.location.address, path, k, settings, drawn, along) for k in range(num_layers)]
-    context.report.start(f"measure {'and project ' if along else ''}{path}", num_layers, "layers")
+    graphs = None if drawn.skipped else graphs_of(job, writer)
+    tasks = [LayerTask(context.store.location.address, path, k, settings, drawn, graphs) for k in range(num_layers)]
+    context.report.start(f"measure {path}", num_layers, "layers")
     started = time.perf_counter()
-    found: list[tuple[dict[str, Bounds], Projected | None]] = [({}, None) for _ in tasks]
-    for position, layer in context.executor.map(measure_one, tasks, memory=memory_needed(unit)):
-        found[position] = layer
+    bounds_L: list[dict[str, Bounds]] = [{} for _ in tasks]
+    needed = memory_needed(num_sentences, hidden_size)
+    for position, bounds in context.executor.map(measure_one, tasks, memory=needed):
+        bounds_L[position] = bounds
         context.report.advance(1)
-    separation = combine([bounds for bounds, _ in found])
+    separation = combine(bounds_L)
     rows = cka_rows(num_sentences, num_layers, hidden_size, settings)
     cka_LL = layer_cka(lambda k: read_layer(writer.group, k)[rows], num_layers)
     facts = _facts(writer, settings, drawn, separation)
@@ -99,14 +90,8 @@ def _measure_dataset(context: Context, model: str, writer: GroupWriter) -> None:
     writer.write_result("layer_cka", cka_LL, made_from, sentences=len(rows))
     writer.write_result("separation", separation.values_LMB, made_from, **facts)
     context.manifest.record("measures", path, **facts)
-    also = ""
-    if along is not None:
-        layers = [projected for _, projected in found if projected is not None]
-        also = f" and projected{told(write(context, unit, layers, along.reason))}"
     seconds = time.perf_counter() - started
-    context.report.finish(
-        f"{path}: {num_layers} layers measured{also} in {seconds:.1f} s{_told(writer, separation, drawn)}"
-    )
+    context.report.finish(f"{path}: {num_layers} layers measured in {seconds:.1f} s{_told(writer, separation, drawn)}")
 
 
 def _facts(writer: GroupWriter, settings: Measure, drawn: Shared, separation: Separation) -> dict[str, Any]:

@@ -14,19 +14,16 @@ import zarr
 from numpy.typing import NDArray
 
 from drillcore.job.fields import Project
-from drillcore.neighbours import EXACT_UP_TO
 from drillcore.projections import choose, load
 from drillcore.projections.align import align
 from drillcore.projections.base import Projected
 from drillcore.runtime.context import Context
+from drillcore.runtime.stages.graphs import LayerGraphs, graphs_of, memory_needed
 from drillcore.store.layout import array_of
 from drillcore.store.places.location import Location
 from drillcore.store.reader import read_layer
 from drillcore.store.writer import GroupWriter
 from drillcore.system.files import digest
-
-# A layer's states are held so many times over at the peak of measuring or projecting it, beside the libraries.
-COPIES, LIBRARIES = 6, 600 * 2**20
 
 
 @dataclass(frozen=True)
@@ -38,6 +35,11 @@ class Unit:
     sizes: list[int]
     made_from: str
 
+    @property
+    def num_layers(self) -> int:
+        """Layers as stored; the same in every dataset."""
+        return int(array_of(self.writers[0].group, "hidden_states").shape[1])
+
 
 @dataclass(frozen=True)
 class LayerTask:
@@ -48,6 +50,7 @@ class LayerTask:
     slot: int
     projection: str
     settings: Project
+    graphs: LayerGraphs | None
 
 
 def project_layer(task: LayerTask) -> Projected:
@@ -57,7 +60,8 @@ def project_layer(task: LayerTask) -> Projected:
         read_layer(zarr.open_group(store, path=g, mode="r", use_consolidated=False), task.slot) for g in task.groups
     ]
     states_NH = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    projected: Projected = load(task.projection).fit(states_NH, task.settings, None)
+    graph = None if task.graphs is None else task.graphs.read(task.slot)
+    projected: Projected = load(task.projection).fit(states_NH, task.settings, graph)
     return projected
 
 
@@ -66,28 +70,23 @@ def project(context: Context) -> None:
     settings = context.inputs.loaded.job.project
     started = time.perf_counter()
     for model in context.inputs.loaded.job.models:
-        for unit in units(context, model.group, settings):
-            if is_there(unit, settings):
-                context.report.say(f"{_name(unit)}: projection is there already")
-                continue
-            _project_unit(context, unit, settings)
+        for unit in _units(context, model.group, settings):
+            graphs = graphs_of(context.inputs.loaded.job, unit.writers[0])
+            if _is_up_to_date(unit, settings):
+                context.report.say(f"{_name(unit)}: projection is up to date")
+            else:
+                _project_unit(context, unit, settings, graphs)
+            if graphs is not None:
+                graphs.forget(unit.num_layers)
     context.manifest.record("stages", "project", wall_seconds=round(time.perf_counter() - started, 3))
 
 
-def is_there(unit: Unit, settings: Project) -> bool:
+def _is_up_to_date(unit: Unit, settings: Project) -> bool:
     """Whether a unit was projected from what it holds now."""
     return all(w.result_made_from(settings.method) == unit.made_from for w in unit.writers)
 
 
-def memory_needed(unit: Unit) -> int:
-    """Bytes that measuring or projecting one layer takes at its peak; 0 where it is done in moments."""
-    if sum(unit.sizes) <= EXACT_UP_TO:
-        return 0
-    hidden_size = int(array_of(unit.writers[0].group, "hidden_states").shape[2])
-    return COPIES * 4 * hidden_size * sum(unit.sizes) + LIBRARIES
-
-
-def units(context: Context, model: str, settings: Project) -> list[Unit]:
+def _units(context: Context, model: str, settings: Project) -> list[Unit]:
     """What is projected together, for one model."""
     writers = [context.store.dataset(model, d.name) for d in context.inputs.loaded.job.datasets]
     groups = [writers] if settings.fit == "joint" else [[w] for w in writers]
@@ -106,30 +105,33 @@ def _name(unit: Unit) -> str:
     return " + ".join(w.group.path for w in unit.writers)
 
 
-def _project_unit(context: Context, unit: Unit, settings: Project) -> None:
+def _project_unit(context: Context, unit: Unit, settings: Project, graphs: LayerGraphs | None) -> None:
     chosen, reason = choose(settings, sum(unit.sizes))
-    num_layers = int(array_of(unit.writers[0].group, "hidden_states").shape[1])
-    paths = tuple(w.group.path for w in unit.writers)
-    tasks = [LayerTask(context.store.location.address, paths, k, chosen, settings) for k in range(num_layers)]
+    num_layers, paths = unit.num_layers, tuple(w.group.path for w in unit.writers)
+    address = context.store.location.address
+    # cuML searches for neighbours on the GPU itself.
+    shared = graphs if chosen == "umap-learn" else None
+    tasks = [LayerTask(address, paths, k, chosen, settings, shared) for k in range(num_layers)]
     context.report.start(f"project {_name(unit)} ({chosen}: {reason})", num_layers, "layers")
     started = time.perf_counter()
     found: list[Projected | None] = [None] * num_layers
-    gpus = int(chosen == "cuml")
-    for position, projected in context.executor.map(project_layer, tasks, gpus, memory_needed(unit)):
+    hidden_size = int(array_of(unit.writers[0].group, "hidden_states").shape[2])
+    needed = memory_needed(sum(unit.sizes), hidden_size)
+    for position, projected in context.executor.map(project_layer, tasks, int(chosen == "cuml"), needed):
         found[position] = projected
         context.report.advance(1)
-    facts = write(context, unit, [p for p in found if p is not None], reason)
+    facts = _record(context, unit, [p for p in found if p is not None], reason)
     seconds = time.perf_counter() - started
-    context.report.finish(f"{_name(unit)}: {num_layers} layers projected{told(facts)} in {seconds:.1f} s")
+    context.report.finish(f"{_name(unit)}: {num_layers} layers projected{_by(facts)} in {seconds:.1f} s")
 
 
-def told(facts: dict[str, Any]) -> str:
+def _by(facts: dict[str, Any]) -> str:
     """What a unit was projected by, and how many layers have nothing to show, for the user."""
     marked = f", {facts['degenerate']} without variance" if facts["degenerate"] else ""
     return f" by {facts['backend']}{marked}"
 
 
-def write(context: Context, unit: Unit, layers: list[Projected], reason: str) -> dict[str, Any]:
+def _record(context: Context, unit: Unit, layers: list[Projected], reason: str) -> dict[str, Any]:
     """Align the layers of a unit and write them; returns what the manifest says of them."""
     settings = context.inputs.loaded.job.project
     raw_LN2 = np.stack([p.points_N2 for p in layers])

@@ -1,4 +1,4 @@
-"""Candidates, a part of the measure stage: exact log-probabilities of continuations of each sentence.
+"""Candidates, a part of the predict stage: exact log-probabilities of continuations of each sentence.
 
 The tokens of a continuation are children of the sentence's last node in the prefix tree, so that many continuations of
 several tokens cost the sentence and a few nodes. They run apart from the extraction: its packs and states stay as they
@@ -96,7 +96,7 @@ def score_candidates(context: Context, pair: Input, writer: GroupWriter) -> None
     candidates = tuple(tuple(tokenizer.continuation(text)) for text in texts)
     made_from = digest([writer.fingerprints(), texts, [list(c) for c in candidates], "candidates"])
     if writer.result_made_from("candidate_logprob") == made_from:
-        context.report.say(f"{path}: candidates are there already")
+        context.report.say(f"{path}: candidates are up to date")
         return
     started = time.perf_counter()
     tasks = _tasks(context, pair, candidates)

@@ -1,4 +1,4 @@
-"""Token prediction, a part of the measure stage: what each stored layer says of the sentence's expected next token.
+"""Token prediction, a part of the predict stage: what each stored layer says of the sentence's expected next token.
 
 No second forward pass: the stored states go through the model's own final norm and unembedding.
 Shape legend: N sentences, L layers (as stored), Q quantities, P summary figures, B bounds.
@@ -14,7 +14,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from drillcore.job.fields import Extract, Measure, Model
+from drillcore.job.fields import Extract, Model
 from drillcore.measures import BOUNDS
 from drillcore.measures.draws import shared
 from drillcore.measures.logit_lens import QUANTITIES, TokenSummary, next_token, summarise
@@ -54,17 +54,18 @@ def predict_layer(task: LayerTask) -> NDArray[np.float32]:
     )
 
 
-def predict(context: Context, model: Model, writer: GroupWriter, settings: Measure) -> None:
+def predict_next_tokens(context: Context, model: Model, writer: GroupWriter) -> None:
     """Write `next_token` and `prediction` of a dataset that names expected tokens, unless they are there."""
     expected = column(writer.group, "expected_next")
     if expected is None:
         return
+    settings = context.inputs.loaded.job.measure
     path, tokenizer = writer.group.path, context.inputs.tokenizers[model.group]
     ids = {str(text): tokenizer.first_token(str(text)) for text in set(expected.tolist()) if text}
     expected_N = np.array([ids.get(str(text), -1) for text in expected], np.int64)
     made_from = digest([writer.fingerprints(), expected_N.tolist(), settings.seed, "predict"])
     if writer.result_made_from("prediction") == made_from:
-        context.report.say(f"{path}: token prediction is there already")
+        context.report.say(f"{path}: token prediction is up to date")
         return
     started = time.perf_counter()
     found_NLQ = _layers(context, model, writer, expected_N)

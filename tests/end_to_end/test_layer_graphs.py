@@ -1,0 +1,80 @@
+"""Measuring and projecting read one k-NN graph a layer, and give what each stage gives by itself."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+import zarr
+from typer.testing import CliRunner
+
+from drillcore import neighbours
+from drillcore.cli.main import app
+from drillcore.runtime.stages import graphs as layer_graphs
+from support.runs import sentences
+
+RESULTS = ("separation", "umap_raw", "umap", "trustworthiness", "degenerate")
+
+
+@pytest.fixture
+def run(models, tmp_path, monkeypatch, seed):
+    """Run commands on a job, all in this process: each process would compile umap-learn for itself."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    lines = [json.dumps(row) for row in sentences(seed, 60)]
+    (tmp_path / "d.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def command(store, *stages):
+        job = {
+            "store": store,
+            "models": [{"id": str(models()), "as": "m"}],
+            "datasets": [{"name": "d", "path": "d.jsonl", "label": "label"}],
+            "measure": {"permutations": 50},
+            "project": {"n_neighbors": 7, "n_epochs": 30},
+        }
+        (tmp_path / "job.yaml").write_text(yaml.safe_dump(job), encoding="utf-8")
+        for stage in stages:
+            done = CliRunner().invoke(app, [stage, "job.yaml"], catch_exceptions=False)
+            assert done.exit_code == 0, done.output
+        group = zarr.open_group(tmp_path / store, path="m/d", mode="r")
+        return done.output, {name: group[name][:] for name in RESULTS if name in group}
+
+    return command
+
+
+@pytest.fixture
+def cached(tmp_path):
+    return lambda: list((tmp_path / "cache" / "drillcore" / "graphs").glob("*"))
+
+
+def test_one_graph_serves_both_and_changes_neither(run, cached, monkeypatch):
+    built = []
+    usual = layer_graphs.build
+    monkeypatch.setattr(layer_graphs, "build", lambda *given: built.append(1) or usual(*given))
+    _, together = run("together.zarr", "run")
+    assert len(built) == 5 and not cached()
+    for stage in ("measure", "project"):
+        assert "up to date" in run("together.zarr", stage)[0]
+    run("apart.zarr", "extract", "measure")
+    assert len(cached()) == 5
+    for path in cached():
+        path.write_bytes(b"damaged")
+    _, apart = run("apart.zarr", "project")
+    assert not cached() and set(apart) == set(RESULTS)
+    for name, values in apart.items():
+        np.testing.assert_array_equal(values, together[name], err_msg=name)
+
+
+def test_a_graph_comes_back_from_the_cache_as_it_was_made(tmp_path, monkeypatch, seed):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    states = np.random.default_rng(seed).standard_normal((40, 8)).astype(np.float32)
+    graphs = layer_graphs.LayerGraphs("0" * 64, 9, "euclidean", 0)
+    assert graphs.read(3) is None
+    made, direct = graphs.make(states, 3), neighbours.build(states, 9, "euclidean", 0)
+    for graph in (made, graphs.read(3), graphs.make(states, 3)):
+        assert (graph.indices_NK == direct.indices_NK).all() and (graph.distances_NK == direct.distances_NK).all()
+        assert (graph.metric, graph.backend) == (direct.metric, direct.backend)
+    graphs.forget(5)
+    assert graphs.read(3) is None
