@@ -2,7 +2,7 @@
 
     python -m benchmarks.parts.simulate_cluster [--measured FILE] [--gpus 8 64 512] [--models 40] [--sentences 1000000]
 
-Only time is made up: `spread_block` sizes the blocks and `Order` hands them out, as in a run. Loads and seconds a
+Only time is made up: `spread_block` sizes the blocks and `Scheduler` hands them out, as in a run. Loads and seconds a
 sentence are those that `benchmarks/parts/sweep.py` measured, block by block; further models are the measured ones, each
 so many times as dear. Prints a table and writes JSON.
 """
@@ -21,7 +21,7 @@ from itertools import count, cycle, islice
 from pathlib import Path
 from typing import Any
 
-from drillcore.runtime.executors.scheduler import AHEAD, Order, Piece
+from drillcore.runtime.executors.scheduler import AHEAD, Piece, Scheduler
 from drillcore.runtime.work.blocks import MAX_BLOCK, spread_block
 from drillcore.system.versions import git_commit
 
@@ -80,7 +80,7 @@ class Outcome:
 def simulate(models: Sequence[Simulated], num_workers: int) -> Outcome:
     """Run the sweep; time passes from one end of a piece to the next."""
     costs = [sum(m.block_seconds) for m in models]
-    order = Order(costs, [len(m.block_seconds) for m in models], num_workers)
+    order = Scheduler(costs, [len(m.block_seconds) for m in models], num_workers)
     workers, ends, ticket = [Worker() for _ in range(num_workers)], list[Any](), count()
     now, last_block = 0.0, 0.0
 

@@ -153,7 +153,7 @@ class Own:
         for task in job.tasks:
             for shard in range(task.block.first_shard, task.block.first_shard + len(task.block.fingerprints)):
                 low, high = job.shape.bounds(shard)
-                self._worker.commit(task, shard, fed.states[low:high], absmax)
+                self._worker.sink.commit(task, shard, fed.states[low:high], absmax)
         seconds = time.perf_counter() - started
         folder = Path(job.tasks[0].store) / job.group.path / "hidden_states"
         fed.stored_bytes = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())

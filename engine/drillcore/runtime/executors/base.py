@@ -3,15 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from drillcore.backends.device import Hardware
 from drillcore.job.fields import Extract, Run
-from drillcore.runtime.work.tasks import ModelPlan, Outcome
+from drillcore.runtime.work.tasks import BlockTask, ModelPlan, Outcome
 from drillcore.system.progress import Progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class Sweep(Protocol):
+    """Models and their blocks under way; workers are given back when its context ends.
+
+    with executor.sweep(models, progress) as sweep:
+        for outcome in sweep:
+            if isinstance(outcome, ModelReady):
+                sweep.extract(outcome.model, pending_blocks)
+    """
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def __iter__(self) -> Iterator[Outcome]:
+        """Yield what happens, models and blocks in any order and several at a time.
+
+        A model that cannot be prepared and a block whose states cannot be stored are outcomes, and everything else
+        goes on. Raises what is wrong with the job or the place itself (JobError, CommitError).
+        """
+
+    def extract(self, model: str, tasks: Sequence[BlockTask]) -> None:
+        """Hand in the pending blocks of a model that is ready, before the next outcome is asked for."""
 
 
 class Executor(Protocol):
@@ -25,12 +49,8 @@ class Executor(Protocol):
     def hardware(self) -> Hardware:
         """What a worker computes with."""
 
-    def sweep(self, models: Sequence[ModelPlan], progress: Progress) -> Iterator[Outcome]:
-        """Prepare every model, ask for its blocks, and run them, in any order and several at a time.
-
-        A model that cannot be prepared and a block whose states cannot be stored come back as such, and everything
-        else goes on. Raises what is wrong with the job or the place itself (JobError, CommitError).
-        """
+    def sweep(self, models: Sequence[ModelPlan], progress: Progress) -> Sweep:
+        """Prepare the models and run their blocks; nothing starts before the sweep is iterated over."""
 
     def map(
         self, function: Callable[[Item], Result], items: Sequence[Item], gpus: int = 0, memory: int = 0

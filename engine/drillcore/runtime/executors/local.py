@@ -7,12 +7,12 @@ import platform
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from drillcore.backends.device import Hardware, host_hardware
 from drillcore.errors import ModelError, NumericsError, RunError, SelfCheckError
 from drillcore.job.fields import Extract, Run
-from drillcore.runtime.work.tasks import BlockFailed, BlockTask, ModelFailed, ModelPlan, Outcome
+from drillcore.runtime.work.tasks import BlockFailed, BlockTask, ModelFailed, ModelPlan, ModelReady, Outcome
 from drillcore.runtime.work.worker import Worker
 from drillcore.system.progress import Progress
 
@@ -21,21 +21,25 @@ Result = TypeVar("Result")
 
 
 @dataclass
-class Counted:
-    """Progress that knows what it counted for blocks that are not done."""
+class CountedProgress:
+    """Progress that remembers what it counted for blocks that are not done yet."""
 
     progress: Progress
-    open: int = 0
+    unsettled: int = 0
 
     def advance(self, count: int) -> None:
-        """Pass on, and remember."""
-        self.open += count
+        """Report so many more sentences of blocks under way."""
+        self.unsettled += count
         self.progress.advance(count)
 
+    def settle(self, count: int) -> None:
+        """A block of so many sentences is done."""
+        self.unsettled -= count
+
     def take_back(self) -> None:
-        """What was counted is to be computed again."""
-        self.progress.advance(-self.open)
-        self.open = 0
+        """Subtract what was reported for unfinished blocks: it is computed again."""
+        self.progress.advance(-self.unsettled)
+        self.unsettled = 0
 
 
 def _at(position: int, function: Callable[[Item], Result], item: Item) -> tuple[int, Result]:
@@ -46,6 +50,60 @@ def _free_memory() -> int:
     import psutil
 
     return int(psutil.virtual_memory().available)
+
+
+class LocalSweep:
+    """Models one after the other on this process's worker; an error that is not a block's own ends the run."""
+
+    def __init__(
+        self, worker: Worker, models: Sequence[ModelPlan], progress: Progress, say: Callable[[str], None]
+    ) -> None:
+        self._worker, self._models, self._say = worker, models, say
+        self._progress, self._tasks = CountedProgress(progress), tuple[BlockTask, ...]()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def extract(self, model: str, tasks: Sequence[BlockTask]) -> None:
+        """Take the pending blocks of the model that is ready."""
+        self._tasks = tuple(tasks)
+
+    def __iter__(self) -> Iterator[Outcome]:
+        """Load a model, wait for its blocks, run them."""
+        for plan in self._models:
+            self._say(f"{plan.name}: loading and checking the model")
+            try:
+                prepared = self._worker.prepare(plan.task)
+            except (ModelError, SelfCheckError) as error:
+                yield ModelFailed(plan.name, error)
+                continue
+            self._tasks = ()
+            yield ModelReady(plan.name, prepared)
+            yield from self._run_blocks()
+
+    def _run_blocks(self) -> Iterator[Outcome]:
+        waiting = deque(self._tasks)
+        while waiting:
+            try:
+                for done in self._worker.extract(tuple(waiting), Progress(self._progress.advance)):
+                    waiting.popleft()
+                    self._progress.settle(done.num_sentences)
+                    yield done
+            except NumericsError:
+                # Blocks overlap: run the first unfinished one alone to find out which of them failed.
+                self._progress.take_back()
+                yield from self._run_alone(waiting.popleft())
+
+    def _run_alone(self, task: BlockTask) -> Iterator[Outcome]:
+        try:
+            for done in self._worker.extract([task], Progress(self._progress.advance)):
+                self._progress.settle(done.num_sentences)
+                yield done
+        except NumericsError as error:
+            self._progress.take_back()
+            yield BlockFailed.of(task, str(error), error.hint)
 
 
 class LocalExecutor:
@@ -62,37 +120,9 @@ class LocalExecutor:
         """This host's."""
         return host_hardware(self._extract)
 
-    def sweep(self, models: Sequence[ModelPlan], progress: Progress) -> Iterator[Outcome]:
-        """One model after the other, in the job's order; an error that is no block's own ends the run."""
-        for plan in models:
-            self._say(f"{plan.name}: loading and checking the model")
-            try:
-                prepared = self._worker.prepare(plan.task)
-            except (ModelError, SelfCheckError) as error:
-                yield ModelFailed(plan.name, error)
-                continue
-            yield from self._blocks(plan.blocks(prepared), Counted(progress))
-
-    def _blocks(self, tasks: Sequence[BlockTask], counted: Counted) -> Iterator[Outcome]:
-        left = deque(tasks)
-        while left:
-            try:
-                for done in self._worker.extract(tuple(left), Progress(counted.advance)):
-                    left.popleft()
-                    counted.open -= done.num_sentences
-                    yield done
-            except NumericsError:
-                # Blocks overlap: which one it was shows when the first that is not done runs alone.
-                counted.take_back()
-                yield from self._alone(left.popleft(), counted)
-
-    def _alone(self, task: BlockTask, counted: Counted) -> Iterator[Outcome]:
-        try:
-            yield from self._worker.extract([task], Progress(counted.advance))
-            counted.open = 0
-        except NumericsError as error:
-            counted.take_back()
-            yield BlockFailed.of(task, str(error), error.hint)
+    def sweep(self, models: Sequence[ModelPlan], progress: Progress) -> LocalSweep:
+        """One model after the other, in the job's order."""
+        return LocalSweep(self._worker, models, progress, self._say)
 
     def map(
         self, function: Callable[[Item], Result], items: Sequence[Item], gpus: int = 0, memory: int = 0

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from drillcore.backends.base import FloatStates, States, Work
 from drillcore.errors import NumericsError
+from drillcore.runtime.work.sink import ShardSink
 from drillcore.runtime.work.tasks import BlockDone, BlockTask
 from drillcore.system.progress import Progress
 from drillcore.tokens.sequences import Sequences
@@ -30,24 +31,14 @@ WAITING_SHARDS = 2
 LOOP_BYTES = 16_384
 
 
-class Engine(Protocol):
-    """What blocks need of a backend."""
+class BlockBackend(Protocol):
+    """What the pipeline needs of a backend: one prepared model."""
 
     def plan(self, block: Sequences) -> Work:
-        """Make a block ready, while another one runs."""
+        """Lay out a block, in the planning thread while another block runs."""
 
     def run(self, work: Work) -> Iterator[States]:
         """Hidden states, batch by batch."""
-
-
-class Store(Protocol):
-    """Where shards go."""
-
-    def open(self, task: BlockTask) -> object:
-        """Be ready for a block's shards; what is wrong with the place may wait for the commit."""
-
-    def commit(self, task: BlockTask, shard: int, states: NDArray[np.generic], absmax: NDArray[np.float32]) -> None:
-        """Write a shard so that it is there for good."""
 
 
 @dataclass
@@ -140,7 +131,7 @@ def _put(
 
 
 def extract_blocks(
-    backend: Engine, tasks: Iterable[BlockTask], store: Store, progress: Progress
+    backend: BlockBackend, tasks: Iterable[BlockTask], sink: ShardSink, progress: Progress
 ) -> Iterator[BlockDone]:
     """Run blocks one after the other, yielding each once all its shards are committed."""
     with ThreadPoolExecutor(1, "plan") as planner, ThreadPoolExecutor(1, "write") as writer:
@@ -149,7 +140,7 @@ def extract_blocks(
         try:
             for task, work, clock in planned:
                 notes: list[str] = []
-                writes = list(_forward(backend, task, work, clock, writer, store, progress, notes))
+                writes = list(_forward(backend, task, work, clock, writer, sink, progress, notes))
                 running.append((task, work, clock, writes, notes))
                 while len(running) > 1:
                     yield _finish(*running.popleft())
@@ -160,7 +151,7 @@ def extract_blocks(
 
 
 def _planned(
-    planner: ThreadPoolExecutor, backend: Engine, tasks: Iterable[BlockTask]
+    planner: ThreadPoolExecutor, backend: BlockBackend, tasks: Iterable[BlockTask]
 ) -> Iterator[tuple[BlockTask, Work, Clock]]:
     """Each task with its work, the next one being planned meanwhile."""
 
@@ -182,12 +173,12 @@ def _planned(
 
 
 def _forward(
-    backend: Engine,
+    backend: BlockBackend,
     task: BlockTask,
     work: Work,
     clock: Clock,
     writer: ThreadPoolExecutor,
-    store: Store,
+    sink: ShardSink,
     progress: Progress,
     notes: list[str],
 ) -> Iterator[Future[float]]:
@@ -197,11 +188,11 @@ def _forward(
 
     def write(shard: Shard) -> float:
         started = time.perf_counter()
-        store.commit(task, shard.number, shard.states_SKH, shard.absmax_K)
+        sink.commit(task, shard.number, shard.states_SKH, shard.absmax_K)
         return time.perf_counter() - started
 
     # While the first batch computes: opening it would hold up a small job's only commit, at its very end.
-    writer.submit(store.open, task)
+    writer.submit(sink.open, task)
     started = time.perf_counter()
     for part in backend.run(work):
         started = clock.add("forward", started)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,18 +55,16 @@ class BlockTask:
 
 @dataclass(frozen=True)
 class ModelPlan:
-    """A model of a sweep and its blocks, which are known once it is prepared: they carry its numerics.
+    """A model of a sweep, before it is loaded.
 
-    blocks: called once, in the process that runs the job, with a worker's answer; creates the arrays and gives the
-    pending blocks. num_blocks: how many it will be. num_sentences: in them. cost: tokens times parameters, to compare
-    models with.
+    num_blocks: how many blocks it will have at most; which ones is known once it is prepared, since they carry its
+    numerics. num_sentences: in them. cost: tokens times parameters, to compare models with.
     """
 
     task: ModelTask
     num_blocks: int
     num_sentences: int
     cost: float
-    blocks: Callable[[Prepared], Sequence[BlockTask]]
 
     @property
     def name(self) -> str:
@@ -121,4 +118,12 @@ class ModelFailed:
     error: DrillcoreError
 
 
-Outcome = BlockDone | BlockFailed | ModelFailed
+@dataclass(frozen=True)
+class ModelReady:
+    """A model was loaded and checked for the first time in a sweep: its pending blocks are wanted now."""
+
+    model: str
+    prepared: Prepared
+
+
+Outcome = ModelReady | BlockDone | BlockFailed | ModelFailed

@@ -7,17 +7,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import zarr
-from numpy.typing import NDArray
-
 from drillcore.backends import BACKENDS
 from drillcore.backends.base import Backend, Prepared
 from drillcore.backends.source import locate
 from drillcore.runtime.work.pipeline import extract_blocks
+from drillcore.runtime.work.sink import ShardSink
 from drillcore.runtime.work.tasks import BlockDone, BlockTask, ModelTask
-from drillcore.store.places.location import Location
-from drillcore.store.writer import GroupWriter
 from drillcore.system.progress import Progress
 from drillcore.system.registry import load_by_name
 
@@ -36,7 +31,7 @@ class Worker:
         self._backend: Backend | None = None
         self._key: tuple[object, ...] | None = None
         self._prepared: Prepared | None = None
-        self._groups: dict[tuple[str, str], GroupWriter] = {}
+        self.sink = ShardSink()
 
     def prepare(self, task: ModelTask) -> Prepared:
         """Load the task's model unless it is loaded, with its self-check; the task's numerics, if any, hold."""
@@ -63,23 +58,7 @@ class Worker:
         tasks = iter(tasks)
         first = next(tasks, None)
         if first is not None:
-            yield from extract_blocks(self.load(first.model), chain([first], tasks), self, progress)
-
-    def open(self, task: BlockTask) -> GroupWriter:
-        """The arrays that a task's shards go to, opened once."""
-        place = (task.store, task.group)
-        if place not in self._groups:
-            store = Location(task.store).open()
-            group = zarr.open_group(store, path=task.group, mode="r+", use_consolidated=False)
-            self._groups[place] = GroupWriter(group)
-        return self._groups[place]
-
-    def commit(self, task: BlockTask, shard: int, states: NDArray[np.generic], absmax: NDArray[np.float32]) -> None:
-        """Write a shard of a task and then its fingerprint, unless it is committed already."""
-        if shard in task.committed:
-            return
-        print_ = task.block.fingerprints[shard - task.block.first_shard]
-        self.open(task).commit(shard * task.shape.shard, shard, states, absmax, print_)
+            yield from extract_blocks(self.load(first.model), chain([first], tasks), self.sink, progress)
 
     def close(self) -> None:
         """Unload the model."""

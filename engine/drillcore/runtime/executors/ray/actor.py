@@ -40,14 +40,14 @@ class Facts:
 
 
 class Turn:
-    """A backend that several blocks share: each plans when it likes, one at a time runs the model.
+    """A backend that several blocks share: they plan at any time, and run the model one at a time.
 
-    waited_seconds: for the others.
+    waited_seconds: spent waiting for the others.
     """
 
     def __init__(self, backend: Backend, lock: threading.Lock) -> None:
         self._backend, self._lock = backend, lock
-        self._mine, self.waited_seconds = False, 0.0
+        self._has_turn, self.waited_seconds = False, 0.0
 
     def plan(self, block: Sequences) -> Work:
         """Make a block ready."""
@@ -57,14 +57,14 @@ class Turn:
         """Wait for the model, then run it."""
         started = time.perf_counter()
         self._lock.acquire()
-        self._mine, self.waited_seconds = True, time.perf_counter() - started
+        self._has_turn, self.waited_seconds = True, time.perf_counter() - started
         yield from self._backend.run(work)
         self.end()
 
     def end(self) -> None:
-        """Let the next block have the model; needed by hand after an error only."""
-        if self._mine:
-            self._mine = False
+        """Let the next block have the model; to be called after an error, does nothing otherwise."""
+        if self._has_turn:
+            self._has_turn = False
             self._lock.release()
 
 
@@ -86,11 +86,11 @@ class RayWorker:
         visible = ",".join(str(i) for i in ray.get_gpu_ids())
         node = ray.get_runtime_context().get_node_id()
         gpus = next((n["Resources"].get("GPU", 0) for n in ray.nodes() if n["NodeID"] == node), 0)
-        mine = versions()
+        installed = versions()
         return Facts(
             ", ".join([platform.node(), *([f"GPU {visible}"] if visible else []), f"process {os.getpid()}"]),
             host_hardware(self._extract, int(gpus)),
-            {k: mine[k] for k in SAME_EVERYWHERE if k in mine},
+            {k: installed[k] for k in SAME_EVERYWHERE if k in installed},
         )
 
     def prepare(self, task: ModelTask) -> Prepared:
@@ -103,29 +103,29 @@ class RayWorker:
         return read_weights(task.model, Path(task.base))
 
     def extract(self, task: BlockTask) -> Iterator[int | BlockDone | BlockFailed]:
-        """Extract one block: sentences done since the last time, again and again, and then the outcome."""
+        """Extract one block; yields sentences done since the last count, from time to time, and then the outcome."""
         counts = [0]
 
         def advance(count: int) -> None:
             counts[0] += count
 
-        told = 0
+        reported = 0
         with ThreadPoolExecutor(1, "block") as thread:
             outcome = thread.submit(self._extract_block, task, Progress(advance))
             while not outcome.done():
                 wait([outcome], self._progress_seconds)
-                if counts[0] > told:
-                    yield counts[0] - told
-                    told = counts[0]
+                if counts[0] > reported:
+                    yield counts[0] - reported
+                    reported = counts[0]
             yield outcome.result()
 
     def _extract_block(self, task: BlockTask, progress: Progress) -> BlockDone | BlockFailed:
         with self._model:
             turn = Turn(self._worker.load(task.model), self._turn)
         try:
-            (done,) = extract_blocks(turn, [task], self._worker, progress)
+            (done,) = extract_blocks(turn, [task], self._worker.sink, progress)
         except NumericsError as error:
-            # It would be the same again.
+            # A retry would fail in the same way.
             return BlockFailed.of(task, str(error), error.hint)
         finally:
             turn.end()

@@ -23,20 +23,22 @@ PROGRESS_SECONDS, PROGRESS_SECONDS_A_WORKER = 0.5, 0.02
 
 @dataclass(eq=False)
 class Call:
-    """A call under way. counted: sentences reported so far. company: another block was with the worker meanwhile."""
+    """A call under way. counted: sentences reported so far. had_company: the worker ran another block meanwhile."""
 
     worker: Remote
     piece: Piece
     started: float
     counted: int = 0
-    company: bool = False
+    had_company: bool = False
 
 
 @dataclass(eq=False)
 class Remote:
-    """An actor as the run sees it. facts: None until it answers, and after it died until it is back.
+    """An actor as the run sees it.
 
-    The rest is what it did: seconds in which it loaded models, had blocks, and waited for states.
+    facts: None until it answers, and from its death until it is back. names, loads: what it called itself after each
+    start, models it loaded. load_seconds, busy_seconds, forward_seconds: spent loading models, having blocks, and
+    waiting for states.
     """
 
     actor: Any
@@ -54,19 +56,20 @@ class Remote:
 
     @property
     def name(self) -> str:
-        """As it last called itself."""
+        """What it called itself after its last start."""
         return self.names[-1] if self.names else "that never started"
 
     def begin(self, ref: Any, call: Call) -> None:
-        """A call went to it."""
+        """Note a call that was sent to it."""
         if not self.calls:
             self.busy_since = call.started
         for other in self.calls.values():
-            other.company = call.company = True
+            other.had_company = True
+            call.had_company = True
         self.calls[ref] = call
 
     def end(self, ref: Any) -> Call:
-        """A call is over."""
+        """Note that a call is over."""
         call = self.calls.pop(ref)
         now = time.perf_counter()
         if call.piece.block is None:
@@ -79,67 +82,72 @@ class Remote:
         """For the manifest; rates over the time in which it had blocks."""
         rate = 1 / max(self.busy_seconds, 1e-9)
         return {
-            "worker": self.name, "starts": len(self.names), "loads": self.loads, "blocks": self.num_blocks,
-            "sentences": self.num_sentences, "load_seconds": round(self.load_seconds, 3),
-            "busy_seconds": round(self.busy_seconds, 3), "forward_seconds": round(self.forward_seconds, 3),
+            "worker": self.name,
+            "starts": len(self.names),
+            "loads": self.loads,
+            "blocks": self.num_blocks,
+            "sentences": self.num_sentences,
+            "load_seconds": round(self.load_seconds, 3),
+            "busy_seconds": round(self.busy_seconds, 3),
+            "forward_seconds": round(self.forward_seconds, 3),
             "sentences_per_second": round(self.num_sentences * rate, 2),
             "tokens_per_second": round(self.num_tokens * rate, 2),
-        }  # fmt: skip
+        }
 
 
-class Crew:
-    """All actors of a run; `workers` are those that count, `asked` the questions under way."""
+class Actors:
+    """All actors of a run; `workers` are those in use, `asked` the questions that await an answer."""
 
     def __init__(self, size: Size, extract: Extract, say: Callable[[str], None]) -> None:
         self.size, self._say = size, say
         options: dict[str, Any] = {"num_cpus": size.cpus, "num_gpus": size.gpus, "max_concurrency": CONCURRENCY}
         if size.accelerator is not None:
             options["accelerator_type"] = size.accelerator
-        # Restarts without end: every one of them costs a block one of its tries.
+        # Restarts are unlimited: each of them costs a block one of its tries.
         actor = ray.remote(RayWorker).options(max_restarts=-1, max_task_retries=0, **options)
-        # The process that runs the job hears of each worker, so that many of them speak more rarely.
+        # The process that runs the job hears from every worker, so many workers report less often.
         seconds = max(PROGRESS_SECONDS, size.num_workers * PROGRESS_SECONDS_A_WORKER)
         self.workers = [Remote(actor.remote(extract, seconds)) for _ in range(size.num_workers)]
         self.all = tuple(self.workers)
         self.asked: dict[Any, Remote] = {}
-        self._same: Facts | None = None
-        self._why = ""
+        self._reference: Facts | None = None
+        self._last_error = ""
         for worker in self.workers:
             self.ask(worker)
 
     def ask(self, worker: Remote) -> None:
-        """Ask an actor who it is; the answer may come after Ray found a place for it."""
+        """Ask an actor who it is; it answers once Ray has placed it."""
         worker.facts = None
         self.asked[worker.actor.facts.options(max_task_retries=-1).remote()] = worker
 
     def first(self) -> Facts:
-        """Wait until one has answered; raises RunError where none can, JobError where it runs other versions."""
-        while self._same is None:
+        """Facts of the first actor that answers; raises RunError where none can, JobError for other versions."""
+        while self._reference is None:
             ready, _ = ray.wait([*self.asked], timeout=SAY_WAITING_SECONDS, fetch_local=False)
             for ref in ready:
-                self.answered(ref)
+                self.take_answer(ref)
             if not ready:
                 self._say(f"waiting for Ray to place a worker of {self.size}")
-        return self._same
+        return self._reference
 
-    def answered(self, ref: Any) -> None:
-        """Take an answer; a worker that differs from the first one is left out, since its bits would differ."""
+    def take_answer(self, ref: Any) -> None:
+        """Take an answer; a worker that differs from the first one is not used, since its bits would differ."""
         worker = self.asked.pop(ref)
         try:
             facts: Facts = ray.get(ref)
         except RayError as error:
-            self._why = str(error).strip()
+            self._last_error = str(error).strip()
             self._leave_out(worker)
             return
         worker.names.append(facts.name)
-        if self._same is None:
+        if self._reference is None:
             _check_versions(facts)
-            self._same = facts
-        same = self._same
-        if facts.hardware.device != same.hardware.device or facts.versions != same.versions:
+            self._reference = facts
+        reference = self._reference
+        if facts.hardware.device != reference.hardware.device or facts.versions != reference.versions:
             self._say(
-                f"worker {facts.name} is left out: it has {facts.hardware.device} and {facts.versions}, the first one "
-                f"{same.hardware.device} and {same.versions}, so that its bits would differ"
+                f"worker {facts.name} is not used: it has {facts.hardware.device} and {facts.versions}, the first one "
+                f"{reference.hardware.device} and {reference.versions}, so that its bits would differ"
             )
             ray.kill(worker.actor)
             self._leave_out(worker)
@@ -150,7 +158,7 @@ class Crew:
         self.workers.remove(worker)
         if not self.workers:
             raise RunError(
-                f"no Ray worker can be started: {self._why}",
+                f"no Ray worker can be started: {self._last_error}",
                 hint="Look at `ray status`; drillcore must be installed on every machine of the cluster.",
             )
 
@@ -162,11 +170,11 @@ class Crew:
 
 
 def _check_versions(facts: Facts) -> None:
-    mine = versions()
-    other = {k: v for k, v in facts.versions.items() if k in mine and mine[k] != v}
+    here = versions()
+    other = {k: v for k, v in facts.versions.items() if k in here and here[k] != v}
     if other:
         raise JobError(
             f"worker {facts.name} has {', '.join(f'{k} {v}' for k, v in other.items())}, "
-            f"this machine {', '.join(f'{k} {mine[k]}' for k in other)}",
+            f"this machine {', '.join(f'{k} {here[k]}' for k in other)}",
             hint="Install the same versions on every machine of the cluster: they decide bits.",
         )

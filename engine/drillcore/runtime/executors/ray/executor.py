@@ -10,11 +10,12 @@ from drillcore.backends.device import Hardware
 from drillcore.errors import MissingExtraError
 from drillcore.job.fields import Extract, Run
 from drillcore.runtime.executors.ray.cluster import Cluster, share_out
-from drillcore.runtime.work.tasks import BlockDone, ModelPlan, Outcome
+from drillcore.runtime.work.tasks import ModelPlan
 from drillcore.system.progress import Progress
 
 if TYPE_CHECKING:
-    from drillcore.runtime.executors.ray.actors import Crew
+    from drillcore.runtime.executors.ray.actors import Actors
+    from drillcore.runtime.executors.ray.sweep import RaySweep
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -31,7 +32,7 @@ class RayExecutor:
                 "executor ray needs ray, which is not installed", hint="pip install 'drillcore[ray]'"
             ) from None
         self._settings, self._extract, self._say = settings, extract, say
-        self._crew: Crew | None = None
+        self._actors: Actors | None = None
         self._done: dict[str, Any] = {}
 
     def describe(self) -> dict[str, Any]:
@@ -40,37 +41,33 @@ class RayExecutor:
 
     def hardware(self) -> Hardware:
         """That of the first worker that answers; all that work are like it."""
-        crew = self._started()
-        return replace(crew.first().hardware, threads=crew.size.threads, num_workers=crew.size.num_workers)
+        actors = self._start()
+        return replace(actors.first().hardware, threads=actors.size.threads, num_workers=actors.size.num_workers)
 
-    def sweep(self, models: Sequence[ModelPlan], progress: Progress) -> Iterator[Outcome]:
-        """Run the models over all workers; the workers are given back at the end."""
-        if not models:
-            return
-        crew = self._started()
-        from drillcore.runtime.executors.ray.sweep import Sweep
+    def sweep(self, models: Sequence[ModelPlan], progress: Progress) -> RaySweep:
+        """Run the models over all workers; the workers are given back when the sweep's context ends."""
+        from drillcore.runtime.executors.ray.sweep import RaySweep
 
-        try:
-            for outcome in Sweep(crew, models, self._settings.retries, progress, self._say).run():
-                if not isinstance(outcome, BlockDone):
-                    self._keep_logs()
-                yield outcome
-        finally:
-            self._done = {"worker_size": str(crew.size), "workers": [w.describe() for w in crew.all]}
-            crew.close()
-            self._crew = None
+        return RaySweep(self._start(), models, self._settings.retries, progress, self._say, self._after_sweep)
 
-    def _started(self) -> Crew:
-        """The actors, asked for once."""
-        if self._crew is None:
+    def _after_sweep(self, actors: Actors, failed: bool) -> None:
+        """Note what the workers did and give them back; Ray's logs may hold the reason of what failed for good."""
+        if failed:
+            self._keep_logs()
+        self._done = {"worker_size": str(actors.size), "workers": [w.describe() for w in actors.all]}
+        actors.close()
+        self._actors = None
+
+    def _start(self) -> Actors:
+        """The actors, started once."""
+        if self._actors is None:
             self._cluster.connect()
-            from drillcore.runtime.executors.ray.actors import Crew
+            from drillcore.runtime.executors.ray.actors import Actors
 
-            self._crew = Crew(share_out(self._cluster.nodes(), self._extract), self._extract, self._say)
-        return self._crew
+            self._actors = Actors(share_out(self._cluster.nodes(), self._extract), self._extract, self._say)
+        return self._actors
 
     def _keep_logs(self) -> None:
-        """What failed for good may have left its reason in Ray's logs."""
         folder = self._cluster.keep_logs()
         if folder is not None:
             self._say(f"the logs of Ray's workers stay in {folder}")
@@ -82,9 +79,9 @@ class RayExecutor:
         if not items:
             return
         self._cluster.connect()
-        if self._crew is not None:
-            self._crew.close()
-            self._crew = None
+        if self._actors is not None:
+            self._actors.close()
+            self._actors = None
         ray = self._cluster.ray
         remote = ray.remote(function).options(
             num_cpus=1, num_gpus=gpus, memory=memory or None, max_retries=self._settings.retries
@@ -109,7 +106,7 @@ class RayExecutor:
 
     def close(self) -> None:
         """End the actors, and the cluster where this run started it."""
-        if self._crew is not None:
-            self._crew.close()
-            self._crew = None
+        if self._actors is not None:
+            self._actors.close()
+            self._actors = None
         self._cluster.close()

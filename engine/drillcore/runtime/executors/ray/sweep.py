@@ -1,8 +1,8 @@
-"""A sweep on Ray: hands pieces to actors in the sweep's order, and takes what comes back.
+"""A sweep on Ray: hands pieces of work to actors in the scheduler's order, and takes what comes back.
 
-Ray places the actors, starts them again when they die, and carries the calls. A block whose call came to nothing goes
-back to the queue, at most `run.retries` times, because an actor call that Ray itself repeats stays with its actor: when
-a whole node is gone, Ray's repeats are used up before the cluster knows, while other workers could run the block.
+Ray places the actors, restarts them when they die, and carries the calls. A block whose call was lost goes back to the
+queue, at most `run.retries` times. Ray's own retries would stay with their actor: when a whole node is gone they are
+used up before the cluster knows, while other workers could run the block.
 """
 
 from __future__ import annotations
@@ -10,72 +10,107 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
 from drillcore.backends.base import Prepared
 from drillcore.errors import CommitError, DrillcoreError, InputError, ModelError, RunError, SelfCheckError
-from drillcore.runtime.executors.ray.actors import SAY_WAITING_SECONDS, Call, Crew, Remote
-from drillcore.runtime.executors.scheduler import Order, Piece
-from drillcore.runtime.work.tasks import BlockDone, BlockFailed, ModelFailed, ModelPlan, ModelTask, Outcome
+from drillcore.runtime.executors.ray.actors import SAY_WAITING_SECONDS, Actors, Call, Remote
+from drillcore.runtime.executors.scheduler import Piece, Scheduler
+from drillcore.runtime.work.tasks import (
+    BlockDone,
+    BlockFailed,
+    BlockTask,
+    ModelFailed,
+    ModelPlan,
+    ModelReady,
+    ModelTask,
+    Outcome,
+)
 from drillcore.system.progress import Progress
 
 
-class Sweep:
-    """One run of `models` by a crew."""
+class RaySweep:
+    """One run of `models` on all actors; `on_exit` gets them back, and whether anything failed for good."""
 
     def __init__(
-        self, crew: Crew, models: Sequence[ModelPlan], retries: int, progress: Progress, say: Callable[[str], None]
+        self,
+        actors: Actors,
+        models: Sequence[ModelPlan],
+        retries: int,
+        progress: Progress,
+        say: Callable[[str], None],
+        on_exit: Callable[[Actors, bool], None],
     ) -> None:
-        self._crew, self._models, self._retries, self._progress, self._say = crew, models, retries, progress, say
-        self._tasks = [self._task(m.task) for m in models]
-        self._order = Order([m.cost for m in models], [m.num_blocks for m in models], crew.size.num_workers)
+        self._actors, self._models, self._retries = actors, models, retries
+        self._progress, self._say, self._on_exit = progress, say, on_exit
+        self._tasks = [self._same_threads(m.task) for m in models]
+        self._position = {m.name: i for i, m in enumerate(models)}
+        self._scheduler = Scheduler([m.cost for m in models], [m.num_blocks for m in models], actors.size.num_workers)
         self._calls: dict[Any, Call] = {}
+        self._has_failures = False
 
-    def _task(self, task: ModelTask) -> ModelTask:
-        """A task whose threads are those that every worker has, whatever its host."""
-        return replace(task, extract=task.extract.model_copy(update={"threads": self._crew.size.threads}))
+    def __enter__(self) -> Self:
+        return self
 
-    def run(self) -> Iterator[Outcome]:
+    def __exit__(self, *error: object) -> None:
+        self._on_exit(self._actors, self._has_failures)
+
+    def _same_threads(self, task: ModelTask) -> ModelTask:
+        """The task with the number of threads that every worker has, whatever its host."""
+        return replace(task, extract=task.extract.model_copy(update={"threads": self._actors.size.threads}))
+
+    def __iter__(self) -> Iterator[Outcome]:
         """Every outcome as it comes; raises what ends the run."""
         while not self._is_over:
             self._feed()
             for ref in self._ready():
                 if ref in self._calls:
-                    yield from self._came(ref)
-                elif ref in self._crew.asked:
-                    self._crew.answered(ref)
+                    for outcome in self._receive(ref):
+                        self._has_failures |= isinstance(outcome, BlockFailed | ModelFailed)
+                        yield outcome
+                elif ref in self._actors.asked:
+                    self._actors.take_answer(ref)
+
+    def extract(self, model: str, tasks: Sequence[BlockTask]) -> None:
+        """Queue the pending blocks of a model that is ready."""
+        position = self._position[model]
+        if tasks:
+            self._tasks[position] = replace(self._tasks[position], numerics=tasks[0].model.numerics)
+        task = self._tasks[position]
+        pieces = [Piece(position, replace(t, model=task), len(t.tokens.ids_T)) for t in tasks]
+        self._scheduler.open(position, pieces)
 
     def _ready(self) -> list[Any]:
-        """All that came since the last time, or one if it has to be waited for."""
-        refs = [*self._calls, *self._crew.asked]
+        """All references that are ready now; waits for the first one."""
+        refs = [*self._calls, *self._actors.asked]
         ready, _ = ray.wait(refs, timeout=SAY_WAITING_SECONDS, fetch_local=False)
         if not ready and not self._calls:
-            self._say(f"waiting for Ray to place a worker of {self._crew.size}")
+            self._say(f"waiting for Ray to place a worker of {self._actors.size}")
         if ready and len(refs) > 1:
             ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0, fetch_local=False)
         return ready
 
     @property
     def _is_over(self) -> bool:
-        return self._order.is_empty and all(c.piece.block is None for c in self._calls.values())
+        return self._scheduler.is_empty and all(c.piece.block is None for c in self._calls.values())
 
     def _feed(self) -> None:
         """Give every worker what it can take; one that loads a model, or has a block to itself, takes nothing."""
-        for worker in self._crew.workers:
+        for worker in self._actors.workers:
             while worker.facts is not None and not any(
                 c.piece.block is None or c.piece.alone for c in worker.calls.values()
             ):
-                piece = self._order.next(worker, len(worker.calls))
+                piece = self._scheduler.next(worker, len(worker.calls))
                 if piece is None:
                     self._read_ahead(worker)
                     break
                 self._start(worker, piece)
 
     def _read_ahead(self, worker: Remote) -> None:
-        following = self._order.ahead(worker) if worker.calls else None
+        following = self._scheduler.ahead(worker) if worker.calls else None
         if following is not None:
             worker.actor.read_ahead.remote(self._tasks[following])
 
@@ -89,13 +124,13 @@ class Sweep:
         worker.begin(ref, call)
         self._calls[ref] = call
 
-    def _came(self, ref: Any) -> Iterator[Outcome]:
-        """Something came from a call: a count, its outcome, or its end."""
+    def _receive(self, ref: Any) -> Iterator[Outcome]:
+        """Take what a call sent: a count of sentences, its outcome, or its end."""
         call = self._calls[ref]
         try:
             item = ray.get(ref if call.piece.block is None else next(ref))
         except (RayError, StopIteration) as error:
-            yield from self._failed(ref, error)
+            yield from self._lost(ref, error)
             return
         if isinstance(item, int):
             call.counted += item
@@ -103,7 +138,7 @@ class Sweep:
             return
         self._end(ref)
         if isinstance(item, Prepared):
-            self._loaded(call, item)
+            yield from self._loaded(call, item)
         else:
             self._count(call, item)
             yield item
@@ -112,18 +147,14 @@ class Sweep:
         call = self._calls.pop(ref)
         return call.worker.end(ref)
 
-    def _loaded(self, call: Call, prepared: Prepared) -> None:
-        """A model is loaded; its blocks are asked for when it is the first time."""
+    def _loaded(self, call: Call, prepared: Prepared) -> Iterator[Outcome]:
+        """A worker loaded a model; the first time its blocks are wanted."""
         model = call.piece.model
-        call.worker.loads.append(self._models[model].name)
-        self._order.loaded(call.worker, model, time.perf_counter() - call.started)
-        if self._order.is_open(model):
-            return
-        blocks = self._models[model].blocks(prepared)
-        if blocks:
-            self._tasks[model] = replace(self._tasks[model], numerics=blocks[0].model.numerics)
-        pieces = [Piece(model, replace(b, model=self._tasks[model]), len(b.tokens.ids_T)) for b in blocks]
-        self._order.open(model, pieces)
+        name = self._models[model].name
+        call.worker.loads.append(name)
+        self._scheduler.loaded(call.worker, model, time.perf_counter() - call.started)
+        if not self._scheduler.is_open(model):
+            yield ModelReady(name, prepared)
 
     def _count(self, call: Call, item: BlockDone | BlockFailed) -> None:
         worker = call.worker
@@ -131,26 +162,26 @@ class Sweep:
             self._progress.advance(-call.counted)
             return
         self._progress.advance(item.num_sentences - call.counted)
-        forward = item.seconds.get("forward", 0.0)
+        forward_seconds = item.seconds.get("forward", 0.0)
         worker.num_blocks += 1
         worker.num_sentences += item.num_sentences
         worker.num_tokens += item.num_tokens
-        worker.forward_seconds += forward
-        self._order.done(call.piece, forward)
+        worker.forward_seconds += forward_seconds
+        self._scheduler.done(call.piece, forward_seconds)
 
-    def _failed(self, ref: Any, error: BaseException) -> Iterator[Outcome]:
-        """A call came to nothing, and all others of its worker with it where the worker is gone."""
+    def _lost(self, ref: Any, error: BaseException) -> Iterator[Outcome]:
+        """A call failed or was lost; where its worker is gone, all other calls of that worker are lost too."""
         call, worker = self._calls[ref], self._calls[ref].worker
         cause = error.cause if isinstance(error, RayTaskError) else None
         refs = [ref]
         if not isinstance(cause, DrillcoreError):
             refs += [r for r in worker.calls if r != ref]
             if cause is not None:
-                # What is not expected may have left the device unusable.
+                # An unexpected error may have left the device unusable.
                 ray.kill(worker.actor, no_restart=False)
-            self._say(f"worker {worker.name} {'fails' if cause else 'is gone'}: {_reason(cause, error)}")
-            self._order.lose(worker)
-            self._crew.ask(worker)
+            self._say(f"worker {worker.name} {'failed' if cause else 'is gone'}: {_reason(cause, error)}")
+            self._scheduler.lose(worker)
+            self._actors.ask(worker)
         for each in refs:
             call = self._end(each)
             self._progress.advance(-call.counted)
@@ -162,8 +193,9 @@ class Sweep:
 
     def _block_failed(self, call: Call, cause: BaseException | None, error: BaseException) -> Iterator[Outcome]:
         piece = call.piece
-        # One that had company may have been brought down by it: it counts once it has run alone.
-        if (piece.tries <= self._retries or call.company) and self._order.put_back(piece):
+        # A block that shared its worker may have failed because of the other one; retry it alone before counting the
+        # failure.
+        if (piece.tries <= self._retries or call.had_company) and self._scheduler.put_back(piece):
             piece.alone = True
         elif isinstance(cause, CommitError):
             raise cause
@@ -176,11 +208,11 @@ class Sweep:
         if isinstance(cause, InputError) and not refused:
             raise cause
         piece, name = call.piece, self._models[call.piece.model].name
-        others = self._order.unload(call.worker, piece.model, again=not refused and piece.tries <= self._retries)
+        others = self._scheduler.unload(call.worker, piece.model, again=not refused and piece.tries <= self._retries)
         if others:
             return
-        for left in self._order.drop(piece.model):
-            yield BlockFailed.of(left.block, f"no worker can load the model: {_reason(cause, error)}")
+        for queued in self._scheduler.drop(piece.model):
+            yield BlockFailed.of(queued.block, f"no worker can load the model: {_reason(cause, error)}")
         if isinstance(cause, ModelError | SelfCheckError):
             yield ModelFailed(name, cause)
         else:
@@ -191,7 +223,6 @@ def _reason(cause: BaseException | None, error: BaseException) -> str:
     """One line that says what went wrong."""
     if isinstance(cause, DrillcoreError):
         return str(cause)
-    found = error if cause is None else cause
-    lines = [line.strip() for line in str(found).splitlines() if line.strip()]
+    lines = [line.strip() for line in str(error if cause is None else cause).splitlines() if line.strip()]
     first = lines[0] if lines else ""
     return f"its worker was lost ({first})" if cause is None else f"{type(cause).__name__}: {first}"

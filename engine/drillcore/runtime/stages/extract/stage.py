@@ -23,7 +23,15 @@ from drillcore.runtime.stages.extract.pending import (
     target_of,
 )
 from drillcore.runtime.stages.extract.summary import record_model, summarise
-from drillcore.runtime.work.tasks import BlockDone, BlockFailed, BlockTask, ModelFailed, ModelPlan, ModelTask, Outcome
+from drillcore.runtime.work.tasks import (
+    BlockDone,
+    BlockFailed,
+    BlockTask,
+    ModelFailed,
+    ModelPlan,
+    ModelReady,
+    ModelTask,
+)
 from drillcore.store.group import GroupWriter
 from drillcore.store.layout import attributes_of
 from drillcore.system.files import digest
@@ -57,10 +65,15 @@ def _sweep(context: Context, runs: Sequence[ModelRun]) -> list[BlockFailed | Mod
     by_name, plans = {run.name: run for run in runs}, [run.plan() for run in runs]
     context.report.start("extract", sum(p.num_sentences for p in plans), "sentences")
     try:
-        for outcome in context.executor.sweep(plans, Progress(context.report.advance)):
-            by_name[outcome.model].add(outcome)
-            if not isinstance(outcome, BlockDone):
-                failed.append(outcome)
+        with context.executor.sweep(plans, Progress(context.report.advance)) as sweep:
+            for outcome in sweep:
+                run = by_name[outcome.model]
+                if isinstance(outcome, ModelReady):
+                    sweep.extract(outcome.model, run.pending_blocks(outcome.prepared))
+                    continue
+                run.add(outcome)
+                if not isinstance(outcome, BlockDone):
+                    failed.append(outcome)
     finally:
         context.manifest.record("executor", **context.executor.describe())
     return failed
@@ -136,10 +149,10 @@ class ModelRun:
             sentences = sum(len(p.tokens) for p in self._pairs)
         all_sentences = sum(len(p.tokens) for p in self._pairs)
         cost = sum(cost_of(self._context, p) for p in self._pairs) * sentences / max(1, all_sentences)
-        return ModelPlan(self._task(), blocks, sentences, cost, self.blocks)
+        return ModelPlan(self._task(), blocks, sentences, cost)
 
-    def blocks(self, prepared: Prepared) -> list[BlockTask]:
-        """The model is loaded: settle its numerics, create its arrays, and give its pending blocks."""
+    def pending_blocks(self, prepared: Prepared) -> list[BlockTask]:
+        """The blocks to extract, now that the model is loaded: settles its numerics and creates its arrays."""
         context, name = self._context, self.name
         record_model(context, name, prepared)
         numerics = self._stored or {**prepared.numerics, "block_sentences": self._block_sentences()}
@@ -161,7 +174,7 @@ class ModelRun:
         self._started, self._left = time.perf_counter(), len(tasks)
         return tasks
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: BlockDone | BlockFailed | ModelFailed) -> None:
         """Take what came back; after the last block, say and record what the model cost."""
         if isinstance(outcome, ModelFailed):
             self._context.manifest.record("models", self.name, error=str(outcome.error))

@@ -1,4 +1,4 @@
-"""The order of a sweep: nothing forgotten, nothing twice, few loads, nobody idle while another has a queue."""
+"""The scheduler of a sweep: nothing forgotten, nothing twice, few loads, nobody idle while another has a queue."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from drillcore.errors import JobError
 from drillcore.job.fields import Extract
 from drillcore.runtime.executors.ray.cluster import share_out
-from drillcore.runtime.executors.scheduler import AHEAD, Order, Piece
+from drillcore.runtime.executors.scheduler import AHEAD, Piece, Scheduler
 from drillcore.runtime.work.blocks import spread_block
 
 
@@ -19,7 +19,7 @@ class Play:
 
     def __init__(self, sizes: list[list[int]], load: float, num_workers: int, draw: random.Random, lose: float = 0.0):
         self.sizes, self.load, self.draw, self.lose = sizes, load, draw, lose
-        self.order = Order([float(sum(s)) for s in sizes], [len(s) for s in sizes], num_workers)
+        self.order = Scheduler([float(sum(s)) for s in sizes], [len(s) for s in sizes], num_workers)
         self.held = {w: [] for w in range(num_workers)}
         self.loads, self.done, self.now, self.busy, self.idle = [], [], 0.0, 0.0, []
         self.ends = []
@@ -108,7 +108,7 @@ def test_nobody_joins_where_loading_takes_longer_than_what_is_left(seed):
 
 
 def test_a_model_that_one_worker_cannot_load_is_left_to_others():
-    order = Order([1.0], [4], 2)
+    order = Scheduler([1.0], [4], 2)
     first, second = order.next("a", 0), order.next("b", 0)
     assert first is second and first.block is None
     assert order.unload("a", 0, again=False), "b may still load it"
@@ -124,7 +124,7 @@ def test_a_model_that_one_worker_cannot_load_is_left_to_others():
 
 
 def test_a_block_alone_waits_until_its_worker_holds_nothing():
-    order = Order([1.0], [3], 1)
+    order = Scheduler([1.0], [3], 1)
     order.next("a", 0)
     order.loaded("a", 0, 1.0)
     order.open(0, [Piece(0, i, 1) for i in range(3)])

@@ -1,0 +1,42 @@
+"""Where finished shards go: the groups of the stores that tasks name, opened once each.
+
+Shape legend: S sentences of a shard, K layers, H hidden size.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from drillcore.runtime.work.tasks import BlockTask
+from drillcore.store.group import GroupWriter
+from drillcore.store.places.location import Location
+
+
+class ShardSink:
+    """Commits shards into the groups of their tasks; one thread at a time."""
+
+    def __init__(self) -> None:
+        self._groups: dict[tuple[str, str], GroupWriter] = {}
+
+    def open(self, task: BlockTask) -> GroupWriter:
+        """The group that a task's shards go to, whose arrays exist already. Raises what opening it raises."""
+        place = (task.store, task.group)
+        if place not in self._groups:
+            store = Location(task.store).open()
+            group = zarr.open_group(store, path=task.group, mode="r+", use_consolidated=False)
+            self._groups[place] = GroupWriter(group)
+        return self._groups[place]
+
+    def commit(
+        self, task: BlockTask, shard: int, states_SKH: NDArray[np.generic], absmax_K: NDArray[np.float32]
+    ) -> None:
+        """Write shard number `shard` and then its fingerprint, unless it is committed already.
+
+        Raises CommitError where the place refuses the write.
+        """
+        if shard in task.committed:
+            return
+        fingerprint = task.block.fingerprints[shard - task.block.first_shard]
+        self.open(task).commit(shard * task.shape.shard, shard, states_SKH, absmax_K, fingerprint)
