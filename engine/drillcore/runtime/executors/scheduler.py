@@ -207,7 +207,7 @@ class Scheduler:
         return not state.over
 
     def unload(self, worker: Hashable, model: int, *, again: bool) -> bool:
-        """A worker failed to load a model; `again`: it may be retried. Returns whether the model can still be loaded."""
+        """A worker failed to load a model; `again`: it may be retried. Returns whether the model can still load."""
         state = self._models[model]
         state.loading.discard(worker)
         self._at.pop(worker, None)
