@@ -1,7 +1,7 @@
-"""One block after another from token ids to commits, with the steps overlapped.
+"""Extracts one block after another, from token ids to commits, with the steps overlapped.
 
-A planning thread lays out the next block, this thread waits for the model, a writing thread encodes and commits; the
-queues between them are bounded, and a failure in any of them ends the run with that step's error.
+A planning thread lays out the next block, the calling thread waits for the model, and a writing thread encodes and
+commits shards. The queues between them are bounded, and a failure in any thread ends the run with that step's error.
 
 Shape legend: S sentences of a shard, K layers, H hidden size.
 """
@@ -25,9 +25,9 @@ from drillcore.runtime.work.tasks import BlockDone, BlockTask
 from drillcore.system.progress import Progress
 from drillcore.tokens.sequences import Sequences
 
-# Shards that wait for the writer: one being written, one ready.
+# Shards handed to the writer at a time: one being written, one ready.
 WAITING_SHARDS = 2
-# A sentence's states from which copying them one sentence at a time is faster than all at once through a copy.
+# From so many bytes a sentence, copying one sentence at a time is faster than fancy indexing, which copies twice.
 LOOP_BYTES = 16_384
 
 
@@ -43,9 +43,10 @@ class BlockBackend(Protocol):
 
 @dataclass
 class Shard:
-    """A shard that fills up with states in any order.
+    """A shard that is filled with states in any order.
 
-    number: of the shard in the array; start: its first sentence in the block. states_SKH: store dtype.
+    number: of the shard in the array. start: its first sentence, counted within the block. states_SKH: in the store's
+    dtype. missing: sentences whose states have not arrived.
     """
 
     number: int
@@ -57,49 +58,49 @@ class Shard:
 
 @dataclass
 class Clock:
-    """Seconds by step."""
+    """Seconds spent in each step of a block."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 
     def add(self, step: str, started: float) -> float:
-        """Count the time since `started`; returns now."""
+        """Add the time since `started` to a step; returns the present time."""
         now = time.perf_counter()
         self.seconds[step] = self.seconds.get(step, 0.0) + now - started
         return now
 
 
 class Assembler:
-    """Puts the states of one block in their places and yields shards as they become whole."""
+    """Puts the states of one block into its shards, and yields each shard once it is complete."""
 
     def __init__(self, task: BlockTask) -> None:
-        self._task, self._open = task, dict[int, Shard]()
+        self._task, self._shards = task, dict[int, Shard]()
         shape, block = task.shape, task.block
         self._limit = float(np.finfo(shape.store_dtype).max)
         self._sizes = [min(shape.shard, len(block) - s) for s in range(0, len(block), shape.shard)]
 
     def add(self, part: States) -> Iterator[Shard]:
-        """Take one batch; raises NumericsError where a state cannot be stored."""
+        """Add the states of one batch; raises NumericsError where a state cannot be stored."""
         self._check(part)
         shape = self._task.shape
         shard_S = part.sentence_S // shape.shard
         for local in np.unique(shard_S).tolist():
-            mine = shard_S == local
+            in_shard_S = shard_S == local
             shard = self._shard(local)
-            rows = part.row_S[mine]
-            _put(shard.states_SKH, part.sentence_S[mine] - shard.start, part.values_GKH, rows)
+            rows = part.row_S[in_shard_S]
+            _put(shard.states_SKH, part.sentence_S[in_shard_S] - shard.start, part.values_GKH, rows)
             np.maximum(shard.absmax_K, part.absmax_GK[rows].max(axis=0), out=shard.absmax_K)
             shard.missing -= len(rows)
             if shard.missing == 0:
-                yield self._open.pop(local)
+                yield self._shards.pop(local)
 
     def _shard(self, local: int) -> Shard:
-        if local not in self._open:
+        if local not in self._shards:
             shape, size = self._task.shape, self._sizes[local]
             states = np.empty((size, len(shape.layers), shape.hidden_size), shape.store_dtype)
-            largest = np.zeros(len(shape.layers), np.float32)
+            absmax = np.zeros(len(shape.layers), np.float32)
             number = self._task.block.first_shard + local
-            self._open[local] = Shard(number, local * shape.shard, states, largest, size)
-        return self._open[local]
+            self._shards[local] = Shard(number, local * shape.shard, states, absmax, size)
+        return self._shards[local]
 
     def _check(self, part: States) -> None:
         wrong = ~(part.absmax_GK <= self._limit)
@@ -122,7 +123,7 @@ class Assembler:
 def _put(
     states_SKH: NDArray[np.generic], sentence_S: NDArray[np.int64], values_GKH: FloatStates, row_S: NDArray[np.int64]
 ) -> None:
-    """states_SKH[sentence_S] = values_GKH[row_S], without the copy of all rows that numpy makes first."""
+    """Set states_SKH[sentence_S] = values_GKH[row_S] without NumPy's intermediate copy of all rows."""
     if values_GKH[:1].nbytes < LOOP_BYTES:
         states_SKH[sentence_S] = values_GKH[row_S]
         return
@@ -133,7 +134,11 @@ def _put(
 def extract_blocks(
     backend: BlockBackend, tasks: Iterable[BlockTask], sink: ShardSink, progress: Progress
 ) -> Iterator[BlockDone]:
-    """Run blocks one after the other, yielding each once all its shards are committed."""
+    """Run blocks one after the other; yields each once all its shards are committed.
+
+    Raises what a step raises: NumericsError for a state that cannot be stored, CommitError for a failed write, and
+    whatever the backend raises. Shards committed before that stay committed.
+    """
     with ThreadPoolExecutor(1, "plan") as planner, ThreadPoolExecutor(1, "write") as writer:
         planned = _planned(planner, backend, tasks)
         running: deque[tuple[BlockTask, Work, Clock, list[Future[float]], list[str]]] = deque()
@@ -153,7 +158,7 @@ def extract_blocks(
 def _planned(
     planner: ThreadPoolExecutor, backend: BlockBackend, tasks: Iterable[BlockTask]
 ) -> Iterator[tuple[BlockTask, Work, Clock]]:
-    """Each task with its work, the next one being planned meanwhile."""
+    """Yield each task with its planned work, while the next one is being planned."""
 
     def plan(task: BlockTask) -> tuple[BlockTask, Work, Clock]:
         clock, started = Clock(), time.perf_counter()
@@ -182,7 +187,7 @@ def _forward(
     progress: Progress,
     notes: list[str],
 ) -> Iterator[Future[float]]:
-    """Run the model over a block; yields the writes of its shards."""
+    """Run the model over a block; yields the pending write of each shard."""
     assembler = Assembler(task)
     waiting: deque[Future[float]] = deque()
 
@@ -191,7 +196,7 @@ def _forward(
         sink.commit(task, shard.number, shard.states_SKH, shard.absmax_K)
         return time.perf_counter() - started
 
-    # While the first batch computes: opening it would hold up a small job's only commit, at its very end.
+    # Open the group while the first batch computes: later it would delay the only commit of a small job.
     writer.submit(sink.open, task)
     started = time.perf_counter()
     for part in backend.run(work):
@@ -205,7 +210,7 @@ def _forward(
         started = clock.add("assemble", started)
         if part.note:
             notes.append(part.note)
-        # A writer that failed ends the run now, not at the block's end.
+        # A failed write ends the run now, not at the end of the block.
         for future in waiting:
             if future.done():
                 future.result()
@@ -213,7 +218,7 @@ def _forward(
 
 
 def _finish(task: BlockTask, work: Work, clock: Clock, writes: list[Future[float]], notes: list[str]) -> BlockDone:
-    """Wait for a block's writes and say what it cost."""
+    """Wait for the writes of a block and sum up what it cost."""
     clock.seconds["write"] = sum(w.result() for w in writes)
     return BlockDone(
         model=task.model.model.group,
