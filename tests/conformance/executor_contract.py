@@ -148,7 +148,7 @@ class ExecutorContract:
         for worker in manifest["executor"].get("workers", []):
             assert len(worker["loads"]) == len(set(worker["loads"]))
         again, _ = bench.run("swept", wanted, datasets, settings)
-        assert sum("there already" in line for line in again.lines) == 3 and again.done == 0
+        assert sum("up to date" in line for line in again.lines) == 3 and again.done == 0
 
     def test_what_fails_is_set_aside_and_named(self, settings, bench, models, tmp_path):
         """A model that cannot be read and a block whose states do not fit: all else is kept, and comes out the same."""

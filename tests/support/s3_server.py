@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import socket
 import subprocess
 import sys
@@ -151,3 +152,7 @@ class Proxy:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(10)
+
+
+def aws_environment():
+    return {name: value for name, value in os.environ.items() if name.startswith("AWS_")}

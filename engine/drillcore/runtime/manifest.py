@@ -1,4 +1,4 @@
-"""What a run was: the resolved job, numerics, versions, devices, self-checks, seconds; one JSON file."""
+"""The record of a run in one JSON file: resolved job, numerics, versions, devices, self-checks, seconds."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Manifest:
             "versions": versions(),
             "git_commit": git_commit(),
             "host": {"system": platform.platform(), "machine": platform.machine()},
-            # What an earlier run of this job found of models that this one has no need to load.
+            # What an earlier run of this job recorded of models that this run need not load.
             "models": {k: v for k, v in earlier.get("models", {}).items() if k in {m.group for m in loaded.job.models}},
             "stages": earlier.get("stages", {}),
         }
@@ -51,13 +51,13 @@ class Manifest:
         except OSError as error:
             raise CommitError(
                 f"{self._path} could not be written: {error.strerror or error}",
-                hint="Make room or mend the place, then run the same command again: what is committed is kept.",
+                hint="Free space or fix the folder, then run the same command again: what is committed is kept.",
             ) from error
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        facts = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return facts if isinstance(facts, dict) else {}

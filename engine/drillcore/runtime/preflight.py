@@ -1,4 +1,4 @@
-"""Preflight: reads every row and configuration once, before anything is written, and names all mistakes at once."""
+"""Reads every row and configuration of a job once, before anything is written, and reports all mistakes at once."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def check_job(loaded: LoadedJob, report: Reporter) -> Inputs:
     """Check everything a job names.
 
     Raises TextError or ModelError (or JobError for a layer out of range, MissingExtraError for a backend that is not
-    installed) with every problem found, up to a number.
+    installed) that names every problem, up to a limit.
     """
     _check_names(loaded)
     tables = _read_rows(loaded, report)
@@ -130,7 +130,7 @@ def _locate_all(loaded: LoadedJob) -> tuple[dict[str, Source], list[InputError]]
 
 
 def _joined(mistakes: list[InputError]) -> InputError:
-    """One error for several, of the first one's kind."""
+    """One error for several, of the kind of the first one."""
     if len(mistakes) == 1:
         return mistakes[0]
     hints = dict.fromkeys(m.hint for m in mistakes if m.hint)
@@ -144,7 +144,7 @@ def _tokenizer(source: Source, loaded: LoadedJob) -> Tokenizer:
 def _fit(
     loaded: LoadedJob, source: Source, dataset: Dataset, tokens: Sequences, problems: Problems
 ) -> tuple[Sequences, int]:
-    """Truncate, or note the sentences that are too long or have no token."""
+    """Truncate sentences, or report those that are too long or have no token."""
     lengths, limit = tokens.lengths_N, source.facts.max_tokens
     tokens.release()
     file = str(loaded.path(dataset))

@@ -1,4 +1,4 @@
-"""Takes back what the last verification found damaged."""
+"""Discards what the last verification found damaged, so that the run makes it again."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from drillcore.system.progress import Reporter
 
 
 def give_up_damage(store: StoreWriter, folder: Path, report: Reporter) -> None:
-    """Take back what the last verification found damaged, so that the stages make it again."""
+    """Discard what the last verification found damaged, so that the stages make it again."""
     note = folder / NOTE
     try:
         entries: list[dict[str, Any]] = json.loads(note.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return
     for path in sorted({e["group"] for e in entries}):
-        mine = [e for e in entries if e["group"] == path]
+        damaged = [e for e in entries if e["group"] == path]
         writer = store.dataset(*path.split("/"))
-        writer.retract(sorted({e["shard"] for e in mine if e["mend"] == "shard"}))
-        if any(e["mend"] == "columns" for e in mine):
+        writer.retract(sorted({e["shard"] for e in damaged if e["mend"] == "shard"}))
+        if any(e["mend"] == "columns" for e in damaged):
             writer.drop_columns()
-        writer.drop_results(sorted({e["array"] for e in mine if e["mend"] == "result"}))
-        report.say(f"{path}: makes again what `drillcore verify` found damaged")
+        writer.drop_results(sorted({e["array"] for e in damaged if e["mend"] == "result"}))
+        report.say(f"{path}: computing again what `drillcore verify` found damaged")
     note.unlink()

@@ -38,7 +38,7 @@ def run_stages(loaded: LoadedJob, stages: Sequence[str], report: Reporter, out: 
 
 
 def _run_stages(loaded: LoadedJob, stages: Sequence[str], report: Reporter, out: Path | None) -> Path:
-    # Workers may run elsewhere: what they are told holds whatever their working directory.
+    # Workers may run elsewhere: their tasks must not depend on the working directory.
     location = Location(loaded.store if loaded.store.startswith("s3://") else str(Path(loaded.store).absolute()))
     location.check()
     folder = location.beside(out)
@@ -59,7 +59,7 @@ def _run_stages(loaded: LoadedJob, stages: Sequence[str], report: Reporter, out:
                 load_stage(stage)(context)
             store.finish()
         except BaseException as error:
-            # Where the disk is full this fails too, and must not hide why.
+            # On a full disk this fails too, and must not hide the first error.
             with suppress(RunError):
                 manifest.write(_ending(error))
             raise

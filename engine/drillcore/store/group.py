@@ -1,6 +1,6 @@
-"""Writing the group of one model and dataset: whole shards, each followed by its fingerprint; coordinates; results.
+"""Writes the group of one model and dataset: whole shards, each followed by its fingerprint; coordinates; results.
 
-A shard counts once its fingerprint is there, and that is written only after its data is on disk.
+A shard counts once it has a fingerprint, which is written only after its data are on disk.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ READERS = 16
 
 
 class GroupWriter:
-    """The group of one model and dataset. Raises CommitError where the place refuses a write."""
+    """The group of one model and dataset. Raises CommitError where a write fails."""
 
     def __init__(self, group: zarr.Group) -> None:
         self.group = group
 
     def ensure(self, shape: Shape, columns: Sequence[tuple[str, str]]) -> None:
-        """Make the arrays what they must be. `columns`: names and dtypes of the coordinates.
+        """Make the arrays fit. `columns`: names and dtypes of the coordinates.
 
-        Another shape makes all arrays anew, other columns only the columns. Damaged metadata is written again and the
-        data stays.
+        Another shape creates all arrays again, other columns only the columns. Damaged metadata are written again, and
+        the data stay.
         """
         every = [("sentence", "int64"), *columns]
         expected = layout.expected_metadata(shape, every)
@@ -60,17 +60,17 @@ class GroupWriter:
         self._set_attributes({"results": {}, **attributes_of(self.group), **described})
 
     def _differing(self, expected: dict[str, bytes]) -> list[str]:
-        """Arrays whose metadata are not as expected."""
+        """Names of the arrays whose metadata are not as expected."""
         place, store = f"{self.group.path}/{{}}/zarr.json", self.group.store
         return [n for n, m in expected.items() if not layout.same_metadata(read_file(store, place.format(n)), m)]
 
     def _set_attributes(self, attributes: dict[str, Any]) -> None:
-        """Set all attributes at once, unless they are so already."""
+        """Set all attributes at once, unless nothing changes."""
         if attributes != attributes_of(self.group):
             self.group.attrs.put(attributes)
 
     def _create(self, shape: Shape) -> None:
-        """All arrays anew; fingerprints go first and come last, so that none stands for data that is not there."""
+        """Create all arrays again; fingerprints are removed first and created last: none may stand for missing data."""
         self.group.attrs.put({})
         remove_folder(self.group.store, f"{self.group.path}/shard_fingerprint")
         for name in list_names(self.group.store, self.group.path):
@@ -89,7 +89,7 @@ class GroupWriter:
                 array[:] = values
 
     def _create_columns(self, shape: Shape, columns: Sequence[tuple[str, str]]) -> None:
-        """The columns anew and empty; their old names are noted until all is done."""
+        """Create the columns again, empty; their old names are recorded until that is done."""
         before = attributes_of(self.group)
         old = {name for name, _ in before.pop("columns", [])} | set(before.pop("stale_columns", []))
         before.pop("columns_made_from", None)
@@ -100,11 +100,11 @@ class GroupWriter:
         self._set_attributes(before)
 
     def write_columns(self, made_from: str, pieces: Iterator[tuple[int, dict[str, Any]]]) -> None:
-        """Write the coordinates, given as (first sentence, values by name), unless they were made from the same."""
+        """Write the coordinates, given as (first sentence, values by name), unless their input has not changed."""
         before = attributes_of(self.group)
         if before.pop("columns_made_from", None) == made_from:
             return
-        self._set_attributes(before)  # from here on they are made from two things
+        self._set_attributes(before)  # from here on they hold a mixture
         for start, columns in pieces:
             for name, values in columns.items():
                 array = array_of(self.group, name)
@@ -116,11 +116,11 @@ class GroupWriter:
         return StatesReader(self.group)
 
     def fingerprints(self) -> list[str]:
-        """Hex digest of each shard, empty where it is not committed (or its record is damaged)."""
+        """Hex fingerprint of each shard, empty where it is not committed or its record is damaged."""
         return self._each_shard(self._fingerprint)
 
     def committed(self) -> list[str]:
-        """The same, empty also where the shard's file is missing or cut short."""
+        """Hex fingerprint of each shard, empty also where the shard's file is missing or cut short."""
         return self._each_shard(lambda shard: self._fingerprint(shard) if self._is_whole(shard) else "")
 
     def _each_shard(self, look: Any) -> list[str]:
@@ -130,18 +130,18 @@ class GroupWriter:
 
     def _fingerprint(self, shard: int) -> str:
         raw = read_file(self.group.store, f"{self.group.path}/shard_fingerprint/c/{shard}/0")
-        found = None if raw is None else read_fingerprint(raw)
-        return found.hex() if found else ""
+        fingerprint = None if raw is None else read_fingerprint(raw)
+        return fingerprint.hex() if fingerprint else ""
 
     def _is_whole(self, shard: int) -> bool:
-        """Whether a shard's file is there and ends as it must: quick, and blind to damage further in."""
+        """Whether a shard's file exists and ends as it must; quick, does not see damage further in."""
         try:
             return self._reader.is_whole(shard)
         except DamageError:
             return False
 
     def plan_fingerprints(self, planned: Sequence[str]) -> None:
-        """Note the fingerprint that each shard must come to have, for whoever verifies."""
+        """Record the fingerprint that each shard must get, for `verify`."""
         wanted = np.array([list(bytes.fromhex(p)) for p in planned], np.uint8).reshape(-1, 32)
         array = array_of(self.group, "shard_planned")
         try:
@@ -166,7 +166,7 @@ class GroupWriter:
             ) from None
 
     def retract(self, shards: Sequence[int]) -> None:
-        """Take back the fingerprints of shards that are to be computed again."""
+        """Clear the fingerprints of shards that are to be computed again."""
         for shard in shards:
             self._put_fingerprint(shard, "00" * 32)
 
@@ -192,27 +192,27 @@ class GroupWriter:
         self._set_attributes({**before, "results": {**results, name: {"made_from": made_from, **facts}}})
 
     def result_made_from(self, name: str) -> str:
-        """The recorded hash of a result, empty where there is none."""
-        found = attributes_of(self.group).get("results", {})
-        return str(found.get(name, {}).get("made_from", "")) if name in self.group else ""
+        """The recorded hash of a result, empty where there is no such result."""
+        results = attributes_of(self.group).get("results", {})
+        return str(results.get(name, {}).get("made_from", "")) if name in self.group else ""
 
     def drop_results(self, names: Sequence[str]) -> None:
-        """Forget the records of results, and of all that was made together with them, so that they are made again."""
+        """Remove the records of results, and of all results made together with them, so that they are made again."""
         before = attributes_of(self.group)
         results = dict(before.get("results", {}))
         made_from = {results[n].get("made_from") for n in names if n in results}
-        kept = {n: r for n, r in results.items() if r.get("made_from") not in made_from}
-        self._set_attributes({**before, "results": kept})
+        others = {n: r for n, r in results.items() if r.get("made_from") not in made_from}
+        self._set_attributes({**before, "results": others})
 
     def drop_columns(self) -> None:
-        """Forget what the coordinates were made from, so that they are written again."""
+        """Remove the record of what the coordinates were made from, so that they are written again."""
         before = attributes_of(self.group)
         before.pop("columns_made_from", None)
         self._set_attributes(before)
 
 
 def read_fingerprint(raw: bytes) -> bytes | None:
-    """The fingerprint from its record's bytes: empty where it is not committed, None where the record is damaged."""
+    """The fingerprint in a record's bytes: empty where nothing is committed, None where the record is damaged."""
     digest = raw[:32]
     if len(raw) != 36 or google_crc32c.value(digest) != int.from_bytes(raw[32:], "little"):
         return None

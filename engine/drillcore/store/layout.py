@@ -33,7 +33,7 @@ FILLS = {"float32": np.nan, "float16": np.nan, "uint8": 0, "int32": -1, "int64":
 
 @dataclass(frozen=True)
 class Shape:
-    """What decides the arrays of one model and dataset; another shape needs them anew.
+    """What decides the arrays of one model and dataset; another shape needs new arrays.
 
     layers: layer numbers. shard, chunk: sentences, powers of two.
     """
@@ -66,15 +66,15 @@ class Shape:
 
 
 def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
-    """A group's array by name; raises DamageError where there is none or its metadata cannot be read."""
+    """An array of a group by name; raises DamageError where it is missing or its metadata cannot be read."""
     try:
-        found = group[name]
+        array = group[name]
     except (KeyError, ValueError, TypeError) as error:
-        what = "is not there" if isinstance(error, KeyError) else f"cannot be read: {error}"
+        what = "is missing" if isinstance(error, KeyError) else f"cannot be read: {error}"
         raise DamageError(f"{group.path}: the array {name} {what}", hint=MEND) from None
-    if not isinstance(found, zarr.Array):
-        raise DamageError(f"{group.path}: {name} is no array", hint=MEND)
-    return found
+    if not isinstance(array, zarr.Array):
+        raise DamageError(f"{group.path}: {name} is not an array", hint=MEND)
+    return array
 
 
 def attributes_of(group: zarr.Group) -> dict[str, Any]:
@@ -95,7 +95,11 @@ def choose_shape(
     store_dtype: str,
     shard: int | None = None,
 ) -> Shape:
-    """Sizes: a shard of 128 to 256 MB, chunks of 1 to 2 MB of one layer, neither beyond what the dataset fills."""
+    """Choose sizes: shards of 128 to 256 MB, chunks of 1 to 2 MB of one layer, none larger than the dataset fills.
+
+    >>> choose_shape(10, (0, 1), ("embed", "block_1"), 64, "float32").shard
+    16
+    """
     item = np.dtype(store_dtype).itemsize
     enough = 1 << max(0, (num_sentences - 1).bit_length())
     rows = shard or min(_power_of_two(SHARD_BYTES / (len(layers) * hidden_size * item)), enough)
@@ -144,7 +148,7 @@ def create_states(group: zarr.Group, shape: Shape) -> zarr.Array[Any]:
 
 
 def create_extract_arrays(group: zarr.Group, shape: Shape) -> None:
-    """All arrays that extraction fills, whole shape and empty; fingerprints last: none may stand for no data."""
+    """Create all arrays that extraction fills, in full shape and empty; fingerprints last: they stand for data."""
     num_layers = len(shape.layers)
     create_states(group, shape)
     create_array(group, ARRAYS["layer_absmax"], (shape.num_shards, num_layers), (1, num_layers))
@@ -170,14 +174,14 @@ def _create_digests(group: zarr.Group, spec: ArraySpec, num_shards: int, chunk: 
 
 
 def create_columns(group: zarr.Group, num_sentences: int, columns: Sequence[tuple[str, str]]) -> None:
-    """The coordinates of the sentences, by name and dtype, nothing written."""
+    """Create the coordinates of the sentences, given by name and dtype, empty."""
     chunk = min(COLUMN_CHUNK, num_sentences)
     for name, dtype in columns:
         create_array(group, ArraySpec(name, ("sentence",), dtype, ("columns",)), (num_sentences,), (chunk,))
 
 
 def layer_values(shape: Shape) -> dict[str, NDArray[Any]]:
-    """What the arrays of the layers hold."""
+    """What the arrays `layer` and `layer_name` hold."""
     return {
         "layer": np.array(shape.layers, dtype=np.int64),
         "layer_name": np.array(shape.layer_names, dtype=np.dtypes.StringDType()),
@@ -185,21 +189,21 @@ def layer_values(shape: Shape) -> dict[str, NDArray[Any]]:
 
 
 def expected_metadata(shape: Shape, columns: Sequence[tuple[str, str]] = ()) -> dict[str, bytes]:
-    """What the zarr.json of every array must say, by the array's name: made by creating them in memory."""
+    """What the zarr.json of every array must say, by the array's name; the arrays are created in memory for this."""
     store = MemoryStore()
     group = zarr.create_group(store)
     create_extract_arrays(group, shape)
     create_columns(group, shape.num_sentences, columns)
-    found = {}
+    metadata = {}
     for name, array in group.arrays():
-        found[name] = array.metadata.to_buffer_dict(default_buffer_prototype())["zarr.json"].to_bytes()
-    return found
+        metadata[name] = array.metadata.to_buffer_dict(default_buffer_prototype())["zarr.json"].to_bytes()
+    return metadata
 
 
-def same_metadata(found: bytes | None, expected: bytes) -> bool:
-    """Whether an array's zarr.json says the same."""
+def same_metadata(stored: bytes | None, expected: bytes) -> bool:
+    """Whether an array's zarr.json says what is expected."""
     try:
-        return found is not None and bool(json.loads(found) == json.loads(expected))
+        return stored is not None and bool(json.loads(stored) == json.loads(expected))
     except ValueError:
         return False
 
@@ -208,7 +212,7 @@ def check_ours(attributes: dict[str, Any], address: str, job_name: str | None) -
     """Raise StoreError unless the root's attributes are those of a store of ours, of this format and job."""
     if attributes.get("kind") != KIND:
         raise StoreError(
-            f"store {address} is not a drillcore store", hint="Name a folder that is not there yet, or another store."
+            f"store {address} is not a drillcore store", hint="Name a folder that does not exist yet, or another store."
         )
     if attributes.get("format") != FORMAT:
         raise StoreError(
@@ -218,7 +222,7 @@ def check_ours(attributes: dict[str, Any], address: str, job_name: str | None) -
     if job_name is not None and attributes.get("job") != job_name:
         raise StoreError(
             f"store {address} belongs to the job {attributes.get('job')}, not {job_name}",
-            hint="Give this job another store, or its name back.",
+            hint="Give this job another store, or rename it back.",
         )
 
 

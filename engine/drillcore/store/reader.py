@@ -1,4 +1,4 @@
-"""Reading a store: as an xarray tree for users, one layer at a time for the later stages."""
+"""Reads a store for the later stages: one layer, one column or one small array at a time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def open_root(location: Location) -> zarr.Group:
-    """The root group, read-only; raises StoreError where there is no store of ours, DamageError where it is damaged."""
+    """The root group, read-only; raises StoreError where there is no drillcore store, DamageError for a damaged one."""
     location.check()
     if not location.is_s3 and not location.path.is_dir():
         raise StoreError(f"there is no store at {location.address}", hint="Run the job first, or check the path.")
@@ -41,14 +41,14 @@ def read_layer(group: zarr.Group, slot: int) -> NDArray[np.float32]:
 
 
 def column(group: zarr.Group, name: str) -> NDArray[Any] | None:
-    """A coordinate of all sentences, or None where the group has none; raises DamageError where it is damaged."""
+    """A coordinate of all sentences, None where the group does not have it; raises DamageError where it is damaged."""
     if name not in group:
         return None
     return read_array(group, name)
 
 
 def read_array(group: zarr.Group, name: str) -> NDArray[Any]:
-    """All values of a small array, strings as objects; raises DamageError where it is damaged or not there."""
+    """All values of a small array, strings as objects; raises DamageError where it is damaged or missing."""
     try:
         values = np.asarray(array_of(group, name)[...])
     except (ValueError, RuntimeError, TypeError) as error:

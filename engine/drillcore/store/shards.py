@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from drillcore.store.layout import Shape
 
-# Two threads gave many different outputs for one input: bytes must repeat. Threads here take whole chunks instead.
+# With two of its own threads Blosc gave different outputs for one input, and bytes must repeat. Our threads take whole
+# chunks instead.
 blosc.use_threads = False
 
 ABSENT = 2**64 - 1
@@ -28,19 +29,19 @@ MAX_THREADS = 8
 
 
 def threads() -> int:
-    """Threads that encode or decode chunks: compression lets go of the interpreter."""
+    """Number of threads that encode or decode chunks; compression releases the interpreter's lock."""
     return max(1, min(MAX_THREADS, len(os.sched_getaffinity(0))))
 
 
 def index_bytes(shape: Shape) -> int:
-    """Bytes of the index at the end of each shard: 16 a chunk, and a checksum."""
+    """Bytes of the index at the end of each shard: 16 for each chunk, and a checksum."""
     return 16 * (shape.shard // shape.chunk) * len(shape.layers) + 4
 
 
 def encode_shard(states_SKH: NDArray[np.generic], shape: Shape) -> Iterator[bytes]:
-    """A shard's bytes in pieces, the next ones being encoded while one is written.
+    """Yield the bytes of a shard in pieces; the next pieces are encoded while one is written.
 
-    The last shard of a dataset may have fewer sentences, and what is beyond them reads as NaN.
+    states_SKH: [S, K, H]. The last shard of a dataset may have fewer sentences; the missing ones read as NaN.
     """
     places = [(p, k) for k in range(len(shape.layers)) for p in range(-(-len(states_SKH) // shape.chunk))]
 
@@ -70,7 +71,7 @@ def encode_shard(states_SKH: NDArray[np.generic], shape: Shape) -> Iterator[byte
 
 @dataclass(frozen=True)
 class Index:
-    """Where a shard's chunks lie in its file: first byte and length of each, ABSENT where there is none."""
+    """Where the chunks of a shard lie in its file: first byte and length of each, ABSENT where there is no chunk."""
 
     offset_PK: NDArray[np.uint64]
     length_PK: NDArray[np.uint64]
@@ -83,13 +84,13 @@ class Index:
 
     @property
     def end(self) -> int:
-        """The byte after the last chunk's last one."""
-        there = self.offset_PK != ABSENT
-        return int((self.offset_PK + self.length_PK)[there].max()) if there.any() else 0
+        """The first byte after the last chunk."""
+        present_PK = self.offset_PK != ABSENT
+        return int((self.offset_PK + self.length_PK)[present_PK].max()) if present_PK.any() else 0
 
 
 def decode_index(tail: bytes, shape: Shape) -> Index:
-    """The index from a shard's last bytes; raises ValueError where it is damaged."""
+    """Read the index from the last bytes of a shard; raises ValueError where it is damaged."""
     raw = tail[:-4]
     if len(tail) != index_bytes(shape) or _checksum(raw) != tail[-4:]:
         raise ValueError("the shard's index does not match its checksum")
@@ -102,8 +103,8 @@ def decode_chunk(piece: NDArray[np.uint8], out_CH: NDArray[np.generic]) -> None:
     packed = piece[:-4]
     if _checksum(packed) != piece[-4:].tobytes():
         raise ValueError("a chunk does not match its checksum")
-    if int.from_bytes(packed[4:8], "little") != out_CH.nbytes:  # Blosc's header holds the size when unpacked
-        raise ValueError("a chunk is not of the array's shape")
+    if int.from_bytes(packed[4:8], "little") != out_CH.nbytes:  # Blosc's header holds the unpacked size
+        raise ValueError("a chunk does not have the array's shape")
     try:
         blosc.decompress(packed, out_CH)
     except RuntimeError as error:

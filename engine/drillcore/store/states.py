@@ -1,4 +1,4 @@
-"""Reading `hidden_states` faster than through zarr-python, and naming what is damaged.
+"""Reads `hidden_states` faster than zarr-python does, and names what is damaged.
 
 Shape legend: N sentences asked for, K layers of the store, Q layers asked for, H hidden size, C sentences of a chunk.
 """
@@ -22,7 +22,7 @@ from drillcore.store.layout import MEND, Shape, array_of
 from drillcore.store.places.files import read_ahead, read_end, read_range, read_size
 from drillcore.store.shards import Index, decode_chunk, decode_index, index_bytes, threads
 
-# Read at once: large enough for storage that is slow to answer, small enough to stay in a core's cache until decoded.
+# Read at a time: large enough for storage that answers slowly, small enough to stay in a core's cache until decoded.
 RUN_BYTES = 2 * 2**20
 
 
@@ -46,7 +46,7 @@ class StatesReader:
         if array.shards is None:
             raise DamageError(f"{group.path}: hidden_states is not sharded", hint=MEND)
         num_sentences, num_layers, hidden_size = array.shape
-        # Layer numbers are only named in errors: a damaged `layer` array must not keep its states from being read.
+        # Layer numbers are only needed in errors: a damaged `layer` array must not prevent reading the states.
         self.shape = Shape(
             num_sentences, tuple(range(num_layers)), (), hidden_size, str(array.dtype), array.shards[0], array.chunks[0]
         )
@@ -61,7 +61,7 @@ class StatesReader:
         self.__init__(state["group"])  # type: ignore[misc]
 
     def index(self, shard: int) -> Index | None:
-        """A shard's index, None where there is no shard; raises DamageError where it is damaged."""
+        """The index of a shard, None where there is no such shard; raises DamageError where it is damaged."""
         try:
             return self._known(shard)
         except FileNotFoundError:
@@ -77,11 +77,11 @@ class StatesReader:
             raise self.damage(shard, None, str(error)) from None
 
     def key(self, shard: int) -> str:
-        """Where a shard lies in the store."""
+        """Key of a shard in the store."""
         return f"{self._key}/{shard}/0/0"
 
     def is_whole(self, shard: int) -> bool:
-        """Whether a shard's file is there, its index at the right place; raises DamageError where that is damaged."""
+        """Whether a shard's file exists and ends with its index; raises DamageError where the index is damaged."""
         try:
             index = self._read_index(shard)
         except FileNotFoundError:
@@ -97,7 +97,7 @@ class StatesReader:
         todo = deque(_runs(_spans(self.shape, rows_N, slots_Q), max(1, RUN_BYTES // self._chunk_bytes)))
 
         def work(_: int) -> None:
-            # One call a thread, not one a chunk: handing out calls costs as much as decoding. The same for memory.
+            # One call and one buffer for each thread, not for each chunk: handing out calls costs as much as decoding.
             scratch = np.empty(RUN_BYTES + self._chunk_bytes, np.uint8)
             while (run := _next(todo)) is not None:
                 self._read_ahead(todo)
@@ -111,7 +111,7 @@ class StatesReader:
         return out_NQH
 
     def _fill(self, run: Sequence[Span], out_NQH: NDArray[Any], scratch: NDArray[np.uint8]) -> None:
-        """Read a run of chunks in one go, and decode each to where it belongs."""
+        """Read a run of chunks at once and decode each into its place."""
         pieces = self._read_run(run, scratch)
         scratch_CH = np.empty((self.shape.chunk, self.shape.hidden_size), self.dtype)
         for number, span in enumerate(run):
@@ -125,21 +125,21 @@ class StatesReader:
 
     def _decode(self, piece: NDArray[np.uint8] | None, span: Span, out_CH: NDArray[Any]) -> bool:
         if piece is not None:
-            with suppress(ValueError):  # looked into below
+            with suppress(ValueError):  # read_chunk below says what is wrong
                 decode_chunk(piece, out_CH)
                 return True
         return self.read_chunk(span.shard, span.part, span.slot, out_CH)
 
     def _read_ahead(self, todo: deque[list[Span]]) -> None:
-        """Have the system read what comes next while this is decoded."""
-        with suppress(IndexError, DamageError):  # nothing comes; what is damaged is named when its turn comes
+        """Let the system read the next run while this one is decoded."""
+        with suppress(IndexError, DamageError):  # no next run; damage is reported when its turn comes
             run = todo[threads()]
             spans = self._lie_side_by_side(run)
             if spans:
                 read_ahead(self._store, self.key(run[0].shard), spans[0][0], sum(length for _, length in spans))
 
     def _read_run(self, run: Sequence[Span], scratch: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-        """The chunks' bytes, where they lie side by side as we write them and nothing is wrong; otherwise nothing."""
+        """The bytes of each chunk where they lie side by side, as we write them; empty otherwise or on a read error."""
         spans = self._lie_side_by_side(run)
         if not spans:
             return []
@@ -151,7 +151,7 @@ class StatesReader:
         return [raw[start - first : start - first + length] for start, length in spans]
 
     def _lie_side_by_side(self, run: Sequence[Span]) -> list[tuple[int, int]]:
-        """First byte and length of each chunk, if all follow each other in the file; otherwise nothing."""
+        """First byte and length of each chunk if they follow each other in the file; empty otherwise."""
         index = self.index(run[0].shard)
         spans = [] if index is None else [s for s in (index.span(c.part, c.slot) for c in run) if s is not None]
         starts, ends = [start for start, _ in spans], [start + length for start, length in spans]
@@ -162,7 +162,7 @@ class StatesReader:
         return self.shape.chunk * self.shape.hidden_size * int(self.dtype.itemsize)
 
     def read_chunk(self, shard: int, part: int, slot: int, out_CH: NDArray[Any]) -> bool:
-        """Decode one chunk into an array; False where its shard is not there and not committed."""
+        """Decode one chunk into an array; False where its shard does not exist and is not committed."""
         for last_try in (False, True):
             index = self.index(shard)
             span = None if index is None else index.span(part, slot)
@@ -177,7 +177,7 @@ class StatesReader:
             except ValueError as error:
                 if last_try:
                     raise self.damage(shard, slot, str(error)) from None
-                self._known.cache_clear()  # a run may have written the shard anew since its index was read
+                self._known.cache_clear()  # a run may have written the shard again since its index was read
         return True
 
     def _is_committed(self, shard: int) -> bool:
@@ -209,7 +209,7 @@ def _next(todo: deque[list[Span]]) -> list[Span] | None:
 
 
 def _whole(span: Span, chunk: int) -> slice | None:
-    """Where a whole chunk goes, if all of it goes to one place in its own order."""
+    """The place of a whole chunk, if all its rows go to one contiguous place in order; None otherwise."""
     first, count = int(span.places[0]), len(span.places)
     if count < chunk or int(span.places[-1]) - first != count - 1 or not np.array_equal(span.rows, np.arange(count)):
         return None
@@ -217,7 +217,7 @@ def _whole(span: Span, chunk: int) -> slice | None:
 
 
 def _runs(spans: Iterable[Span], most: int) -> Iterator[list[Span]]:
-    """Chunks of one layer that follow each other in a shard, at most so many together."""
+    """Runs of chunks of one layer that follow each other in a shard, at most `most` chunks each."""
     run: list[Span] = []
     for span in spans:
         last = run[-1] if run else None
@@ -230,17 +230,17 @@ def _runs(spans: Iterable[Span], most: int) -> Iterator[list[Span]]:
 
 
 def _spans(shape: Shape, rows_N: NDArray[np.int64], slots_Q: NDArray[np.int64]) -> Iterator[Span]:
-    """The chunks that hold these sentences, layer by layer so that a file is read forwards."""
+    """The chunks that hold these sentences, layer by layer, so that each file is read forwards."""
     in_order = not (np.diff(rows_N) < 0).any()
     order_N = np.arange(len(rows_N)) if in_order else np.argsort(rows_N, kind="stable")
     chunk_N = rows_N[order_N] // shape.chunk
     cuts = np.flatnonzero(np.diff(chunk_N)) + 1
     groups = np.split(order_N, cuts) if len(rows_N) else []
-    a_shard = shape.shard // shape.chunk
+    chunks_per_shard = shape.shard // shape.chunk
     by_shard: dict[int, list[tuple[int, NDArray[np.int64]]]] = {}
     for places in groups:
         chunk = int(rows_N[places[0]]) // shape.chunk
-        by_shard.setdefault(chunk // a_shard, []).append((chunk % a_shard, places))
+        by_shard.setdefault(chunk // chunks_per_shard, []).append((chunk % chunks_per_shard, places))
     for shard, parts in by_shard.items():
         for layer_place, slot in enumerate(slots_Q.tolist()):
             for part, places in parts:

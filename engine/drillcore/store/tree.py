@@ -1,4 +1,4 @@
-"""`hidden_states` as an xarray variable that reads only what is asked of it, through our own reader."""
+"""The store as an xarray DataTree whose `hidden_states` read only what is used, through our own reader."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ class LazyStates(BackendArray):
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
 
     def _read(self, key: tuple[Any, ...]) -> NDArray[Any]:
-        """Integers, slices and lists of positions, each axis by itself; axes of integers are dropped."""
+        """Take integers, slices and lists of positions for each axis; axes indexed by an integer are dropped."""
         sentences, layers, hidden = key
-        found = self._reader.read(_positions(sentences, self.shape[0]), _positions(layers, self.shape[1]))
-        found = found[..., hidden]
+        states = self._reader.read(_positions(sentences, self.shape[0]), _positions(layers, self.shape[1]))
+        states = states[..., hidden]
         dropped = tuple(axis for axis, k in ((0, sentences), (1, layers)) if isinstance(k, int | np.integer))
-        squeezed: NDArray[Any] = found.squeeze(axis=dropped) if dropped else found
+        squeezed: NDArray[Any] = states.squeeze(axis=dropped) if dropped else states
         return squeezed
 
 
 def _positions(key: Any, size: int) -> NDArray[np.int64]:
     if isinstance(key, slice):
         return np.arange(*key.indices(size))
-    found = np.atleast_1d(np.asarray(key, dtype=np.int64))
-    return np.where(found < 0, found + size, found)
+    index = np.atleast_1d(np.asarray(key, dtype=np.int64))
+    return np.where(index < 0, index + size, index)
 
 
 def with_fast_states(tree: xr.DataTree, root: zarr.Group) -> xr.DataTree:
-    """The tree with every `hidden_states` behind our reader; its attributes and encoding stay."""
+    """The tree with every `hidden_states` read by our reader; attributes and encoding stay."""
     for node in tree.subtree:
         if "hidden_states" not in node.data_vars:
             continue

@@ -20,14 +20,14 @@ from drillcore.store.places.local import PARTIAL, sweep
 from drillcore.store.places.location import Location
 
 __all__ = ["GroupWriter", "StoreWriter"]
-# What zarr raises for a zarr.json that is no JSON, or JSON of another kind.
+# What zarr raises for a zarr.json that is not JSON, or JSON of another kind.
 UNREADABLE = (ValueError, KeyError, TypeError)
 
 
 def refuse_foreign(location: Location, job_name: str) -> None:
-    """Raise StoreError where something stands in the store's place that is not ours or of another job; writes nothing.
+    """Raise StoreError where the store's place holds something else, or the store of another job; writes nothing.
 
-    Raises DamageError where it cannot be told.
+    Raises DamageError where damage hides whose store it is.
     """
     if not location.is_s3 and not location.path.exists():
         return
@@ -46,12 +46,12 @@ def refuse_foreign(location: Location, job_name: str) -> None:
 def _not_ours(location: Location) -> StoreError:
     return StoreError(
         f"store {location.address} exists and is not a drillcore store",
-        hint="Name a folder that is not there yet. If it is what is left of a store, remove it first.",
+        hint="Name a folder that does not exist yet. If these are the remains of a store, remove them first.",
     )
 
 
 def _refuse_unless_ours_in_ruins(location: Location, job_name: str) -> None:
-    """Damaged root metadata are written again only where what is left of them names this very job."""
+    """Accept damaged root metadata, to be written again, only where their readable part names this job."""
     raw = read_file(location.open(read_only=True), "zarr.json") or b""
     with suppress(*UNREADABLE):
         if json.loads(raw)["node_type"] == "array":
@@ -59,7 +59,7 @@ def _refuse_unless_ours_in_ruins(location: Location, job_name: str) -> None:
     ours = (f'"kind": "{KIND}"', f'"format": {FORMAT}', f'"job": {json.dumps(job_name)}')
     if not all(text.encode() in raw for text in ours):
         raise DamageError(
-            f"{location.address}/zarr.json is damaged, and does not tell whose store it is",
+            f"{location.address}/zarr.json is damaged and does not say which job the store belongs to",
             hint="Restore it from a copy, or move the store away.",
         )
 
@@ -95,7 +95,7 @@ class StoreWriter:
         try:
             return self.root.require_group(name)
         except UNREADABLE:
-            # Its attributes are lost and found anew; the arrays below it stay.
+            # Its attributes are lost and written again; the arrays below it stay.
             self._write_group(name, {})
             return self.root.require_group(name)
 
@@ -116,14 +116,14 @@ class StoreWriter:
 
 
 def drop_consolidated(store: Store) -> None:
-    """Make readers look at the hierarchy itself."""
+    """Remove consolidated metadata, so that readers look at the hierarchy itself."""
     document = json.loads(read_file(store, "zarr.json") or b"{}")
     if document.pop("consolidated_metadata", None) is not None:
         write_file(store, "zarr.json", json.dumps(document, indent=2).encode())
 
 
 def consolidate(store: Store) -> None:
-    """Write consolidated metadata for quick opening."""
+    """Write consolidated metadata, so that the store opens quickly."""
     with warnings.catch_warnings():
         # Not yet part of the Zarr 3 specification; zarr and xarray read it all the same.
         warnings.filterwarnings(

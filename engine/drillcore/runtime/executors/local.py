@@ -143,7 +143,7 @@ class LocalExecutor:
         except TerminatedWorkerError as error:
             raise RunError(
                 "a process that worked on a layer was ended from outside",
-                hint="Was there too little memory? Run the same command again to go on.",
+                hint="It may have run out of memory. Run the same command again to continue.",
             ) from error
 
     def close(self) -> None:

@@ -50,7 +50,7 @@ def measure_one(task: LayerTask) -> dict[str, Bounds]:
 
 
 def measure(context: Context) -> None:
-    """Measure what changed since it was last measured."""
+    """Measure every dataset that changed since it was last measured."""
     started = time.perf_counter()
     job = context.inputs.loaded.job
     for model in job.models:
@@ -70,7 +70,7 @@ def _measure_dataset(context: Context, writer: GroupWriter) -> None:
         context.report.say(f"{path}: measures are up to date")
         return
     num_sentences, num_layers, hidden_size = array_of(writer.group, "hidden_states").shape
-    # Identical sentences must not be told apart by a fold: without groups their texts are the groups.
+    # A fold must not separate identical sentences: without groups, equal texts form a group.
     drawn = shared(labels, column(writer.group, "row_id") if groups is None else groups, settings, num_sentences)
     graphs = None if drawn.skipped else graphs_of(job, writer)
     tasks = [LayerTask(context.store.location.address, path, k, settings, drawn, graphs) for k in range(num_layers)]
@@ -91,25 +91,32 @@ def _measure_dataset(context: Context, writer: GroupWriter) -> None:
     writer.write_result("separation", separation.values_LMB, made_from, **facts)
     context.manifest.record("measures", path, **facts)
     seconds = time.perf_counter() - started
-    context.report.finish(f"{path}: {num_layers} layers measured in {seconds:.1f} s{_told(writer, separation, drawn)}")
+    context.report.finish(
+        f"{path}: {num_layers} layers measured in {seconds:.1f} s{_best_line(writer, separation, drawn)}"
+    )
 
 
 def _facts(writer: GroupWriter, settings: Measure, drawn: Shared, separation: Separation) -> dict[str, Any]:
-    """What a reader must know of the figures: choices, samples, what was skipped, and the controls' figures."""
+    """What a reader of the measures must know: settings, samples, what was skipped, and the controls."""
     skipped = {name: reason for (_, name), reason in separation.skipped.items()}
     facts: dict[str, Any] = {
-        "primary": PRIMARY, "standardise": settings.standardise, "folds": settings.folds, "seed": settings.seed,
-        "permutations": drawn.num_permutations, "sampled": len(drawn.sample_S),
+        "primary": PRIMARY,
+        "standardise": settings.standardise,
+        "folds": settings.folds,
+        "seed": settings.seed,
+        "permutations": drawn.num_permutations,
+        "sampled": len(drawn.sample_S),
         "labels": [str(v) for v in drawn.labels],
-        "notes": list(drawn.notes), "skipped": skipped,
-    }  # fmt: skip
+        "notes": list(drawn.notes),
+        "skipped": skipped,
+    }
     last, length = column(writer.group, "last_token_id"), column(writer.group, "n_tokens")
     texts = column(writer.group, "text")
     if not drawn.skipped and last is not None and length is not None and texts is not None:
-        found = controls([str(t) for t in texts], last, length, settings, drawn)
+        measured = controls([str(t) for t in texts], last, length, settings, drawn)
         facts["controls"] = {
             name: dict(zip(BOUNDS, (_number(v) for v in control.values_LMB[0, 0]), strict=True))
-            for name, control in found.items()
+            for name, control in measured.items()
         }
     return facts
 
@@ -119,8 +126,8 @@ def _number(value: np.float32) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _told(writer: GroupWriter, separation: Separation, drawn: Shared) -> str:
-    """The primary measure where it is largest, with its null, for the user."""
+def _best_line(writer: GroupWriter, separation: Separation, drawn: Shared) -> str:
+    """The primary measure at its best layer, with its null, as the end of a line."""
     if drawn.skipped or PRIMARY not in separation.metrics:
         return f"; skipped: {drawn.skipped}" if drawn.skipped else ""
     probe_LB = separation.values_LMB[:, separation.metrics.index(PRIMARY)]

@@ -66,7 +66,7 @@ def project_layer(task: LayerTask) -> Projected:
 
 
 def project(context: Context) -> None:
-    """Project what changed since it was last projected."""
+    """Project every dataset that changed since it was last projected."""
     settings = context.inputs.loaded.job.project
     started = time.perf_counter()
     for model in context.inputs.loaded.job.models:
@@ -82,7 +82,7 @@ def project(context: Context) -> None:
 
 
 def _is_up_to_date(unit: Unit, settings: Project) -> bool:
-    """Whether a unit was projected from what it holds now."""
+    """Whether a unit was projected from its present states with these settings."""
     return all(w.result_made_from(settings.method) == unit.made_from for w in unit.writers)
 
 
@@ -114,19 +114,19 @@ def _project_unit(context: Context, unit: Unit, settings: Project, graphs: Layer
     tasks = [LayerTask(address, paths, k, chosen, settings, shared) for k in range(num_layers)]
     context.report.start(f"project {_name(unit)} ({chosen}: {reason})", num_layers, "layers")
     started = time.perf_counter()
-    found: list[Projected | None] = [None] * num_layers
+    layers: list[Projected | None] = [None] * num_layers
     hidden_size = int(array_of(unit.writers[0].group, "hidden_states").shape[2])
     needed = memory_needed(sum(unit.sizes), hidden_size)
     for position, projected in context.executor.map(project_layer, tasks, int(chosen == "cuml"), needed):
-        found[position] = projected
+        layers[position] = projected
         context.report.advance(1)
-    facts = _record(context, unit, [p for p in found if p is not None], reason)
+    facts = _record(context, unit, [p for p in layers if p is not None], reason)
     seconds = time.perf_counter() - started
     context.report.finish(f"{_name(unit)}: {num_layers} layers projected{_by(facts)} in {seconds:.1f} s")
 
 
 def _by(facts: dict[str, Any]) -> str:
-    """What a unit was projected by, and how many layers have nothing to show, for the user."""
+    """Which library projected a unit, and how many layers have no variance, as a part of a line."""
     marked = f", {facts['degenerate']} without variance" if facts["degenerate"] else ""
     return f" by {facts['backend']}{marked}"
 
@@ -137,10 +137,15 @@ def _record(context: Context, unit: Unit, layers: list[Projected], reason: str) 
     raw_LN2 = np.stack([p.points_N2 for p in layers])
     degenerate_L = np.array([p.degenerate for p in layers])
     facts = {
-        "backend": layers[0].backend, "reason": reason, "seed": settings.seed,
-        "n_neighbors": min(settings.n_neighbors, max(1, sum(unit.sizes) - 1)), "metric": settings.metric,
-        "fit": settings.fit, "aligned": settings.align, "degenerate": int(degenerate_L.sum()),
-    }  # fmt: skip
+        "backend": layers[0].backend,
+        "reason": reason,
+        "seed": settings.seed,
+        "n_neighbors": min(settings.n_neighbors, max(1, sum(unit.sizes) - 1)),
+        "metric": settings.metric,
+        "fit": settings.fit,
+        "aligned": settings.align,
+        "degenerate": int(degenerate_L.sum()),
+    }
     _write(unit, settings, raw_LN2, degenerate_L, np.array([p.trustworthiness for p in layers], np.float32), facts)
     context.manifest.record("models", unit.model, project=facts)
     return facts
@@ -158,11 +163,11 @@ def _write(
     points_LN2 = align(raw_LN2, degenerate_L) if settings.align else raw_LN2
     start = 0
     for writer, size in zip(unit.writers, unit.sizes, strict=True):
-        mine = slice(start, start + size)
+        own = slice(start, start + size)
         start += size
         writer.write_result("axis", np.array(["x", "y"]), unit.made_from)
         writer.write_result("degenerate", degenerate_L, unit.made_from)
         writer.write_result("trustworthiness", trust_L, unit.made_from)
         if settings.method == "umap":
-            writer.write_result("umap_raw", raw_LN2[:, mine], unit.made_from)
-        writer.write_result(settings.method, points_LN2[:, mine], unit.made_from, **facts)
+            writer.write_result("umap_raw", raw_LN2[:, own], unit.made_from)
+        writer.write_result(settings.method, points_LN2[:, own], unit.made_from, **facts)

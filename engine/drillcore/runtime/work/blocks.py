@@ -1,4 +1,4 @@
-"""The plan: which blocks a dataset has, what each shard's fingerprint must be, and which blocks are pending."""
+"""Blocks of a dataset: their size, the fingerprint that each shard must have, and which blocks are pending."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from drillcore.tokens.sequences import Sequences
 
 MAX_BLOCK = 32_768
 MANY_WORKERS = 4
-# With so many blocks each, workers that end unevenly idle for less than 5 % of the time.
-BLOCKS_A_WORKER = 24
-SMALLEST_SPREAD = 4096
+# With so many blocks for each worker, waiting for the last one at the end takes less than 5 % of the time.
+BLOCKS_PER_WORKER = 24
+SMALLEST_SPREAD_BLOCK = 4096
 
 
 @dataclass(frozen=True)
 class Block:
     """A contiguous range of sentences whose packs are built together.
 
-    start, stop: sentences. shards: numbers of its shards, first_shard .. first_shard + len(fingerprints) - 1.
-    fingerprints: hex digest that each must have.
+    index: of the block in its dataset. start, stop: its sentences, `stop` not included. first_shard: number of its
+    first shard. fingerprints: hex digest that each of its shards must have.
     """
 
     index: int
@@ -38,28 +38,36 @@ class Block:
 
 
 def block_sentences(shard: int, sentence_bytes: int, memory_bytes: int) -> int:
-    """Sentences of a block: a multiple of the shard, at most 32,768 and an eighth of the host's memory."""
+    """Sentences of a block: a multiple of the shard, at most 32,768 and at most an eighth of the host's memory.
+
+    >>> block_sentences(shard=1000, sentence_bytes=100_000, memory_bytes=8_000_000_000)
+    10000
+    """
     most = min(MAX_BLOCK, memory_bytes // 8 // max(1, sentence_bytes))
     return max(shard, most // shard * shard)
 
 
 class RowIds(Protocol):
-    """Ids of a dataset's rows, made for a range of them when it is asked for."""
+    """Ids of a dataset's rows, computed for the range that is asked for."""
 
     def __getitem__(self, rows: slice, /) -> Sequence[str]:
         """Ids of rows.start .. rows.stop - 1."""
 
 
 def spread_block(block: int, num_sentences: int, share: float, num_workers: int) -> int:
-    """Sentences of a model's block when many workers share a sweep: so dear that none waits long at the end.
+    """Sentences of a model's block, chosen so that many workers finish a sweep at about the same time.
 
-    num_sentences: of the model, which is so large a share of the sweep's cost. A few workers keep blocks as they are,
-    so that their bytes are those of one; and blocks stay large enough to share prefixes.
+    block: the largest size. num_sentences: of the model. share: the model's part of the cost of the sweep, 0 to 1.
+    Fewer than four workers keep the largest size, so that their bytes equal those of a single one; and blocks stay
+    large enough to share prefixes.
+
+    >>> spread_block(32_768, 1_000_000, share=0.5, num_workers=2), spread_block(32_768, 1_000_000, 0.5, 16)
+    (32768, 5208)
     """
     if num_workers < MANY_WORKERS:
         return block
-    wanted = num_sentences / max(1.0, num_workers * BLOCKS_A_WORKER * share)
-    return min(block, max(SMALLEST_SPREAD, int(wanted)))
+    wanted = num_sentences / max(1.0, num_workers * BLOCKS_PER_WORKER * share)
+    return min(block, max(SMALLEST_SPREAD_BLOCK, int(wanted)))
 
 
 def make_blocks(
@@ -67,8 +75,8 @@ def make_blocks(
 ) -> list[Block]:
     """All blocks of a dataset with the fingerprints that its shards must have.
 
-    common: what else decides the bytes (model, token policy, layers, numerics, ...). A shard's bytes depend on its
-    whole block, since sentences of one block share packs: so the block's rows are in each fingerprint.
+    common: what else decides the bytes (model, token policy, layers, numerics, ...). The sentences of a block share
+    packs, so a shard's bytes depend on the whole block: the block's rows are part of each fingerprint.
     """
     base = digest(common)
     blocks = []
@@ -76,21 +84,24 @@ def make_blocks(
         stop = min(start + block, num_sentences)
         rows = _rows_digest(tokens.slice(start, stop), row_ids[start:stop])
         bounds = [(s, min(s + shard, stop)) for s in range(start, stop, shard)]
-        prints = tuple(digest([base, rows, [start, stop], list(b)]) for b in bounds)
-        blocks.append(Block(index, start, stop, start // shard, prints))
+        fingerprints = tuple(digest([base, rows, [start, stop], list(b)]) for b in bounds)
+        blocks.append(Block(index, start, stop, start // shard, fingerprints))
     return blocks
 
 
 def _rows_digest(tokens: Sequences, row_ids: Sequence[str]) -> str:
-    found = hashlib.sha256(np.asarray(tokens.ids_T, dtype="<i4").tobytes())
-    found.update(np.asarray(tokens.offsets_N1, dtype="<i8").tobytes())
-    found.update("".join(row_ids).encode())
+    rows = hashlib.sha256(np.asarray(tokens.ids_T, dtype="<i4").tobytes())
+    rows.update(np.asarray(tokens.offsets_N1, dtype="<i8").tobytes())
+    rows.update("".join(row_ids).encode())
     tokens.release()
-    return found.hexdigest()
+    return rows.hexdigest()
 
 
 def pending(blocks: Sequence[Block], committed: Sequence[str]) -> list[Block]:
-    """Blocks of which a shard is not committed as it must be."""
+    """Blocks with a shard that is not committed with the fingerprint that it must have.
+
+    committed: fingerprint of every shard of the dataset, empty where there is none.
+    """
     return [
         b for b in blocks if tuple(committed[b.first_shard : b.first_shard + len(b.fingerprints)]) != b.fingerprints
     ]

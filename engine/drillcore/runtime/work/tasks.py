@@ -1,4 +1,4 @@
-"""Pieces of work that executors hand out, and what comes back. Plain data: it travels between processes and hosts."""
+"""Pieces of work that executors hand out, and what comes back: plain data that travels between processes and hosts."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from drillcore.tokens.sequences import Sequences
 class ModelTask:
     """Load a model and prepare it.
 
-    base: folder that relative model directories start from. layers: numbers of the layer contract. numerics: stored
-    ones to be used again, or None. sample: some of the job's sentences, for the self-check.
+    base: folder that relative model directories start from. layers: numbers of the layer contract. numerics: those of
+    an earlier run, to be used again, or None. sample: some of the job's sentences, for the self-check.
     """
 
     model: Model
@@ -31,7 +31,7 @@ class ModelTask:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What one loaded model can be used again for."""
+        """Tasks with equal keys can share one loaded model."""
         return (self.model, self.base, self.backend, self.extract, self.layers)
 
 
@@ -40,7 +40,7 @@ class BlockTask:
     """Extract one block of a dataset into the store.
 
     dataset: its name. store: address. group: path of the group in it. tokens: the block's sentences, truncated.
-    committed: numbers of its shards that are there already, as they must be, and are left alone.
+    committed: numbers of its shards that are committed as they must be, and are left alone.
     """
 
     model: ModelTask
@@ -93,7 +93,7 @@ class BlockDone:
 
 @dataclass(frozen=True)
 class BlockFailed:
-    """A block set aside after its retries."""
+    """A block that was given up after its retries."""
 
     model: str
     dataset: str
@@ -112,7 +112,7 @@ class BlockFailed:
 
 @dataclass(frozen=True)
 class ModelFailed:
-    """A model that could not be loaded, or was refused; its blocks are set aside."""
+    """A model that could not be loaded, or was refused; its blocks are given up."""
 
     model: str
     error: DrillcoreError

@@ -25,7 +25,7 @@ def open_backend(task: ModelTask) -> Backend:
 
 
 class Worker:
-    """Loads models as tasks ask for them, and keeps the last one."""
+    """Loads models as tasks ask for them and keeps the last one. sink: where finished shards go."""
 
     def __init__(self) -> None:
         self._backend: Backend | None = None
@@ -34,7 +34,7 @@ class Worker:
         self.sink = ShardSink()
 
     def prepare(self, task: ModelTask) -> Prepared:
-        """Load the task's model unless it is loaded, with its self-check; the task's numerics, if any, hold."""
+        """Load and check the task's model unless it is loaded already; the task's numerics, if any, are used."""
         if self._key == task.key and self._prepared is not None and _agree(task.numerics, self._prepared.numerics):
             return self._prepared
         if self._key != task.key or self._backend is None:
@@ -69,5 +69,5 @@ class Worker:
 
 
 def _agree(wanted: dict[str, Any] | None, numerics: dict[str, Any]) -> bool:
-    """Whether a model prepared with `numerics` is what a task wants; tasks carry further entries of their own."""
+    """Whether a model prepared with `numerics` is what a task wants; a task's own numerics hold further entries."""
     return wanted is None or all(wanted.get(name) == value for name, value in numerics.items())

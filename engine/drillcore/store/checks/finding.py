@@ -1,4 +1,4 @@
-"""One thing that a check found wrong with a store."""
+"""One thing that is wrong with a store, and the note of what the next run computes again."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Finding:
     """What is wrong, and where.
 
     group: path in the store. array: its name, or zarr.json. shard: its number. sentences: first and last. layer: number
-    of the layer contract. mend: what the next run must give up to make it again: `shard`, `columns` or `result`; empty
-    where every run mends it by itself.
+    of the layer contract. mend: what the next run discards and computes again: `shard`, `columns` or `result`; empty
+    where every run repairs it by itself.
     """
 
     group: str

@@ -1,4 +1,4 @@
-"""Checks of a store: metadata, and every chunk of the smaller arrays; `check_shards` does the states."""
+"""Checks of a store's metadata and of every chunk of the smaller arrays; `shards` checks the states."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OF_SHARDS = {name for name, spec in ARRAYS.items() if spec.writers == ("extract"
 
 
 def group_paths(store: Store) -> list[str]:
-    """Paths of the groups of every model and dataset, found by their folders: metadata may be damaged."""
+    """Paths of the groups of all models and datasets, from their folders, since metadata may be damaged."""
     return [f"{model}/{dataset}" for model in _folders(store, "") for dataset in _folders(store, model)]
 
 
@@ -35,32 +35,32 @@ def _folders(store: Store, path: str) -> list[str]:
 
 
 def _document(store: Store, path: str) -> dict[str, Any]:
-    """What a zarr.json says; raises ValueError where it is damaged or not there."""
-    found = json.loads(read_file(store, f"{path}/zarr.json".lstrip("/")) or b"")
-    if not isinstance(found, dict):
-        raise ValueError("no mapping")
-    return found
+    """The contents of a zarr.json; raises ValueError where it is damaged or missing."""
+    document = json.loads(read_file(store, f"{path}/zarr.json".lstrip("/")) or b"")
+    if not isinstance(document, dict):
+        raise ValueError("not a mapping")
+    return document
 
 
 def check_metadata(store: Store) -> Iterator[Finding]:
-    """Metadata above the groups of the datasets: of the models, and the consolidated ones of a finished store."""
+    """Check the metadata of the models' groups, and the consolidated metadata of a finished store."""
     for model in _folders(store, ""):
         try:
             zarr.open_group(store, path=model, mode="r", zarr_format=3, use_consolidated=False)
         except UNREADABLE as error:
             yield Finding(model, "zarr.json", f"is damaged: {error}")
     consolidated = _document(store, "").get("consolidated_metadata")
-    for path, said in ({} if consolidated is None else consolidated.get("metadata", {})).items():
+    for path, copy in ({} if consolidated is None else consolidated.get("metadata", {})).items():
         try:
-            found = _document(store, path)
+            own = _document(store, path)
         except ValueError:
-            continue  # named with its group
-        if {k: v for k, v in found.items() if k in said} != {k: v for k, v in said.items() if k in found}:
-            yield Finding("", "zarr.json", f"the consolidated metadata of {path} are not its own")
+            continue  # reported with its group
+        if {k: v for k, v in own.items() if k in copy} != {k: v for k, v in copy.items() if k in own}:
+            yield Finding("", "zarr.json", f"the consolidated metadata of {path} differ from its own")
 
 
 def check_group(store: Store, path: str, ids_of: IdsOf) -> Iterator[Finding]:
-    """All that is wrong with the group of one model and dataset; `ids_of` gives the row ids of texts."""
+    """Everything that is wrong with the group of one model and dataset; `ids_of` gives the row ids of texts."""
     try:
         attributes = _document(store, path)["attributes"]
         group = zarr.open_group(store, path=path, mode="r", zarr_format=3, use_consolidated=False)
@@ -91,7 +91,7 @@ def _shape(attributes: dict[str, Any]) -> Shape:
     described: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in attributes["shape"].items()}
     shape = Shape(**described)
     if not (shape.num_sentences > 0 and shape.shard > 0 and shape.chunk > 0):
-        raise ValueError("the shape is not one")
+        raise ValueError("the shape is not valid")
     return shape
 
 
@@ -102,25 +102,25 @@ def _check_layers(group: zarr.Group, name: str, values: Any) -> Iterator[Finding
         yield Finding(group.path, name, str(error).partition(": ")[2])
         return
     if not fits:
-        yield Finding(group.path, name, "does not name the layers of the store")
+        yield Finding(group.path, name, "does not hold the layers of the store")
 
 
 def _check_columns(group: zarr.Group, names: list[str], ids_of: IdsOf) -> Iterator[Finding]:
-    """Checksums of the coordinates; that sentences are numbered through, and row ids are those of the texts."""
-    found = [f for name in names for f in _check_chunks(group, name, "columns")]
-    yield from found
-    if found or not {"text", "row_id"} <= set(names):
+    """Check the coordinates' checksums, that sentences are numbered 0 to N - 1, and row ids are those of the texts."""
+    damaged = [finding for name in names for finding in _check_chunks(group, name, "columns")]
+    yield from damaged
+    if damaged or not {"text", "row_id"} <= set(names):
         return
     sentence, text, row_id = (array_of(group, n) for n in ("sentence", "text", "row_id"))
     for start in range(0, sentence.shape[0], layout.COLUMN_CHUNK):
         rows = slice(start, min(start + layout.COLUMN_CHUNK, sentence.shape[0]))
         wrong = np.flatnonzero(np.asarray(sentence[rows]) != np.arange(rows.start, rows.stop))
         if len(wrong):
-            yield _at(group, "sentence", start + int(wrong[0]), "is not its own number")
+            yield _at(group, "sentence", start + int(wrong[0]), "does not hold its own number")
         ids = ids_of(np.asarray(text[rows]).tolist())
         wrong = np.flatnonzero(np.asarray(row_id[rows]).astype(object) != np.array(ids, object))
         if len(wrong):
-            yield _at(group, "row_id", start + int(wrong[0]), "is not that of its text")
+            yield _at(group, "row_id", start + int(wrong[0]), "is not the id of its text")
 
 
 def _check_result(group: zarr.Group, name: str) -> Iterator[Finding]:
@@ -141,7 +141,7 @@ def _at(group: zarr.Group, array: str, sentence: int, what: str) -> Finding:
 
 
 def _check_chunks(group: zarr.Group, name: str, mend: str) -> Iterator[Finding]:
-    """Decode every chunk of an array; one that is missing would read as empty."""
+    """Decode every chunk of an array; a missing chunk would read as empty."""
     try:
         array = array_of(group, name)
         dims = array.metadata.dimension_names or ()  # type: ignore[union-attr]

@@ -27,14 +27,14 @@ States = NDArray[np.generic]
 
 
 class ShardChecks:
-    """The shards of one group, whose metadata are sound. `complete`: whether all of them should be committed."""
+    """The shards of one group with sound metadata. `complete`: all of them should be committed."""
 
     def __init__(self, group: zarr.Group, shape: Shape, complete: bool) -> None:
         self._group, self._shape, self._complete = group, shape, complete
         self._reader = StatesReader(group)
 
     def findings(self) -> Iterator[Finding]:
-        """All that is wrong, shard after shard."""
+        """Everything that is wrong, shard by shard."""
         planned: NDArray[np.uint8] | None = None
         try:
             planned = read_array(self._group, "shard_planned")
@@ -56,14 +56,14 @@ class ShardChecks:
     def _check(self, shard: int, planned: bytes | None, pool: ThreadPoolExecutor) -> Iterator[Finding]:
         key = f"{self._group.path}/shard_fingerprint/c/{shard}/0"
         raw = read_file(self._group.store, key)
-        found = None if raw is None else read_fingerprint(raw)
-        if found is None and raw is not None:
+        fingerprint = None if raw is None else read_fingerprint(raw)
+        if fingerprint is None and raw is not None:
             yield self._finding("shard_fingerprint", "its record does not match its checksum", shard)
-        elif not found and self._complete:
-            yield self._finding("shard_fingerprint", "is not committed, though the run was done", shard)
-        if not found:
+        elif not fingerprint and self._complete:
+            yield self._finding("shard_fingerprint", "is not committed, although the run had finished", shard)
+        if not fingerprint:
             return
-        if planned is not None and any(planned) and found != planned:
+        if planned is not None and any(planned) and fingerprint != planned:
             yield self._finding("shard_fingerprint", "its fingerprint does not belong to this job's rows", shard)
         yield from self._check_file(shard, pool)
 
@@ -103,23 +103,23 @@ class ShardChecks:
         except DamageError as error:
             what = str(error).rpartition(": ")[2]
             return self._finding("hidden_states", what, shard, **place), slot, 0.0
-        mine_CH = chunk_CH[: stop - first]
-        finite_C = np.isfinite(mine_CH).all(axis=1)
+        states_CH = chunk_CH[: stop - first]
+        finite_C = np.isfinite(states_CH).all(axis=1)
         if not finite_C.all():
             wrong = first + np.flatnonzero(~finite_C)
             place |= {"first": int(wrong[0]), "last": int(wrong[-1])}
             what = f"{len(wrong)} sentences have values that are not finite"
             return self._finding("hidden_states", what, shard, **place), slot, 0.0
-        return None, slot, float(np.abs(mine_CH).max())
+        return None, slot, float(np.abs(states_CH).max())
 
     def _check_absmax(self, shard: int, largest_K: States) -> Iterator[Finding]:
-        """The maxima were taken when the states were computed: other ones mean that the data is another shard's."""
+        """The maxima were taken when the states were computed: if they differ, the data belong to another shard."""
         try:
-            noted_K = np.asarray(self._group["layer_absmax"][shard])  # type: ignore[index]
+            recorded_K = np.asarray(self._group["layer_absmax"][shard])  # type: ignore[index]
         except (ValueError, RuntimeError, KeyError) as error:
             yield self._finding("layer_absmax", f"cannot be read: {error}", shard)
             return
-        wrong = np.flatnonzero(noted_K.astype(self._shape.store_dtype) != largest_K)
+        wrong = np.flatnonzero(recorded_K.astype(self._shape.store_dtype) != largest_K)
         if len(wrong):
-            what = f"its maxima are not those noted for it at {len(wrong)} layers: its data is not its own"
+            what = f"its maxima differ from the recorded ones at {len(wrong)} layers: its data belong to something else"
             yield self._finding("hidden_states", what, shard, slot=int(wrong[0]))

@@ -1,4 +1,4 @@
-"""The files of a store by their keys, here or in a bucket, as plain bytes."""
+"""Reads and writes the files of a store as plain bytes by their keys, in a folder or a bucket."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from drillcore.store.places.local import DurableStore
 
 
 def write_file(store: Store, key: str, data: bytes) -> None:
-    """Write a file whole; it is there for good when this returns."""
+    """Write a whole file; it is on disk when this returns."""
     write_pieces(store, key, [data])
 
 
 def write_pieces(store: Store, key: str, pieces: Iterable[bytes]) -> None:
-    """The same, piece by piece as they come where the store is a folder."""
+    """Write a whole file from its pieces, each as it comes where the store is a folder."""
     if isinstance(store, DurableStore):
         store.put(key, pieces)
     else:
@@ -32,13 +32,13 @@ def write_pieces(store: Store, key: str, pieces: Iterable[bytes]) -> None:
 
 
 def read_file(store: Store, key: str) -> bytes | None:
-    """All bytes of a file, None where it is not there."""
-    found = sync(store.get(key, default_buffer_prototype()))
-    return None if found is None else found.to_bytes()
+    """All bytes of a file, None where there is no such file."""
+    buffer = sync(store.get(key, default_buffer_prototype()))
+    return None if buffer is None else buffer.to_bytes()
 
 
 def list_names(store: Store, folder: str) -> list[str]:
-    """Names directly in a folder."""
+    """Names of the files and folders directly in a folder, sorted."""
 
     async def collect() -> list[str]:
         return [name.rstrip("/") async for name in store.list_dir(folder)]
@@ -47,14 +47,14 @@ def list_names(store: Store, folder: str) -> list[str]:
 
 
 def remove_folder(store: Store, folder: str) -> None:
-    """Remove a folder with all that is in it; nothing where it is not there."""
+    """Remove a folder with everything in it; does nothing where there is no such folder."""
     sync(store.delete_dir(folder))
 
 
 def read_range(
     store: Store, key: str, start: int, length: int, scratch: NDArray[np.uint8] | None = None
 ) -> NDArray[np.uint8]:
-    """Bytes of a file, fewer where it ends; in `scratch` if they fit. Raises ValueError where it is not there."""
+    """Bytes of a file, fewer where it ends; in `scratch` if they fit. Raises ValueError where there is no such file."""
     if isinstance(store, LocalStore):
         buffer = np.empty(length, np.uint8) if scratch is None or len(scratch) < length else scratch[:length]
         try:
@@ -65,14 +65,14 @@ def read_range(
             return buffer[: os.preadv(descriptor, [buffer.data], start)]
         finally:
             os.close(descriptor)
-    found = sync(store.get(key, default_buffer_prototype(), RangeByteRequest(start, start + length)))
-    if found is None:
+    received = sync(store.get(key, default_buffer_prototype(), RangeByteRequest(start, start + length)))
+    if received is None:
         raise ValueError("the shard's file is missing")
-    return np.frombuffer(found.to_bytes(), np.uint8)
+    return np.frombuffer(received.to_bytes(), np.uint8)
 
 
 def read_ahead(store: Store, key: str, start: int, length: int) -> None:
-    """Ask the system to bring bytes of a local file near; does nothing elsewhere."""
+    """Ask the system to read bytes of a local file in advance; does nothing elsewhere."""
     if not isinstance(store, LocalStore) or not hasattr(os, "posix_fadvise"):
         return
     with suppress(OSError):
@@ -84,7 +84,7 @@ def read_ahead(store: Store, key: str, start: int, length: int) -> None:
 
 
 def read_end(store: Store, key: str, length: int) -> bytes | None:
-    """The last bytes of a file, None where it is not there."""
+    """The last bytes of a file, None where there is no such file."""
     if isinstance(store, LocalStore):
         try:
             with (Path(store.root) / key).open("rb") as stream:
@@ -93,17 +93,17 @@ def read_end(store: Store, key: str, length: int) -> bytes | None:
         except FileNotFoundError:
             return None
     try:
-        found = sync(store.get(key, default_buffer_prototype(), SuffixByteRequest(length)))
+        buffer = sync(store.get(key, default_buffer_prototype(), SuffixByteRequest(length)))
     except DrillcoreError:
-        # Object storage refuses to give the end of what is empty.
+        # Object storage refuses a request for the end of an empty object.
         if read_size(store, key) == 0:
             return b""
         raise
-    return None if found is None else found.to_bytes()
+    return None if buffer is None else buffer.to_bytes()
 
 
 def read_size(store: Store, key: str) -> int | None:
-    """Bytes of a file, None where it is not there."""
+    """Size of a file in bytes, None where there is no such file."""
     try:
         return sync(store.getsize(key))
     except FileNotFoundError:

@@ -1,8 +1,7 @@
-"""A lease on object storage, which has no locks: a small object that its owner renews and that runs out by itself.
+"""A lease on object storage, which has no locks: a small object that its owner renews and that expires by itself.
 
-It is taken and renewed by conditional writes alone, so that of two runs one gets it. A run that is killed leaves it
-behind: it is free once it has not been renewed for a while, or at once where its owner was a process of this machine
-that is gone.
+It is taken and renewed by conditional writes only, so that one of two runs gets it. A killed run leaves it behind: it
+is free once it has not been renewed for a while, or at once where its owner was a process of this machine that ended.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ RENEW_SECONDS = 15.0
 
 @dataclass(frozen=True)
 class Held:
-    """A lease as it was found. age_seconds: since it was last renewed, by this machine's clock."""
+    """A lease as it was read. age_seconds: time since it was last renewed, by this machine's clock."""
 
     note: dict[str, Any]
     e_tag: str | None
@@ -43,20 +42,20 @@ class Held:
 
     @property
     def is_free(self) -> bool:
-        """Whether its owner is gone."""
+        """Whether its owner has ended or stopped renewing it."""
         return self.age_seconds > LEASE_SECONDS or (
             self.note.get("machine") == _machine() and not _runs(self.note.get("process"))
         )
 
     def __str__(self) -> str:
         named = f"process {self.note.get('pid')} on {self.note.get('host')}, since {self.note.get('since')}"
-        return named if self.note else "its owner left no note"
+        return named if self.note else "holder unknown"
 
 
 def refuse_if_leased(bucket: S3Store, key: str, address: str, owner: str = "") -> Held | None:
     """Raise StoreError, naming the holder, where another run than `owner` has the lease.
 
-    Returns it where it is the owner's, or what a dead run left.
+    Returns the lease where `owner` has it or its holder has ended; None where there is none.
     """
     held = _read(bucket, key, address)
     if held is not None and not held.is_free and held.note.get("owner") != owner:
@@ -69,11 +68,15 @@ def refuse_if_leased(bucket: S3Store, key: str, address: str, owner: str = "") -
 
 @contextmanager
 def lease(bucket: S3Store, key: str, address: str) -> Iterator[None]:
-    """Hold the lease; raises StoreError where another run has it, CommitError where it was lost on the way."""
+    """Hold the lease; raises StoreError where another run has it, CommitError where it was lost meanwhile."""
     note = {
-        "owner": uuid4().hex, "pid": os.getpid(), "host": platform.node(), "since": time.strftime("%FT%T%z"),
-        "machine": _machine(), "process": _process(os.getpid()),
-    }  # fmt: skip
+        "owner": uuid4().hex,
+        "pid": os.getpid(),
+        "host": platform.node(),
+        "since": time.strftime("%FT%T%z"),
+        "machine": _machine(),
+        "process": _process(os.getpid()),
+    }
     keeper = _Keeper(bucket, key, note, _take(bucket, key, address, note))
     keeper.start()
     try:
@@ -82,8 +85,8 @@ def lease(bucket: S3Store, key: str, address: str) -> Iterator[None]:
     except (KeyboardInterrupt, InterruptedRun):
         if keeper.lost:
             raise CommitError(
-                f"another run took the store {address} over: {_read(bucket, key, address)}",
-                hint="This one was out of touch for too long. What is committed is kept.",
+                f"another run took over the store {address}: {_read(bucket, key, address)}",
+                hint="This run could not renew its lease for too long. What is committed is kept.",
             ) from None
         raise
     finally:
@@ -91,7 +94,7 @@ def lease(bucket: S3Store, key: str, address: str) -> Iterator[None]:
 
 
 class _Keeper(threading.Thread):
-    """Renews the lease; where it is lost, interrupts the main thread."""
+    """Renews the lease in the background; interrupts the main thread where the lease is lost."""
 
     def __init__(self, bucket: S3Store, key: str, note: dict[str, Any], e_tag: str | None) -> None:
         super().__init__(name="lease", daemon=True)
@@ -99,21 +102,21 @@ class _Keeper(threading.Thread):
         self._done, self.lost = threading.Event(), False
 
     def run(self) -> None:
-        """Renew until the end."""
+        """Renew the lease until `end` is called."""
         while not self._done.wait(RENEW_SECONDS):
             try:
                 self._e_tag = _put(self._bucket, self._key, self._note, {"e_tag": self._e_tag})
             except (PreconditionError, AlreadyExistsError, NotModifiedError, FileNotFoundError):
-                if not self._is_mine():
+                if not self._is_still_ours():
                     self.lost = True
-                    # Not as Ctrl-C would: a run that a script put in the background ignores that.
+                    # Not SIGINT: a run that a script started in the background ignores it.
                     _thread.interrupt_main(signal.SIGTERM)
                     return
             except BaseError:
-                continue  # out of reach: the next write of the run fails, or the next renewal succeeds
+                continue  # unreachable: either the next write of the run fails, or the next renewal succeeds
 
-    def _is_mine(self) -> bool:
-        """Whether the object is ours after all: a renewal whose answer was lost, or a lease that someone removed."""
+    def _is_still_ours(self) -> bool:
+        """Whether the lease is ours all the same: the answer to a renewal was lost, or someone removed the object."""
         with suppress(BaseError, StoreError, CommitError):
             held = _read(self._bucket, self._key, "")
             if held is None:
@@ -124,7 +127,7 @@ class _Keeper(threading.Thread):
         return True
 
     def end(self) -> None:
-        """Stop renewing and give the lease back."""
+        """Stop renewing and release the lease."""
         self._done.set()
         self.join()
         with suppress(BaseError, FileNotFoundError, StoreError, CommitError):
@@ -134,7 +137,7 @@ class _Keeper(threading.Thread):
 
 
 def _take(bucket: S3Store, key: str, address: str, note: dict[str, Any]) -> str | None:
-    # obstore does not repeat a conditional write whose answer was lost: whether it was made shows when reading.
+    # obstore does not retry a conditional write whose answer was lost: reading shows whether it was made.
     for wait in (*WAITS_SECONDS, None):
         held = refuse_if_leased(bucket, key, address, note["owner"])
         if held is not None and held.note.get("owner") == note["owner"]:

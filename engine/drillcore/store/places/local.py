@@ -29,14 +29,14 @@ class DurableStore(LocalStore):
         await asyncio.to_thread(self.put, key, [value.as_numpy_array().tobytes()])
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
-        """The same, unless there is a file already; one process creates, so that looking first is enough."""
+        """Write a file unless it exists; only one process creates files, so checking first is enough."""
         if not await self.exists(key):
             await self.set(key, value)
 
     async def get(
         self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        """Bytes of a file, None where there is none."""
+        """Bytes of a file, None where there is no such file."""
         try:
             return await super().get(key, prototype, byte_range)
         except OSError as error:
@@ -65,7 +65,7 @@ class DurableStore(LocalStore):
             raise _refused(self.root, error) from error
 
     def put(self, key: str, pieces: Iterable[bytes]) -> None:
-        """`set` without an event loop, each piece written when it comes."""
+        """Like `set` without an event loop; writes each piece as it comes."""
         self._check_writable()
         path = self.root / key
         self._refuse_if_removed(key)
@@ -80,7 +80,7 @@ class DurableStore(LocalStore):
         self._refuse_if_removed(key)
 
     def _refuse_if_removed(self, key: str) -> None:
-        """A chunk without its array, or an array without the store, would be a ruin that looks like a store."""
+        """Do not leave a chunk without its array, or an array without its store: that would look like a store."""
         array, chunk, _ = key.rpartition("/c/")
         owner = f"{array}/zarr.json" if chunk else "zarr.json"
         if owner != key and not (self.root / owner).exists():
@@ -97,7 +97,7 @@ class DurableStore(LocalStore):
 
 
 def sweep(root: Path) -> None:
-    """Remove what a killed run left half-written."""
+    """Remove the partial files that a killed run left."""
     for partial in root.rglob(f"*{PARTIAL}"):
         try:
             partial.unlink(missing_ok=True)
@@ -106,7 +106,7 @@ def sweep(root: Path) -> None:
 
 
 def _make_folders(folder: Path) -> list[Path]:
-    """Make a folder with its parents; returns the folders that have a new entry."""
+    """Create a folder with its parents; returns the folders that got a new entry."""
     missing = []
     while not folder.exists():
         missing.append(folder)
@@ -141,5 +141,5 @@ def _flush(path: Path) -> None:
 def _refused(path: Path, error: OSError) -> CommitError:
     return CommitError(
         f"{path} could not be written: {error.strerror or error}",
-        hint="Make room or mend the place, then run the same command again: what is committed is kept.",
+        hint="Free space or fix the folder, then run the same command again: what is committed is kept.",
     )

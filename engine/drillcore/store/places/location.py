@@ -36,7 +36,7 @@ class Location:
 
     @property
     def bucket_and_key(self) -> tuple[str, str]:
-        """Where in object storage; raises StoreError, which repeats no more of the address than it may."""
+        """Bucket and key; raises StoreError for a wrong address, and never repeats credentials that it holds."""
         bucket, _, key = self.address.removeprefix("s3://").partition("/")
         key = key.strip("/")
         if "@" in bucket or ":" in bucket:
@@ -45,9 +45,13 @@ class Location:
                 hint="Leave them out: they are read from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
             )
         if not BUCKET.fullmatch(bucket) or not key:
-            raise StoreError(f"store {self.address} names no bucket and key", hint="s3://bucket/path/name.zarr")
+            raise StoreError(
+                f"store {self.address} does not name a bucket and a key", hint="s3://bucket/path/name.zarr"
+            )
         if any(part in ("", ".", "..") for part in key.split("/")):
-            raise StoreError(f"store {self.address}: a key has no empty, . or .. parts", hint="s3://bucket/path/x.zarr")
+            raise StoreError(
+                f"store {self.address}: a key may not have empty, . or .. parts", hint="s3://bucket/path/x.zarr"
+            )
         return bucket, key
 
     @property
@@ -73,18 +77,19 @@ class Location:
         return LocalStore(self.path, read_only=True) if read_only else DurableStore(self.path)
 
     def check(self) -> None:
-        """Raise StoreError where the address can be no store's, before anything is written."""
+        """Raise StoreError where the address cannot be that of a store; writes nothing."""
         if self.is_s3:
             _ = self.bucket_and_key
         elif self.path.exists() and not self.path.is_dir():
-            raise StoreError(f"store {self.address} is a file", hint="Name a folder that is not there yet.")
+            raise StoreError(f"store {self.address} is a file", hint="Name a folder that does not exist yet.")
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder beside a store; raises CommitError where the place refuses."""
+    """Create the folder beside a store; raises CommitError where that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CommitError(
-            f"{folder} could not be made: {error.strerror or error}", hint="Mend the place, or name another with --out."
+            f"{folder} could not be created: {error.strerror or error}",
+            hint="Fix the folder, or name another one with --out.",
         ) from error

@@ -1,7 +1,4 @@
-"""Keeps a second run out of a store.
-
-Here by the lock of an open file, which the system releases when its owner dies; on object storage by a lease.
-"""
+"""Keeps a second run out of a store: a file lock, which the system releases when its owner dies, or a lease on S3."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ from drillcore.store.places.location import Location, make_folder
 
 
 def refuse_if_held(location: Location, folder: Path) -> None:
-    """Raise StoreError, naming the holder, where another run has the store; nothing is written."""
+    """Raise StoreError, naming the holder, where another run has the store; writes nothing."""
     if location.is_s3:
         from drillcore.store.places.lease import refuse_if_leased
 
@@ -35,7 +32,7 @@ def refuse_if_held(location: Location, folder: Path) -> None:
 def store_lock(location: Location, folder: Path) -> Iterator[None]:
     """Hold the lock of a store, whose companion folder is `folder`.
 
-    Raises StoreError, naming the holder, where another run has it; CommitError where there can be none.
+    Raises StoreError, naming the holder, where another run has it; CommitError where no lock can be created.
     """
     make_folder(folder)
     if location.is_s3:
@@ -54,10 +51,10 @@ def _locked(location: Location, folder: Path) -> Iterator[None]:
         stream = (folder / "lock").open("a+", encoding="utf-8")
     except OSError as error:
         what = f"{folder / 'lock'} could not be written: {error.strerror}"
-        raise CommitError(what, hint="Mend the place.") from error
+        raise CommitError(what, hint="Fix the folder or its permissions.") from error
     with stream:
         _hold(stream, folder, location, fcntl.LOCK_EX)
-        # A note for whoever comes second; a full disk must not keep the first one out.
+        # A note for the run that comes second; a full disk must not keep out the first one.
         with suppress(OSError):
             stream.truncate(0)
             stream.write(json.dumps({"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%FT%T%z")}))
@@ -80,7 +77,7 @@ def _holder(path: Path) -> str:
         note = json.loads(path.read_text(encoding="utf-8"))
         return f"process {note['pid']} on {note['host']}, since {note['since']}"
     except (OSError, ValueError, KeyError, TypeError):
-        return "its owner left no note"
+        return "holder unknown"
 
 
 def _lease_place(location: Location) -> tuple[Any, str]:

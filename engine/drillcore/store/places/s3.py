@@ -20,17 +20,17 @@ from zarr.storage import ObjectStore
 
 from drillcore.errors import CommitError, DrillcoreError, StoreError
 
-# A request: tried again by obstore after 5xx replies and lost connections; what it does not try again (a part of an
-# upload that timed out, a write whose connection was lost) is tried again here. The longest wait before a run gives up
-# is the product, minutes.
+# obstore retries a request after 5xx replies and lost connections; what it does not retry (a part of an upload that
+# timed out, a write whose connection was lost) is retried here. The longest wait before a run gives up is the product:
+# minutes.
 REQUEST_RETRIES = 5
 REQUEST_SECONDS = 120.0
 RETRY_SECONDS = 90.0
 WAITS_SECONDS = (1.0, 4.0)
 SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_TOKEN")
-NO_CREDENTIALS = "169.254.169.254"  # where obstore looks last: the metadata service of a machine at Amazon
+NO_CREDENTIALS = "169.254.169.254"  # where obstore looks last: the metadata service of an Amazon machine
 
-Found = TypeVar("Found")
+Answer = TypeVar("Answer")
 
 
 def open_bucket(bucket: str, prefix: str) -> S3Store:
@@ -55,10 +55,10 @@ def open_bucket(bucket: str, prefix: str) -> S3Store:
 class S3Place(ObjectStore[S3Store]):
     """Zarr's view of a prefix of a bucket.
 
-    Raises CommitError once retries are spent; StoreError where it is opened for reading and the place is wrong.
+    Raises CommitError once all retries failed; StoreError where it is opened for reading and the place is wrong.
     """
 
-    async def _bounded(self, doing: str, call: Callable[[], Awaitable[Found]]) -> Found:
+    async def _bounded(self, doing: str, call: Callable[[], Awaitable[Answer]]) -> Answer:
         for wait in WAITS_SECONDS:
             try:
                 return await call()
@@ -74,20 +74,20 @@ class S3Place(ObjectStore[S3Store]):
             raise refused(error, doing, nothing_written=self.read_only) from None
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        """Bytes of an object, None where there is none."""
+        """Bytes of an object, None where there is no such object."""
         wanted = (key, prototype, byte_range)
         return await self._bounded(f"{key} could not be read", lambda: super(S3Place, self).get(*wanted))
 
     async def exists(self, key: str) -> bool:
-        """Whether there is an object."""
+        """Whether there is such an object."""
         return await self._bounded(f"{key} could not be looked up", lambda: super(S3Place, self).exists(key))
 
     async def set(self, key: str, value: Buffer) -> None:
-        """Write an object, whole or not at all."""
+        """Write a whole object, or nothing."""
         await self._bounded(f"{key} could not be written", lambda: super(S3Place, self).set(key, value))
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
-        """Write an object unless there is one."""
+        """Write an object unless it exists."""
         await self._bounded(f"{key} could not be written", lambda: super(S3Place, self).set_if_not_exists(key, value))
 
     async def delete(self, key: str) -> None:
@@ -124,9 +124,9 @@ class S3Place(ObjectStore[S3Store]):
 
 
 def refused(error: Exception, doing: str, *, nothing_written: bool = False) -> DrillcoreError:
-    """The error of the tree that says why object storage refused; `nothing_written` makes a wrong place exit 2."""
+    """The error that says why object storage refused; with `nothing_written` a wrong place exits with status 2."""
     wrong_place = True
-    # A listing that fails so is of no bucket: an empty one is no error.
+    # A listing fails like this only where the bucket does not exist; listing an empty bucket is not an error.
     if isinstance(error, FileNotFoundError) or "404 Not Found" in str(error):
         why, hint = "the bucket does not exist", "Create it, or check its name and AWS_ENDPOINT_URL."
     elif isinstance(error, PermissionDeniedError | UnauthenticatedError):

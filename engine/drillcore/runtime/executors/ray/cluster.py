@@ -1,4 +1,4 @@
-"""The Ray cluster that a run uses: one that is there, or a small one on this machine for as long as the run lasts."""
+"""The Ray cluster of a run: an existing one, or a small one on this machine that is started and stopped by the run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LONGEST_TEMP = 30
 
 @dataclass(frozen=True)
 class Size:
-    """How a cluster is shared out: so many workers, each with so many GPUs and CPU cores of Ray's count.
+    """How a cluster is divided into workers: how many, and the GPUs and CPU cores of each as Ray counts them.
 
     threads: CPU threads of a forward pass. accelerator: kind of GPU, where the cluster has several kinds.
     """
@@ -41,9 +41,12 @@ class Size:
 
 
 def share_out(nodes: Sequence[Mapping[str, float]], extract: Extract) -> Size:
-    """Share out nodes, given by their resources under Ray's names.
+    """Divide nodes, given by their resources under Ray's names, into workers.
 
     Raises JobError where the job asks for what no node has.
+
+    >>> str(share_out([{"CPU": 8.0}, {"CPU": 8.0}], Extract(threads=4)))
+    '4 CPU cores'
     """
     if extract.device.startswith("cuda:"):
         raise JobError(
@@ -57,7 +60,7 @@ def share_out(nodes: Sequence[Mapping[str, float]], extract: Extract) -> Size:
 
 
 def _by_gpus(nodes: Sequence[Mapping[str, float]], extract: Extract) -> Size:
-    """One worker for so many GPUs of one kind: bits differ between kinds."""
+    """One worker for each `tensor_parallel` GPUs of one kind, since bits differ between kinds."""
     gpus_of: dict[str, int] = {}
     for node in nodes:
         gpus_of[_kind(node)] = gpus_of.get(_kind(node), 0) + int(node["GPU"])
@@ -80,7 +83,7 @@ def _kind(node: Mapping[str, float]) -> str:
 
 
 def _by_cores(nodes: Sequence[Mapping[str, float]], extract: Extract) -> Size:
-    """One worker for so many CPU cores."""
+    """One worker for each `threads` CPU cores."""
     cores = [int(n.get("CPU", 0)) for n in nodes if n.get("CPU", 0) >= 1]
     threads = min(cores, default=0) if extract.threads == "auto" else extract.threads
     workers = sum(c // threads for c in cores) if threads else 0
@@ -93,7 +96,7 @@ def _by_cores(nodes: Sequence[Mapping[str, float]], extract: Extract) -> Size:
 
 
 class Cluster:
-    """A connection to Ray; the cluster is started where the job names none, and stopped by `close`."""
+    """A connection to Ray; starts a cluster where the job names none, and stops it in `close`."""
 
     def __init__(self, address: str | None) -> None:
         if address is not None and address.startswith("ray://"):
@@ -103,7 +106,7 @@ class Cluster:
             )
         self._address, self._temp = address, None if address else _temp_folder()
         self._ours = False
-        # Ray puts a function of its own in the place of `print`, and numba can then not compile what UMAP needs.
+        # Ray replaces `print` with a function of its own, and then numba cannot compile what UMAP needs.
         os.environ.setdefault("RAY_TQDM_PATCH_PRINT", "0")
         if address is None and "ray" not in sys.modules:
             _keep_to_this_machine()
@@ -119,7 +122,7 @@ class Cluster:
         try:
             self._init()
         finally:
-            # Ray's own handler would end this process with its store half-finished and unnamed.
+            # Ray's own handler would end this process without a word about the unfinished store.
             if before is not None and threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, before)
 
@@ -129,9 +132,13 @@ class Cluster:
         if self._temp is not None:
             cores = len(os.sched_getaffinity(0))
             self.ray.init(
-                address="local", num_cpus=cores, include_dashboard=False, _node_ip_address="127.0.0.1",
-                _temp_dir=str(self._temp), **common,
-            )  # fmt: skip
+                address="local",
+                num_cpus=cores,
+                include_dashboard=False,
+                _node_ip_address="127.0.0.1",
+                _temp_dir=str(self._temp),
+                **common,
+            )
             return
         try:
             self.ray.init(address=self._address, **common)
@@ -148,7 +155,7 @@ class Cluster:
         return [n["Resources"] for n in self.ray.nodes() if n["Alive"]]
 
     def keep_logs(self) -> str | None:
-        """Where Ray's logs are; they outlive the cluster then. None where it is not ours to say."""
+        """Keep Ray's logs beyond `close`; returns their folder, None for a cluster that was not started here."""
         folder, self._temp = self._temp, None
         return str(folder / "session_latest" / "logs") if folder is not None else None
 
@@ -162,7 +169,7 @@ class Cluster:
 
 
 def _keep_to_this_machine() -> None:
-    """A cluster for one run takes no connections from outside, and none without its token.
+    """Let the cluster of one run refuse connections from outside, and all that lack its token.
 
     Ray reads the environment when it is imported; left to itself it would write a token into the home folder, which
     changes what clusters started later ask for.

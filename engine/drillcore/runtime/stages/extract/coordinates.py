@@ -19,8 +19,8 @@ TOKEN_COLUMNS = [("n_tokens", "int32"), ("last_token_id", "int32"), ("row_id", "
 def column_types(pair: Input) -> list[tuple[str, str]]:
     """Names and dtypes of all coordinates, in a fixed order."""
     schema = pair.rows.slice(0, 0).schema
-    kept = [(f.name, _dtype(str(f.type))) for f in schema]
-    return [*kept, *TOKEN_COLUMNS]
+    columns = [(f.name, _dtype(str(f.type))) for f in schema]
+    return [*columns, *TOKEN_COLUMNS]
 
 
 def _dtype(arrow: str) -> str:
@@ -28,14 +28,14 @@ def _dtype(arrow: str) -> str:
 
 
 def write_columns(writer: GroupWriter, pair: Input) -> None:
-    """Write the coordinates unless those of the same rows and tokens are there."""
+    """Write the coordinates unless the rows and tokens have not changed."""
     policy = pair.policy
     tokens = [policy.tokenizer, policy.template, policy.special_tokens, len(pair.tokens.ids_T)]
     writer.write_columns(digest([pair.rows.digest, *tokens]), _pieces(pair))
 
 
 def _pieces(pair: Input) -> Iterator[tuple[int, dict[str, Any]]]:
-    """First sentence and columns of one piece after the other, as large as a chunk of the store."""
+    """Yield (first sentence, columns) of one piece after the other, each as large as a chunk of the store."""
     num_rows = pair.rows.num_rows
     for start in range(0, num_rows, COLUMN_CHUNK):
         stop = min(start + COLUMN_CHUNK, num_rows)

@@ -1,4 +1,4 @@
-"""What a model's groups must hold: the request that decides it, the arrays, and the blocks that are pending."""
+"""What a model's groups must hold: the request that decides it, their arrays, and the pending blocks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from drillcore.texts.rows import RowTable, row_ids
 class Target:
     """A model and dataset with the blocks that are pending.
 
-    planned, committed: the fingerprint that each shard must have, and the one it had when the run began.
+    planned, committed: the fingerprint that each shard must have, and the one it had when the run started.
     """
 
     pair: Input
@@ -38,20 +38,20 @@ class Target:
         """Sentences to extract."""
         return sum(len(b) for b in self.blocks)
 
-    def right(self, block: Block) -> frozenset[int]:
-        """Shards of a block that are committed as they must be: they are left alone when it is computed again."""
+    def committed_shards(self, block: Block) -> frozenset[int]:
+        """Shards of a block that are committed as they must be; they stay when the block is computed again."""
         numbers = range(block.first_shard, block.first_shard + len(block.fingerprints))
         return frozenset(i for i in numbers if self.committed[i] == self.planned[i])
 
     @property
-    def wrong(self) -> list[int]:
-        """Shards that have a fingerprint, of something else."""
-        return [i for i, has in enumerate(self.committed) if has and has != self.planned[i]]
+    def outdated_shards(self) -> list[int]:
+        """Shards whose fingerprint is that of other inputs."""
+        return [i for i, stored in enumerate(self.committed) if stored and stored != self.planned[i]]
 
 
 @dataclass(frozen=True)
 class LazyRowIds:
-    """Ids of the rows of a dataset, never all in memory."""
+    """Ids of the rows of a dataset, never all of them in memory."""
 
     rows: RowTable
 
@@ -60,7 +60,7 @@ class LazyRowIds:
 
 
 def request_of(context: Context, name: str) -> dict[str, Any]:
-    """What the numerics were resolved for: where any of it changes, they are resolved anew."""
+    """What the numerics are resolved for: they are resolved again when any of it changes."""
     source, extract = context.inputs.sources[name], context.inputs.loaded.job.extract
     settings = extract.model_dump(mode="json", exclude={"too_long", "special_tokens"})
     versions = {k: v for k, v in context.manifest.facts["versions"].items() if k in ("torch", "transformers")}
@@ -77,17 +77,17 @@ def request_of(context: Context, name: str) -> dict[str, Any]:
 
 
 def stored_numerics(context: Context, known: dict[str, Any], request: dict[str, Any]) -> dict[str, Any] | None:
-    """Numerics that an earlier run stored, where they hold: for this request, and of the vLLM that is installed.
+    """Numerics that an earlier run stored, if they are for this request and for the vLLM that is installed now.
 
-    Where none is installed now they hold too: the backend that they name then says what is missing.
+    Where no vLLM is installed they are used too: the backend that they name then says what is missing.
     """
     if known.get("numerics_for") != digest(request):
         return None
-    found: dict[str, Any] | None = known.get("numerics")
+    stored: dict[str, Any] | None = known.get("numerics")
     versions = context.manifest.facts["versions"]
     here = next((versions[name] for name in DISTRIBUTIONS if name in versions), None)
-    made_by = (found or {}).get("vllm")
-    return None if made_by and here and made_by != here else found
+    made_by = (stored or {}).get("vllm")
+    return None if made_by and here and made_by != here else stored
 
 
 def _shape(context: Context, pair: Input) -> Shape:
@@ -99,7 +99,7 @@ def _shape(context: Context, pair: Input) -> Shape:
 
 
 def block_size(context: Context, name: str, pairs: list[Input]) -> int:
-    """Sentences of a block for this model; kept with the numerics, since packs depend on it."""
+    """Sentences of a block for this model; stored with the numerics, since packs depend on it."""
     wanted = context.inputs.loaded.job.extract.block_sentences
     if wanted != "auto":
         return wanted
@@ -111,22 +111,22 @@ def block_size(context: Context, name: str, pairs: list[Input]) -> int:
 
 
 def cost_of(context: Context, pair: Input) -> int:
-    """Of a dataset, to compare with others: tokens times parameters."""
+    """Cost of a dataset, to compare models with: tokens times parameters."""
     return len(pair.tokens.ids_T) * max(1, context.inputs.sources[pair.model.group].facts.num_parameters)
 
 
 def num_blocks(context: Context, pair: Input, block_sentences: int) -> int:
-    """Blocks of a dataset, of so many sentences each."""
+    """Number of blocks of a dataset with `block_sentences` sentences each."""
     return -(-len(pair.tokens) // _block(_shape(context, pair), block_sentences))
 
 
 def _block(shape: Shape, block_sentences: int) -> int:
-    """Whole shards only."""
+    """Sentences of a block, rounded down to whole shards."""
     return max(shape.shard, block_sentences // shape.shard * shape.shard)
 
 
 def fit_group(context: Context, pair: Input) -> GroupWriter:
-    """Make the group fit the dataset: its arrays and coordinates, which do not depend on the numerics."""
+    """Make the group's arrays and coordinates fit the dataset; they do not depend on the numerics."""
     writer = context.store.dataset(pair.model.group, pair.dataset.name)
     writer.ensure(_shape(context, pair), column_types(pair))
     write_columns(writer, pair)
@@ -136,7 +136,7 @@ def fit_group(context: Context, pair: Input) -> GroupWriter:
 def target_of(
     context: Context, pair: Input, writer: GroupWriter, request: dict[str, Any], numerics: dict[str, Any]
 ) -> Target:
-    """Find what is pending in a group that fits."""
+    """Find the pending blocks of a group that fits its dataset."""
     shape = _shape(context, pair)
     common = {
         "format": FORMAT,
@@ -154,11 +154,11 @@ def target_of(
 
 
 def check_committed(targets: list[Target]) -> None:
-    """See that what was committed is in the store; raises CommitError where it went away meanwhile."""
+    """Check that everything committed is in the store; raises CommitError where something disappeared meanwhile."""
     for target in targets:
-        lost = [i for i, has in enumerate(target.writer.committed()) if has != target.planned[i]]
+        lost = [i for i, stored in enumerate(target.writer.committed()) if stored != target.planned[i]]
         if lost:
             raise CommitError(
-                f"{target.writer.group.path}: {len(lost)} of {len(target.planned)} shards are gone that were committed",
+                f"{target.writer.group.path}: {len(lost)} of {len(target.planned)} committed shards have disappeared",
                 hint="Something else changed the store while the run was under way. Run the same command again.",
             )

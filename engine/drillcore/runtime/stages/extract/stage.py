@@ -1,4 +1,4 @@
-"""The extract stage: ask which blocks are pending, hand them to the executor, record what came back."""
+"""The extract stage: asks which blocks are pending, hands them to the executor, records what comes back."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def extract(context: Context) -> None:
 
 
 def _sweep(context: Context, runs: Sequence[ModelRun]) -> list[BlockFailed | ModelFailed]:
-    """Hand all to the executor; returns what failed."""
+    """Hand everything to the executor; returns what failed."""
     failed: list[BlockFailed | ModelFailed] = []
     by_name, plans = {run.name: run for run in runs}, [run.plan() for run in runs]
     context.report.start("extract", sum(p.num_sentences for p in plans), "sentences")
@@ -80,14 +80,14 @@ def _sweep(context: Context, runs: Sequence[ModelRun]) -> list[BlockFailed | Mod
 
 
 def _whole(runs: Sequence[ModelRun], wall: float) -> str:
-    """One line for all models; they have said theirs."""
+    """One line for all models together."""
     done = sum(b.num_sentences for run in runs for b in run.done)
     models = "1 model" if len(runs) == 1 else f"{len(runs)} models"
     return f"extract: {done:,} sentences of {models} in {wall:.1f} s, loading and checking included"
 
 
 def _failure(failed: Sequence[BlockFailed | ModelFailed], num_models: int) -> DrillcoreError:
-    """One error for all; a job's only model has its own."""
+    """One error for everything that failed; the only model of a job keeps its own error."""
     lines, hints = [], []
     for each in failed:
         if isinstance(each, ModelFailed):
@@ -108,9 +108,9 @@ def _failure(failed: Sequence[BlockFailed | ModelFailed], num_models: int) -> Dr
 
 
 class ModelRun:
-    """One model on its way: what is pending, its blocks once it is loaded, and what came back.
+    """One model of a run: what is pending, its blocks once it is loaded, and what came back.
 
-    groups: makes its arrays ready in the meantime.
+    groups: creates its arrays while the model is loaded.
     """
 
     def __init__(self, context: Context, name: str, groups: ThreadPoolExecutor) -> None:
@@ -128,14 +128,15 @@ class ModelRun:
             self._groups: list[Future[GroupWriter]] = []
         else:
             self._groups = [groups.submit(fit_group, context, pair) for pair in self._pairs]
-        self._started, self._left, self.done = 0.0, 0, list[BlockDone]()
+        self._started, self._num_left = 0.0, 0
+        self.done: list[BlockDone] = []
 
     def is_pending(self) -> bool:
-        """Whether there is anything to extract; says so where not."""
+        """Whether there is anything to extract; tells the user where not."""
         if self._stored is None or any(t.blocks for t in self._targets):
             return True
         sentences = sum(len(p.tokens) for p in self._pairs)
-        self._context.report.say(f"{self.name}: all {sentences:,} sentences are there already")
+        self._context.report.say(f"{self.name}: all {sentences:,} sentences are up to date")
         return False
 
     def plan(self) -> ModelPlan:
@@ -161,28 +162,34 @@ class ModelRun:
             self._group.attrs.update({"numerics": numerics, "numerics_for": digest(self._request), **chosen})
             self._targets = self._targets_of([g.result() for g in self._groups], numerics)
         for target in self._targets:
-            target.writer.retract(target.wrong)
+            target.writer.retract(target.outdated_shards)
         model = replace(self._task(), numerics=numerics)
         tasks = [
             BlockTask(
-                model, t.pair.dataset.name, context.store.location.address, t.writer.group.path, t.shape, b,
-                t.pair.tokens.slice(b.start, b.stop), t.right(b),
+                model,
+                t.pair.dataset.name,
+                context.store.location.address,
+                t.writer.group.path,
+                t.shape,
+                b,
+                t.pair.tokens.slice(b.start, b.stop),
+                t.committed_shards(b),
             )
             for t in self._targets
             for b in t.blocks
-        ]  # fmt: skip
-        self._started, self._left = time.perf_counter(), len(tasks)
+        ]
+        self._started, self._num_left = time.perf_counter(), len(tasks)
         return tasks
 
     def add(self, outcome: BlockDone | BlockFailed | ModelFailed) -> None:
-        """Take what came back; after the last block, say and record what the model cost."""
+        """Take what came back; after the last block, report and record what the model cost."""
         if isinstance(outcome, ModelFailed):
             self._context.manifest.record("models", self.name, error=str(outcome.error))
             return
-        self._left -= 1
+        self._num_left -= 1
         if isinstance(outcome, BlockDone):
             self.done.append(outcome)
-        if self._left == 0:
+        if self._num_left == 0:
             wall = time.perf_counter() - self._started
             self._context.report.say(summarise(self._context, self.name, self.done, wall))
             if sum(b.num_sentences for b in self.done) == sum(t.num_pending for t in self._targets):

@@ -1,4 +1,4 @@
-"""What the extract stage says of a model, to the user and in the manifest."""
+"""What the extract stage reports of a model, to the user and in the manifest."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ from drillcore.runtime.work.tasks import BlockDone
 
 
 def record_model(context: Context, name: str, prepared: Prepared) -> None:
-    """A model's numerics and self-check, into the manifest and for the user."""
+    """Report a model's numerics and self-check to the user and in the manifest."""
     check = prepared.check
     context.manifest.record(
-        "models", name,
+        "models",
+        name,
         numerics=prepared.numerics,
         self_check={
-            "layout": check.layout, "bound": check.bound, "worst_relative_error": check.worst,
-            "by_layer": check.relative_error, "sentences": check.num_sentences,
+            "layout": check.layout,
+            "bound": check.bound,
+            "worst_relative_error": check.worst,
+            "by_layer": check.relative_error,
+            "sentences": check.num_sentences,
         },
         load_seconds=round(prepared.load_seconds, 3),
         notes=list(prepared.notes),
-    )  # fmt: skip
+    )
     if prepared.choice:
         context.manifest.record("models", name, backend=prepared.choice)
         context.report.say(f"{name}: backend {prepared.choice['reason']}")
@@ -33,7 +37,7 @@ def record_model(context: Context, name: str, prepared: Prepared) -> None:
 
 
 def summarise(context: Context, name: str, done: list[BlockDone], wall: float) -> str:
-    """Seconds and rates by step into the manifest, and a line for the user."""
+    """Record seconds by step and rates in the manifest; returns a line for the user."""
     seconds: dict[str, float] = {}
     for block in done:
         for step, spent in block.seconds.items():
@@ -43,15 +47,22 @@ def summarise(context: Context, name: str, done: list[BlockDone], wall: float) -
     bound = max(seconds, key=seconds.__getitem__, default="forward")
     rate = 1 / max(wall, 1e-9)
     context.manifest.record(
-        "models", name,
+        "models",
+        name,
         extract={
-            "sentences": sentences, "tokens": tokens, "nodes": nodes, "padding": padding,
-            "wall_seconds": round(wall, 3), "seconds": {k: round(v, 3) for k, v in seconds.items()}, "bound_by": bound,
-            "sentences_per_second": round(sentences * rate, 2), "nodes_per_second": round(nodes * rate, 2),
+            "sentences": sentences,
+            "tokens": tokens,
+            "nodes": nodes,
+            "padding": padding,
+            "wall_seconds": round(wall, 3),
+            "seconds": {k: round(v, 3) for k, v in seconds.items()},
+            "bound_by": bound,
+            "sentences_per_second": round(sentences * rate, 2),
+            "nodes_per_second": round(nodes * rate, 2),
             "committed_bytes": sum(b.committed_bytes for b in done),
             "notes": [f"{b.dataset}, block {b.block}: {n}" for b in done for n in b.notes],
         },
-    )  # fmt: skip
+    )
     shared = f", {1 - nodes / tokens:.0%} shared" if tokens else ""
     return (
         f"{name}: {sentences:,} sentences in {wall:.1f} s ({sentences * rate:,.1f}/s; {tokens:,} tokens{shared}; "

@@ -46,12 +46,12 @@ def score_piece(task: PieceTask) -> NDArray[np.float32]:
     """Natural logarithm of each candidate's probability after each sentence [N, C]; NaN beyond the model's context."""
     backend = _worker().load(task.model)
     index, prefixes, wanted_P = _prefixes(task)
-    found = np.zeros((len(task.tokens), len(task.candidates)))
+    totals_NC = np.zeros((len(task.tokens), len(task.candidates)))
     logprob_P = np.full(len(prefixes), np.nan, np.float32)
     fitting_P = np.flatnonzero(prefixes.lengths_N <= (backend.facts.max_tokens or np.inf))
     logprob_P[fitting_P] = _logprobs(backend, prefixes.take(fitting_P), wanted_P[fitting_P])
-    np.add.at(found, index, logprob_P)
-    return found.astype(np.float32)
+    np.add.at(totals_NC, index, logprob_P)
+    return totals_NC.astype(np.float32)
 
 
 @lru_cache(maxsize=1)
@@ -74,21 +74,19 @@ def _prefixes(task: PieceTask) -> tuple[tuple[NDArray[np.intp], NDArray[np.intp]
 
 def _logprobs(backend: Backend, prefixes: Sequences, wanted_P: NDArray[np.int64]) -> NDArray[np.float32]:
     """Log-probability of the wanted token after each prefix; equal prefixes are computed once."""
-    found_P = np.full(len(prefixes), np.nan, np.float32)
+    logprob_P = np.full(len(prefixes), np.nan, np.float32)
     if not len(prefixes):
-        return found_P
+        return logprob_P
     for part in backend.run(backend.plan(prefixes)):
         for start in range(0, len(part.sentence_S), CHUNK_ROWS):
-            mine = slice(start, start + CHUNK_ROWS)
-            states_RH = np.asarray(part.values_GKH[part.row_S[mine], 0], np.float32)
-            found_P[part.sentence_S[mine]] = next_token(states_RH, wanted_P[part.sentence_S[mine]], backend.unembed)[
-                :, 0
-            ]
-    return found_P
+            rows = slice(start, start + CHUNK_ROWS)
+            states_RH, place_R = np.asarray(part.values_GKH[part.row_S[rows], 0], np.float32), part.sentence_S[rows]
+            logprob_P[place_R] = next_token(states_RH, wanted_P[place_R], backend.unembed)[:, 0]
+    return logprob_P
 
 
 def score_candidates(context: Context, pair: Input, writer: GroupWriter) -> None:
-    """Write `candidate_logprob` [sentence, candidate] of a dataset that names candidates, unless it is there."""
+    """Write `candidate_logprob` [sentence, candidate] of a dataset that names candidates, unless it is up to date."""
     texts, path = pair.dataset.candidates, writer.group.path
     if not texts:
         return
@@ -101,21 +99,23 @@ def score_candidates(context: Context, pair: Input, writer: GroupWriter) -> None
     started = time.perf_counter()
     tasks = _tasks(context, pair, candidates)
     context.report.start(f"candidates {path}", len(pair.tokens), "sentences")
-    found: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(tasks)
+    pieces: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(tasks)
     for position, piece_NC in context.executor.map(score_piece, tasks, min(1, context.executor.hardware().gpus)):
-        found[position] = piece_NC
+        pieces[position] = piece_NC
         context.report.advance(len(piece_NC))
     _worker().close()
-    found_NC = np.concatenate(found)
-    right = _right(writer, found_NC, texts, context.inputs.loaded.job.measure)
+    logprob_NC = np.concatenate(pieces)
+    right = _right(writer, logprob_NC, texts, context.inputs.loaded.job.measure)
     facts = {
-        "tokens": [len(c) for c in candidates], "likeliest": _likeliest(found_NC, texts),
-        "beyond_context": int(np.isnan(found_NC).any(axis=1).sum()), "expected_is_likeliest": right,
-    }  # fmt: skip
+        "tokens": [len(c) for c in candidates],
+        "likeliest": _likeliest(logprob_NC, texts),
+        "beyond_context": int(np.isnan(logprob_NC).any(axis=1).sum()),
+        "expected_is_likeliest": right,
+    }
     writer.write_result("candidate", np.array(texts), made_from)
-    writer.write_result("candidate_logprob", found_NC, made_from, **facts)
+    writer.write_result("candidate_logprob", logprob_NC, made_from, **facts)
     context.manifest.record("candidates", path, **facts)
-    context.report.finish(f"{path}: {_told(facts)} ({time.perf_counter() - started:.1f} s)")
+    context.report.finish(f"{path}: {_line(facts)} ({time.perf_counter() - started:.1f} s)")
 
 
 def _tasks(context: Context, pair: Input, candidates: tuple[tuple[int, ...], ...]) -> list[PieceTask]:
@@ -134,30 +134,30 @@ def _tasks(context: Context, pair: Input, candidates: tuple[tuple[int, ...], ...
     return [PieceTask(model, pair.tokens.slice(s, min(s + PIECE, len(pair.tokens))), candidates) for s in starts]
 
 
-def _likeliest(found_NC: NDArray[np.float32], texts: Sequence[str]) -> dict[str, int]:
+def _likeliest(logprob_NC: NDArray[np.float32], texts: Sequence[str]) -> dict[str, int]:
     """Sentences for which each candidate is the likeliest."""
-    known_NC = found_NC[~np.isnan(found_NC).any(axis=1)]
+    known_NC = logprob_NC[~np.isnan(logprob_NC).any(axis=1)]
     best = known_NC.argmax(axis=1) if len(known_NC) else np.empty(0, np.intp)
     return {text: int((best == c).sum()) for c, text in enumerate(texts)}
 
 
 def _right(
-    writer: GroupWriter, found_NC: NDArray[np.float32], texts: Sequence[str], settings: Measure
+    writer: GroupWriter, logprob_NC: NDArray[np.float32], texts: Sequence[str], settings: Measure
 ) -> list[float] | None:
     """Share of sentences whose expected next token is their likeliest candidate, with its 95 % interval."""
     expected = column(writer.group, "expected_next")
     if expected is None or not set(expected.tolist()) & set(texts):
         return None
     place_N = np.array([texts.index(str(e)) if str(e) in texts else -1 for e in expected])
-    own_N = np.where(place_N < 0, np.nan, np.take_along_axis(found_NC, place_N[:, None], axis=1)[:, 0])
-    rank_N = 1 + (found_NC > own_N[:, None]).sum(axis=1)
+    own_N = np.where(place_N < 0, np.nan, np.take_along_axis(logprob_NC, place_N[:, None], axis=1)[:, 0])
+    rank_N = 1 + (logprob_NC > own_N[:, None]).sum(axis=1)
     groups = column(writer.group, "group")
     blocks = shared(None, column(writer.group, "row_id") if groups is None else groups, settings, len(own_N)).block_U
     return [float(v) for v in summarise(np.stack([own_N, rank_N], axis=1), blocks).top1]
 
 
-def _told(facts: dict[str, Any]) -> str:
-    """Counts, and the share that is right, for the user."""
+def _line(facts: dict[str, Any]) -> str:
+    """Counts of likeliest candidates, and the share that is right, in one line."""
     counts = ", ".join(f"{text!r} {count}" for text, count in facts["likeliest"].items())
     if facts["expected_is_likeliest"] is None:
         return f"likeliest candidate by sentence: {counts}"

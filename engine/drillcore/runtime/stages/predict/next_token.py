@@ -1,4 +1,4 @@
-"""Token prediction, a part of the predict stage: what each stored layer says of the sentence's expected next token.
+"""Token prediction, a part of the predict stage: what each stored layer predicts for the expected next token.
 
 No second forward pass: the stored states go through the model's own final norm and unembedding.
 Shape legend: N sentences, L layers (as stored), Q quantities, P summary figures, B bounds.
@@ -43,7 +43,7 @@ class LayerTask:
 
 
 def predict_layer(task: LayerTask) -> NDArray[np.float32]:
-    """Read a layer and ask the model's head; [N, Q]."""
+    """Read a layer and put it through the model's head; returns [N, Q]."""
     from drillcore.backends.head import open_head
 
     store = Location(task.store).open(read_only=True)
@@ -55,7 +55,7 @@ def predict_layer(task: LayerTask) -> NDArray[np.float32]:
 
 
 def predict_next_tokens(context: Context, model: Model, writer: GroupWriter) -> None:
-    """Write `next_token` and `prediction` of a dataset that names expected tokens, unless they are there."""
+    """Write `next_token` and `prediction` of a dataset that names expected tokens, unless they are up to date."""
     expected = column(writer.group, "expected_next")
     if expected is None:
         return
@@ -68,21 +68,21 @@ def predict_next_tokens(context: Context, model: Model, writer: GroupWriter) -> 
         context.report.say(f"{path}: token prediction is up to date")
         return
     started = time.perf_counter()
-    found_NLQ = _layers(context, model, writer, expected_N)
+    values_NLQ = _layers(context, model, writer, expected_N)
     groups = column(writer.group, "group")
     if groups is None:
         groups = column(writer.group, "row_id")
     block_N = shared(None, groups, settings, len(expected_N)).block_U
-    summaries = [summarise(found_NLQ[:, k], block_N) for k in range(found_NLQ.shape[1])]
+    summaries = [summarise(values_NLQ[:, k], block_N) for k in range(values_NLQ.shape[1])]
     facts = {"expected_tokens": len(ids), "sentences": int((expected_N >= 0).sum())}
     writer.write_result("quantity", np.array(QUANTITIES), made_from)
-    writer.write_result("next_token", found_NLQ, made_from, **facts)
+    writer.write_result("next_token", values_NLQ, made_from, **facts)
     writer.write_result("bound", np.array(BOUNDS), made_from)
     writer.write_result("prediction_metric", np.array(FIGURES), made_from)
     figures_LPB = np.stack([_figures(s) for s in summaries])
     writer.write_result("prediction", figures_LPB, made_from, **facts)
     context.manifest.record("predictions", path, **facts, last_layer=_last(summaries[-1]))
-    context.report.finish(f"{path}: {_told(summaries)} ({time.perf_counter() - started:.1f} s)")
+    context.report.finish(f"{path}: {_line(summaries)} ({time.perf_counter() - started:.1f} s)")
 
 
 def _layers(context: Context, model: Model, writer: GroupWriter, expected_N: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -99,27 +99,27 @@ def _layers(context: Context, model: Model, writer: GroupWriter, expected_N: NDA
         for k, n in enumerate(numbers.tolist())
     ]
     context.report.start(f"predict {path}", len(tasks), "layers")
-    found_NLQ = np.full((len(expected_N), len(tasks), len(QUANTITIES)), np.nan, np.float32)
-    for position, found_NQ in context.executor.map(predict_layer, tasks):
-        found_NLQ[:, position] = found_NQ
+    values_NLQ = np.full((len(expected_N), len(tasks), len(QUANTITIES)), np.nan, np.float32)
+    for position, values_NQ in context.executor.map(predict_layer, tasks):
+        values_NLQ[:, position] = values_NQ
         context.report.advance(1)
     open_head.cache_clear()
-    return found_NLQ
+    return values_NLQ
 
 
 def _figures(summary: TokenSummary) -> NDArray[np.float32]:
     """[P, B]: value and interval; a median rank has none here, and no null stands beside any."""
     nothing = (float("nan"),) * (len(BOUNDS) - 3)
     rank = (summary.median_rank, float("nan"), float("nan"))
-    return np.array([(*found, *nothing) for found in (summary.logprob, summary.top1, rank)], np.float32)
+    return np.array([(*figure, *nothing) for figure in (summary.logprob, summary.top1, rank)], np.float32)
 
 
 def _last(summary: TokenSummary) -> dict[str, Any]:
     return {"logprob": summary.logprob, "top1": summary.top1, "median_rank": summary.median_rank}
 
 
-def _told(summaries: list[TokenSummary]) -> str:
-    """Where the expected token comes up, in a line."""
+def _line(summaries: list[TokenSummary]) -> str:
+    """How well the expected token is predicted, in one line."""
     (share, low, high), first, last = summaries[-1].top1, summaries[0].median_rank, summaries[-1].median_rank
     return (
         f"the expected next token is the likeliest for {share:.0%} ({low:.0%} to {high:.0%}) of the sentences at the "

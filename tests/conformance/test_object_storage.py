@@ -1,0 +1,233 @@
+"""What object storage adds: commands that fill a bucket, faults of the server, credentials, and the lease."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import threading
+from collections import Counter
+from contextlib import suppress
+
+import obstore
+import pytest
+
+from drillcore.errors import CommitError, DrillcoreError, StoreError
+from drillcore.store.places import lease
+from drillcore.store.places.s3 import open_bucket
+from support.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, Proxy, aws_environment
+
+pytest_plugins = ["support.run_fixtures", "support.s3_fixtures"]
+
+
+def test_a_command_fills_a_bucket_as_it_fills_a_folder_also_when_killed(new_work, s3, seed):
+    """Every object of the states and fingerprints is the same, byte for byte; what was committed stays."""
+    draw, work = random.Random(seed), new_work(seed=seed, count=150)
+    work.finish()
+    place = f"s3://{BUCKET}/{work.folder.parent.name}/killed.zarr"
+    bucket = open_bucket(BUCKET, place.removeprefix(f"s3://{BUCKET}/"))
+
+    def objects():
+        listed = [o for batch in obstore.list(bucket) for o in batch]
+        return {o["path"]: (o["e_tag"], o["last_modified"]) for o in listed if "/c/" in o["path"]}
+
+    def num_records():
+        return len([p for p in objects() if "shard_fingerprint" in p])
+
+    kept = {}
+    for _ in range(3):
+        command = work.start("--store", place, env=aws_environment())
+        wanted = num_records() + draw.randint(1, 3)
+        while not command.ended_within(0.01) and num_records() < wanted:
+            pass
+        command.send()
+        found = objects()
+        assert {p: m for p, m in found.items() if p in kept} == kept
+        records = {p.split("/")[-2] for p in found if "shard_fingerprint" in p}
+        kept = {p: m for p, m in found.items() if "hidden_states" in p and p.split("/")[-3] in records}
+    _finish(work, place)
+    assert {p: m for p, m in objects().items() if p in kept} == kept
+    want = work.states()
+    for path, data in want.items():
+        assert obstore.get(bucket, path).bytes().to_bytes() == data, path
+
+
+def _finish(work, place, first=""):
+    command = work.run("--store", place, env=aws_environment(), first=first)
+    assert command.status == 0, command.err
+    return command
+
+
+QUICK = """
+import drillcore.store.places.s3 as s3
+s3.REQUEST_SECONDS, s3.REQUEST_RETRIES, s3.RETRY_SECONDS, s3.WAITS_SECONDS = 1.0, 2, 5.0, (0.1, 0.2)
+"""
+
+
+@pytest.fixture
+def proxy(s3, monkeypatch):
+    made = Proxy(s3)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{made.port}")
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("fault", ["500", "reset", "cut", 1.6])
+def test_passing_faults_are_tried_again(fault, proxy, new_work, seed):
+    draw, work = random.Random(seed), new_work(seed=seed, count=64)
+    work.finish()
+    left, in_a_row = [12], Counter()
+
+    def now_and_then(method, path):
+        # A write that the store's server may have done already is tried three times and no more.
+        fails = left[0] and draw.random() < 0.1 and in_a_row[method, path] < 2
+        left[0] -= bool(fails)
+        in_a_row[method, path] = in_a_row[method, path] + 1 if fails else 0
+        return fault if fails else None
+
+    proxy.fault = now_and_then
+    place = f"s3://{BUCKET}/{work.folder.parent.name}/faults.zarr"
+    _finish(work, place, QUICK)
+    assert any(f for _, _, f in proxy.requests), "no fault was met"
+    proxy.fault = lambda method, path: None
+    bucket = open_bucket(BUCKET, place.removeprefix(f"s3://{BUCKET}/"))
+    for path, data in work.states().items():
+        assert obstore.get(bucket, path).bytes().to_bytes() == data, path
+
+
+@pytest.mark.parametrize("fault", ["500", "reset", 3.0])
+def test_lasting_faults_end_the_run_which_can_go_on(fault, proxy, new_work, seed):
+    work = new_work(seed=seed, count=64)
+    place = f"s3://{BUCKET}/{work.folder.parent.name}/lasting.zarr"
+    proxy.fault = lambda method, path: fault if "/hidden_states/c/2/" in path and method != "GET" else None
+    failed = work.run("--store", place, env=aws_environment(), first=QUICK)
+    assert failed.status == 1, failed.err
+    assert "m/d: shard 2 (sentences 32 to 47)" in failed.err and "could not be written" in failed.err
+    assert "run the same command again" in failed.err and "Traceback" not in failed.err
+    tries = [r for r in proxy.requests if r[2]]
+    assert 2 <= len(tries) <= 40, "retried, and with a bound"
+    check_no_secret(work, failed)
+    proxy.fault = lambda method, path: None
+    done = _finish(work, place)
+    assert done.out.count("sentences") and work.folder.joinpath("runs", "lasting", "manifest.json").exists()
+
+
+def check_no_secret(work, *commands):
+    texts = [c.out + c.err for c in commands]
+    texts += [p.read_text(encoding="utf-8", errors="replace") for p in (work.folder / "runs").rglob("*") if p.is_file()]
+    for text in texts:
+        assert ACCESS_KEY not in text and SECRET_KEY not in text
+
+
+def test_credentials_are_never_shown(proxy, new_work, s3):
+    work = new_work(count=20)
+    place = f"s3://{BUCKET}/{work.folder.parent.name}/secret.zarr"
+    done = _finish(work, place)
+    token = {
+        **aws_environment(),
+        "AWS_SESSION_TOKEN": SECRET_KEY + "token",
+        "AWS_ENDPOINT_URL": f"http://{ACCESS_KEY}:{SECRET_KEY}@127.0.0.1:9",
+    }
+    nowhere = work.run("--store", place, env=token, first=QUICK)
+    debugged = work.run("--store", place, "--debug", env=token, first=QUICK)
+    assert nowhere.status == 1 and "could not be reached" in nowhere.err
+    written = work.run("--store", f"s3://{ACCESS_KEY}:{SECRET_KEY}@{BUCKET}/x.zarr", env=aws_environment())
+    assert written.status == 2 and "holds credentials" in written.err
+    proxy.fault = lambda method, path: "403"
+    denied = work.run("--store", place, env=aws_environment(), first=QUICK)
+    assert denied.status == 2 and "access is denied" in denied.err and "AWS_" in denied.err
+    shown = work.forge.run("show", place, cwd=work.folder, env=aws_environment(), first=QUICK)
+    assert shown.status != 0 and "Traceback" not in shown.err
+    check_no_secret(work, done, nowhere, debugged, written, denied, shown)
+
+
+def test_no_bucket_and_no_server(new_work, s3):
+    work = new_work(count=20)
+    missing = work.run("--store", "s3://no-such-bucket/x.zarr", env=aws_environment(), first=QUICK)
+    assert missing.status == 2 and "the bucket does not exist" in missing.err, missing.err
+    env = {**aws_environment(), "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
+    unreachable = work.run("--store", f"s3://{BUCKET}/x.zarr", env=env, first=QUICK)
+    assert unreachable.status == 1 and "could not be reached" in unreachable.err
+    assert not any("fault of drillcore" in c.err or "Traceback" in c.err for c in (missing, unreachable))
+
+
+class TestLease:
+    @pytest.fixture
+    def bucket(self, s3):
+        return open_bucket(BUCKET, "")
+
+    @pytest.fixture
+    def key(self, tmp_path):
+        return f"{tmp_path.name}/x.lock"
+
+    def _left_behind(self, bucket, key, **note):
+        raw = {"owner": "1", "pid": 1, "host": "elsewhere", "since": "then", "machine": "another", "process": "1 1"}
+        raw |= note
+        obstore.put(bucket, key, json.dumps(raw).encode())
+
+    def test_one_of_elsewhere_holds_until_it_runs_out(self, bucket, key, monkeypatch):
+        self._left_behind(bucket, key)
+        with (
+            pytest.raises(StoreError, match="process 1 on elsewhere, since then"),
+            lease.lease(bucket, key, "s3://b/x"),
+        ):
+            pass
+        monkeypatch.setattr(lease, "LEASE_SECONDS", -10.0)
+        with lease.lease(bucket, key, "s3://b/x"):
+            assert json.loads(obstore.get(bucket, key).bytes().to_bytes())["pid"] == os.getpid()
+        with pytest.raises(FileNotFoundError):
+            obstore.head(bucket, key)
+
+    def test_one_without_a_readable_note_holds_too(self, bucket, key):
+        obstore.put(bucket, key, b"\xff{")
+        with pytest.raises(StoreError, match="holder unknown"), lease.lease(bucket, key, "s3://b/x"):
+            pass
+
+    def test_of_many_at_once_one_gets_it(self, bucket, key):
+        got, refused, together = [], [], threading.Barrier(6)
+
+        def take():
+            together.wait()
+            try:
+                got.append(lease._take(bucket, key, "s3://b/x", {"owner": str(threading.get_ident()), "pid": 0}))
+            except DrillcoreError as error:
+                refused.append(str(error))
+
+        threads = [threading.Thread(target=take) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(got) == 1 and len(refused) == 5
+
+    def test_it_is_renewed(self, bucket, key, monkeypatch):
+        monkeypatch.setattr(lease, "RENEW_SECONDS", 0.05)
+        with lease.lease(bucket, key, "s3://b/x"):
+            first = obstore.head(bucket, key)
+            until = threading.Event()
+            for _ in range(200):
+                until.wait(0.05)
+                if obstore.head(bucket, key)["last_modified"] > first["last_modified"]:
+                    return
+        pytest.fail("not renewed in 10 s")
+
+    def test_one_that_was_lost_ends_the_run(self, bucket, key, monkeypatch):
+        monkeypatch.setattr(lease, "RENEW_SECONDS", 0.05)
+        lost = pytest.raises(CommitError, match="took over the store s3://b/x: process 1 on elsewhere")
+        with lost, lease.lease(bucket, key, "s3://b/x"):
+            self._left_behind(bucket, key)
+            for _ in range(600):  # an interrupt does not end one long wait
+                threading.Event().wait(0.05)
+        assert json.loads(obstore.get(bucket, key).bytes().to_bytes())["host"] == "elsewhere"
+        obstore.delete(bucket, key)
+
+    def test_one_that_someone_removed_is_taken_again(self, bucket, key, monkeypatch):
+        monkeypatch.setattr(lease, "RENEW_SECONDS", 0.05)
+        with lease.lease(bucket, key, "s3://b/x"):
+            obstore.delete(bucket, key)
+            for _ in range(200):
+                threading.Event().wait(0.05)
+                with suppress(FileNotFoundError):
+                    obstore.head(bucket, key)
+                    return
+        pytest.fail("not taken again in 10 s")
