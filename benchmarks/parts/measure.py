@@ -61,7 +61,7 @@ def make_states(task: Task) -> np.ndarray:
 def run_layer(task: Task) -> dict[str, float]:
     """Seconds by step of one layer, and the process's peak memory so far."""
     from drillcore.measures import NEIGHBORS, chosen
-    from drillcore.measures.draws import shared
+    from drillcore.measures.draws import make_draws
     from drillcore.measures.separation import measure_layer
     from drillcore.neighbours import build
     from drillcore.projections import choose, load
@@ -76,7 +76,7 @@ def run_layer(task: Task) -> dict[str, float]:
     graph = build(states, NEIGHBORS, "euclidean", 0)
     timed("graph", started)
     started = time.perf_counter()
-    drawn = shared(make_labels(task), None, Measure(permutations=task.permutations), task.sentences)
+    drawn = make_draws(make_labels(task), None, Measure(permutations=task.permutations), task.sentences)
     timed("draws", started)
     for name in chosen("all"):
         started = time.perf_counter()

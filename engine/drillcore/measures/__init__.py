@@ -1,30 +1,38 @@
-"""Measures of what the layers show, by name: each in the raw space, with an interval and a null."""
+"""The table of measures: each looks at the raw space, and gives a value with an interval and a null."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from drillcore.errors import JobError
 
+if TYPE_CHECKING:
+    from drillcore.measures.draws import Draws
+    from drillcore.measures.intervals import Bounds
+    from drillcore.measures.layer import LayerStates
+
 # Coordinate `bound` of the array `separation`.
 BOUNDS = ("value", "low", "high", "null_mean", "null_high", "p")
-# The one named ahead: claims of where labels separate rest on it.
+# Chosen beforehand: claims of where labels separate rest on this measure.
 PRIMARY = "probe"
-# Columns of the k-NN graph that purity reads, the sentence itself among them.
+# Columns of the k-NN graph that purity reads, including the sentence itself.
 NEIGHBORS = 15
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A measure of separation.
+    """A row of the table: one measure of how well a layer separates the labels.
 
-    sign: 1 where larger values separate better, -1 where smaller ones do. low, high: its range. labels: the fewest
-    distinct labels it needs.
+    function: `module:function`, called as function(layer, draws) with a `LayerStates` and the `Draws` of the dataset;
+    returns `Bounds`. sign: 1 where larger values separate better, -1 where smaller ones do. low, high: its range.
+    labels: the fewest distinct labels it needs.
     """
 
     title: str
+    function: str
     sign: int
     low: float
     high: float
@@ -32,20 +40,38 @@ class Metric:
 
 
 METRICS = {
-    "probe": Metric("linear probe, balanced accuracy", 1, 0.0, 1.0, 2),
-    "purity": Metric("k-NN purity, balanced", 1, 0.0, 1.0, 2),
-    "silhouette": Metric("silhouette", 1, -1.0, 1.0, 2),
-    "dispersion": Metric("within-class cosine distance", -1, 0.0, 2.0, 1),
-    # With one label the mean is that label's own, and about 1 is all that can be left.
-    "dispersion_centred": Metric("within-class cosine distance, mean-centred", -1, 0.0, 2.0, 2),
+    "probe": Metric("linear probe, balanced accuracy", "drillcore.measures.probe:probe", 1, 0.0, 1.0, 2),
+    "purity": Metric("k-NN purity, balanced", "drillcore.measures.purity:purity", 1, 0.0, 1.0, 2),
+    "silhouette": Metric("silhouette", "drillcore.measures.silhouette:silhouette", 1, -1.0, 1.0, 2),
+    "dispersion": Metric("within-class cosine distance", "drillcore.measures.dispersion:dispersion", -1, 0.0, 2.0, 1),
+    # With one label the mean is that label's own, and every value is about 1.
+    "dispersion_centred": Metric(
+        "within-class cosine distance, mean-centred",
+        "drillcore.measures.dispersion:dispersion_centred",
+        -1,
+        0.0,
+        2.0,
+        2,
+    ),
 }
 
 
 def chosen(metrics: Literal["all"] | Sequence[str]) -> tuple[str, ...]:
-    """Names of the measures that a job asks for, in the table's order; raises JobError for an unknown one."""
+    """Names of the measures that a job asks for, in the table's order; raises JobError for an unknown one.
+
+    >>> chosen(["purity", "probe"])
+    ('probe', 'purity')
+    """
     if metrics == "all":
         return tuple(METRICS)
     unknown = sorted(set(metrics) - set(METRICS))
     if unknown:
         raise JobError(f"measure.metrics: {', '.join(unknown)} is unknown", hint=f"Any of {', '.join(METRICS)}.")
     return tuple(name for name in METRICS if name in metrics)
+
+
+def load_measure(name: str) -> Callable[[LayerStates, Draws], Bounds]:
+    """The function of a measure, one of `METRICS`."""
+    module, _, function = METRICS[name].function.partition(":")
+    measure: Callable[[LayerStates, Draws], Bounds] = getattr(importlib.import_module(module), function)
+    return measure

@@ -34,16 +34,16 @@ def layer_cka(read: Callable[[int], NDArray[np.float32]], num_layers: int) -> ND
     than 4 sentences.
     """
     states = [_prepared(read(k)) for k in range(num_layers)]
-    found_LL = np.full((num_layers, num_layers), np.nan, np.float32)
+    cka_LL = np.full((num_layers, num_layers), np.nan, np.float32)
     known = [k for k, s in enumerate(states) if s is not None]
     ready = [s for s in states if s is not None]
     if not ready or len(ready[0]) < 4:
-        return found_LL
+        return cka_LL
     hsic_LL = _hsic(ready)
     size_L = np.sqrt(np.maximum(np.diag(hsic_LL), 0))
     with np.errstate(divide="ignore", invalid="ignore"):
-        found_LL[np.ix_(known, known)] = np.where(size_L > 0, hsic_LL / np.outer(size_L, size_L), np.nan)
-    return found_LL
+        cka_LL[np.ix_(known, known)] = np.where(size_L > 0, hsic_LL / np.outer(size_L, size_L), np.nan)
+    return cka_LL
 
 
 def _prepared(states_SH: NDArray[np.float32]) -> NDArray[np.float32] | None:

@@ -62,13 +62,13 @@ def compare(a: Side, b: Side, metrics: Sequence[str] = DISPERSIONS) -> list[Row]
     sentences it is wider than need be; that over all layers is Bonferroni's. Raises InputError where no measure is
     shared.
     """
-    shared = [m for m in metrics if m in a.metrics and m in b.metrics]
-    if not shared:
+    draws = [m for m in metrics if m in a.metrics and m in b.metrics]
+    if not draws:
         raise InputError(
             f"{a.name} and {b.name} share none of {', '.join(metrics)}", hint="Run `drillcore measure` for both."
         )
     pairs = _pairs(a, b)
-    rows = [_row(a, b, i, j, metric, len(pairs)) for i, j in pairs for metric in shared]
+    rows = [_row(a, b, i, j, metric, len(pairs)) for i, j in pairs for metric in draws]
     return _agreed(rows, a.name, b.name)
 
 
@@ -120,18 +120,18 @@ def _word(metric: str, difference: float, a: Side, b: Side) -> str:
 
 def _agreed(rows: list[Row], name_a: str, name_b: str) -> list[Row]:
     """Withdraw "tighter" where the raw and the mean-centred dispersion of a layer do not both say so."""
-    said: dict[tuple[int, int], list[str]] = {}
+    verdicts: dict[tuple[int, int], list[str]] = {}
     for row in rows:
         if row.metric in DISPERSIONS:
-            said.setdefault((row.layer_a, row.layer_b), []).append(row.verdict)
-    found = []
+            verdicts.setdefault((row.layer_a, row.layer_b), []).append(row.verdict)
+    agreed = []
     for row in rows:
         verdict = row.verdict
         if verdict in (f"{name_a} tighter", f"{name_b} tighter") and row.metric in DISPERSIONS:
-            others = said[row.layer_a, row.layer_b]
+            others = verdicts[row.layer_a, row.layer_b]
             if len(others) < len(DISPERSIONS) or "" in others:
                 verdict += ", by this measure alone"
             elif len(set(others)) > 1:
                 verdict = "raw and mean-centred disagree"
-        found.append(replace(row, verdict=verdict))
-    return found
+        agreed.append(replace(row, verdict=verdict))
+    return agreed

@@ -1,4 +1,4 @@
-"""Probes on what needs no model: the last token with the length, and the words of the sentence.
+"""Controls: probes on what needs no model, namely the last token with the length, and the words of the sentence.
 
 A layer shows something only where it beats them. Shape legend: U sentences whose labels count.
 """
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, hstack
 
 from drillcore.job.fields import Measure
-from drillcore.measures.draws import Shared
+from drillcore.measures.draws import Draws
 from drillcore.measures.intervals import Bounds, skip
 from drillcore.measures.probe import Probe
 from drillcore.measures.separation import Separation, combine
@@ -29,18 +29,18 @@ def controls(
     last_token_ids: NDArray[np.integer[Any]],
     n_tokens: NDArray[np.integer[Any]],
     settings: Measure,
-    shared: Shared,
+    draws: Draws,
 ) -> dict[str, Separation]:
     """The probe, with the folds and permutations of the layers, on each control's features.
 
     Each Separation has one layer and the one measure `probe`; where it was skipped its values are NaN.
     """
-    rows_U = shared.rows_U
+    rows_U = draws.rows_U
     features: dict[str, Callable[[], Any]] = {
         "last_token_and_length": lambda: last_token_and_length(last_token_ids[rows_U], n_tokens[rows_U]),
         "tfidf": lambda: tfidf([texts[k] for k in rows_U]),
     }
-    return {name: combine([{"probe": _probe(features[name], shared)}]) for name in CONTROLS}
+    return {name: combine([{"probe": _probe(features[name], draws)}]) for name in CONTROLS}
 
 
 def last_token_and_length(last_token_ids_U: NDArray[Any], n_tokens_U: NDArray[Any]) -> csr_matrix:
@@ -72,23 +72,23 @@ def _columns(values_U: NDArray[Any]) -> csr_matrix:
     """1 where a sentence has a value; the commonest 1,000 values that at least two sentences have."""
     names, place_U, counts = np.unique(values_U, return_inverse=True, return_counts=True)
     order = np.argsort(-counts, kind="stable")
-    kept = order[counts[order] > 1][:MOST_FEATURES]
+    frequent = order[counts[order] > 1][:MOST_FEATURES]
     column = np.full(len(names), -1)
-    column[kept] = np.arange(len(kept))
+    column[frequent] = np.arange(len(frequent))
     rows = np.flatnonzero(column[place_U] >= 0)
-    shape = (len(values_U), max(1, len(kept)))
+    shape = (len(values_U), max(1, len(frequent)))
     return csr_matrix((np.ones(len(rows), np.float32), (rows, column[place_U][rows])), shape=shape)
 
 
-def _probe(features: Callable[[], Any], shared: Shared) -> Bounds:
-    if shared.skipped:
-        return skip(shared.skipped)
-    found = features()
-    if found is None:
+def _probe(features: Callable[[], Any], draws: Draws) -> Bounds:
+    if draws.skipped:
+        return skip(draws.skipped)
+    matrix = features()
+    if matrix is None:
         return skip("the texts hold no words")
-    if not _varies(found):
+    if not _varies(matrix):
         return skip("the same in every sentence")
-    return Probe(found, shared).measure()
+    return Probe(matrix, draws).measure()
 
 
 def _varies(features: csr_matrix) -> bool:

@@ -10,28 +10,37 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from drillcore.measures import METRICS
-from drillcore.measures.draws import Shared, one_hot, permutations
+from drillcore.measures.draws import Draws, one_hot, permutations
 from drillcore.measures.intervals import Bounds, plain_interval, skip
+from drillcore.measures.layer import LayerStates
 
 BLOCK_ROWS = 16_384
 
 
-def dispersion(states_UH: NDArray[np.float32], shared: Shared, *, centred: bool) -> Bounds:
-    """Mean over the labels of the mean cosine distance over pairs of their sentences; exact, and linear in sentences.
+def dispersion(layer: LayerStates, draws: Draws) -> Bounds:
+    """Mean over the labels of the mean cosine distance over pairs of their sentences; smaller is tighter.
 
-    centred: the mean of all sentences is taken off first, so that a common direction hides nothing. Smaller is tighter.
+    Exact, and linear in the number of sentences.
     """
+    return _measure(layer.raw_UH, draws, centred=False)
+
+
+def dispersion_centred(layer: LayerStates, draws: Draws) -> Bounds:
+    """The same after subtracting the mean of all sentences, so that a common direction hides nothing."""
+    return _measure(layer.raw_UH, draws, centred=True)
+
+
+def _measure(states_UH: NDArray[np.float32], draws: Draws, *, centred: bool) -> Bounds:
     units_UH, middle_H = _unit_vectors(states_UH, centred)
     name = "dispersion_centred" if centred else "dispersion"
-    codes_1U = shared.codes_U[None].astype(np.int16)
-    value = float(_dispersions(units_UH, middle_H, codes_1U, shared.num_labels)[0])
+    codes_1U = draws.codes_U[None].astype(np.int16)
+    value = float(_dispersions(units_UH, middle_H, codes_1U, draws.num_labels)[0])
     if np.isnan(value):
         return skip("no label has two sentences")
-    without_G = _without_blocks(units_UH, middle_H, shared)
+    without_G = _without_blocks(units_UH, middle_H, draws)
     low, high = plain_interval(value, without_G, METRICS[name].low, METRICS[name].high)
     nulls = [
-        _dispersions(units_UH, middle_H, codes_BU, shared.num_labels)
-        for codes_BU in permutations(shared, len(states_UH))
+        _dispersions(units_UH, middle_H, codes_BU, draws.num_labels) for codes_BU in permutations(draws, len(states_UH))
     ]
     return Bounds(value, low, high, np.concatenate(nulls) if nulls else np.empty(0))
 
@@ -39,7 +48,7 @@ def dispersion(states_UH: NDArray[np.float32], shared: Shared, *, centred: bool)
 def _unit_vectors(states_UH: NDArray[np.float32], centred: bool) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Unit vectors less their mean, and that mean: where all point one way, float32 keeps digits of the rest only."""
     mean_H = states_UH.mean(axis=0, dtype=np.float64) if centred else np.zeros(states_UH.shape[1])
-    found_UH = np.empty(states_UH.shape, np.float32)
+    units_UH = np.empty(states_UH.shape, np.float32)
     middle_H = np.zeros(states_UH.shape[1])
     for turn in ("sum", "subtract"):
         for start in range(0, len(states_UH), BLOCK_ROWS):
@@ -49,8 +58,8 @@ def _unit_vectors(states_UH: NDArray[np.float32], centred: bool) -> tuple[NDArra
             if turn == "sum":
                 middle_H += wide.sum(axis=0) / len(states_UH)
             else:
-                found_UH[rows] = wide - middle_H
-    return found_UH, middle_H
+                units_UH[rows] = wide - middle_H
+    return units_UH, middle_H
 
 
 def _dispersions(
@@ -79,18 +88,16 @@ def _mean_distance(
     return np.asarray(np.where(number_B > 0, distance_BC.sum(axis=1) / np.maximum(number_B, 1), np.nan))
 
 
-def _without_blocks(
-    units_UH: NDArray[np.float32], middle_H: NDArray[np.float64], shared: Shared
-) -> NDArray[np.float64]:
+def _without_blocks(units_UH: NDArray[np.float32], middle_H: NDArray[np.float64], draws: Draws) -> NDArray[np.float64]:
     """Dispersion without each block [G]; a label's blocks are summed one label at a time, to bound memory."""
-    num_blocks = int(shared.block_U.max()) + 1
+    num_blocks = int(draws.jackknife_U.max()) + 1
     total_G, number_G = np.zeros(num_blocks), np.zeros(num_blocks)
-    for code in range(shared.num_labels):
-        mine_M = np.flatnonzero(shared.codes_U == code)
-        blocks_M = shared.block_U[mine_M]
-        chooser = csr_matrix((np.ones(len(mine_M), np.float32), (blocks_M, mine_M)), shape=(num_blocks, len(units_UH)))
+    for code in range(draws.num_labels):
+        own_M = np.flatnonzero(draws.codes_U == code)
+        blocks_M = draws.jackknife_U[own_M]
+        chooser = csr_matrix((np.ones(len(own_M), np.float32), (blocks_M, own_M)), shape=(num_blocks, len(units_UH)))
         sums_GH = np.asarray(chooser @ units_UH, np.float64)
-        left_G = len(mine_M) - np.bincount(blocks_M, minlength=num_blocks)
+        left_G = len(own_M) - np.bincount(blocks_M, minlength=num_blocks)
         left_HG1 = (sums_GH.sum(axis=0) - sums_GH).T[:, :, None]
         distance_G = _mean_distance(left_HG1, middle_H, left_G[:, None].astype(np.float64))
         held_G = ~np.isnan(distance_G)

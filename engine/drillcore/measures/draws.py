@@ -1,4 +1,4 @@
-"""What all layers of a dataset share: folds, blocks, samples and label permutations, drawn once from the seed.
+"""Folds, jackknife blocks, samples and label permutations, drawn once from the seed and shared by all layers.
 
 Shape legend: N sentences, U those whose labels count, G groups, B permutations, C labels, S sampled.
 """
@@ -20,7 +20,7 @@ from drillcore.measures.stratify import deal, majority, number, one_code_each
 # Values of the largest array of a chunk: 40 MB of float32.
 CHUNK_VALUES = 10_000_000
 FEWEST_SENTENCES = 10
-# Blocks of the jackknife; with fewer groups each is its own.
+# Blocks of the jackknife; with fewer groups each group is a block.
 NUM_BLOCKS = 200
 # Sentences x labels x permutations beyond which permutations are dropped, down to the fewest.
 NULL_WORK = 250_000_000
@@ -31,12 +31,12 @@ FEWEST_PERMUTATIONS = 99
 
 
 @dataclass(frozen=True)
-class Shared:
-    """The draws. All arrays but `rows_U` and `sample_S` run over the sentences in `rows_U`.
+class Draws:
+    """What is drawn for a dataset. All arrays but `rows_U` and `sample_S` run over the sentences in `rows_U`.
 
     rows_U: rows of the dataset whose labels count. codes_U: place of the label in `labels`. group_U: dense numbers.
     fold_U, block_U: every group lies in one fold and one block. sample_S: positions in `rows_U` for what is quadratic.
-    skipped: why measures that compare labels mean nothing, or empty. notes: what a reader must know.
+    skipped: why measures that compare labels mean nothing; empty where they do. notes: what a reader must know.
     """
 
     num_sentences: int
@@ -45,7 +45,7 @@ class Shared:
     codes_U: NDArray[np.int64]
     group_U: NDArray[np.int64]
     fold_U: NDArray[np.int64]
-    block_U: NDArray[np.int64]
+    jackknife_U: NDArray[np.int64]
     sample_S: NDArray[np.int64]
     num_permutations: int
     seed: int
@@ -69,12 +69,12 @@ class Shared:
     @cached_property
     def _exchanged(self) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """For each fold: labels of its groups of one label, and for their sentences the place in those labels."""
-        found = []
+        exchanged = []
         for fold in np.unique(self.fold_U):
-            mine_M = np.flatnonzero((self.fold_U == fold) & self._constant_U)
-            _, first_G, place_M = np.unique(self.group_U[mine_M], return_index=True, return_inverse=True)
-            found.append((self.codes_U[mine_M][first_G], np.stack([mine_M, place_M])))
-        return found
+            own_M = np.flatnonzero((self.fold_U == fold) & self._constant_U)
+            _, first_G, place_M = np.unique(self.group_U[own_M], return_index=True, return_inverse=True)
+            exchanged.append((self.codes_U[own_M][first_G], np.stack([own_M, place_M])))
+        return exchanged
 
     def permuted(self, start: int, stop: int) -> NDArray[np.int16]:
         """Labels [B, U] under permutations `start` to `stop` - 1; each depends on the seed and its number alone.
@@ -86,7 +86,7 @@ class Shared:
 
     @cached_property
     def _permuted(self) -> NDArray[np.integer]:
-        """All of them, since every measure of a layer asks for the same; NULL_WORK bounds their bytes."""
+        """All permutations, since every measure of a layer asks for the same ones; NULL_WORK bounds their bytes."""
         dtype = np.uint8 if self.num_labels <= np.iinfo(np.uint8).max else np.int16
         codes_BU = np.repeat(self.codes_U[None].astype(dtype), self.num_permutations, axis=0)
         mixed_M = np.flatnonzero(~self._constant_U)
@@ -96,52 +96,56 @@ class Shared:
             for labels_G, (rows_M, place_M) in self._exchanged:
                 codes_BU[b, rows_M] = rng.permutation(labels_G)[place_M]
             if len(mixed_M):
-                # Numbers of groups are whole: adding less than 1 orders sentences at random within theirs.
+                # Group numbers are integers: adding less than 1 shuffles the sentences within their groups.
                 order_M = np.argsort(self.group_U[mixed_M] + rng.random(len(mixed_M)))
                 codes_BU[b, mixed_M] = self.codes_U[mixed_M[order_M]]
         return codes_BU
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what can be drawn again: it would be sent along with every layer."""
+        """Without the permutations, which are drawn again: they would be sent along with every layer."""
         return {name: value for name, value in self.__dict__.items() if name != "_permuted"}
 
     def units_of_labels(self) -> NDArray[np.int64]:
-        """Groups that hold each label [C]: the independent observations of it."""
+        """Number of groups that hold each label [C]: its independent observations."""
         pairs = np.unique(self.group_U * self.num_labels + self.codes_U)
         return np.bincount(pairs % self.num_labels, minlength=self.num_labels)
 
 
-def shared(
+def make_draws(
     labels: Sequence[Any] | NDArray[Any] | None,
     groups: Sequence[Any] | NDArray[Any] | None,
     settings: Measure,
     num_sentences: int,
-) -> Shared:
+) -> Draws:
     """Draw everything for a dataset.
 
-    groups: sentences that must stay together; give hashes of the texts where there are none, so that duplicates do.
-    Sentences without a label, and labels that fewer than two groups hold, are left out and noted.
+    groups: sentences that must stay together; where there are none, pass hashes of the texts, so that duplicates stay
+    together. Sentences without a label, and labels that fewer than two groups hold, are left out, with a note.
+
+    >>> draws = make_draws(list("aabb" * 5), None, Measure(permutations=9), 20)
+    >>> draws.labels, draws.num_permutations, draws.permuted(0, 9).shape
+    (('a', 'b'), 9, (9, 20))
     """
     codes_N, names = number(labels) if labels is not None else (np.zeros(num_sentences, np.int64), ["all"])
     group_N = _groups(groups, num_sentences)
     held = _groups_per_label(codes_N, group_N, len(names))
     enough = held >= 2 if len(names) > 1 else held >= 1
-    kept = [name for name, ok in zip(names, enough, strict=True) if ok]
+    names_kept = [name for name, ok in zip(names, enough, strict=True) if ok]
     rows_U = np.flatnonzero((codes_N >= 0) & np.append(enough, False)[codes_N])
     codes_U = (np.cumsum(enough) - 1)[codes_N[rows_U]]
     group_U = np.unique(group_N[rows_U], return_inverse=True)[1].astype(np.int64)
     notes = _notes(codes_N, names, enough)
-    skipped = _why_not(labels, kept, len(rows_U), int(group_U.max(initial=-1)) + 1)
-    permutations = 0 if skipped else _affordable(settings.permutations, len(rows_U) * max(1, len(kept)))
+    skipped = _why_not(labels, names_kept, len(rows_U), int(group_U.max(initial=-1)) + 1)
+    permutations = 0 if skipped else _affordable(settings.permutations, len(rows_U) * max(1, len(names_kept)))
     if permutations < settings.permutations and not skipped:
         notes.append(f"{permutations} permutations instead of {settings.permutations}, to bound the work")
-    affordable = int(math.sqrt(SAMPLE_WORK / max(1, permutations * len(kept))))
+    affordable = int(math.sqrt(SAMPLE_WORK / max(1, permutations * len(names_kept))))
     sampled = min(settings.sample, max(FEWEST_SAMPLED, affordable), len(rows_U))
-    fold_U, block_U, sample_S = _draw(codes_U, group_U, len(kept), settings, sampled)
+    fold_U, jackknife_U, sample_S = _draw(codes_U, group_U, len(names_kept), settings, sampled)
     if len(sample_S) < len(rows_U):
         notes.append(f"silhouette on {len(sample_S):,} sentences drawn by the seed")
-    return Shared(
-        num_sentences, tuple(kept), rows_U, codes_U, group_U, fold_U, block_U, sample_S,
+    return Draws(
+        num_sentences, tuple(names_kept), rows_U, codes_U, group_U, fold_U, jackknife_U, sample_S,
         permutations, settings.seed, skipped, tuple(notes),
     )  # fmt: skip
 
@@ -149,11 +153,11 @@ def shared(
 def _groups(groups: Sequence[Any] | NDArray[Any] | None, num_sentences: int) -> NDArray[np.int64]:
     if groups is None:
         return np.arange(num_sentences)
-    found_N, names = number(groups)
-    # A sentence without a group stands alone.
-    alone_M = np.flatnonzero(found_N < 0)
-    found_N[alone_M] = len(names) + np.arange(len(alone_M))
-    return found_N
+    group_N, names = number(groups)
+    # A sentence without a group is a group of its own.
+    ungrouped_M = np.flatnonzero(group_N < 0)
+    group_N[ungrouped_M] = len(names) + np.arange(len(ungrouped_M))
+    return group_N
 
 
 def _groups_per_label(codes_N: NDArray[np.int64], group_N: NDArray[np.int64], num_labels: int) -> NDArray[np.int64]:
@@ -173,11 +177,11 @@ def _notes(codes_N: NDArray[np.int64], names: list[Any], enough: NDArray[np.bool
     return notes
 
 
-def _why_not(labels: Any, kept: list[Any], num_rows: int, num_groups: int) -> str:
-    if labels is None or not kept:
+def _why_not(labels: Any, names_kept: list[Any], num_rows: int, num_groups: int) -> str:
+    if labels is None or not names_kept:
         return "no labels"
-    if len(kept) == 1:
-        return f"one label ({kept[0]})"
+    if len(names_kept) == 1:
+        return f"one label ({names_kept[0]})"
     if num_rows < FEWEST_SENTENCES:
         return f"{num_rows} labelled sentences; at least {FEWEST_SENTENCES} are needed"
     return "one group" if num_groups < 2 else ""
@@ -195,21 +199,21 @@ def _draw(
         return codes_U, codes_U, codes_U
     strata_G, sizes_G = majority(group_U, codes_U, num_labels), np.bincount(group_U)
     fold_U = deal(strata_G, sizes_G, min(settings.folds, len(sizes_G)), rng)[group_U]
-    block_U = deal(strata_G, sizes_G, min(NUM_BLOCKS, len(sizes_G)), rng)[group_U]
+    jackknife_U = deal(strata_G, sizes_G, min(NUM_BLOCKS, len(sizes_G)), rng)[group_U]
     sample_S = np.sort(rng.choice(len(codes_U), sampled, replace=False)).astype(np.int64)
-    return fold_U, block_U, sample_S
+    return fold_U, jackknife_U, sample_S
 
 
 def one_hot(codes_BU: NDArray[np.integer], num_labels: int) -> NDArray[np.float32]:
     """1 where a sentence has a label under a permutation, [U, B, C]."""
-    found_UBC = np.zeros((codes_BU.shape[1], codes_BU.shape[0], num_labels), np.float32)
+    labels_UBC = np.zeros((codes_BU.shape[1], codes_BU.shape[0], num_labels), np.float32)
     codes_K = codes_BU.T.ravel().astype(np.int64)
-    found_UBC.reshape(-1)[np.arange(len(codes_K)) * num_labels + codes_K] = 1
-    return found_UBC
+    labels_UBC.reshape(-1)[np.arange(len(codes_K)) * num_labels + codes_K] = 1
+    return labels_UBC
 
 
-def permutations(shared: Shared, num_rows: int) -> Iterator[NDArray[np.int16]]:
+def permutations(draws: Draws, num_rows: int) -> Iterator[NDArray[np.int16]]:
     """All permutations [B, U] in chunks for work that holds `num_rows` x B x C values."""
-    size = max(1, CHUNK_VALUES // max(1, num_rows * shared.num_labels))
-    for start in range(0, shared.num_permutations, size):
-        yield shared.permuted(start, min(start + size, shared.num_permutations))
+    size = max(1, CHUNK_VALUES // max(1, num_rows * draws.num_labels))
+    for start in range(0, draws.num_permutations, size):
+        yield draws.permuted(start, min(start + size, draws.num_permutations))

@@ -45,13 +45,13 @@ def next_token(
     unembed: logits [R, V] of states [R, H]. rank: 1 plus the tokens with a larger logit. margin: its logit less the
     largest of the others.
     """
-    found_NQ = np.full((len(states_NH), len(QUANTITIES)), np.nan, np.float32)
+    values_NQ = np.full((len(states_NH), len(QUANTITIES)), np.nan, np.float32)
     rows_N = np.flatnonzero(np.asarray(expected_N) >= 0)
     for start in range(0, len(rows_N), chunk_rows):
         rows_R = rows_N[start : start + chunk_rows]
         logits_RV = np.array(unembed(states_NH[rows_R]), np.float64)
-        found_NQ[rows_R] = _quantities(logits_RV, np.asarray(expected_N)[rows_R])
-    return found_NQ
+        values_NQ[rows_R] = _quantities(logits_RV, np.asarray(expected_N)[rows_R])
+    return values_NQ
 
 
 def _quantities(logits_RV: NDArray[np.float64], expected_R: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
@@ -63,22 +63,22 @@ def _quantities(logits_RV: NDArray[np.float64], expected_R: NDArray[np.integer[A
     return np.stack([own_R - total_R, rank_R, own_R - logits_RV.max(axis=1)], axis=1)
 
 
-def summarise(found_NQ: NDArray[np.float32], block_N: NDArray[np.int64]) -> TokenSummary:
+def summarise(values_NQ: NDArray[np.float32], jackknife_N: NDArray[np.int64]) -> TokenSummary:
     """One layer's figures; `block_N` are the jackknife's blocks of sentences (each group in one)."""
-    known_N = np.isfinite(found_NQ[:, 0])
+    known_N = np.isfinite(values_NQ[:, 0])
     if not known_N.any():
         nothing = (float("nan"),) * 3
         return TokenSummary(nothing, nothing, float("nan"), 0)
-    logprob_K, rank_K = found_NQ[known_N, 0].astype(np.float64), found_NQ[known_N, 1]
-    _, block_K = np.unique(block_N[known_N], return_inverse=True)
+    logprob_K, rank_K = values_NQ[known_N, 0].astype(np.float64), values_NQ[known_N, 1]
+    _, jackknife_K = np.unique(jackknife_N[known_N], return_inverse=True)
     top_K = (rank_K == 1).astype(np.float64)
     mean, share = float(logprob_K.mean()), float(top_K.mean())
-    low, high = plain_interval(mean, _without_blocks(logprob_K, block_K), -np.inf, 0.0)
-    least, most = share_interval(share, _without_blocks(top_K, block_K), float(len(np.unique(block_K))))
+    low, high = plain_interval(mean, _without_blocks(logprob_K, jackknife_K), -np.inf, 0.0)
+    least, most = share_interval(share, _without_blocks(top_K, jackknife_K), float(len(np.unique(jackknife_K))))
     return TokenSummary((mean, low, high), (share, least, most), float(np.median(rank_K)), int(known_N.sum()))
 
 
-def _without_blocks(scores_K: NDArray[np.float64], block_K: NDArray[np.int64]) -> NDArray[np.float64]:
-    totals_G, sums_G = np.bincount(block_K), np.bincount(block_K, scores_K)
+def _without_blocks(scores_K: NDArray[np.float64], jackknife_K: NDArray[np.int64]) -> NDArray[np.float64]:
+    totals_G, sums_G = np.bincount(jackknife_K), np.bincount(jackknife_K, scores_K)
     left_G = len(scores_K) - totals_G
     return np.asarray((scores_K.sum() - sums_G)[left_G > 0] / left_G[left_G > 0])

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from drillcore.measures.draws import Shared, one_hot, permutations
+from drillcore.measures.draws import Draws, one_hot, permutations
 from drillcore.measures.intervals import Bounds, share_interval
+from drillcore.measures.layer import LayerStates
 
 NUM_PENALTIES = 16
 BLOCK_ROWS = 16_384
@@ -38,15 +39,20 @@ class _Fold:
     num_train: int
 
 
-class Probe:
-    """The probe of one layer. states: [U, H] float32 array, or a scipy sparse matrix."""
+def probe(layer: LayerStates, draws: Draws) -> Bounds:
+    """Balanced accuracy of the cross-validated probe on the standardised states."""
+    return Probe(layer.standardised_UH, draws).measure()
 
-    def __init__(self, states: Any, shared: Shared) -> None:
+
+class Probe:
+    """The probe on any features. states: [U, H] float32 array, or a SciPy sparse matrix."""
+
+    def __init__(self, states: Any, draws: Draws) -> None:
         states, self._centre_H = _rotated(states)
-        self._states, self._shared = states, shared
-        parts = [np.flatnonzero(shared.fold_U == f) for f in np.unique(shared.fold_U)]
+        self._states, self._draws = states, draws
+        parts = [np.flatnonzero(draws.fold_U == f) for f in np.unique(draws.fold_U)]
         grams, sums = zip(*(self._moments(rows) for rows in parts), strict=True)
-        gram_HH, sum_H, num_rows = sum(grams), sum(sums), len(shared.fold_U)
+        gram_HH, sum_H, num_rows = sum(grams), sum(sums), len(draws.fold_U)
         self._folds = [
             _fold(rows, gram_HH - g, sum_H - s, num_rows - len(rows))
             for rows, g, s in zip(parts, grams, sums, strict=True)
@@ -54,20 +60,20 @@ class Probe:
 
     def measure(self) -> Bounds:
         """Balanced accuracy over all folds, with its interval and null."""
-        shared = self._shared
-        right_U = self.right(shared.codes_U[None].astype(np.int16))[0]
-        value = _balanced(right_U[None], shared.codes_U[None], shared.num_labels)[0]
-        without_G = balanced_without_blocks(right_U, shared.codes_U, shared.block_U, shared.num_labels)
-        low, high = share_interval(float(value), without_G, most_units(shared))
+        draws = self._draws
+        right_U = self.right(draws.codes_U[None].astype(np.int16))[0]
+        value = _balanced(right_U[None], draws.codes_U[None], draws.num_labels)[0]
+        without_G = balanced_without_jackknife_blocks(right_U, draws.codes_U, draws.jackknife_U, draws.num_labels)
+        low, high = share_interval(float(value), without_G, most_units(draws))
         nulls = [
-            _balanced(self.right(codes_BU), codes_BU, shared.num_labels)
-            for codes_BU in permutations(shared, len(shared.codes_U))
+            _balanced(self.right(codes_BU), codes_BU, draws.num_labels)
+            for codes_BU in permutations(draws, len(draws.codes_U))
         ]
         return Bounds(float(value), low, high, np.concatenate(nulls) if nulls else np.empty(0))
 
     def right(self, codes_BU: NDArray[np.int16]) -> NDArray[np.bool_]:
         """Whether each sentence is labelled rightly by the probe trained without its fold [B, U]."""
-        labels_UBC = one_hot(codes_BU, self._shared.num_labels)
+        labels_UBC = one_hot(codes_BU, self._draws.num_labels)
         sums_FHK = [self._label_sums(fold.rows_R, labels_UBC) for fold in self._folds]
         total_HK = sum(sums_FHK)
         counts_BC = labels_UBC.sum(axis=0, dtype=np.float64)
@@ -85,8 +91,8 @@ class Probe:
         """Centred states of so many rows at a time."""
         for start in range(0, len(rows_U), BLOCK_ROWS):
             rows_R = rows_U[start : start + BLOCK_ROWS]
-            found = self._states[rows_R]
-            dense = found if isinstance(found, np.ndarray) else found.toarray()
+            states_of_rows = self._states[rows_R]
+            dense = states_of_rows if isinstance(states_of_rows, np.ndarray) else states_of_rows.toarray()
             yield rows_R, (dense - self._centre_H).astype(np.float32, copy=False)
 
     def _moments(self, rows_U: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -113,8 +119,8 @@ def _rotated(states: Any) -> tuple[Any, NDArray[np.float32]]:
     wide_UH = (states if isinstance(states, np.ndarray) else states.toarray()) - mean_H
     values_U, vectors_UU = _eigen(wide_UH @ wide_UH.T)
     # The last decimals of what has no variance are noise.
-    kept = values_U > 1e-12 * values_U[-1]
-    turned = vectors_UU[:, kept] * np.sqrt(values_U[kept])
+    has_variance_U = values_U > 1e-12 * values_U[-1]
+    turned = vectors_UU[:, has_variance_U] * np.sqrt(values_U[has_variance_U])
     return turned.astype(np.float32), np.zeros(turned.shape[1], np.float32)
 
 
@@ -188,19 +194,19 @@ def _balanced(right_BU: NDArray[np.bool_], codes_BU: NDArray[np.integer], num_la
     return np.asarray((hits / np.maximum(totals, 1)).sum(axis=1) / (totals > 0).sum(axis=1))
 
 
-def balanced_without_blocks(
-    score_U: NDArray[Any], codes_U: NDArray[np.int64], block_U: NDArray[np.int64], num_labels: int
+def balanced_without_jackknife_blocks(
+    score_U: NDArray[Any], codes_U: NDArray[np.int64], jackknife_U: NDArray[np.int64], num_labels: int
 ) -> NDArray[np.float64]:
     """Mean over the labels of their mean score, without each block of sentences [G]."""
-    num_blocks = int(block_U.max()) + 1
-    places_U = block_U * num_labels + codes_U
+    num_blocks = int(jackknife_U.max()) + 1
+    places_U = jackknife_U * num_labels + codes_U
     totals_GC = np.bincount(places_U, minlength=num_blocks * num_labels).reshape(-1, num_labels)
     sums_GC = np.bincount(places_U, score_U, minlength=num_blocks * num_labels).reshape(-1, num_labels)
-    left_GC, kept_GC = totals_GC.sum(axis=0) - totals_GC, sums_GC.sum(axis=0) - sums_GC
-    held_GC = left_GC > 0
-    return np.asarray((kept_GC / np.maximum(left_GC, 1)).sum(axis=1) / held_GC.sum(axis=1))
+    count_left_GC, score_left_GC = totals_GC.sum(axis=0) - totals_GC, sums_GC.sum(axis=0) - sums_GC
+    held_GC = count_left_GC > 0
+    return np.asarray((score_left_GC / np.maximum(count_left_GC, 1)).sum(axis=1) / held_GC.sum(axis=1))
 
 
-def most_units(shared: Shared) -> float:
+def most_units(draws: Draws) -> float:
     """Size of the sample, were all groups independent, that a balanced share rests on."""
-    return float(shared.num_labels**2 / (1 / shared.units_of_labels()).sum())
+    return float(draws.num_labels**2 / (1 / draws.units_of_labels()).sum())

@@ -10,42 +10,43 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from drillcore.measures import NEIGHBORS
-from drillcore.measures.draws import Shared, one_hot, permutations
+from drillcore.measures.draws import Draws, one_hot, permutations
 from drillcore.measures.intervals import Bounds, share_interval, skip
-from drillcore.measures.probe import balanced_without_blocks, most_units
+from drillcore.measures.layer import LayerStates
+from drillcore.measures.probe import balanced_without_jackknife_blocks, most_units
 from drillcore.neighbours import Graph
 
 
-def purity(graph: Graph, shared: Shared) -> Bounds:
+def purity(layer: LayerStates, draws: Draws) -> Bounds:
     """Mean over the labels of the share of neighbours with the same label; by chance 1 / C.
 
     Neighbours of the sentence's own group and those without a label do not count; a sentence with none left is left
-    out. graph: of all N sentences of the dataset.
+    out.
     """
-    weights_UU = _weights(graph, shared)
+    weights_UU = _weights(layer.graph, draws)
     counted_U = np.asarray(weights_UU.sum(axis=1)).ravel() > 0
-    if not all(counted_U[shared.codes_U == c].any() for c in range(shared.num_labels)):
+    if not all(counted_U[draws.codes_U == c].any() for c in range(draws.num_labels)):
         return skip("a label has no neighbours outside its groups")
-    own_U = weights_UU @ one_hot(shared.codes_U[None], shared.num_labels)[:, 0]
-    score_U = own_U[np.arange(len(own_U)), shared.codes_U]
-    value = float(_balanced(weights_UU, counted_U, shared.codes_U[None], shared.num_labels)[0])
-    without_G = balanced_without_blocks(
-        score_U[counted_U], shared.codes_U[counted_U], shared.block_U[counted_U], shared.num_labels
+    own_U = weights_UU @ one_hot(draws.codes_U[None], draws.num_labels)[:, 0]
+    score_U = own_U[np.arange(len(own_U)), draws.codes_U]
+    value = float(_balanced(weights_UU, counted_U, draws.codes_U[None], draws.num_labels)[0])
+    without_G = balanced_without_jackknife_blocks(
+        score_U[counted_U], draws.codes_U[counted_U], draws.jackknife_U[counted_U], draws.num_labels
     )
-    low, high = share_interval(value, without_G, most_units(shared), one_each=False)
+    low, high = share_interval(value, without_G, most_units(draws), one_each=False)
     nulls = [
-        _balanced(weights_UU, counted_U, codes_BU, shared.num_labels)
-        for codes_BU in permutations(shared, len(shared.codes_U))
+        _balanced(weights_UU, counted_U, codes_BU, draws.num_labels)
+        for codes_BU in permutations(draws, len(draws.codes_U))
     ]
     return Bounds(value, low, high, np.concatenate(nulls) if nulls else np.empty(0))
 
 
-def _weights(graph: Graph, shared: Shared) -> csr_matrix:
+def _weights(graph: Graph, draws: Draws) -> csr_matrix:
     """1 over the number of neighbours that count, at each of them, [U, U]."""
     place_N = np.full(len(graph.indices_NK), -1)
-    place_N[shared.rows_U] = np.arange(len(shared.rows_U))
-    neighbours_UK = place_N[graph.indices_NK[shared.rows_U, 1:NEIGHBORS]]
-    counts_UK = (neighbours_UK >= 0) & (shared.group_U[neighbours_UK] != shared.group_U[:, None])
+    place_N[draws.rows_U] = np.arange(len(draws.rows_U))
+    neighbours_UK = place_N[graph.indices_NK[draws.rows_U, 1:NEIGHBORS]]
+    counts_UK = (neighbours_UK >= 0) & (draws.group_U[neighbours_UK] != draws.group_U[:, None])
     number_U = counts_UK.sum(axis=1)
     values = np.repeat(1 / np.maximum(number_U, 1), number_U).astype(np.float32)
     starts = np.concatenate([[0], np.cumsum(number_U)])

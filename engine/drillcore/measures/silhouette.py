@@ -9,29 +9,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drillcore.measures import METRICS
-from drillcore.measures.draws import Shared, one_hot, permutations
+from drillcore.measures.draws import Draws, one_hot, permutations
 from drillcore.measures.intervals import Bounds, plain_interval, skip
+from drillcore.measures.layer import LayerStates
 
 BLOCK_ROWS = 1024
 
 
-def silhouette(states_SH: NDArray[np.float32], shared: Shared) -> Bounds:
+def silhouette(layer: LayerStates, draws: Draws) -> Bounds:
     """Mean silhouette in Euclidean distance of the sampled sentences, as scikit-learn defines it.
 
     A sentence alone with its label in the sample scores 0.
     """
-    codes_S, block_S = shared.codes_U[shared.sample_S], shared.block_U[shared.sample_S]
+    codes_S, jackknife_S = draws.codes_U[draws.sample_S], draws.jackknife_U[draws.sample_S]
     if len(np.unique(codes_S)) < 2 or len(codes_S) == len(np.unique(codes_S)):
         return skip("the sample holds too few sentences of each label")
-    distances_SS = _distances(states_SH)
-    scores_S = _scores(distances_SS, codes_S[None].astype(np.int16), shared.num_labels)[0]
+    distances_SS = _distances(layer.standardised_UH[draws.sample_S])
+    scores_S = _scores(distances_SS, codes_S[None].astype(np.int16), draws.num_labels)[0]
     value = float(scores_S.mean())
     limits = METRICS["silhouette"]
-    without_G = _without_blocks(distances_SS, codes_S, block_S, shared.num_labels)
+    without_G = _without_blocks(distances_SS, codes_S, jackknife_S, draws.num_labels)
     low, high = plain_interval(value, without_G, limits.low, limits.high)
     nulls = [
-        _scores(distances_SS, codes_BU[:, shared.sample_S], shared.num_labels).mean(axis=1)
-        for codes_BU in permutations(shared, len(shared.codes_U))
+        _scores(distances_SS, codes_BU[:, draws.sample_S], draws.num_labels).mean(axis=1)
+        for codes_BU in permutations(draws, len(draws.codes_U))
     ]
     return Bounds(value, low, high, np.concatenate(nulls) if nulls else np.empty(0))
 
@@ -40,16 +41,16 @@ def _distances(states_SH: NDArray[np.float32]) -> NDArray[np.float32]:
     """All distances, a block of rows at a time; exactly 0 on the diagonal."""
     states_SH = (states_SH - states_SH.mean(axis=0, dtype=np.float64)).astype(np.float32)
     squares_S = np.einsum("sh,sh->s", states_SH, states_SH)
-    found_SS = np.empty((len(states_SH),) * 2, np.float32)
+    distances_SS = np.empty((len(states_SH),) * 2, np.float32)
     for start in range(0, len(states_SH), BLOCK_ROWS):
         rows = slice(start, start + BLOCK_ROWS)
         block = states_SH[rows] @ states_SH.T
         block *= -2
         block += squares_S[rows, None]
         block += squares_S
-        np.sqrt(np.maximum(block, 0, out=block), out=found_SS[rows])
-    np.fill_diagonal(found_SS, 0)
-    return found_SS
+        np.sqrt(np.maximum(block, 0, out=block), out=distances_SS[rows])
+    np.fill_diagonal(distances_SS, 0)
+    return distances_SS
 
 
 def _scores(distances_SS: NDArray[np.float32], codes_BS: NDArray[np.int16], num_labels: int) -> NDArray[np.float64]:
@@ -76,16 +77,16 @@ def _from_sums(
 
 
 def _without_blocks(
-    distances_SS: NDArray[np.float32], codes_S: NDArray[np.int64], block_S: NDArray[np.int64], num_labels: int
+    distances_SS: NDArray[np.float32], codes_S: NDArray[np.int64], jackknife_S: NDArray[np.int64], num_labels: int
 ) -> NDArray[np.float64]:
     """Mean silhouette without each block in the sample [G]: distances to it are taken off, not its scores alone."""
     labels_SC = one_hot(codes_S[None], num_labels)[:, 0]
     sums_SC, counts_C = distances_SS @ labels_SC, labels_SC.sum(axis=0)
-    found = []
-    for block in np.unique(block_S):
-        gone_M, left_M = np.flatnonzero(block_S == block), np.flatnonzero(block_S != block)
+    means = []
+    for block in np.unique(jackknife_S):
+        gone_M, left_M = np.flatnonzero(jackknife_S == block), np.flatnonzero(jackknife_S != block)
         less_SC = sums_SC - distances_SS[:, gone_M] @ labels_SC[gone_M]
         counts_1C = (counts_C - labels_SC[gone_M].sum(axis=0))[None]
         if (counts_1C > 0).sum() > 1:
-            found.append(_from_sums(less_SC[left_M, None], counts_1C, codes_S[None, left_M]).mean())
-    return np.array(found)
+            means.append(_from_sums(less_SC[left_M, None], counts_1C, codes_S[None, left_M]).mean())
+    return np.array(means)

@@ -1,4 +1,4 @@
-"""Which sentences share a fold or a block: groups are dealt out whole and evenly by label.
+"""Deals whole groups of sentences to folds or jackknife blocks, evenly by label.
 
 Shape legend: N sentences, G groups.
 """
@@ -13,7 +13,12 @@ from numpy.typing import NDArray
 
 
 def number(values: Sequence[Any] | NDArray[Any]) -> tuple[NDArray[np.int64], list[Any]]:
-    """Each value's place [N] among the distinct ones, which stand in order of their names; missing ones are -1."""
+    """Number the distinct values in order: the number of each value [N], -1 for a missing one, and the values.
+
+    >>> numbers, names = number(["b", "a", None, "b"])
+    >>> numbers.tolist(), names
+    ([1, 0, -1, 1], ['a', 'b'])
+    """
     missing = [v is None or v == "" or v != v for v in values]
     names = {v for v, gone in zip(values, missing, strict=True) if not gone}
     ordered = sorted(names, key=lambda v: (str(type(v)), v))
@@ -24,16 +29,19 @@ def number(values: Sequence[Any] | NDArray[Any]) -> tuple[NDArray[np.int64], lis
 def deal(
     strata_G: NDArray[np.int64], sizes_G: NDArray[np.int64], num_hands: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Hand of each group: large groups first, so that every hand gets about as many of each stratum."""
+    """Deal groups to `num_hands` hands; returns the hand of each group [G].
+
+    Large groups are dealt first, so that every hand gets about as many of each stratum.
+    """
     order_G = np.lexsort((rng.random(len(strata_G)), -sizes_G, strata_G))
     hands_G = np.empty(len(strata_G), np.int64)
     hands_G[order_G] = np.arange(len(strata_G)) % num_hands
-    # Which hand begins must not follow the order of the labels.
+    # Which hand gets the first group must not depend on the order of the labels.
     return np.asarray(rng.permutation(num_hands)[hands_G])
 
 
 def majority(group_N: NDArray[np.int64], codes_N: NDArray[np.int64], num_codes: int) -> NDArray[np.int64]:
-    """The commonest code of each group [G]."""
+    """The most frequent code of each group [G]."""
     counts_GC = np.zeros((int(group_N.max()) + 1, num_codes), np.int32)
     np.add.at(counts_GC, (group_N, codes_N), 1)
     return np.asarray(counts_GC.argmax(axis=1), np.int64)

@@ -14,7 +14,7 @@ from drillcore.job.fields import Measure
 from drillcore.measures.cka import cka_rows, layer_cka
 from drillcore.measures.comparison import Side, as_csv, compare
 from drillcore.measures.controls import CONTROLS, controls
-from drillcore.measures.draws import shared
+from drillcore.measures.draws import make_draws
 from drillcore.measures.logit_lens import next_token, summarise
 from drillcore.measures.separation import combine, measure_layer
 
@@ -99,7 +99,7 @@ def test_controls_find_what_needs_no_model(seed: int) -> None:
     rng = np.random.default_rng(seed)
     label = rng.permutation(np.arange(120) % 2)
     settings = Measure(permutations=49)
-    drawn = shared(label, None, settings, 120)
+    drawn = make_draws(label, None, settings, 120)
     texts = [f"the {rng.choice(['bright', 'dull'])} {'cat' if k else 'dog'} sat" for k in label]
     noise = rng.integers(0, 7, 120), rng.integers(4, 9, 120)
     found = controls(texts, *noise, settings, drawn)
@@ -112,13 +112,13 @@ def test_controls_find_what_needs_no_model(seed: int) -> None:
     by_length = controls([""] * 120, np.zeros(120, int), 5 + 3 * label, settings, drawn)
     assert by_length["last_token_and_length"].values_LMB[0, 0, 0] > 0.98
     assert by_length["tfidf"].skipped == {(0, "probe"): "the texts hold no words"}
-    one = controls(texts, *noise, settings, shared(["x"] * 120, None, settings, 120))
+    one = controls(texts, *noise, settings, make_draws(["x"] * 120, None, settings, 120))
     assert all("one label" in s.skipped[0, "probe"] for s in one.values())
 
 
 def side(name: str, rng: np.random.Generator, spreads: list[float], num_rows: int = 80) -> Side:
     label = np.arange(num_rows) % 4
-    drawn = shared(label, None, QUIET, num_rows)
+    drawn = make_draws(label, None, QUIET, num_rows)
     centre = np.random.default_rng(1).normal(size=(4, 16))[label]
     layers = [(centre + s * rng.normal(size=(num_rows, 16)) + 1).astype(np.float32) for s in spreads]
     found = combine([measure_layer(s, QUIET, drawn) for s in layers])

@@ -10,15 +10,20 @@ from sklearn.metrics import balanced_accuracy_score, silhouette_score
 
 from drillcore.job.fields import Measure
 from drillcore.measures import METRICS, PRIMARY
-from drillcore.measures.dispersion import dispersion
-from drillcore.measures.draws import one_hot, shared
+from drillcore.measures.dispersion import dispersion, dispersion_centred
+from drillcore.measures.draws import make_draws, one_hot
+from drillcore.measures.layer import LayerStates, standardised
 from drillcore.measures.probe import Probe
 from drillcore.measures.purity import purity
-from drillcore.measures.separation import combine, measure_layer, standardised
+from drillcore.measures.separation import combine, measure_layer
 from drillcore.measures.silhouette import silhouette
 from drillcore.neighbours import build
 
 QUIET = Measure(permutations=0)
+
+
+def layer_of(states, draws, graph=None):
+    return LayerStates(states, QUIET, draws, graph)
 
 
 def planted(
@@ -36,7 +41,7 @@ def balanced_labels(rng: np.random.Generator, num_rows: int, num_labels: int) ->
 def test_a_planted_direction_is_found_where_it_is_and_not_before(seed: int) -> None:
     rng = np.random.default_rng(seed)
     label = balanced_labels(rng, 200, 2)
-    drawn = shared(label, None, Measure(permutations=199), 200)
+    drawn = make_draws(label, None, Measure(permutations=199), 200)
     layers = [planted(rng, label, 0 if k < 3 else 2.5) for k in range(6)]
     found = combine([measure_layer(s, Measure(permutations=199), drawn) for s in layers])
     assert found.metrics == tuple(METRICS) and not found.skipped
@@ -52,9 +57,11 @@ def test_the_probe_separates_many_unbalanced_labels(seed: int, num_labels: int) 
     rng = np.random.default_rng(seed)
     label = np.concatenate([np.repeat(np.arange(num_labels), 6), rng.integers(0, 2, 300)])
     states = (12 * rng.normal(size=(num_labels, 40))[label] + rng.normal(size=(len(label), 40))).astype(np.float32)
-    found = Probe(states, shared(label, None, QUIET, len(label))).measure()
+    found = Probe(states, make_draws(label, None, QUIET, len(label))).measure()
     assert found.value > 0.97 and found.low < found.value <= found.high <= 1
-    noise = Probe(rng.normal(size=states.shape).astype(np.float32), shared(label, None, QUIET, len(label))).measure()
+    noise = Probe(
+        rng.normal(size=states.shape).astype(np.float32), make_draws(label, None, QUIET, len(label))
+    ).measure()
     assert abs(noise.value - 1 / num_labels) < 0.2
 
 
@@ -63,7 +70,7 @@ def test_the_probe_is_the_linear_discriminant_where_rows_abound(seed: int) -> No
     label = (rng.random(3000) < 0.2).astype(int)
     states = planted(rng, label, 1.5, 12) @ rng.normal(size=(12, 12)).astype(np.float32)
     states[:, 3] += 30_000
-    drawn = shared(label, None, QUIET, 3000)
+    drawn = make_draws(label, None, QUIET, 3000)
     guess = np.empty(3000, int)
     for fold in range(5):
         train = drawn.fold_U != fold
@@ -78,7 +85,7 @@ def test_the_probe_does_not_see_its_own_answers(seed: int) -> None:
     # 50 sentences in 576 dimensions: on its own sentences any linear probe is perfect.
     rng = np.random.default_rng(seed)
     label = balanced_labels(rng, 50, 2)
-    found = Probe(rng.normal(size=(50, 576)).astype(np.float32), shared(label, None, QUIET, 50)).measure()
+    found = Probe(rng.normal(size=(50, 576)).astype(np.float32), make_draws(label, None, QUIET, 50)).measure()
     assert found.value < 0.8 and found.high - found.low > 0.15
 
 
@@ -88,10 +95,10 @@ def test_groups_stay_out_of_each_others_folds(seed: int) -> None:
     group = np.repeat(np.arange(40), 6)
     label = rng.permutation(np.arange(40) % 2)[group]
     states = (8 * rng.normal(size=(40, 60))[group] + rng.normal(size=(240, 60))).astype(np.float32)
-    apart, together = shared(label, group, QUIET, 240), shared(label, None, QUIET, 240)
+    apart, together = make_draws(label, group, QUIET, 240), make_draws(label, None, QUIET, 240)
     assert Probe(states, together).measure().value > 0.95 and Probe(states, apart).measure().value < 0.85
     graph = build(states, 15, "euclidean", 0)
-    leaked, honest = purity(graph, together), purity(graph, apart)
+    leaked, honest = (purity(layer_of(states, draws, graph), draws) for draws in (together, apart))
     assert leaked.value > honest.value + 0.15 and abs(honest.value - 0.5) < 0.25
     assert honest.high - honest.low > leaked.high - leaked.low
 
@@ -102,7 +109,7 @@ def test_sparse_features_give_what_dense_ones_give(seed: int) -> None:
     rng = np.random.default_rng(seed)
     label = balanced_labels(rng, 120, 3)
     states = planted(rng, label, 1.5) * (rng.random((120, 20)) < 0.5)
-    drawn = shared(label, None, Measure(permutations=20), 120)
+    drawn = make_draws(label, None, Measure(permutations=20), 120)
     dense, sparse = Probe(states, drawn).measure(), Probe(csr_matrix(states), drawn).measure()
     assert dense.value == pytest.approx(sparse.value) and dense.null_B == pytest.approx(sparse.null_B)
 
@@ -113,7 +120,8 @@ def test_purity_counts_neighbours(seed: int) -> None:
     states = planted(rng, label, 2)
     graph = build(states, 20, "euclidean", 0)
     same = (label[graph.indices_NK[:, 1:15]] == label[:, None]).mean(axis=1)
-    found = purity(graph, shared(label, None, QUIET, 150))
+    draws = make_draws(label, None, QUIET, 150)
+    found = purity(layer_of(states, draws, graph), draws)
     assert found.value == pytest.approx(np.mean([same[label == c].mean() for c in range(3)]), abs=1e-6)
     assert found.low < found.value < found.high
 
@@ -123,8 +131,8 @@ def test_duplicates_do_not_make_noise_pure(seed: int) -> None:
     text = np.repeat(np.arange(50), 4)
     label = balanced_labels(rng, 50, 2)[text]
     states = rng.normal(size=(50, 30)).astype(np.float32)[text]
-    drawn = shared(label, text, Measure(permutations=99, seed=seed), 200)
-    found = purity(build(states, 15, "euclidean", 0), drawn)
+    drawn = make_draws(label, text, Measure(permutations=99, seed=seed), 200)
+    found = purity(layer_of(states, drawn), drawn)
     assert found.value < 0.8 and found.null_B.std() > 0.02
     assert (found.null_B >= found.value).mean() > 0.005 or found.value < 0.7
 
@@ -134,8 +142,8 @@ def test_silhouette_is_scikit_learns(seed: int) -> None:
     label = rng.choice(4, 130, p=[0.55, 0.3, 0.1, 0.05])
     label[:8] = np.arange(8) % 4
     states = planted(rng, label, 1.5)
-    drawn = shared(label, None, Measure(permutations=3), 130)
-    found = silhouette(states[drawn.sample_S], drawn)
+    drawn = make_draws(label, None, Measure(permutations=3), 130)
+    found = silhouette(layer_of(states, drawn), drawn)
     assert found.value == pytest.approx(silhouette_score(states, label), abs=1e-5)
     expected = [silhouette_score(states, codes) for codes in drawn.permuted(0, 3)]
     assert found.null_B == pytest.approx(expected, abs=1e-5)
@@ -148,7 +156,7 @@ def test_dispersion_is_the_mean_distance_over_pairs(seed: int, centred: bool) ->
     label = rng.choice(3, 80, p=[0.6, 0.3, 0.1])
     label[:6] = np.arange(6) % 3
     states = planted(rng, label, 3) + 5
-    drawn = shared(label, None, Measure(permutations=2), 80)
+    drawn = make_draws(label, None, Measure(permutations=2), 80)
     moved = states - states.mean(axis=0) * centred
     units = moved / np.linalg.norm(moved, axis=1, keepdims=True)
 
@@ -159,7 +167,7 @@ def test_dispersion_is_the_mean_distance_over_pairs(seed: int, centred: bool) ->
             means.append(distances[np.triu_indices(len(distances), 1)].mean())
         return float(np.mean(means))
 
-    found = dispersion(states, drawn, centred=centred)
+    found = (dispersion_centred if centred else dispersion)(layer_of(states, drawn), drawn)
     assert found.value == pytest.approx(expected(label), abs=1e-5)
     assert found.null_B == pytest.approx([expected(c) for c in drawn.permuted(0, 2)], abs=1e-5)
     assert found.low < found.value < found.high
@@ -169,7 +177,8 @@ def test_dispersion_keeps_its_digits_where_all_point_one_way(seed: int) -> None:
     rng = np.random.default_rng(seed)
     angle = 1e-3 * rng.normal(size=400)
     states = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32) * 1000
-    found = dispersion(states, shared(None, None, QUIET, 400), centred=False)
+    draws = make_draws(None, None, QUIET, 400)
+    found = dispersion(layer_of(states, draws), draws)
     # 1 - cos of the difference of two angles, over pairs.
     assert found.value == pytest.approx(angle.var(ddof=1), rel=1e-3)
 
@@ -178,8 +187,8 @@ def test_a_massive_dimension_shows_why_both_dispersions_are_reported(seed: int) 
     rng = np.random.default_rng(seed)
     states = rng.normal(size=(100, 30)).astype(np.float32)
     states[:, 7] += 500
-    drawn = shared(balanced_labels(rng, 100, 2), None, QUIET, 100)
-    raw, centred = (dispersion(states, drawn, centred=c) for c in (False, True))
+    drawn = make_draws(balanced_labels(rng, 100, 2), None, QUIET, 100)
+    raw, centred = (measure(layer_of(states, drawn), drawn) for measure in (dispersion, dispersion_centred))
     assert raw.value < 0.001 and centred.value > 0.95
 
 
@@ -191,7 +200,7 @@ def test_shuffled_labels_give_the_stated_false_positive_rate(seed: int) -> None:
     found = np.zeros(len(METRICS), int)
     for k in range(rounds):
         settings = Measure(permutations=59, seed=int(rng.integers(2**31)), folds=3)
-        drawn = shared(balanced_labels(rng, num_rows, 2), None, settings, num_rows)
+        drawn = make_draws(balanced_labels(rng, num_rows, 2), None, settings, num_rows)
         p_LM = combine([measure_layer(s, settings, drawn) for s in layers]).values_LMB[:, :, 5]
         found += (p_LM <= 0.05).any(axis=0)
         assert np.isfinite(p_LM).all(), k
@@ -205,19 +214,19 @@ def test_where_a_measure_means_nothing_it_says_so(seed: int) -> None:
     states = rng.normal(size=(40, 12)).astype(np.float32)
     same = np.repeat(states[:1], 40, axis=0)
     label = balanced_labels(rng, 40, 2)
-    drawn = shared(label, None, Measure(permutations=29), 40)
+    drawn = make_draws(label, None, Measure(permutations=29), 40)
     found = combine([measure_layer(s, Measure(permutations=29), drawn) for s in (same, states)])
     assert {found.skipped[0, m] for m in METRICS} == {"all states are the same"} and len(found.skipped) == len(METRICS)
     assert np.isnan(found.values_LMB[0]).all() and np.isfinite(found.values_LMB[1]).all()
 
-    alone = combine([measure_layer(states, QUIET, shared(["x"] * 40, None, QUIET, 40))])
+    alone = combine([measure_layer(states, QUIET, make_draws(["x"] * 40, None, QUIET, 40))])
     assert alone.skipped == {(0, m): "one label (x)" for m in METRICS if m != "dispersion"}
     assert np.isfinite(alone.values_LMB[0, 3, :3]).all() and np.isnan(alone.values_LMB[0, 3, 3:]).all()
 
-    none = measure_layer(states, QUIET, shared(None, None, QUIET, 40))
+    none = measure_layer(states, QUIET, make_draws(None, None, QUIET, 40))
     assert none[PRIMARY].skipped == "no labels" and none["dispersion"].value > 0.5
-    assert measure_layer(states[:1], QUIET, shared(None, None, QUIET, 1))["dispersion"].skipped
-    twins = shared(["x"] * 20 + ["y"] * 20, ["p"] * 10 + ["q"] * 10 + ["r"] * 10 + ["s"] * 10, QUIET, 40)
+    assert measure_layer(states[:1], QUIET, make_draws(None, None, QUIET, 1))["dispersion"].skipped
+    twins = make_draws(["x"] * 20 + ["y"] * 20, ["p"] * 10 + ["q"] * 10 + ["r"] * 10 + ["s"] * 10, QUIET, 40)
     assert np.isfinite(measure_layer(states, QUIET, twins)["probe"].value)
 
 
@@ -226,7 +235,7 @@ def test_few_sentences_have_figures(seed: int, num_rows: int) -> None:
     rng = np.random.default_rng(seed)
     label = balanced_labels(rng, num_rows, 2)
     settings = Measure(permutations=49, folds=5)
-    drawn = shared(label, None, settings, num_rows)
+    drawn = make_draws(label, None, settings, num_rows)
     found = combine([measure_layer(planted(rng, label, 30, 64), settings, drawn)])
     assert np.isfinite(found.values_LMB).all() and not found.skipped
     assert (found.values_LMB[0, :, 1] <= found.values_LMB[0, :, 0]).all()
@@ -239,8 +248,8 @@ def test_sentences_without_a_label_change_nothing_but_the_neighbours(seed: int) 
     states = planted(rng, label, 2)
     more = np.concatenate([states, 100 + rng.normal(size=(25, 20)).astype(np.float32)])
     settings = Measure(permutations=9, metrics=("probe", "silhouette", "dispersion", "dispersion_centred"))
-    without = measure_layer(states, settings, shared(label, None, settings, 60))
-    given = measure_layer(more, settings, shared([*label.tolist(), *[None] * 25], None, settings, 85))
+    without = measure_layer(states, settings, make_draws(label, None, settings, 60))
+    given = measure_layer(more, settings, make_draws([*label.tolist(), *[None] * 25], None, settings, 85))
     for name in settings.metrics:
         assert given[name].value == pytest.approx(without[name].value, abs=1e-5), name
 
@@ -249,7 +258,7 @@ def test_repeats_agree_bit_by_bit(seed: int) -> None:
     rng = np.random.default_rng(seed)
     label = balanced_labels(rng, 90, 3)
     states, settings = planted(rng, label, 1), Measure(permutations=19, seed=seed)
-    first, again = (combine([measure_layer(states, settings, shared(label, None, settings, 90))]) for _ in range(2))
+    first, again = (combine([measure_layer(states, settings, make_draws(label, None, settings, 90))]) for _ in range(2))
     assert first.values_LMB.tobytes() == again.values_LMB.tobytes()
 
 

@@ -8,7 +8,7 @@ import pytest
 from drillcore.errors import JobError
 from drillcore.job.fields import Measure
 from drillcore.measures import METRICS, chosen
-from drillcore.measures.draws import shared
+from drillcore.measures.draws import make_draws
 from drillcore.measures.stratify import number
 
 
@@ -16,10 +16,10 @@ def test_folds_and_blocks_keep_groups_whole_and_labels_even(seed: int) -> None:
     rng = np.random.default_rng(seed)
     group = rng.integers(0, 60, 400)
     label = (group % 3)[: len(group)]
-    drawn = shared(label, group, Measure(seed=seed), 400)
-    for dealt in (drawn.fold_U, drawn.block_U):
+    drawn = make_draws(label, group, Measure(seed=seed), 400)
+    for dealt in (drawn.fold_U, drawn.jackknife_U):
         assert all(len(set(dealt[group == g])) == 1 for g in set(group))
-    assert set(drawn.fold_U) == set(range(5)) and len(set(drawn.block_U)) == len(set(group))
+    assert set(drawn.fold_U) == set(range(5)) and len(set(drawn.jackknife_U)) == len(set(group))
     for fold in range(5):
         per_label = [len(set(group[(drawn.fold_U == fold) & (label == c)])) for c in range(3)]
         assert max(per_label) - min(per_label) <= 1
@@ -27,10 +27,10 @@ def test_folds_and_blocks_keep_groups_whole_and_labels_even(seed: int) -> None:
 
 def test_permutations_keep_each_folds_labels_and_depend_on_seed_and_number_alone(seed: int) -> None:
     label = np.random.default_rng(seed).choice(["a", "b", "c"], 90, p=[0.6, 0.3, 0.1])
-    drawn = shared(label, None, Measure(seed=seed), 90)
+    drawn = make_draws(label, None, Measure(seed=seed), 90)
     codes = drawn.permuted(0, 40)
-    assert (codes[17:23] == shared(label, None, Measure(seed=seed), 90).permuted(17, 23)).all()
-    assert not (codes == shared(label, None, Measure(seed=seed + 1), 90).permuted(0, 40)).all()
+    assert (codes[17:23] == make_draws(label, None, Measure(seed=seed), 90).permuted(17, 23)).all()
+    assert not (codes == make_draws(label, None, Measure(seed=seed + 1), 90).permuted(0, 40)).all()
     for fold in range(5):
         mine = drawn.fold_U == fold
         expected = np.sort(drawn.codes_U[mine])
@@ -44,7 +44,7 @@ def test_groups_of_one_label_move_whole_and_mixed_groups_move_within(seed: int) 
     label = np.where(group < 20, group % 2, np.arange(160) % 2)
     for g in range(20, 40):  # two of each label in a mixed group
         label[np.flatnonzero(group == g)] = [0, 0, 1, 1]
-    codes = shared(label, group, Measure(seed=seed), 160).permuted(0, 30)
+    codes = make_draws(label, group, Measure(seed=seed), 160).permuted(0, 30)
     for g in range(40):
         mine = codes[:, group == g]
         assert (np.ptp(mine, axis=1) == 0).all() if g < 20 else (mine.sum(axis=1) == 2).all()
@@ -54,7 +54,7 @@ def test_groups_of_one_label_move_whole_and_mixed_groups_move_within(seed: int) 
 def test_missing_and_rare_labels_are_left_out_and_said(seed: int) -> None:
     label = ["a"] * 10 + ["b"] * 10 + [None, "", float("nan")] + ["once"] + ["twin"] * 2
     group = [*range(24), "same", "same"]
-    drawn = shared(label, group, Measure(), 26)
+    drawn = make_draws(label, group, Measure(), 26)
     assert drawn.labels == ("a", "b") and drawn.rows_U.tolist() == list(range(20)) and not drawn.skipped
     assert "3 sentences without a label" in drawn.notes[0] and "once, twin" in drawn.notes[1]
 
@@ -71,17 +71,17 @@ def test_missing_and_rare_labels_are_left_out_and_said(seed: int) -> None:
     ],
 )
 def test_reasons_to_skip(label: list[str] | None, group: list[str] | None, reason: str) -> None:
-    drawn = shared(label, group, Measure(), 20 if label is None else len(label))
+    drawn = make_draws(label, group, Measure(), 20 if label is None else len(label))
     assert drawn.skipped == reason and drawn.num_permutations == 0
 
 
 def test_work_is_bounded_and_said(seed: int) -> None:
     label = np.random.default_rng(seed).integers(0, 100, 30_000)
-    drawn = shared(label, None, Measure(permutations=1000, sample=10_000), 30_000)
+    drawn = make_draws(label, None, Measure(permutations=1000, sample=10_000), 30_000)
     assert drawn.num_permutations == 99 and len(drawn.sample_S) < 10_000
     assert any("99 permutations instead of 1000" in n for n in drawn.notes)
     assert any("silhouette on" in n for n in drawn.notes)
-    assert len(set(drawn.block_U)) == 200
+    assert len(set(drawn.jackknife_U)) == 200
 
 
 def test_numbers_of_values() -> None:

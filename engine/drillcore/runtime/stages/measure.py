@@ -16,7 +16,7 @@ from drillcore.job.fields import Measure
 from drillcore.measures import BOUNDS, PRIMARY
 from drillcore.measures.cka import cka_rows, layer_cka
 from drillcore.measures.controls import controls
-from drillcore.measures.draws import Shared, shared
+from drillcore.measures.draws import Draws, make_draws
 from drillcore.measures.intervals import Bounds
 from drillcore.measures.separation import Separation, combine, measure_layer
 from drillcore.runtime.context import Context
@@ -36,7 +36,7 @@ class LayerTask:
     group: str
     slot: int
     settings: Measure
-    shared: Shared
+    draws: Draws
     graphs: LayerGraphs | None
 
 
@@ -46,7 +46,7 @@ def measure_one(task: LayerTask) -> dict[str, Bounds]:
     group = zarr.open_group(store, path=task.group, mode="r", use_consolidated=False)
     states_NH = read_layer(group, task.slot)
     graph = None if task.graphs is None else task.graphs.make(states_NH, task.slot)
-    return measure_layer(states_NH, task.settings, task.shared, graph)
+    return measure_layer(states_NH, task.settings, task.draws, graph)
 
 
 def measure(context: Context) -> None:
@@ -71,9 +71,9 @@ def _measure_dataset(context: Context, writer: GroupWriter) -> None:
         return
     num_sentences, num_layers, hidden_size = array_of(writer.group, "hidden_states").shape
     # A fold must not separate identical sentences: without groups, equal texts form a group.
-    drawn = shared(labels, column(writer.group, "row_id") if groups is None else groups, settings, num_sentences)
-    graphs = None if drawn.skipped else graphs_of(job, writer)
-    tasks = [LayerTask(context.store.location.address, path, k, settings, drawn, graphs) for k in range(num_layers)]
+    draws = make_draws(labels, column(writer.group, "row_id") if groups is None else groups, settings, num_sentences)
+    graphs = None if draws.skipped else graphs_of(job, writer)
+    tasks = [LayerTask(context.store.location.address, path, k, settings, draws, graphs) for k in range(num_layers)]
     context.report.start(f"measure {path}", num_layers, "layers")
     started = time.perf_counter()
     bounds_L: list[dict[str, Bounds]] = [{} for _ in tasks]
@@ -84,7 +84,7 @@ def _measure_dataset(context: Context, writer: GroupWriter) -> None:
     separation = combine(bounds_L)
     rows = cka_rows(num_sentences, num_layers, hidden_size, settings)
     cka_LL = layer_cka(lambda k: read_layer(writer.group, k)[rows], num_layers)
-    facts = _facts(writer, settings, drawn, separation)
+    facts = _facts(writer, settings, draws, separation)
     writer.write_result("metric", np.array(separation.metrics), made_from)
     writer.write_result("bound", np.array(BOUNDS), made_from)
     writer.write_result("layer_cka", cka_LL, made_from, sentences=len(rows))
@@ -92,11 +92,11 @@ def _measure_dataset(context: Context, writer: GroupWriter) -> None:
     context.manifest.record("measures", path, **facts)
     seconds = time.perf_counter() - started
     context.report.finish(
-        f"{path}: {num_layers} layers measured in {seconds:.1f} s{_best_line(writer, separation, drawn)}"
+        f"{path}: {num_layers} layers measured in {seconds:.1f} s{_best_line(writer, separation, draws)}"
     )
 
 
-def _facts(writer: GroupWriter, settings: Measure, drawn: Shared, separation: Separation) -> dict[str, Any]:
+def _facts(writer: GroupWriter, settings: Measure, draws: Draws, separation: Separation) -> dict[str, Any]:
     """What a reader of the measures must know: settings, samples, what was skipped, and the controls."""
     skipped = {name: reason for (_, name), reason in separation.skipped.items()}
     facts: dict[str, Any] = {
@@ -104,16 +104,16 @@ def _facts(writer: GroupWriter, settings: Measure, drawn: Shared, separation: Se
         "standardise": settings.standardise,
         "folds": settings.folds,
         "seed": settings.seed,
-        "permutations": drawn.num_permutations,
-        "sampled": len(drawn.sample_S),
-        "labels": [str(v) for v in drawn.labels],
-        "notes": list(drawn.notes),
+        "permutations": draws.num_permutations,
+        "sampled": len(draws.sample_S),
+        "labels": [str(v) for v in draws.labels],
+        "notes": list(draws.notes),
         "skipped": skipped,
     }
     last, length = column(writer.group, "last_token_id"), column(writer.group, "n_tokens")
     texts = column(writer.group, "text")
-    if not drawn.skipped and last is not None and length is not None and texts is not None:
-        measured = controls([str(t) for t in texts], last, length, settings, drawn)
+    if not draws.skipped and last is not None and length is not None and texts is not None:
+        measured = controls([str(t) for t in texts], last, length, settings, draws)
         facts["controls"] = {
             name: dict(zip(BOUNDS, (_number(v) for v in control.values_LMB[0, 0]), strict=True))
             for name, control in measured.items()
@@ -126,10 +126,10 @@ def _number(value: np.float32) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _best_line(writer: GroupWriter, separation: Separation, drawn: Shared) -> str:
+def _best_line(writer: GroupWriter, separation: Separation, draws: Draws) -> str:
     """The primary measure at its best layer, with its null, as the end of a line."""
-    if drawn.skipped or PRIMARY not in separation.metrics:
-        return f"; skipped: {drawn.skipped}" if drawn.skipped else ""
+    if draws.skipped or PRIMARY not in separation.metrics:
+        return f"; skipped: {draws.skipped}" if draws.skipped else ""
     probe_LB = separation.values_LMB[:, separation.metrics.index(PRIMARY)]
     if np.isnan(probe_LB[:, 0]).all():
         return ""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from drillcore.backends.base import Backend
 from drillcore.job.fields import Measure
-from drillcore.measures.draws import shared
+from drillcore.measures.draws import make_draws
 from drillcore.measures.logit_lens import CHUNK_ROWS, next_token, summarise
 from drillcore.runtime.context import Context
 from drillcore.runtime.preflight import Input
@@ -152,7 +152,9 @@ def _right(
     own_N = np.where(place_N < 0, np.nan, np.take_along_axis(logprob_NC, place_N[:, None], axis=1)[:, 0])
     rank_N = 1 + (logprob_NC > own_N[:, None]).sum(axis=1)
     groups = column(writer.group, "group")
-    blocks = shared(None, column(writer.group, "row_id") if groups is None else groups, settings, len(own_N)).block_U
+    blocks = make_draws(
+        None, column(writer.group, "row_id") if groups is None else groups, settings, len(own_N)
+    ).jackknife_U
     return [float(v) for v in summarise(np.stack([own_N, rank_N], axis=1), blocks).top1]
 
 

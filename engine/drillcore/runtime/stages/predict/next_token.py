@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from drillcore.job.fields import Extract, Model
 from drillcore.measures import BOUNDS
-from drillcore.measures.draws import shared
+from drillcore.measures.draws import make_draws
 from drillcore.measures.logit_lens import QUANTITIES, TokenSummary, next_token, summarise
 from drillcore.runtime.context import Context
 from drillcore.store.group import GroupWriter
@@ -72,8 +72,8 @@ def predict_next_tokens(context: Context, model: Model, writer: GroupWriter) -> 
     groups = column(writer.group, "group")
     if groups is None:
         groups = column(writer.group, "row_id")
-    block_N = shared(None, groups, settings, len(expected_N)).block_U
-    summaries = [summarise(values_NLQ[:, k], block_N) for k in range(values_NLQ.shape[1])]
+    jackknife_N = make_draws(None, groups, settings, len(expected_N)).jackknife_U
+    summaries = [summarise(values_NLQ[:, k], jackknife_N) for k in range(values_NLQ.shape[1])]
     facts = {"expected_tokens": len(ids), "sentences": int((expected_N >= 0).sum())}
     writer.write_result("quantity", np.array(QUANTITIES), made_from)
     writer.write_result("next_token", values_NLQ, made_from, **facts)

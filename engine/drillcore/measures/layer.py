@@ -1,0 +1,69 @@
+"""The states of one layer as the measures see them: of the labelled sentences, raw or standardised, with their graph.
+
+Shape legend: N sentences of the dataset, U those whose labels count, H hidden size.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drillcore.job.fields import Measure
+from drillcore.measures import NEIGHBORS
+from drillcore.measures.draws import Draws
+from drillcore.neighbours import Graph, build
+
+
+class LayerStates:
+    """One layer of a dataset. What several measures need is computed once, when the first of them asks for it.
+
+    graph: the k-NN graph of all N sentences with at least `NEIGHBORS` columns, where it exists already.
+    """
+
+    def __init__(
+        self, states_NH: NDArray[np.float32], settings: Measure, draws: Draws, graph: Graph | None = None
+    ) -> None:
+        self._states_NH, self._settings, self._draws, self._graph = states_NH, settings, draws, graph
+
+    @property
+    def raw_UH(self) -> NDArray[np.float32]:
+        """The states as they are, of the sentences whose labels count."""
+        return self._of_rows(self._states_NH)
+
+    @property
+    def standardised_UH(self) -> NDArray[np.float32]:
+        """The states standardised over all sentences as `measure.standardise` says."""
+        return self._of_rows(self._standardised_NH)
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The k-NN graph of all sentences: of the raw states, since centring moves no neighbour, or of the z-scores."""
+        if self._graph is not None:
+            return self._graph
+        is_scaled = self._settings.standardise == "zscore"
+        states_NH = self._standardised_NH if is_scaled else self._states_NH
+        return build(states_NH, NEIGHBORS, "euclidean", self._settings.seed)
+
+    @cached_property
+    def _standardised_NH(self) -> NDArray[np.float32]:
+        return standardised(self._states_NH, self._settings.standardise)
+
+    def _of_rows(self, states_NH: NDArray[np.float32]) -> NDArray[np.float32]:
+        return states_NH if self._draws.all_rows else states_NH[self._draws.rows_U]
+
+
+def standardised(states_NH: NDArray[np.float32], how: str) -> NDArray[np.float32]:
+    """States as the probe, the silhouette and the neighbours see them: none, center, or zscore by dimension.
+
+    >>> standardised(np.array([[1, 10], [3, 30]], np.float32), "zscore").tolist()
+    [[-1.0, -1.0], [1.0, 1.0]]
+    """
+    if how == "none":
+        return states_NH
+    moved_NH: NDArray[np.float32] = states_NH - states_NH.mean(axis=0, dtype=np.float64).astype(np.float32)
+    if how == "zscore":
+        spread_H = moved_NH.std(axis=0, dtype=np.float64)
+        moved_NH /= np.where(spread_H > 0, spread_H, 1).astype(np.float32)
+    return moved_NH
