@@ -64,7 +64,7 @@ def run_layer(task: Task) -> dict[str, float]:
     from drillcore.measures.draws import make_draws
     from drillcore.measures.separation import measure_layer
     from drillcore.neighbours import build
-    from drillcore.projections import choose, load
+    from drillcore.projections import choose_projection, load_projection
 
     states, project = make_states(task), Project(n_neighbors=NEIGHBORS)
     seconds: dict[str, float] = {}
@@ -85,8 +85,8 @@ def run_layer(task: Task) -> dict[str, float]:
         timed(name, started)
     if task.method != "none":
         started = time.perf_counter()
-        name = "pca" if task.method == "pca" else choose(project, task.sentences)[0]
-        load(name).fit(states, project, graph)
+        name = "pca" if task.method == "pca" else choose_projection(project, task.sentences)[0]
+        load_projection(name).fit(states, project, graph)
         timed(task.method, started)
     seconds["layer"] = sum(seconds.values())
     seconds["process"] = os.getpid()

@@ -1,4 +1,4 @@
-"""The k-nearest-neighbour graph of a layer, computed once and shared by UMAP and the k-NN measures.
+"""The k-nearest-neighbour graph of a layer, shared by UMAP, the k-NN measures and the export.
 
 Shape legend: N sentences, H hidden size, K neighbours (the sentence itself is the first), U distinct states.
 """
@@ -48,10 +48,13 @@ class Graph:
 def build(
     states_NH: NDArray[np.float32], num_neighbors: int, metric: Metric, seed: int, backend: Backend = "auto"
 ) -> Graph:
-    """The graph of one layer; `num_neighbors` counts the sentence itself and is taken down to N.
+    """Build the graph of one layer; `num_neighbors` counts the sentence itself and is at most N.
 
     auto: all distances up to 8,192 sentences (scikit-learn), pynndescent (Dong, Moses and Li, 2011) with `seed` and one
     thread beyond: equal bits on every run. cuml is exact, on the GPU.
+
+    >>> build(np.array([[0, 0], [5, 0], [1, 0]], np.float32), 2, "euclidean", 0).indices_NK.tolist()
+    [[0, 2], [1, 2], [2, 0]]
     """
     wanted = min(num_neighbors, len(states_NH))
     if backend == "auto":
@@ -67,7 +70,12 @@ def build(
 
 
 def distinct(states_NH: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows of the first of each distinct state (in order) [U], and for every sentence its place among them [N]."""
+    """Row of the first of each distinct state, in order [U], and the place of every sentence among them [N].
+
+    >>> first_U, place_N = distinct(np.array([[1], [2], [1]], np.float32))
+    >>> first_U.tolist(), place_N.tolist()
+    ([0, 1], [0, 1, 0])
+    """
     rows_N = np.ascontiguousarray(states_NH).view(np.dtype((np.void, states_NH.dtype.itemsize * states_NH.shape[1])))
     _, first_U, inverse_N = np.unique(rows_N.ravel(), return_index=True, return_inverse=True)
     order_U = np.argsort(first_U)
@@ -77,9 +85,9 @@ def distinct(states_NH: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[
 
 
 def without_variance(states_NH: NDArray[np.float32]) -> bool:
-    """Whether all rows are the same, but for rounding: a projection would draw a plausible random cloud.
+    """Whether all rows are the same, up to rounding: a projection would draw a plausible random cloud.
 
-    Each dimension is held to its own size, since a few massive ones would hide the others.
+    Each dimension is compared with its own size, since a few massive ones would hide the others.
     """
     if len(states_NH) < 2:
         return True
@@ -118,9 +126,9 @@ def _descent(states_NH: NDArray[np.float32], wanted: int, metric: Metric, seed: 
     threads = numba.get_num_threads()
     try:
         with warnings.catch_warnings():
-            # Rows it could not fill are searched exactly below.
+            # Rows that it could not fill are searched exactly below.
             warnings.filterwarnings("ignore", message="Failed to correctly find n_neighbors for some samples")
-            found = pynndescent.NNDescent(
+            searched = pynndescent.NNDescent(
                 states_NH,
                 metric=metric,
                 n_neighbors=min(max(wanted, LEAST_SEARCHED), len(states_NH)),
@@ -129,7 +137,7 @@ def _descent(states_NH: NDArray[np.float32], wanted: int, metric: Metric, seed: 
             ).neighbor_graph
     finally:
         numba.set_num_threads(threads)
-    indices_NK, distances_NK = np.array(found[0]), np.array(found[1])
+    indices_NK, distances_NK = np.array(searched[0]), np.array(searched[1])
     missing_M = np.flatnonzero((indices_NK < 0).any(axis=1) | ~np.isfinite(distances_NK).all(axis=1))
     if len(missing_M):
         _search_exactly(states_NH, missing_M, metric, indices_NK, distances_NK)
@@ -143,7 +151,7 @@ def _search_exactly(
     indices_NK: NDArray[Any],
     distances_NK: NDArray[Any],
 ) -> None:
-    """Fill the rows that an approximate search left open."""
+    """Fill the rows that an approximate search could not fill."""
     from sklearn.neighbors import NearestNeighbors
 
     searcher = NearestNeighbors(n_neighbors=indices_NK.shape[1], algorithm="brute", metric=metric).fit(states_NH)
@@ -151,7 +159,7 @@ def _search_exactly(
 
 
 def _with_self(indices_NK: NDArray[Any], distances_NK: NDArray[Any], wanted: int, metric: str, backend: str) -> Graph:
-    """Bring each sentence to its first column: among duplicates a search may name it late, or not at all."""
+    """Put each sentence into its own first column: among duplicates a search may find it late, or not at all."""
     own_N1 = np.arange(len(indices_NK))[:, None]
     order_NK = np.argsort(indices_NK == own_N1, axis=1, kind="stable")[:, : wanted - 1]
     others_NK = np.take_along_axis(indices_NK, order_NK, axis=1)

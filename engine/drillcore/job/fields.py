@@ -5,26 +5,65 @@ Owns the fields, their units, meanings and defaults. Reading a job file and its 
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import CoreSchema, core_schema
+
+from drillcore.system.tables import BACKENDS, EXECUTORS, MEASURES, PROJECTION_BACKENDS, PROJECTION_METHODS
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=@-]*")
 Auto = Literal["auto"]
 Name = Annotated[str, Field(max_length=200)]
 
 
+@dataclass(frozen=True, eq=False)
+class OneOf:
+    """Marks a field that holds one name of a table in `system.tables`; editors get the names from the schema.
+
+    >>> from pydantic import TypeAdapter
+    >>> TypeAdapter(Annotated[str, OneOf(["local", "ray"])]).validate_python("ray")
+    'ray'
+    """
+
+    names: Sequence[str]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(schema), "enum": list(self.names)}
+
+    def _check(self, name: str) -> str:
+        if name not in self.names:
+            near = difflib.get_close_matches(name, self.names, n=1, cutoff=0.5)
+            hint = f"; did you mean `{near[0]}`?" if near else ""
+            raise ValueError(f"{name!r:.60} is not one of {', '.join(self.names)}{hint}")
+        return name
+
+
 class Closed(BaseModel):
-    """A part of a job: frozen, and nothing in it that is not a field."""
+    """A part of a job: frozen, with no entries but its fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, use_attribute_docstrings=True)
 
     @field_validator("*")
     @classmethod
     def _storable(cls, value: Any) -> Any:
-        """YAML's escapes can write what neither a path nor a store takes."""
+        """Refuse characters that YAML can write and neither a path nor a store can hold."""
         for text in value if isinstance(value, tuple) else (value,):
             if isinstance(text, str) and ("\0" in text or any("\ud800" <= c <= "\udfff" for c in text)):
                 raise ValueError("holds a NUL or half of a surrogate pair")
@@ -32,15 +71,19 @@ class Closed(BaseModel):
 
 
 def expand(path: str) -> Path:
-    """A path with ~ for the home folder, as far as that is known."""
+    """A path with ~ replaced by the home folder, where that is known."""
     try:
         return Path(path).expanduser()
-    except RuntimeError:  # of a user whom nobody knows
+    except RuntimeError:  # the user does not exist
         return Path(path)
 
 
 def check_name(value: str) -> str:
-    """A name that stands for a group in the store; raises ValueError where it holds what it may not."""
+    """Return a name that can be a group of the store; raises ValueError for any other.
+
+    >>> check_name("smollm2-135m")
+    'smollm2-135m'
+    """
     if not NAME.fullmatch(value):
         raise ValueError("may hold letters, digits and . _ + = @ -, and begins with a letter or digit")
     return value
@@ -79,7 +122,11 @@ class Model(Closed):
 
 
 def is_local(model_id: str) -> bool:
-    """Whether a model id names a directory rather than a hub repository."""
+    """Whether a model id names a directory rather than a hub repository.
+
+    >>> is_local("./my-model"), is_local("HuggingFaceTB/SmolLM2-135M")
+    (True, False)
+    """
     return model_id.startswith((".", "/", "~"))
 
 
@@ -132,8 +179,8 @@ class Dataset(Closed):
 class Extract(Closed):
     """How hidden states are taken."""
 
-    backend: Literal["auto", "transformers", "vllm", "fake"] = "transformers"
-    """Engine that runs the model; auto measures transformers and vllm, where it is there, and takes the faster."""
+    backend: Annotated[str, OneOf(BACKENDS)] = "transformers"
+    """Engine that runs the model; auto measures transformers and vllm, where installed, and takes the faster one."""
     layers: Literal["all", "hf"] | tuple[Annotated[int, Field(ge=0)], ...] = "all"
     """all = 0..L+1; hf = 0..L-1 and L+1, as transformers returns them; or a list of layer numbers."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -190,7 +237,7 @@ class Extract(Closed):
 class Measure(Closed):
     """How well each layer separates the labels, in the raw space."""
 
-    metrics: Literal["all"] | tuple[str, ...] = "all"
+    metrics: Literal["all"] | tuple[Annotated[str, OneOf(MEASURES)], ...] = "all"
     """Names of the measures."""
     standardise: Literal["none", "center", "zscore"] = "center"
     """What is done to the states before the probe and the neighbours."""
@@ -207,12 +254,12 @@ class Measure(Closed):
 class Project(Closed):
     """How each layer is brought to two dimensions; UMAP's parameters under the library's own names."""
 
-    method: Literal["umap", "pca"] = "umap"
+    method: Annotated[str, OneOf(PROJECTION_METHODS)] = "umap"
     """umap or pca."""
-    backend: Literal["auto", "cuml", "umap-learn"] = "auto"
-    """auto: cuML where it and a GPU are there and the layer has at least 2,000 sentences."""
+    backend: Annotated[str, OneOf(PROJECTION_BACKENDS)] = "auto"
+    """auto: cuML where it is installed, a GPU is visible and the layer has at least 2,000 sentences."""
     n_neighbors: Annotated[int, Field(ge=2)] = 15
-    """UMAP's n_neighbors; taken down to n - 1 where there are fewer sentences."""
+    """UMAP's n_neighbors; n - 1 where there are fewer sentences."""
     min_dist: Annotated[float, Field(ge=0)] = 0.1
     """UMAP's min_dist."""
     metric: Literal["euclidean", "cosine"] = "euclidean"
@@ -245,12 +292,12 @@ class Render(Closed):
 class Run(Closed):
     """Where the work runs."""
 
-    executor: Literal["local", "ray"] = "local"
+    executor: Annotated[str, OneOf(EXECUTORS)] = "local"
     """local: this process; ray: a Ray cluster."""
     address: str | None = None
     """Address of a running Ray cluster; none starts one for the run."""
     retries: Annotated[int, Field(ge=0)] = 2
-    """Times a failed block is tried again."""
+    """How often a failed block is retried."""
 
 
 class Job(Closed):

@@ -103,7 +103,7 @@ def _override(value: dict[str, Any], overrides: Iterable[str]) -> None:
         try:
             parsed = yaml.safe_load(given)
         except yaml.YAMLError:
-            raise JobError(f"--set {override}: the value is no YAML", hint="Quote it.") from None
+            raise JobError(f"--set {override}: invalid YAML", hint="Quote it.") from None
         if isinstance(place, list) and last.isdigit() and int(last) < len(place):
             place[int(last)] = parsed
         elif isinstance(place, dict):
@@ -113,13 +113,13 @@ def _override(value: dict[str, Any], overrides: Iterable[str]) -> None:
 
 
 def _explain(path: Path, tree: yaml.Node | None, error: ValidationError) -> Iterable[str]:
-    """One line a mistake: file, line, field, what is wrong, and the nearest right name."""
+    """One line for each mistake: file, line, field, what is wrong, and the nearest right name."""
     seen = set()
     for mistake in error.errors():
         if mistake["type"] == "too_short" and mistake["input"]:
-            continue  # pydantic counts only the items that are right; what is wrong with the others has its own line
+            continue  # pydantic counts only the valid items; each invalid one has a line of its own
         *parents, last = mistake["loc"] or ("job",)
-        unknown = mistake["type"] == "extra_forbidden"  # a name of the user's own, whatever it looks like
+        unknown = mistake["type"] == "extra_forbidden"  # the last part is the user's own name, not one of pydantic's
         loc: Path_ = (*filter(_is_place, parents), *((last,) if unknown or _is_place(last) else ()))
         message = mistake["msg"].removeprefix("Value error, ")
         if unknown:
@@ -136,12 +136,12 @@ def _explain(path: Path, tree: yaml.Node | None, error: ValidationError) -> Iter
 
 
 def _short(value: Any) -> str:
-    """The beginning of a value: aliases make a few lines as large as one likes."""
+    """The beginning of a value: with YAML aliases a few lines can describe a huge one."""
     short = reprlib.Repr()
     short.maxlevel, short.maxstring, short.maxother = 2, 60, 60
     try:
         return short.repr(value)
-    except ValueError:  # Python writes no number of more than 4,300 digits
+    except ValueError:  # Python does not print a number of more than 4,300 digits
         return "a very long number"
 
 
@@ -155,7 +155,7 @@ def _is_place(part: str | int) -> bool:
 
 
 def _fields(loc: Path_) -> list[str]:
-    """Names that may stand at a place."""
+    """Field names that are allowed at a place."""
     kind: Any = Job
     for part in loc:
         if isinstance(part, int) or not isinstance(kind, type) or not issubclass(kind, BaseModel):
@@ -174,10 +174,10 @@ def _line(node: yaml.Node | None, loc: Path_) -> int:
         if isinstance(node, yaml.MappingNode):
             # The short form of datasets is a mapping where the job has a list.
             by_number = node.value[part : part + 1] if isinstance(part, int) else []
-            found = next(((k, v) for k, v in node.value if k.value == str(part)), None) or next(iter(by_number), None)
-            if found is None:
+            entry = next(((k, v) for k, v in node.value if k.value == str(part)), None) or next(iter(by_number), None)
+            if entry is None:
                 break
-            line, node = found[0].start_mark.line + 1, found[1]
+            line, node = entry[0].start_mark.line + 1, entry[1]
         elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
             node = node.value[part]
             line = node.start_mark.line + 1

@@ -1,4 +1,4 @@
-"""Projections to two dimensions: what is chosen by name stands in one table."""
+"""The table of projections to two dimensions, and the choice of the one that serves."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from drillcore.system.registry import load_by_name
 if TYPE_CHECKING:
     from drillcore.projections.base import Projection
 
+# name -> class, and the extra that installs its packages.
 PROJECTIONS = {
     "umap-learn": ("drillcore.projections.umap_learn:UmapLearn", "umap"),
     "cuml": ("drillcore.projections.cuml:CumlUmap", "gpu"),
@@ -23,10 +24,13 @@ GPU_FROM = 2000
 SPREAD = 1.0
 
 
-def choose(settings: Project, num_sentences: int) -> tuple[str, str]:
-    """Name of the projection that serves a layer of so many sentences, and why, for the record.
+def choose_projection(settings: Project, num_sentences: int) -> tuple[str, str]:
+    """Name of the projection for a layer of `num_sentences`, and why it was chosen.
 
     Raises JobError where UMAP would refuse the settings.
+
+    >>> choose_projection(Project(), 50)
+    ('umap-learn', 'fewer than 2,000 sentences')
     """
     if settings.method == "pca":
         return "pca", "the job asks for it"
@@ -51,11 +55,11 @@ def _gpu_visible() -> bool:
         import cupy
 
         return int(cupy.cuda.runtime.getDeviceCount()) > 0
-    except Exception:  # no driver, no device, a broken installation: all mean that there is none to use
+    except Exception:  # no driver, no device, a broken installation: in each case there is no GPU to use
         return False
 
 
-def load(name: str) -> Projection:
+def load_projection(name: str) -> Projection:
     """A projection by name; raises MissingExtraError, with the remedy, where its packages are not installed."""
-    found: Projection = load_by_name("projection", name, PROJECTIONS)()
-    return found
+    projection: Projection = load_by_name("projection", name, PROJECTIONS)()
+    return projection

@@ -1,4 +1,4 @@
-"""What every projection promises.
+"""What every projection promises and shares: its result, distinct states, trustworthiness.
 
 Shape legend: N sentences, H hidden size.
 """
@@ -18,7 +18,7 @@ from drillcore.job.fields import Project
 from drillcore.neighbours import Graph, distinct, without_variance
 
 Embed = Callable[[NDArray[np.float32], Project, Graph | None], NDArray[np.float32]]
-# It is quadratic in the sentences.
+# Trustworthiness is quadratic in the number of sentences.
 SAMPLE = 2000
 
 
@@ -40,12 +40,12 @@ class Projected:
 
 
 class Projection(Protocol):
-    """A method of projecting one layer. name: of its array in the store."""
+    """A method of projecting one layer. name: of its array in the store, `umap` or `pca`."""
 
     name: str
 
     def fit(self, states_NH: NDArray[np.float32], settings: Project, graph: Graph | None) -> Projected:
-        """Project a layer; `graph` is its k-NN graph in `settings.metric` where it is there already."""
+        """Project a layer; `graph`: its k-NN graph in `settings.metric`, if it exists already."""
 
 
 def trustworthiness(states_NH: NDArray[np.float32], points_N2: NDArray[np.float32], settings: Project) -> float:
@@ -73,8 +73,8 @@ def project_distinct(
 ) -> Projected:
     """Project the distinct states by `embed` and give equal states equal points.
 
-    Left to themselves, UMAP spreads identical states into a plausible cloud. With fewer than `fewest` distinct states
-    `instead` serves. `graph` is of all sentences, so it is used only where all differ.
+    Without this, UMAP spreads identical states into a plausible cloud. `instead` projects fewer than `fewest` distinct
+    states. `graph` is that of all sentences, so it is used only where all of them differ.
     """
     started = time.perf_counter()
     if without_variance(states_NH):

@@ -1,4 +1,4 @@
-"""Principal components: exact, quick, and a plain second look beside UMAP.
+"""Principal components: exact, fast, and a simple check beside UMAP.
 
 Shape legend: N sentences, H hidden size.
 """
@@ -21,11 +21,11 @@ class Pca:
     name = "pca"
 
     def fit(self, states_NH: NDArray[np.float32], settings: Project, graph: Graph | None) -> Projected:
-        """Project; every sentence counts, identical ones too, and the signs are fixed, so that repeats agree."""
+        """Project a layer. Every sentence counts, also identical ones; signs are fixed, so that repeats agree."""
         backend = f"scikit-learn {sklearn.__version__} PCA"
 
         def embed(distinct_UH: NDArray[np.float32], settings: Project, graph: Graph | None) -> NDArray[np.float32]:
-            # It is given the distinct states only; the components are those of all.
+            # It gets the distinct states only; the components are those of all states.
             model, mean_H = _components(states_NH)
             return _two_columns(model.transform(distinct_UH - mean_H))
 
@@ -48,7 +48,7 @@ def _components(states_NH: NDArray[np.float32]) -> tuple[PCA, NDArray[np.float32
     return PCA(n_components=min(2, num_rows, num_dimensions), svd_solver=solver).fit(states_NH - mean_H), mean_H
 
 
-def _two_columns(found_NC: NDArray[np.float32]) -> NDArray[np.float32]:
-    points_N2 = np.zeros((len(found_NC), 2), np.float32)
-    points_N2[:, : found_NC.shape[1]] = found_NC
+def _two_columns(components_NC: NDArray[np.float32]) -> NDArray[np.float32]:
+    points_N2 = np.zeros((len(components_NC), 2), np.float32)
+    points_N2[:, : components_NC.shape[1]] = components_NC
     return points_N2

@@ -16,13 +16,13 @@ from drillcore.projections.base import Projected, project_distinct
 from drillcore.projections.pca import principal_components
 
 with warnings.catch_warnings():
-    # It says that TensorFlow is missing, which only its parametric variant wants.
+    # It warns that TensorFlow is missing, which only its parametric variant needs.
     warnings.filterwarnings("ignore", message="Tensorflow not installed", category=ImportWarning)
     import umap
 
-# With fewer distinct states its spectral start has no eigenvectors to take, and there is no neighbourhood to keep.
+# With fewer distinct states its spectral initialisation has no eigenvectors, and there are no neighbourhoods to keep.
 FEWEST = 4
-# What it says where nothing is wrong: the graph has no search index, a layer's graph falls into parts.
+# Harmless umap warnings: the graph has no search index, or a layer's graph has several components.
 HARMLESS = (
     r"precomputed_knn\[2\] \(knn_search_index\)",
     "Spectral initialisation failed!",

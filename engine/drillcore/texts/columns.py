@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from drillcore.job.fields import Dataset
-from drillcore.texts.readers.lines import MAX_LINE_BYTES, Report, Row, shown
+from drillcore.texts.readers.lines import MAX_LINE_BYTES, OnProblem, Row, shown
 
 # Numbers as JSON writes them: 007 and +1 may be names, and what would not come back as it was stays a string.
 INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
@@ -90,28 +90,28 @@ def _type(sorts: set[str]) -> Any:
     return pa.float64() if "fraction" in sorts else pa.int64()
 
 
-def missing(columns: list[Column], row: dict[str, Any], line: int | None, report: Report) -> bool:
+def missing(columns: list[Column], row: dict[str, Any], line: int | None, on_problem: OnProblem) -> bool:
     """Whether the row lacks a field; says which."""
     absent = [column.field for column in columns if column.field not in row]
     if absent:
         there = ", ".join(map(shown, list(row)[:10])) + (", ..." if len(row) > 10 else "")
-        report(line, f"no field {', '.join(map(shown, absent))}; there is {there or 'none'}")
+        on_problem(line, f"no field {', '.join(map(shown, absent))}; there is {there or 'none'}")
     return bool(absent)
 
 
-def values_of(columns: list[Column], row: dict[str, Any], line: int, report: Report) -> list[Any]:
+def values_of(columns: list[Column], row: dict[str, Any], line: int, on_problem: OnProblem) -> list[Any]:
     """A row's values, one a column; whole only where nothing was reported."""
     if "label" in row and all(column.field != "label" and column.name != "label" for column in columns):
         # Labels that begin in mid-file would be lost without a word.
-        report(line, "has a field `label`, and the first row has none: label every row or none")
-    if missing(columns, row, line, report):
+        on_problem(line, "has a field `label`, and the first row has none: label every row or none")
+    if missing(columns, row, line, on_problem):
         return []
     values = []
     for column in columns:
         try:
             values.append(column.convert(row[column.field]))
         except ValueError as error:
-            report(line, f"field {shown(column.field)} {error}")
+            on_problem(line, f"field {shown(column.field)} {error}")
     return values
 
 

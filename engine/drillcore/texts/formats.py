@@ -1,11 +1,12 @@
-"""Rows of a dataset's file: JSONL, CSV, TSV, plain text and Parquet, each row with the line it begins on.
+"""The table of text formats: which suffix names which reader, and what the reader knows of types.
 
-Rows are streamed: one line, one CSV record or one slice of a Parquet row group is held at a time. What a row must
-hold is the concern of `texts`.
+Rows are streamed: one line, one CSV record or one slice of a Parquet row group is held at a time. What a row must hold
+is checked in `columns`.
 """
 
 from __future__ import annotations
 
+import importlib
 import stat
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -15,82 +16,109 @@ from pathlib import Path
 import pyarrow as pa
 
 from drillcore.errors import TextError
-from drillcore.texts.readers.csv import _csv, _tsv
-from drillcore.texts.readers.jsonl import _jsonl
-from drillcore.texts.readers.lines import (
-    Line,
-    Report,
-    Row,
-    UnreadableError,
-    open_lines,
-)
-from drillcore.texts.readers.parquet import _parquet
-from drillcore.texts.readers.plain import _text
+from drillcore.texts.readers.lines import OnProblem, Row, TextFile, UnreadableError
 
-KINDS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv", ".txt": "txt", ".parquet": "parquet"}
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 DAMAGE = (OSError, EOFError, zlib.error, pa.ArrowException, UnicodeDecodeError)
 
 
 @dataclass(frozen=True)
+class Reader:
+    """A row of the table.
+
+    suffixes: endings of file names. function: `module:function`, called as function(file, wanted, on_problem) with a
+    `TextFile`, the fields that are needed, and where problems go; yields `Row`s. is_typed: the format tells numbers
+    from strings. has_columns: all rows have the same fields, so that a missing one is reported once, not for each row.
+    is_compressible: .gz or .zst may follow the suffix.
+    """
+
+    suffixes: tuple[str, ...]
+    function: str
+    is_typed: bool
+    has_columns: bool
+    is_compressible: bool = True
+
+
+_HERE = "drillcore.texts.readers"
+READERS = {
+    "jsonl": Reader((".jsonl", ".ndjson"), f"{_HERE}.jsonl:read_jsonl", is_typed=True, has_columns=False),
+    "csv": Reader((".csv",), f"{_HERE}.csv:read_csv", is_typed=False, has_columns=True),
+    "tsv": Reader((".tsv",), f"{_HERE}.csv:read_tsv", is_typed=False, has_columns=True),
+    "txt": Reader((".txt",), f"{_HERE}.plain:read_plain", is_typed=False, has_columns=True),
+    "parquet": Reader(
+        (".parquet",), f"{_HERE}.parquet:read_parquet", is_typed=True, has_columns=True, is_compressible=False
+    ),
+}
+
+
+@dataclass(frozen=True)
 class Format:
-    """How a file is written: `kind` is a value of KINDS, `compression` one of COMPRESSIONS or empty."""
+    """How a file is written: `kind` names a row of READERS; `compression` is a value of COMPRESSIONS or empty."""
 
     kind: str
     compression: str = ""
 
     @property
-    def has_columns(self) -> bool:
-        """Whether all rows have the same fields, so that a missing one is said once and not for every row."""
-        return self.kind != "jsonl"
-
-    @property
-    def is_typed(self) -> bool:
-        """Whether the format tells numbers from strings."""
-        return self.kind in ("jsonl", "parquet")
+    def reader(self) -> Reader:
+        """The row of the table."""
+        return READERS[self.kind]
 
 
 def format_of(path: Path) -> Format:
     """The format that a file's name asks for.
 
     Raises:
-        TextError: the name ends in nothing known.
+        TextError: the name has no known ending.
+
+    >>> format_of(Path("reviews.jsonl.gz"))
+    Format(kind='jsonl', compression='gzip')
     """
     suffixes = [suffix.lower() for suffix in path.suffixes]
     compression = COMPRESSIONS.get(suffixes[-1], "") if suffixes else ""
     if compression:
         suffixes.pop()
-    kind = KINDS.get(suffixes[-1]) if suffixes else None
-    if kind is None or (kind == "parquet" and compression):
-        raise TextError(
-            f"{path}: the end of the name does not say what kind of file this is",
-            hint="Known: .jsonl, .ndjson, .csv, .tsv and .txt, each also with .gz or .zst after it, and .parquet.",
-        )
-    return Format(kind, compression)
+    for kind, reader in READERS.items():
+        if suffixes and suffixes[-1] in reader.suffixes and (reader.is_compressible or not compression):
+            return Format(kind, compression)
+    raise TextError(f"{path}: the end of the name does not say what kind of file this is", hint=_known_endings())
 
 
-def read_rows(path: Path, kind: Format, wanted: Sequence[str], report: Report) -> Iterator[Row]:
-    """Every row of a file, in order. What is wrong, with a row or the whole file, goes to `report`; nothing is raised.
+def _known_endings() -> str:
+    def listed(readers: Iterator[Reader]) -> str:
+        *others, last = [suffix for reader in readers for suffix in reader.suffixes]
+        return f"{', '.join(others)} and {last}" if others else last
+
+    compressible = listed(r for r in READERS.values() if r.is_compressible)
+    plain = listed(r for r in READERS.values() if not r.is_compressible)
+    return f"Known: {compressible}, each also with .gz or .zst after it, and {plain}."
+
+
+def read_rows(path: Path, kind: Format, wanted: Sequence[str], on_problem: OnProblem) -> Iterator[Row]:
+    """Every row of a file, in order. Problems with a row or the whole file go to `on_problem`; nothing is raised.
 
     Fields other than `wanted` and `label` may be left out of the rows.
     """
     wrong = wrong_with(path)
     if wrong:
-        report(None, wrong)
+        on_problem(None, wrong)
         return
     try:
-        if kind.kind == "parquet":
-            yield from _parquet(path, wanted)
-        else:
-            yield from LINE_READERS[kind.kind](open_lines(path, kind.compression, report), report)
+        yield from _load(kind.reader)(TextFile(path, kind.compression), wanted, on_problem)
     except UnreadableError as error:
-        report(error.line, str(error))
+        on_problem(error.line, str(error))
     except DAMAGE as error:
-        report(None, unreadable(error, kind))
+        on_problem(None, unreadable(error, kind))
+
+
+def _load(reader: Reader) -> Callable[[TextFile, Sequence[str], OnProblem], Iterator[Row]]:
+    module, _, function = reader.function.partition(":")
+    read: Callable[[TextFile, Sequence[str], OnProblem], Iterator[Row]]
+    read = getattr(importlib.import_module(module), function)
+    return read
 
 
 def wrong_with(path: Path) -> str:
-    """Why there is no file that could be read; empty if there is one. A pipe is refused: files are read twice."""
+    """Why a file cannot be read, or empty. A pipe is refused, since files are read twice."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -99,20 +127,12 @@ def wrong_with(path: Path) -> str:
         return f"cannot be read: {error.strerror}"
     if stat.S_ISREG(mode):
         return ""
-    return "is a directory, not a file" if stat.S_ISDIR(mode) else "is no ordinary file"
+    return "is a directory, not a file" if stat.S_ISDIR(mode) else "is not an ordinary file"
 
 
 def unreadable(error: BaseException, kind: Format) -> str:
-    """What an error says that came up while a file was read."""
+    """The message for an error that was raised while a file was read."""
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be read: {error.strerror}"
-    told = (str(error).splitlines() or [type(error).__name__])[0]
-    return f"is no {kind.compression or kind.kind} file, or a damaged one: {told[:200].rstrip('.')}"
-
-
-LINE_READERS: dict[str, Callable[[Iterator[Line], Report], Iterator[Row]]] = {
-    "jsonl": _jsonl,
-    "csv": _csv,
-    "tsv": _tsv,
-    "txt": _text,
-}
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return f"is not a {kind.compression or kind.kind} file, or a damaged one: {reason[:200].rstrip('.')}"

@@ -22,25 +22,25 @@ class Problem:
 
 @dataclass
 class Problems:
-    """All that is wrong with the inputs: keeps the first `limit`, counts the rest."""
+    """Everything that is wrong with the inputs: keeps the first `limit` problems, counts the rest."""
 
     limit: int = 20
-    kept: list[Problem] = field(default_factory=list)
+    shown: list[Problem] = field(default_factory=list)
     count: int = 0
 
     def add(self, file: str, line: int | None, message: str) -> None:
         """Keep or count one more problem."""
         self.count += 1
-        if len(self.kept) < self.limit:
-            self.kept.append(Problem(file, line, message))
+        if len(self.shown) < self.limit:
+            self.shown.append(Problem(file, line, message))
 
     def raise_if_any(self) -> None:
-        """End with everything that was found, one problem a line.
+        """Raise everything that was found, one problem a line.
 
         Raises:
             TextError: there is at least one.
         """
         if self.count:
-            more = self.count - len(self.kept)
-            lines = [*map(str, self.kept), *([f"... and {more:,} more"] if more else [])]
-            raise TextError("\n".join(lines), hint="Mend what is named here and run again; nothing was written.")
+            more = self.count - len(self.shown)
+            lines = [*map(str, self.shown), *([f"... and {more:,} more"] if more else [])]
+            raise TextError("\n".join(lines), hint="Fix these problems and run again; nothing was written.")

@@ -1,7 +1,4 @@
-"""Sentences, labels and kept columns of a dataset's file, as record batches, never the whole file in memory.
-
-Owns the reading of a dataset from beginning to end, and `Problems`, where everything that is wrong is collected.
-"""
+"""Reads the sentences, labels and kept columns of a dataset's file as record batches, never the whole file at once."""
 
 from __future__ import annotations
 
@@ -26,31 +23,31 @@ def read_batches(path: Path, dataset: Dataset, problems: Problems) -> Iterator[p
     """The rows of a dataset, in order, in batches of at most 8,192 rows and about 4 million characters.
 
     Columns: `text` (string), then `label`, `group` and `expected_next` (string) where the dataset has them, then the
-    kept ones (int64, float64 or string, decided over all rows that are read). Whatever is wrong with the file or a
-    row goes to `problems`, and from then on no batch is given: look at `problems` before using what came.
+    kept ones (int64, float64 or string, decided over all rows that are read). Whatever is wrong with the file or a row
+    is added to `problems`, and from then on no batch is yielded: check `problems` before using the batches.
 
     Raises:
-        TextError: the file's name ends in nothing known, or a kept column's name cannot be used.
+        TextError: the file's name has no known ending.
     """
     kind = format_of(path)
     return _batches(path, kind, dataset, problems)
 
 
 def _batches(path: Path, kind: Format, dataset: Dataset, problems: Problems) -> Iterator[pa.RecordBatch]:
-    report = partial(problems.add, str(path))
+    on_problem = partial(problems.add, str(path))
     before = problems.count
     types = _kept_types(path, kind, dataset)
     columns: list[Column] = []
     rows: list[list[Any]] = []
     num_characters = 0
-    for line, row in islice(read_rows(path, kind, fields_named(dataset), report), dataset.limit):
+    for line, row in islice(read_rows(path, kind, fields_named(dataset), on_problem), dataset.limit):
         if row is None:
             continue
         if not columns:
             columns = columns_of(dataset, row, types)
-            if kind.has_columns and missing(columns, row, None, report):
+            if kind.reader.has_columns and missing(columns, row, None, on_problem):
                 return
-        values = values_of(columns, row, line, report)
+        values = values_of(columns, row, line, on_problem)
         if problems.count > before:
             continue
         rows.append(values)
@@ -61,15 +58,15 @@ def _batches(path: Path, kind: Format, dataset: Dataset, problems: Problems) -> 
     if problems.count == before and rows:
         yield _record_batch(columns, rows)
     elif problems.count == before and not columns:
-        report(None, "holds no sentence")
+        on_problem(None, "holds no sentence")
 
 
 def _kept_types(path: Path, kind: Format, dataset: Dataset) -> dict[str, pa.DataType]:
-    """Reads the file through once if anything is kept; what is wrong is found when it is read again."""
+    """Read the whole file once if columns are kept; problems are reported when it is read again."""
     if not dataset.keep:
         return {}
     rows = read_rows(path, kind, fields_named(dataset), lambda line, message: None)
-    return kept_types(islice(rows, dataset.limit), dataset.keep, kind.is_typed)
+    return kept_types(islice(rows, dataset.limit), dataset.keep, kind.reader.is_typed)
 
 
 def _record_batch(columns: list[Column], rows: list[list[Any]]) -> pa.RecordBatch:

@@ -14,7 +14,7 @@ import zarr
 from numpy.typing import NDArray
 
 from drillcore.job.fields import Project
-from drillcore.projections import choose, load
+from drillcore.projections import choose_projection, load_projection
 from drillcore.projections.align import align
 from drillcore.projections.base import Projected
 from drillcore.runtime.context import Context
@@ -61,7 +61,7 @@ def project_layer(task: LayerTask) -> Projected:
     ]
     states_NH = parts[0] if len(parts) == 1 else np.concatenate(parts)
     graph = None if task.graphs is None else task.graphs.read(task.slot)
-    projected: Projected = load(task.projection).fit(states_NH, task.settings, graph)
+    projected: Projected = load_projection(task.projection).fit(states_NH, task.settings, graph)
     return projected
 
 
@@ -106,7 +106,7 @@ def _name(unit: Unit) -> str:
 
 
 def _project_unit(context: Context, unit: Unit, settings: Project, graphs: LayerGraphs | None) -> None:
-    chosen, reason = choose(settings, sum(unit.sizes))
+    chosen, reason = choose_projection(settings, sum(unit.sizes))
     num_layers, paths = unit.num_layers, tuple(w.group.path for w in unit.writers)
     address = context.store.location.address
     # cuML searches for neighbours on the GPU itself.

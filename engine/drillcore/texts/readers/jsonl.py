@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from drillcore.texts.readers.lines import (
-    Line,
-    Report,
+    OnProblem,
     Row,
-    _filled,
-    _is_blank,
-    _twice,
+    TextFile,
+    is_blank,
+    named_twice,
     shown,
+    without_trailing_blanks,
 )
 
 
-def _jsonl(lines: Iterator[Line], report: Report) -> Iterator[Row]:
+def read_jsonl(file: TextFile, wanted: Sequence[str], on_problem: OnProblem) -> Iterator[Row]:
+    """Rows with the fields of one JSON object a line."""
     decoder = json.JSONDecoder(object_pairs_hook=_distinct)
-    for number, line in _filled(lines, _is_blank, report):
+    for number, line in without_trailing_blanks(file.lines(on_problem), is_blank, on_problem):
         fields = None
         if line is not None:
             try:
                 fields = _object(decoder, line)
             except ValueError as error:
-                report(number, str(error))
+                on_problem(number, str(error))
         yield number, fields
 
 
@@ -48,7 +49,7 @@ def _object(decoder: json.JSONDecoder, line: str) -> dict[str, Any]:
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        raise ValueError(f"names the field {shown(_twice([name for name, _ in pairs]) or '')} twice")
+        raise ValueError(f"names the field {shown(named_twice([name for name, _ in pairs]) or '')} twice")
     return fields
 
 

@@ -1,7 +1,7 @@
 """Lines of a text file: opening it through gzip or zstd, cutting it at line feeds, and decoding it as UTF-8.
 
-Holds one line and one chunk at a time. A line that must be refused is reported with its number, mended and passed
-on, so that the lines after it read right and all that is wrong is found at once.
+Holds one line and one chunk at a time. A line that must be refused is reported with its number, repaired and passed on,
+so that the lines after it are read correctly and all problems are found at once.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import io
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +20,7 @@ Row = tuple[int, dict[str, Any] | None]
 Item = TypeVar("Item")
 Line = tuple[int, str]
 """A line's number, counted from 1, and its text without the line feed."""
-Report = Callable[[int | None, str], None]
+OnProblem = Callable[[int | None, str], None]
 """Takes a line, or None for the whole file, and what is wrong there."""
 
 CHUNK_BYTES = 1 << 20
@@ -35,6 +36,18 @@ SIGNATURES = {
 }
 
 
+@dataclass(frozen=True)
+class TextFile:
+    """A file to read. compression: gzip, zstd or empty."""
+
+    path: Path
+    compression: str = ""
+
+    def lines(self, on_problem: OnProblem) -> Iterator[Line]:
+        """The lines of the file; see `open_lines`."""
+        return open_lines(self.path, self.compression, on_problem)
+
+
 class UnreadableError(Exception):
     """A file cannot be read any further; `line` is where, or None."""
 
@@ -44,7 +57,7 @@ class UnreadableError(Exception):
         self.line = line
 
 
-def open_lines(path: Path, compression: str, report: Report) -> Iterator[Line]:
+def open_lines(path: Path, compression: str, on_problem: OnProblem) -> Iterator[Line]:
     """The lines of a file that is compressed with `gzip`, `zstd` or, where that is empty, nothing.
 
     Raises:
@@ -52,19 +65,19 @@ def open_lines(path: Path, compression: str, report: Report) -> Iterator[Line]:
         OSError, EOFError, zlib.error: the file cannot be read, or is damaged.
     """
     with _open(path, compression) as stream:
-        yield from _decoded(stream, report)
+        yield from _decoded(stream, on_problem)
 
 
 def _open(path: Path, compression: str) -> Any:
     if compression == "gzip":
         return gzip.open(path, "rb")
     if compression == "zstd":
-        # Arrow's own read() leaks its buffer whenever it fails; readinto(), which this calls, does not.
+        # Arrow's read() leaks its buffer whenever it fails; readinto(), which this calls, does not.
         return io.BufferedReader(pa.input_stream(str(path), compression="zstd"), CHUNK_BYTES)
     return path.open("rb")
 
 
-def _decoded(stream: Any, report: Report) -> Iterator[Line]:
+def _decoded(stream: Any, on_problem: OnProblem) -> Iterator[Line]:
     for number, raw in enumerate(_split(stream), 1):
         if number == 1:
             _check_signature(raw)
@@ -72,10 +85,10 @@ def _decoded(stream: Any, report: Report) -> Iterator[Line]:
         try:
             line = raw.decode()
         except UnicodeDecodeError as error:
-            report(number, f"is not UTF-8: byte {raw[error.start]:#04x} at byte {error.start + 1} of the line")
+            on_problem(number, f"is not UTF-8: byte {raw[error.start]:#04x} at byte {error.start + 1} of the line")
             line = raw.decode(errors="replace")
         if "\0" in line:
-            report(number, "holds a NUL character")
+            on_problem(number, "holds a NUL character")
             line = line.replace("\0", "\ufffd")
         yield number, line
 
@@ -87,7 +100,7 @@ def _check_signature(first: bytes) -> None:
 
 
 def _split(stream: Any) -> Iterator[bytes]:
-    """Cut at line feeds alone: not at U+2028, a form feed or a lone carriage return, which text may hold."""
+    """Split at line feeds only, not at U+2028, a form feed or a lone carriage return, which text may hold."""
     pieces: list[bytes] = []
     num_bytes = num_lines = 0
     while chunk := stream.read(CHUNK_BYTES):
@@ -111,25 +124,27 @@ def shown(name: str) -> str:
     return f"`{short if short.isprintable() else ascii(short)[1:-1]}`"
 
 
-def _filled(
-    items: Iterator[tuple[int, Item]], is_blank: Callable[[Item], bool], report: Report
+def without_trailing_blanks(
+    items: Iterator[tuple[int, Item]], is_blank: Callable[[Item], bool], on_problem: OnProblem
 ) -> Iterator[tuple[int, Item | None]]:
-    """Leave out blank lines at the end; refuse the first of a run of them anywhere else."""
+    """Drop blank lines at the end; report the first one of a run of them anywhere else."""
     blank = 0
     for line, item in items:
         if is_blank(item):
             blank = blank or line
             continue
         if blank:
-            report(blank, "is empty: every line must hold a row")
+            on_problem(blank, "is empty: every line must hold a row")
             yield blank, None
             blank = 0
         yield line, item
 
 
-def _is_blank(line: str) -> bool:
+def is_blank(line: str) -> bool:
+    """Whether a line holds nothing but white space."""
     return not line or line.isspace()
 
 
-def _twice(names: Sequence[str]) -> str | None:
+def named_twice(names: Sequence[str]) -> str | None:
+    """The first name that stands twice in a list, None where there is no such name."""
     return next((name for name in names if names.count(name) > 1), None)

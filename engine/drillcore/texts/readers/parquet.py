@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from drillcore.texts.readers.lines import (
+    OnProblem,
     Row,
+    TextFile,
     UnreadableError,
-    _twice,
+    named_twice,
     shown,
 )
 
@@ -24,19 +25,20 @@ PARQUET_TYPES: tuple[Callable[[Any], bool], ...] = (
 )
 
 
-def _parquet(path: Path, wanted: Sequence[str]) -> Iterator[Row]:
-    with pq.ParquetFile(path, pre_buffer=False, page_checksum_verification=True) as file:
-        names = file.schema_arrow.names
-        twice = _twice([name for name in names if name in wanted])
+def read_parquet(file: TextFile, wanted: Sequence[str], on_problem: OnProblem) -> Iterator[Row]:
+    """Rows with the fields of the columns that are wanted, numbered from 1."""
+    with pq.ParquetFile(file.path, pre_buffer=False, page_checksum_verification=True) as table:
+        names = table.schema_arrow.names
+        twice = named_twice([name for name in names if name in wanted])
         if twice is not None:
             raise UnreadableError(None, f"names the column {shown(twice)} twice")
         if not set(wanted) <= set(names):
-            # No value need be read to say so.
+            # Saying which are missing needs no values.
             yield 1, dict.fromkeys(names)
             return
         columns = [name for name in names if name in (*wanted, "label")]
         number = 0
-        for batch in file.iter_batches(_parquet_rows(file.metadata), columns=columns, use_threads=False):
+        for batch in table.iter_batches(_parquet_rows(table.metadata), columns=columns, use_threads=False):
             for cells in zip(*map(_cells, batch.columns), strict=True):
                 number += 1
                 yield number, dict(zip(batch.schema.names, cells, strict=True))
@@ -50,7 +52,7 @@ def _parquet_rows(metadata: Any) -> int:
 
 
 def _cells(column: Any) -> list[Any]:
-    """Values as Python has them; for types that no column takes (times, lists, ...) only the type, for the message."""
+    """Values as Python objects; for types that no column takes (times, lists, ...) the type itself, for the message."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if not any(is_type(column.type) for is_type in PARQUET_TYPES):

@@ -143,7 +143,7 @@ def test_wrong_rows_give_no_table_and_leave_nothing(tmp_path: Path) -> None:
     source.write_text("good\n" * 10_000 + "\nbad before\n")
     problems = Problems()
     assert ingest(source, dataset(), tmp_path / "cache", problems) is None
-    assert [str(problem) for problem in problems.kept] == [f"{source}:10001: is empty: every line must hold a row"]
+    assert [str(problem) for problem in problems.shown] == [f"{source}:10001: is empty: every line must hold a row"]
     assert names(tmp_path / "cache") == []
 
 
@@ -153,7 +153,7 @@ def test_earlier_problems_do_not_stop_a_good_dataset(source: Path, tmp_path: Pat
     table = ingest(source, dataset(), tmp_path, problems)
     assert table is not None
     assert table.num_rows == 20_000
-    assert [problem.message for problem in problems.kept] == ["there is no such file"]
+    assert [problem.message for problem in problems.shown] == ["there is no such file"]
 
 
 def test_what_the_job_says_wrong_is_raised(source: Path, tmp_path: Path) -> None:
@@ -305,7 +305,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(source: Path, tmp_path:
     problems = Problems()
     cache = tmp_path / "cache"
     assert ingest(source, _Growing(name="d", path=str(source)), cache, problems) is None
-    assert [problem.message for problem in problems.kept] == ["changed while it was read"]
+    assert [problem.message for problem in problems.shown] == ["changed while it was read"]
     assert [name for name in names(cache) if name.endswith("arrow")] == []
     assert taken(source, cache).num_rows == 20_001
 

@@ -27,7 +27,7 @@ from sklearn.tree import DecisionTreeClassifier
 from drillcore.job.fields import Job
 from drillcore.system.files import cache_dir
 
-JOBS = Path(__file__).parents[2] / "jobs"
+JOBS = Path(__file__).parents[3] / "jobs"
 CITIES = ("Toronto", "Montreal")
 SETS = ("complete", "incomplete")
 MOST_RIGHT_BY_CHANCE = 32

@@ -10,7 +10,7 @@ import pytest
 from drillcore.errors import JobError, MissingExtraError
 from drillcore.job.fields import Project
 from drillcore.neighbours import EXACT_UP_TO, build
-from drillcore.projections import choose, load
+from drillcore.projections import choose_projection, load_projection
 from drillcore.projections.align import align
 
 
@@ -27,7 +27,7 @@ def two_clusters(seed: int, num_rows: int) -> np.ndarray:
 @pytest.mark.parametrize("name", ["umap-learn", "pca"])
 @pytest.mark.parametrize("num_rows", [1, 2, 3, 4, 5, 7, 16, 60])
 def test_any_number_of_sentences(seed: int, name: str, num_rows: int) -> None:
-    found = load(name).fit(draw(seed, num_rows), Project(n_epochs=20), None)
+    found = load_projection(name).fit(draw(seed, num_rows), Project(n_epochs=20), None)
     assert found.points_N2.shape == (num_rows, 2) and found.points_N2.dtype == np.float32
     assert np.isfinite(found.points_N2).all()
     assert found.degenerate == (num_rows == 1)
@@ -39,23 +39,23 @@ def test_any_number_of_sentences(seed: int, name: str, num_rows: int) -> None:
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 def test_repeats_agree_bit_by_bit_and_the_graph_may_be_given(seed: int, name: str, metric: str) -> None:
     states, settings = draw(seed, 150), Project(metric=metric, n_epochs=30, seed=seed)
-    first, again = (load(name).fit(states, settings, None) for _ in range(2))
+    first, again = (load_projection(name).fit(states, settings, None) for _ in range(2))
     given = build(states, 20, metric, settings.seed)  # more columns than UMAP asks for
     before = given.indices_NK.tobytes(), given.distances_NK.tobytes()
-    shared = load(name).fit(states, settings, given)
+    shared = load_projection(name).fit(states, settings, given)
     assert first.points_N2.tobytes() == again.points_N2.tobytes() == shared.points_N2.tobytes()
     assert before == (given.indices_NK.tobytes(), given.distances_NK.tobytes())
 
 
 def test_repeats_agree_where_the_neighbours_are_approximate(seed: int) -> None:
     states, settings = draw(seed, EXACT_UP_TO + 50, 8), Project(n_epochs=2, seed=seed)
-    first, again = (load("umap-learn").fit(states, settings, None) for _ in range(2))
+    first, again = (load_projection("umap-learn").fit(states, settings, None) for _ in range(2))
     assert first.points_N2.tobytes() == again.points_N2.tobytes()
 
 
 @pytest.mark.parametrize("name", ["umap-learn", "pca"])
 def test_clusters_stay_apart_and_trustworthy(seed: int, name: str) -> None:
-    found = load(name).fit(two_clusters(seed, 120), Project(), None)
+    found = load_projection(name).fit(two_clusters(seed, 120), Project(), None)
     a, b = found.points_N2[:60], found.points_N2[60:]
     gap = np.linalg.norm(a.mean(axis=0) - b.mean(axis=0))
     # Around each cluster's own middle: where the picture's origin lies says nothing.
@@ -66,7 +66,7 @@ def test_clusters_stay_apart_and_trustworthy(seed: int, name: str) -> None:
 @pytest.mark.parametrize("name", ["umap-learn", "pca"])
 def test_identical_states_are_marked_and_drawn_at_zero(seed: int, name: str) -> None:
     states = np.repeat(draw(seed, 1), 80, axis=0)
-    found = load(name).fit(states, Project(), build(states, 15, "euclidean", 0))
+    found = load_projection(name).fit(states, Project(), build(states, 15, "euclidean", 0))
     assert found.degenerate and not found.points_N2.any() and np.isnan(found.trustworthiness)
 
 
@@ -76,7 +76,7 @@ def test_equal_states_lie_on_one_point(seed: int, name: str, num_distinct: int) 
     chosen = np.random.default_rng(seed).integers(0, num_distinct, 200)
     chosen[:num_distinct] = np.arange(num_distinct)
     states = draw(seed, num_distinct)[chosen]
-    found = load(name).fit(states, Project(n_epochs=20), build(states, 15, "euclidean", 0))
+    found = load_projection(name).fit(states, Project(n_epochs=20), build(states, 15, "euclidean", 0))
     assert not found.degenerate and str(num_distinct) in found.note
     assert len(np.unique(found.points_N2, axis=0)) == num_distinct
     for k in range(num_distinct):
@@ -87,14 +87,14 @@ def test_far_clusters_raise_nothing(seed: int) -> None:
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(9, 16)) * 1000
     states = (centres[rng.integers(0, 9, 200)] + 0.01 * rng.normal(size=(200, 16))).astype(np.float32)
-    found = load("umap-learn").fit(states, Project(min_dist=1, n_epochs=20), None)
+    found = load_projection("umap-learn").fit(states, Project(min_dist=1, n_epochs=20), None)
     assert np.isfinite(found.points_N2).all()
 
 
 def test_pca_is_the_closed_form(seed: int) -> None:
     states = draw(seed, 90, 12) * np.geomspace(9, 1, 12).astype(np.float32)
     states[:, 4] += 50_000  # a massive common offset
-    found = load("pca").fit(states, Project(method="pca"), None)
+    found = load_projection("pca").fit(states, Project(method="pca"), None)
     centred = states.astype(np.float64) - states.astype(np.float64).mean(axis=0)
     left, size, _ = np.linalg.svd(centred, full_matrices=False)
     expected = left[:, :2] * size[:2]
@@ -122,23 +122,23 @@ def test_alignment_does_not_scale(seed: int) -> None:
 
 
 def test_the_choice_is_recorded_with_its_reason() -> None:
-    assert choose(Project(method="pca"), 10**6)[0] == "pca"
-    assert choose(Project(), 100) == ("umap-learn", "fewer than 2,000 sentences")
-    assert choose(Project(backend="umap-learn"), 10**6) == ("umap-learn", "the job asks for it")
-    assert choose(Project(backend="cuml"), 10)[0] == "cuml"
+    assert choose_projection(Project(method="pca"), 10**6)[0] == "pca"
+    assert choose_projection(Project(), 100) == ("umap-learn", "fewer than 2,000 sentences")
+    assert choose_projection(Project(backend="umap-learn"), 10**6) == ("umap-learn", "the job asks for it")
+    assert choose_projection(Project(backend="cuml"), 10)[0] == "cuml"
     if importlib.util.find_spec("cuml") is None:
-        assert choose(Project(), 10**6) == ("umap-learn", "cuML is not installed")
+        assert choose_projection(Project(), 10**6) == ("umap-learn", "cuML is not installed")
 
 
 def test_settings_that_umap_refuses_are_found_before_any_layer() -> None:
     with pytest.raises(JobError, match=r"min_dist is 1\.5"):
-        choose(Project(min_dist=1.5), 100)
+        choose_projection(Project(min_dist=1.5), 100)
 
 
 def test_a_missing_extra_says_what_to_install() -> None:
     if importlib.util.find_spec("cuml") is None:
         with pytest.raises(MissingExtraError) as caught:
-            load("cuml")
+            load_projection("cuml")
         assert caught.value.hint == "pip install 'drillcore[gpu]'"
     with pytest.raises(JobError, match="tsne is unknown"):
-        load("tsne")
+        load_projection("tsne")

@@ -30,7 +30,7 @@ def read(path: Path, **settings: Any) -> tuple[dict[str, list[Any]], list[str]]:
     dataset = Dataset(name="d", path=path.name, **settings)
     batches = list(read_batches(path, dataset, problems))
     assert not (problems.count and batches)
-    told = [str(problem).replace(f"{path.parent}{os.sep}", "") for problem in problems.kept]
+    told = [str(problem).replace(f"{path.parent}{os.sep}", "") for problem in problems.shown]
     return (pa.Table.from_batches(batches).to_pydict() if batches else {}), told
 
 
@@ -351,7 +351,9 @@ def test_damaged_files_end_in_one_message(given: Any, tmp_path: Path, suffix: st
     columns, told = given(f"a{suffix}", content)
     assert columns == {}
     assert len(told) == 1
-    assert told[0].startswith(f"a{suffix}: is no {suffix.replace('.jsonl', '').strip('.').replace('gz', 'gzip')[:4]}")
+    assert told[0].startswith(
+        f"a{suffix}: is not a {suffix.replace('.jsonl', '').strip('.').replace('gz', 'gzip')[:4]}"
+    )
 
 
 def test_a_checksum_that_fails_is_found_at_the_end(given: Any) -> None:
@@ -365,7 +367,7 @@ def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
     (tmp_path / "b.csv").mkdir()
     assert read(tmp_path / "b.csv")[1] == ["b.csv: is a directory, not a file"]
     os.mkfifo(tmp_path / "c.txt")
-    assert read(tmp_path / "c.txt")[1] == ["c.txt: is no ordinary file"]
+    assert read(tmp_path / "c.txt")[1] == ["c.txt: is not an ordinary file"]
     (tmp_path / "d.txt").symlink_to("d.txt")
     (told,) = read(tmp_path / "d.txt")[1]
     assert told.startswith("d.txt: cannot be read: ")
@@ -409,7 +411,7 @@ def test_problems_keep_some_and_count_all() -> None:
     problems.raise_if_any()
     for line in (3, None, 5, 6):
         problems.add("f.jsonl", line, "wrong")
-    assert problems.kept == [Problem("f.jsonl", 3, "wrong"), Problem("f.jsonl", None, "wrong")]
+    assert problems.shown == [Problem("f.jsonl", 3, "wrong"), Problem("f.jsonl", None, "wrong")]
     with pytest.raises(TextError) as caught:
         problems.raise_if_any()
     assert str(caught.value) == "f.jsonl:3: wrong\nf.jsonl: wrong\n... and 2 more"

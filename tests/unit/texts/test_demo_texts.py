@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-TEXTS = Path(__file__).parents[2] / "jobs" / "texts"
+TEXTS = Path(__file__).parents[3] / "jobs" / "texts"
 
 
 def read(name):
