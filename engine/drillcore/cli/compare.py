@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import zarr
 
 from drillcore.cli.tables import align_columns
 from drillcore.errors import InputError
 from drillcore.measures.comparison import DISPERSIONS, Row, Side, as_csv, compare
-from drillcore.store.layout import array_of
+from drillcore.runtime.results import read_separation
 from drillcore.store.places.location import Location
-from drillcore.store.reader import column, open_root
+from drillcore.store.reader import open_root
 
 HEADER = ("layer", "measure", "A", "B", "A - B", "95 %", "all layers at once", "verdict")
 
@@ -37,12 +36,11 @@ def _side(root: zarr.Group, path: str) -> Side:
     if not isinstance(group, zarr.Group) or "hidden_states" not in group:
         there = ", ".join(sorted(f"{m}/{d}" for m, g in root.groups() for d in g.group_keys()))
         raise InputError(f"the store has no {path}", hint=f"It has {there}." if there else "It is empty.")
-    if "separation" not in group:
+    measured = read_separation(group)
+    if measured is None:
         raise InputError(f"{path} has not been measured", hint="Run `drillcore measure` on its job first.")
-    numbers, names, metrics = (column(group, name) for name in ("layer", "layer_name", "metric"))
-    assert numbers is not None and names is not None and metrics is not None
-    values_LMB = np.asarray(array_of(group, "separation")[...])
-    return Side(path, tuple(numbers.tolist()), tuple(map(str, names)), tuple(map(str, metrics)), values_LMB)
+    numbers = tuple(measured.layers_L.tolist())
+    return Side(path, numbers, measured.layer_names, measured.metrics, measured.values_LMB)
 
 
 def _cells(row: Row) -> tuple[str, ...]:

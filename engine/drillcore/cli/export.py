@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from drillcore.errors import CommitError, MissingExtraError, StoreError
 from drillcore.neighbours import EXACT_UP_TO, build
+from drillcore.runtime.results import result_facts
 from drillcore.store.arrays import PROJECTIONS
 from drillcore.store.layout import array_of, attributes_of
 from drillcore.store.places.location import Location
@@ -53,7 +54,7 @@ class Layer:
 
     def _quantities(self, rows: slice) -> dict[str, NDArray[Any]]:
         """Log-probability, rank and margin of the expected next token at this layer, where they were measured."""
-        if "next_token" not in attributes_of(self.group).get("results", {}):
+        if result_facts(self.group, "next_token") is None:
             return {}
         names = read_array(self.group, "quantity")
         values_BQ = np.asarray(array_of(self.group, "next_token")[rows, self.slot])
@@ -62,8 +63,7 @@ class Layer:
     @property
     def projection(self) -> str | None:
         """Name of the projection, if there is one."""
-        results = attributes_of(self.group).get("results", {})
-        return next((name for name in PROJECTIONS if name in results and name in self.group), None)
+        return next((name for name in PROJECTIONS if result_facts(self.group, name) is not None), None)
 
     def points(self, rows: slice) -> dict[str, NDArray[Any]]:
         """Their places in the projection; nothing where there is none."""

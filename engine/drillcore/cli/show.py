@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import zarr
 
 from drillcore.cli.tables import align_columns, sparkline
+from drillcore.measures import PRIMARY
+from drillcore.runtime.results import Measured, read_prediction, read_separation
 from drillcore.store.arrays import HEADLINES
 from drillcore.store.layout import array_of, attributes_of
 from drillcore.store.places.location import Location
-from drillcore.store.reader import open_root, read_array
+from drillcore.store.reader import open_root
 
 WIDTH = 48
 
@@ -27,8 +29,8 @@ def describe(address: str) -> Iterator[str]:
     groups = [(m, d, leaf) for m, group in sorted(root.groups()) for d, leaf in sorted(group.groups())]
     rows += [(model, dataset, *_facts(leaf)) for model, dataset, leaf in groups]
     yield from align_columns(rows)
-    yield from _curves(groups, "separation", "metric", "probe", "linear probe (primary; from chance to 1)")
-    yield from _curves(groups, "prediction", "prediction_metric", "top1", "expected next token the likeliest (0 to 1)")
+    yield from _curves(groups, read_separation, PRIMARY, "linear probe (primary; from chance to 1)")
+    yield from _curves(groups, read_prediction, "top1", "expected next token the likeliest (0 to 1)")
 
 
 def _facts(group: zarr.Group) -> tuple[str, str, str, str, str]:
@@ -43,30 +45,20 @@ def _facts(group: zarr.Group) -> tuple[str, str, str, str, str]:
 
 
 def _curves(
-    groups: Sequence[tuple[str, str, zarr.Group]], array: str, coordinate: str, metric: str, title: str
+    groups: Sequence[tuple[str, str, zarr.Group]],
+    read: Callable[[zarr.Group], Measured | None],
+    metric: str,
+    title: str,
 ) -> Iterator[str]:
     """A sparkline for each group that has the measure, with its largest value and where that is."""
     rows = []
     for model, dataset, group in groups:
-        results = attributes_of(group).get("results", {})
-        if array in results and array in group:
-            labels = len(results[array].get("labels", ()))
-            rows += [(model, dataset, *row) for row in _curve(group, array, coordinate, metric, labels)]
+        measured = read(group)
+        by_bound, best = (None, None) if measured is None else (measured.of(metric), measured.best(metric))
+        if measured is not None and by_bound is not None and best is not None:
+            low = 1 / measured.num_labels if measured.num_labels else 0.0
+            line = sparkline(by_bound["value"].tolist(), low=low, high=1.0, width=WIDTH)
+            rows.append((model, dataset, line, f"{best.value:.2f}", best.layer_name))
     if rows:
         yield ""
         yield from align_columns([("model", "dataset", title, "most", "layer"), *rows])
-
-
-def _curve(
-    group: zarr.Group, array: str, coordinate: str, metric: str, num_labels: int
-) -> Iterator[tuple[str, str, str]]:
-    """One row, or none where the measure is not there or was skipped."""
-    metrics = [str(m) for m in read_array(group, coordinate)]
-    if metric not in metrics:
-        return
-    value_L = read_array(group, array)[:, metrics.index(metric), 0]
-    if np.isnan(value_L).all():
-        return
-    best = int(np.nanargmax(value_L))
-    line = sparkline(value_L.tolist(), low=1 / num_labels if num_labels else 0.0, high=1.0, width=WIDTH)
-    yield line, f"{value_L[best]:.2f}", str(read_array(group, "layer_name")[best])

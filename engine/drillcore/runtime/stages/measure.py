@@ -20,6 +20,7 @@ from drillcore.measures.draws import Draws, make_draws
 from drillcore.measures.intervals import Bounds
 from drillcore.measures.separation import Separation, combine, measure_layer
 from drillcore.runtime.context import Context
+from drillcore.runtime.results import read_separation
 from drillcore.runtime.stages.graphs import LayerGraphs, graphs_of, memory_needed
 from drillcore.store.group import GroupWriter
 from drillcore.store.layout import array_of
@@ -91,9 +92,7 @@ def _measure_dataset(context: Context, writer: GroupWriter) -> None:
     writer.write_result("separation", separation.values_LMB, made_from, **facts)
     context.manifest.record("measures", path, **facts)
     seconds = time.perf_counter() - started
-    context.report.finish(
-        f"{path}: {num_layers} layers measured in {seconds:.1f} s{_best_line(writer, separation, draws)}"
-    )
+    context.report.finish(f"{path}: {num_layers} layers measured in {seconds:.1f} s{_best_line(writer, draws)}")
 
 
 def _facts(writer: GroupWriter, settings: Measure, draws: Draws, separation: Separation) -> dict[str, Any]:
@@ -126,18 +125,15 @@ def _number(value: np.float32) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _best_line(writer: GroupWriter, separation: Separation, draws: Draws) -> str:
+def _best_line(writer: GroupWriter, draws: Draws) -> str:
     """The primary measure at its best layer, with its null, as the end of a line."""
-    if draws.skipped or PRIMARY not in separation.metrics:
+    measured = read_separation(writer.group)
+    if draws.skipped or measured is None or PRIMARY not in measured.metrics:
         return f"; skipped: {draws.skipped}" if draws.skipped else ""
-    probe_LB = separation.values_LMB[:, separation.metrics.index(PRIMARY)]
-    if np.isnan(probe_LB[:, 0]).all():
+    best = measured.best(PRIMARY)
+    if best is None:
         return ""
-    best = int(np.nanargmax(probe_LB[:, 0]))
-    value, low, high, _, null_high, p = probe_LB[best]
-    layers = column(writer.group, "layer_name")
-    name = str(layers[best]) if layers is not None else str(best)
     return (
-        f"; linear probe at most {value:.2f} ({low:.2f} to {high:.2f}) at {name}, "
-        f"null up to {null_high:.2f} over all layers, p = {p:.3g}"
+        f"; linear probe at most {best.value:.2f} ({best.low:.2f} to {best.high:.2f}) at {best.layer_name}, "
+        f"null up to {best.null_high:.2f} over all layers, p = {best.p:.3g}"
     )

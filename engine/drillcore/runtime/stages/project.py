@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import zarr
@@ -18,6 +17,7 @@ from drillcore.projections import choose_projection, load_projection
 from drillcore.projections.align import align
 from drillcore.projections.base import Projected
 from drillcore.runtime.context import Context
+from drillcore.runtime.results import ProjectionFacts
 from drillcore.runtime.stages.graphs import LayerGraphs, graphs_of, memory_needed
 from drillcore.store.layout import array_of
 from drillcore.store.places.location import Location
@@ -125,29 +125,30 @@ def _project_unit(context: Context, unit: Unit, settings: Project, graphs: Layer
     context.report.finish(f"{_name(unit)}: {num_layers} layers projected{_by(facts)} in {seconds:.1f} s")
 
 
-def _by(facts: dict[str, Any]) -> str:
+def _by(facts: ProjectionFacts) -> str:
     """Which library projected a unit, and how many layers have no variance, as a part of a line."""
-    marked = f", {facts['degenerate']} without variance" if facts["degenerate"] else ""
-    return f" by {facts['backend']}{marked}"
+    marked = f", {facts.degenerate} without variance" if facts.degenerate else ""
+    return f" by {facts.backend}{marked}"
 
 
-def _record(context: Context, unit: Unit, layers: list[Projected], reason: str) -> dict[str, Any]:
+def _record(context: Context, unit: Unit, layers: list[Projected], reason: str) -> ProjectionFacts:
     """Align the layers of a unit and write them; returns what the manifest says of them."""
     settings = context.inputs.loaded.job.project
     raw_LN2 = np.stack([p.points_N2 for p in layers])
     degenerate_L = np.array([p.degenerate for p in layers])
-    facts = {
-        "backend": layers[0].backend,
-        "reason": reason,
-        "seed": settings.seed,
-        "n_neighbors": min(settings.n_neighbors, max(1, sum(unit.sizes) - 1)),
-        "metric": settings.metric,
-        "fit": settings.fit,
-        "aligned": settings.align,
-        "degenerate": int(degenerate_L.sum()),
-    }
+    facts = ProjectionFacts(
+        backend=layers[0].backend,
+        reason=reason,
+        seed=settings.seed,
+        n_neighbors=min(settings.n_neighbors, max(1, sum(unit.sizes) - 1)),
+        min_dist=settings.min_dist if settings.method == "umap" else None,
+        metric=settings.metric,
+        fit=settings.fit,
+        aligned=settings.align,
+        degenerate=int(degenerate_L.sum()),
+    )
     _write(unit, settings, raw_LN2, degenerate_L, np.array([p.trustworthiness for p in layers], np.float32), facts)
-    context.manifest.record("models", unit.model, project=facts)
+    context.manifest.record("models", unit.model, project=facts.record())
     return facts
 
 
@@ -157,7 +158,7 @@ def _write(
     raw_LN2: NDArray[np.float32],
     degenerate_L: NDArray[np.bool_],
     trust_L: NDArray[np.float32],
-    facts: dict[str, Any],
+    facts: ProjectionFacts,
 ) -> None:
     """The arrays of each dataset; the aligned points last, so that they stand for all."""
     points_LN2 = align(raw_LN2, degenerate_L) if settings.align else raw_LN2
@@ -170,4 +171,4 @@ def _write(
         writer.write_result("trustworthiness", trust_L, unit.made_from)
         if settings.method == "umap":
             writer.write_result("umap_raw", raw_LN2[:, own], unit.made_from)
-        writer.write_result(settings.method, points_LN2[:, own], unit.made_from, **facts)
+        writer.write_result(settings.method, points_LN2[:, own], unit.made_from, **facts.record())

@@ -8,7 +8,7 @@ from typing import Any
 from drillcore.job.fields import Model
 from drillcore.pictures.data import Chart, Charts
 from drillcore.runtime.context import Context
-from drillcore.runtime.stages.render.charts import Source, chart_inputs, charts_of, small_print
+from drillcore.runtime.stages.render.charts import LineSource, chart_inputs, charts_of, small_print
 from drillcore.runtime.stages.render.layers import called
 
 RANDOM = "control: random weights"
@@ -22,7 +22,7 @@ class CurvesPlan:
     name: str
     title: str
     subtitle: str
-    sources: tuple[Source, ...]
+    sources: tuple[LineSource, ...]
     relative: bool = False
     over_models: bool = False
 
@@ -32,10 +32,10 @@ class CurvesPlan:
 
     def charts(self) -> Charts | None:
         """The charts; None where nothing was measured."""
-        found = charts_of(self.sources)
-        if not found:
+        charts = charts_of(self.sources)
+        if not charts:
             return None
-        return Charts(self.title, self.subtitle, found, small_print(self.sources), self.relative)
+        return Charts(self.title, self.subtitle, charts, small_print(self.sources), self.relative)
 
 
 def curve_plans(context: Context) -> list[CurvesPlan]:
@@ -51,15 +51,15 @@ def curve_plans(context: Context) -> list[CurvesPlan]:
 def report_charts(plans: list[CurvesPlan]) -> tuple[tuple[Chart, ...], str]:
     """The report's charts, over models where there are several, else the one model's; and their small print."""
     over_models = [plan for plan in plans if plan.over_models]
-    found: list[Chart] = []
+    all_charts: list[Chart] = []
     notes: dict[str, None] = {}
     for plan in over_models or plans:
         charts = plan.charts()
         for chart in charts.charts if charts else ():
             title = f"{plan.title} · {chart.title}" if over_models else chart.title
-            found.append(replace(chart, title=title, relative_depth=plan.relative))
+            all_charts.append(replace(chart, title=title, relative_depth=plan.relative))
             notes[small_print(plan.sources)] = None
-    return tuple(found), " ".join(notes)
+    return tuple(all_charts), " ".join(notes)
 
 
 def _is_control(model: Model, models: tuple[Model, ...]) -> bool:
@@ -69,10 +69,10 @@ def _is_control(model: Model, models: tuple[Model, ...]) -> bool:
 
 def _of_model(context: Context, model: Model, datasets: list[str]) -> CurvesPlan:
     beside = [m for m in context.inputs.loaded.job.models if _is_control(m, (model,))]
-    sources = [Source(d, context.store.dataset(model.group, d).group) for d in datasets]
+    sources = [LineSource(d, context.store.dataset(model.group, d).group) for d in datasets]
     for other in beside:
         groups = [context.store.dataset(other.group, d).group for d in datasets]
-        sources += [Source(RANDOM, g, control=True, of=d) for d, g in zip(datasets, groups, strict=True)]
+        sources += [LineSource(RANDOM, g, control=True, of=d) for d, g in zip(datasets, groups, strict=True)]
     subtitle = "measures of the last-token hidden states, layer by layer"
     return CurvesPlan(f"{model.group}--curves", called(context, model.group), subtitle, tuple(sources))
 
@@ -84,7 +84,7 @@ def _over_models(context: Context, models: tuple[Model, ...], dataset: str) -> C
         control = _is_control(model, models)
         group = context.store.dataset(model.group, dataset).group
         of = called(context, same.group) if control else ""
-        sources.append(Source(RANDOM if control else called(context, model.group), group, control, of))
+        sources.append(LineSource(RANDOM if control else called(context, model.group), group, control, of))
     depths = {context.inputs.layers[m.group][-1] for m in models}
     subtitle = "measures of the last-token hidden states of all models, layer by layer"
     return CurvesPlan(f"all-models--{dataset}--curves", dataset, subtitle, tuple(sources), len(depths) > 1, True)

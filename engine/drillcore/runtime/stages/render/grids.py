@@ -14,9 +14,10 @@ from drillcore.job.fields import Project, Render
 from drillcore.pictures.data import Grid, Panel, Row
 from drillcore.pictures.grid.layout import aligned_by_depth
 from drillcore.runtime.context import Context
+from drillcore.runtime.results import ProjectionFacts
 from drillcore.runtime.stages.render.colors import coloring
 from drillcore.runtime.stages.render.layers import called, slots_of
-from drillcore.runtime.stages.render.points import Projection
+from drillcore.runtime.stages.render.points import ProjectedPoints
 from drillcore.store.layout import attributes_of
 from drillcore.store.writer import GroupWriter
 
@@ -68,7 +69,7 @@ def build_grid(plan: GridPlan, settings: Render, project: Project) -> Grid:
 
     Raises RunError where the job colours by what is not there.
     """
-    projections = [Projection(writer.group, project.method) for _, writer in plan.members]
+    projections = [ProjectedPoints(writer.group, project.method) for _, writer in plan.members]
     colors = coloring([writer.group for _, writer in plan.members], settings.color)
     rows = tuple(
         Row(heading, _panels(projection, values_N, settings))
@@ -91,28 +92,32 @@ def build_grid(plan: GridPlan, settings: Render, project: Project) -> Grid:
     return grid
 
 
-def _panels(projection: Projection, values_N: NDArray[Any], settings: Render) -> tuple[Callable[[], Panel], ...]:
+def _panels(projection: ProjectedPoints, values_N: NDArray[Any], settings: Render) -> tuple[Callable[[], Panel], ...]:
     return tuple(partial(_panel, projection, values_N, k) for k in slots_of(settings, projection.numbers))
 
 
-def _panel(projection: Projection, values_N: NDArray[Any], slot: int) -> Panel:
+def _panel(projection: ProjectedPoints, values_N: NDArray[Any], slot: int) -> Panel:
     values_N = values_N if values_N.dtype == np.float32 else values_N.astype(np.int32, copy=False)
     degenerate = bool(projection.degenerate_L[slot])
     return Panel(projection.names[slot], projection.layer(slot), values_N, degenerate)
 
 
-def _footer(projections: Sequence[Projection], project: Project) -> str:
+def _footer(projections: Sequence[ProjectedPoints], project: Project) -> str:
     """The small print: how the points were made, once where it is the same for all rows."""
-    found = dict.fromkeys(_made_by(p.facts, project) for p in projections)
-    return f"{'; '.join(found)}. Distances between clusters and their sizes mean nothing."
+    made_by = dict.fromkeys(_made_by(p.facts, project) for p in projections)
+    return f"{'; '.join(made_by)}. Distances between clusters and their sizes mean nothing."
 
 
-def _made_by(facts: dict[str, Any], project: Project) -> str:
-    words = [str(facts.get("backend", project.method))]
+def _made_by(facts: ProjectionFacts | None, project: Project) -> str:
+    if facts is None:
+        return project.method
+    words = [facts.backend]
     if project.method == "umap":
-        words += [f"{name} {facts[name]}" for name in ("seed", "n_neighbors", "min_dist", "metric") if name in facts]
-    if facts.get("fit") == "joint":
+        settings = {name: getattr(facts, name) for name in ("seed", "n_neighbors", "min_dist", "metric")}
+        # A store of an older version does not hold all of them.
+        words += [f"{name} {value}" for name, value in settings.items() if value is not None]
+    if facts.fit == "joint":
         words.append("datasets in one space")
-    if facts.get("aligned"):
+    if facts.aligned:
         words.append("each layer turned onto the layer before")
     return ", ".join(words)

@@ -1,4 +1,4 @@
-"""What grids and report show of a group of the store, read when its turn comes: points and texts.
+"""Points and texts of a group of the store, read when grids and report draw them.
 
 Shape legend: N sentences, L layers, 2 axes.
 """
@@ -13,14 +13,15 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from drillcore.store.layout import COLUMN_CHUNK, array_of, attributes_of
+from drillcore.runtime.results import read_projection_facts
+from drillcore.store.layout import COLUMN_CHUNK, array_of
 from drillcore.store.reader import read_array
 
-# A projection up to this size is read once and held, a larger one layer by layer.
+# A projection up to this size is read once and kept in memory, a larger one layer by layer.
 HELD_BYTES = 512 * 2**20
 
 
-class Projection:
+class ProjectedPoints:
     """The projected points of a group."""
 
     def __init__(self, group: zarr.Group, method: str) -> None:
@@ -29,7 +30,7 @@ class Projection:
         self.names = [str(name).replace("_", " ") for name in read_array(group, "layer_name")]
         self.degenerate_L = read_array(group, "degenerate").astype(bool)
         self.num_sentences = int(array_of(group, method).shape[1])
-        self.facts: dict[str, Any] = attributes_of(group).get("results", {}).get(method, {})
+        self.facts = read_projection_facts(group, method)
 
     @cached_property
     def _held_LN2(self) -> NDArray[np.float32] | None:
@@ -44,7 +45,7 @@ class Projection:
 
 
 class Texts(Sequence[str]):
-    """A column of strings, read a chunk at a time: meant for indexes in ascending order."""
+    """A column of strings, read a chunk at a time; fast for ascending indexes."""
 
     def __init__(self, group: zarr.Group, name: str, pattern: str = "{}") -> None:
         self._array, self._pattern = array_of(group, name), pattern

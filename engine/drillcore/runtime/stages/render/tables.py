@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import zarr
 
+from drillcore.measures import PRIMARY
 from drillcore.pictures.data import Table
 from drillcore.runtime.context import Context
+from drillcore.runtime.results import read_prediction, read_separation
 from drillcore.runtime.stages.render.colors import coloring
 from drillcore.runtime.stages.render.layers import called
 from drillcore.store.layout import attributes_of
@@ -34,8 +34,8 @@ def _job(context: Context) -> Table:
 def _versions(context: Context) -> Table:
     facts = context.manifest.facts
     commit = facts.get("git_commit")
-    found = {**facts["versions"], **({"source commit": commit[:12] + commit[40:]} if commit else {})}
-    return Table("Versions", (), tuple(sorted(found.items())))
+    versions = {**facts["versions"], **({"source commit": commit[:12] + commit[40:]} if commit else {})}
+    return Table("Versions", (), tuple(sorted(versions.items())))
 
 
 def _datasets(context: Context) -> Table:
@@ -69,11 +69,16 @@ def _models(context: Context) -> Table:
         numerics = attributes_of(context.store.model(model.group)).get("numerics", {})
         check = context.manifest.facts["models"].get(model.group, {}).get("self_check", {})
         error = check.get("worst_relative_error")
-        rows.append((
-            called(context, model.group), str(source.facts.num_blocks), str(source.facts.hidden_size),
-            str(numerics.get("dtype", NONE)), str(numerics.get("layout", NONE)),
-            NONE if error is None else f"{error:.1e}",
-        ))  # fmt: skip
+        rows.append(
+            (
+                called(context, model.group),
+                str(source.facts.num_blocks),
+                str(source.facts.hidden_size),
+                str(numerics.get("dtype", NONE)),
+                str(numerics.get("layout", NONE)),
+                NONE if error is None else f"{error:.1e}",
+            )
+        )
     header = ("model", "blocks", "hidden size", "dtype", "batches", "worst relative error of the self-check")
     return Table("Models", header, tuple(rows))
 
@@ -88,39 +93,33 @@ def _figures(context: Context) -> Table:
             shown = f"{known.min():.2f} to {known.max():.2f}" if len(known) else NONE
             rows.append((called(context, model.group), dataset.name, *_best_probe(group), _token(group), shown))
     header = (
-        "model", "dataset", "best linear probe (95 % interval)", "at layer", "null, upper end", "p",
-        "expected next token the likeliest, last layer", "trustworthiness of the projection",
-    )  # fmt: skip
+        "model",
+        "dataset",
+        "best linear probe (95 % interval)",
+        "at layer",
+        "null, upper end",
+        "p",
+        "expected next token the likeliest, last layer",
+        "trustworthiness of the projection",
+    )
     return Table("Figures", header, tuple(rows))
 
 
 def _best_probe(group: zarr.Group) -> tuple[str, str, str, str]:
     """The primary measure where it is largest, the layer, the null's upper end and p."""
-    values = measure_values(group, "separation", "metric", "probe")
-    if values is None or np.isnan(values["value"]).all():
+    measured = read_separation(group)
+    best = None if measured is None else measured.best(PRIMARY)
+    if best is None:
         return (NONE,) * 4
-    best = int(np.nanargmax(values["value"]))
-    at: dict[str, Any] = {bound: float(values_L[best]) for bound, values_L in values.items()}
-    layer = str(read_array(group, "layer_name")[best])
-    interval = f"{at['value']:.2f} ({at['low']:.2f} to {at['high']:.2f})"
-    return (interval, layer, _number(at["null_high"], ".2f"), _number(at["p"], ".3g"))
+    interval = f"{best.value:.2f} ({best.low:.2f} to {best.high:.2f})"
+    return (interval, best.layer_name, _number(best.null_high, ".2f"), _number(best.p, ".3g"))
 
 
 def _token(group: zarr.Group) -> str:
-    values = measure_values(group, "prediction", "prediction_metric", "top1")
-    return NONE if values is None else _number(float(values["value"][-1]), ".0%")
+    measured = read_prediction(group)
+    by_bound = None if measured is None else measured.of("top1")
+    return NONE if by_bound is None else _number(float(by_bound["value"][-1]), ".0%")
 
 
 def _number(value: float, form: str) -> str:
     return format(value, form) if np.isfinite(value) else NONE
-
-
-def measure_values(group: zarr.Group, array: str, coordinate: str, metric: str) -> dict[str, Any] | None:
-    """Values [L] of one measure by bound; None where the group has not got it."""
-    if array not in group or array not in attributes_of(group).get("results", {}):
-        return None
-    metrics = [str(m) for m in read_array(group, coordinate)]
-    if metric not in metrics:
-        return None
-    values_LB = read_array(group, array)[:, metrics.index(metric)]
-    return {str(bound): values_LB[:, b] for b, bound in enumerate(read_array(group, "bound"))}
