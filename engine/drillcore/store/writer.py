@@ -8,9 +8,9 @@ from contextlib import suppress
 
 import zarr
 from zarr.abc.store import Store
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.group import GroupMetadata
+from zarr.buffer import default_buffer_prototype
 from zarr.errors import GroupNotFoundError, ZarrUserWarning
+from zarr.storage import MemoryStore
 
 from drillcore.errors import DamageError, StoreError
 from drillcore.store.group import GroupWriter
@@ -87,7 +87,8 @@ class StoreWriter:
             sweep(location.path)
 
     def _write_group(self, path: str, attributes: dict[str, object]) -> None:
-        data = GroupMetadata(attributes=attributes).to_buffer_dict(default_buffer_prototype())["zarr.json"]
+        metadata = zarr.create_group(MemoryStore(), attributes=attributes).metadata
+        data = metadata.to_buffer_dict(default_buffer_prototype())["zarr.json"]
         write_file(self.location.open(), f"{path}/zarr.json".lstrip("/"), data.to_bytes())
 
     def model(self, name: str) -> zarr.Group:

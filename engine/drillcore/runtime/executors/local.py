@@ -6,6 +6,7 @@ import os
 import platform
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
@@ -134,13 +135,15 @@ class LocalExecutor:
                 yield position, function(item)
             return
         from joblib import Parallel, delayed, parallel_config
-        from joblib.externals.loky.process_executor import TerminatedWorkerError
 
         try:
             with parallel_config("loky", inner_max_num_threads=1):
                 pool = Parallel(processes, return_as="generator_unordered", pre_dispatch=processes, batch_size=1)
                 yield from pool(delayed(_at)(position, function, item) for position, item in enumerate(items))
-        except TerminatedWorkerError as error:
+        except BrokenProcessPool as error:
+            # With a cause it is something that could not be pickled, and no process was lost.
+            if error.__cause__ is not None:
+                raise
             raise RunError(
                 "a process that worked on a layer was ended from outside",
                 hint="It may have run out of memory. Run the same command again to continue.",

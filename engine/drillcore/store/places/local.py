@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
+from zarr.abc.buffer import Buffer, BufferPrototype
 from zarr.abc.store import ByteRequest
-from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore
 
 from drillcore.errors import CommitError, DamageError
