@@ -30,12 +30,13 @@ demo: $(INSTALLED) ## Run the source experiment on a real pretrained model, from
 	@echo "== running $(JOB)"
 	@$(BIN)/drillcore run $(JOB)
 
-check: $(INSTALLED) ## Lint, types, import layers, sizes, schemas
+check: $(INSTALLED) ## Lint, types, import layers, sizes, dependencies, schemas
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python tools/sizes.py
+	$(BIN)/python tools/dependencies.py
 	@$(BIN)/drillcore schema job | cmp - schemas/job.schema.json || { echo "schemas/ is stale: make schemas"; exit 1; }
 
 test: $(INSTALLED) ## The test suite (a few minutes on two cores)

