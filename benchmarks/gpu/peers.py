@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,17 @@ import torch
 from drillcore.tokens.sequences import Sequences
 
 LOOP_BATCH, PADDED_TOKENS = 32, 16_384
+
+
+@contextmanager
+def plain_attention(backend: Any) -> Iterator[Any]:
+    """The backend's model as transformers runs it by default (SDPA); drillcore's attention is put back at the end."""
+    loaded = backend._loaded
+    loaded.causal.set_attn_implementation("sdpa")
+    try:
+        yield loaded
+    finally:
+        loaded.causal.set_attn_implementation(backend._numerics["attention"])
 
 
 def _padded(
@@ -29,43 +42,44 @@ def _padded(
 
 def hf_loop(backend: Any, tokens: Sequences) -> None:
     """As most people write it: the whole model, 32 sentences at a time, output_hidden_states=True."""
-    loaded = backend._loaded
-    loaded.causal.set_attn_implementation("sdpa")
-    with torch.no_grad():
+    with plain_attention(backend) as loaded, torch.no_grad():
         for start in range(0, len(tokens), LOOP_BATCH):
             rows = np.arange(start, min(start + LOOP_BATCH, len(tokens)))
             ids, mask, last = _padded(tokens, rows, loaded.device)
             states = loaded.causal(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
             at = torch.arange(len(ids), device=loaded.device)
             torch.stack([s[at, last] for s in states], dim=1).float().cpu()
-    loaded.causal.set_attn_implementation(backend._numerics["attention"])
 
 
 def hf_padded(backend: Any, tokens: Sequences) -> None:
     """The best common practice: sorted by length, base model, no cache, hooks that keep the last token."""
-    loaded, kept = backend._loaded, []
-    loaded.causal.set_attn_implementation("sdpa")
+    states: list[torch.Tensor] = []
     place: list[Any] = [None, None]
 
     def hook(module: Any, args: Any, output: Any) -> None:
         hidden = output[0] if isinstance(output, tuple) else output
-        kept.append(hidden[place[0], place[1]])
+        states.append(hidden[place[0], place[1]])
 
-    handles = [b.register_forward_hook(hook) for b in loaded.blocks]
     order = np.argsort(-tokens.lengths_N, kind="stable")
     low = 0
-    with torch.inference_mode():
+    with plain_attention(backend) as loaded, torch.inference_mode():
+        handles = [layer.register_forward_hook(hook) for layer in loaded.blocks]
         while low < len(order):
             count = max(1, PADDED_TOKENS // int(tokens.lengths_N[order[low]]))
             ids, mask, last = _padded(tokens, order[low : low + count], loaded.device)
             place[:] = [torch.arange(len(ids), device=loaded.device), last]
-            kept.clear()
+            states.clear()
             output = loaded.decoder(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-            torch.stack([*kept, output[place[0], last]], dim=1).float().cpu()
+            torch.stack([*states, output[place[0], last]], dim=1).float().cpu()
             low += count
-    for handle in handles:
-        handle.remove()
-    loaded.causal.set_attn_implementation(backend._numerics["attention"])
+        for handle in handles:
+            handle.remove()
 
 
 PEERS = {"hf_loop": hf_loop, "hf_padded": hf_padded}
+
+
+def share_for(peer: str, tokens: Sequences) -> Sequences:
+    """The first sentences, as many as a peer's rate needs: neither gains from more, and the loop is slow."""
+    enough = min(512, len(tokens))
+    return tokens.slice(0, enough if peer == "hf_loop" else max(enough, len(tokens) // 4))
