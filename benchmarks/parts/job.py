@@ -1,6 +1,6 @@
 """A whole job of many sentences on the demo model: seconds by stage, memory of all its processes, sizes.
 
-    python -m benchmarks.parts.job [--sentences 100000] [--method umap] [--keep FOLDER] [--out FILE]
+    python -m benchmarks.parts.job [--quick] [--sentences 100000] [--method umap] [--keep FOLDER] [--out FILE]
 
 Made-up cities in twenty countries of two continents ("The city of X is in Y."), every city with every country, so that
 extracting is short; the label is the continent, the city a group. The target: 31 layers of 100,000 sentences measured
@@ -9,12 +9,10 @@ and projected within 75 minutes on two cores. Exit status 1 where it is missed. 
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -22,22 +20,18 @@ from typing import Any
 
 import psutil
 
+from benchmarks.common import DRILLCORE, make_parser, parse, scratch_folder, write_results
 from benchmarks.peers.made_texts import FIRST, LAST, MIDDLE
-from drillcore.system.machine import busy_cores, hardware
-from drillcore.system.versions import git_commit, versions
+from drillcore.system.machine import busy_cores
 
-ROOT = Path(__file__).parents[2]
+QUICK = {"sentences": 200, "method": "pca"}
 TARGET_SECONDS = 75 * 60
+ASIA = "Bangladesh China India Indonesia Iraq Japan Malaysia Pakistan Thailand Vietnam"
+EUROPE = "Belarus France Germany Italy Poland Romania Spain Ukraine"
 COUNTRIES = {
-    "Asia": (
-        "Bangladesh", "China", "India", "Indonesia", "Iraq", "Japan", "Malaysia", "Pakistan", "Thailand", "Vietnam",
-    ),
-    "Europe": (
-        "Belarus", "France", "Germany", "Italy", "Poland", "Romania", "Spain", "Ukraine", "the Netherlands",
-        "the United Kingdom",
-    ),
-}  # fmt: skip
-CODE = "import sys; from drillcore.cli.main import main; sys.argv[0] = 'drillcore'; main()"
+    "Asia": tuple(ASIA.split()),
+    "Europe": (*EUROPE.split(), "the Netherlands", "the United Kingdom"),
+}
 
 
 def write_job(folder: Path, count: int, method: str) -> Path:
@@ -103,43 +97,36 @@ def _memory(process: psutil.Process) -> int:
 
 def sizes_of(folder: Path) -> dict[str, int]:
     """Bytes of the store, the report and the pictures."""
-    found = {"store": 0, "report": 0, "pictures": 0}
+    sizes = {"store": 0, "report": 0, "pictures": 0}
     for path in (p for p in folder.rglob("*") if p.is_file()):
         kind = "report" if path.suffix == ".html" else "pictures" if path.suffix == ".png" else "store"
-        found[kind] += path.stat().st_size
-    return found
+        sizes[kind] += path.stat().st_size
+    return sizes
 
 
 def main() -> int:
     """Run, print, judge."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = make_parser(__doc__, quick="200 sentences, PCA")
     parser.add_argument("--sentences", type=int, default=100_000)
     parser.add_argument("--method", choices=["umap", "pca"], default="umap")
     parser.add_argument("--keep", type=Path, help="folder for the job, which stays; by default one that is removed")
-    parser.add_argument("--out", type=Path, help="JSON file")
-    options = parser.parse_args()
-    (ROOT / "build").mkdir(exist_ok=True)
+    options = parse(parser, QUICK)
     busy = busy_cores()
-    with tempfile.TemporaryDirectory(dir=ROOT / "build", prefix="job-") as scratch:
-        folder = options.keep or Path(scratch)
+    with scratch_folder(options, "job") as scratch:
+        folder = options.keep or scratch
         folder.mkdir(parents=True, exist_ok=True)
         job = write_job(folder, options.sentences, options.method)
-        seconds, memory = run_watched([sys.executable, "-c", CODE, "run", str(job)])
+        seconds, memory = run_watched([*DRILLCORE, "run", str(job)])
         manifest: dict[str, Any] = json.loads(next(folder.rglob("manifest.json")).read_text(encoding="utf-8"))
         sizes = sizes_of(folder)
     stages = {name: facts.get("wall_seconds") for name, facts in manifest["stages"].items()}
     spent = sum(stages.get(name) or 0.0 for name in ("measure", "project"))
     print(f"{options.sentences:,} sentences: {seconds:,.0f} s; by stage {stages}")
     print(f"measured and projected in {spent / 60:.1f} min (target {TARGET_SECONDS // 60}); {memory}; bytes {sizes}")
-    if options.out is not None:
-        results = {
-            "kind": "drillcore-job", "started": time.strftime("%FT%T%z"), "git_commit": git_commit(),
-            "hardware": hardware(), "versions": versions(), "busy_cores": busy, "sentences": options.sentences,
-            "seconds": seconds, "stages": stages, "measured_and_projected_seconds": spent, "memory": memory,
-            "bytes": sizes, "manifest": manifest,
-        }  # fmt: skip
-        options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    return 0 if spent <= TARGET_SECONDS else 1
+    facts = {"busy_cores": busy, "sentences": options.sentences, "seconds": seconds, "stages": stages}
+    facts |= {"measured_and_projected_seconds": spent, "memory": memory, "bytes": sizes, "manifest": manifest}
+    write_results("job", options, facts)
+    return 0 if options.quick or spent <= TARGET_SECONDS else 1
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Cost of measuring and projecting layers: seconds by step, memory, and what a whole model would take.
 
-    python -m benchmarks.parts.measure [--sentences 2000] [--hidden 576] [--layers 2] [--of-layers 31] [--labels 2]
-        [--permutations 1000] [--method umap|pca|none] [--seed N] [--out FILE]
+    python -m benchmarks.parts.measure [--quick] [--sentences 2000] [--hidden 576] [--layers 2] [--of-layers 31]
+        [--labels 2] [--permutations 1000] [--method umap|pca|none] [--seed N] [--out FILE]
 
 Made-up states: a few directions that carry most of the variance, one massive dimension, labels that grow apart with
 depth. A layer's k-NN graph is computed once, for purity and for UMAP. Layers are spread over this machine's cores as in
@@ -11,20 +11,19 @@ compiles.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import platform
 import resource
 import secrets
 import time
 from dataclasses import dataclass
-from importlib.metadata import version
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from benchmarks.common import make_parser, parse, write_results
 from drillcore.job.fields import Measure, Project
+
+QUICK = {"sentences": 300, "hidden": 64, "permutations": 20}
 
 
 @dataclass(frozen=True)
@@ -97,21 +96,21 @@ def run_layer(task: Task) -> dict[str, float]:
 def run_all(tasks: list[Task]) -> list[dict[str, float]]:
     """Every layer, by the local executor."""
     from drillcore.job.fields import Extract, Run
-    from drillcore.neighbours import EXACT_UP_TO
     from drillcore.runtime.executors.local import LocalExecutor
-    from drillcore.runtime.stages.project import COPIES, LIBRARIES
+    from drillcore.runtime.stages.graphs import memory_needed
 
     task = tasks[0]
-    memory = COPIES * 4 * task.hidden * task.sentences + LIBRARIES if task.sentences > EXACT_UP_TO else 0
-    executor, found = LocalExecutor(Run(), Extract(), print), {}
+    memory = memory_needed(task.sentences, task.hidden)
+    executor = LocalExecutor(Run(), Extract(), print)
+    layers: dict[int, dict[str, float]] = {}
     started = time.perf_counter()
     for position, layer in executor.map(run_layer, tasks, memory=memory):
-        found[position] = layer
+        layers[position] = layer
         print(f"layer {position} done after {time.perf_counter() - started:.0f} s", flush=True)
-    return [found[k] for k in range(len(tasks))]
+    return [layers[k] for k in range(len(tasks))]
 
 
-def report(arguments: argparse.Namespace, layers: list[dict[str, float]], wall: float) -> dict[str, object]:
+def summarize(options: Any, layers: list[dict[str, float]], wall: float) -> dict[str, object]:
     """Print a table and return what goes into the JSON file."""
     # The first layer of each process compiles: later ones tell what a layer costs.
     processes = len({layer["process"] for layer in layers})
@@ -122,23 +121,17 @@ def report(arguments: argparse.Namespace, layers: list[dict[str, float]], wall: 
         print(f"{name:20} {layers[0][name]:12.2f} {mean:13.2f}")
     per_layer = float(np.mean([layer["layer"] for layer in steady]))
     compiling = max(0.0, layers[0]["layer"] - per_layer)
-    expected = compiling + per_layer * arguments.of_layers / processes
+    expected = compiling + per_layer * options.of_layers / processes
     print(
         f"{len(layers)} layers took {wall:.0f} s on {processes} processes; "
-        f"{arguments.of_layers} would take about {expected / 60:.1f} min"
+        f"{options.of_layers} would take about {expected / 60:.1f} min"
     )
-    return {
-        "settings": {k: str(v) if isinstance(v, Path) else v for k, v in vars(arguments).items()},
-        "machine": {"cpu": platform.processor() or platform.machine(), "cores": len(os.sched_getaffinity(0))},
-        "versions": {p: version(p) for p in ("numpy", "scikit-learn", "pynndescent", "umap-learn")},
-        "layers": layers,
-        "wall_seconds": wall,
-        "expected_minutes": expected / 60,
-    }
+    return {"layers": layers, "wall_seconds": wall, "expected_minutes": expected / 60}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    """Draw, measure, print, write."""
+    parser = make_parser(__doc__, quick="300 sentences of 64 values")
     parser.add_argument("--sentences", type=int, default=2000)
     parser.add_argument("--hidden", type=int, default=576)
     parser.add_argument("--layers", type=int, default=2, help="layers to run")
@@ -146,23 +139,17 @@ def main() -> None:
     parser.add_argument("--labels", type=int, default=2)
     parser.add_argument("--permutations", type=int, default=1000)
     parser.add_argument("--method", choices=["umap", "pca", "none"], default="umap")
-    parser.add_argument("--seed", type=int, default=None, help="of the made-up states; drawn and printed if left out")
-    parser.add_argument("--out", type=Path, default=None, help="write JSON here")
-    arguments = parser.parse_args()
-    arguments.seed = secrets.randbits(32) if arguments.seed is None else arguments.seed
-    print(f"seed {arguments.seed}, {arguments.sentences:,} x {arguments.hidden}, {arguments.labels} labels")
-    tasks = [
-        Task(
-            arguments.sentences, arguments.hidden, arguments.labels, arguments.permutations,
-            k / max(1, arguments.layers - 1), arguments.method, arguments.seed,
-        )
-        for k in range(arguments.layers)
-    ]  # fmt: skip
+    parser.add_argument(
+        "--seed", type=int, default=secrets.randbits(32), help="of the made-up states; drawn if left out"
+    )
+    options = parse(parser, QUICK)
+    print(f"seed {options.seed}, {options.sentences:,} x {options.hidden}, {options.labels} labels")
+    depths = [k / max(1, options.layers - 1) for k in range(options.layers)]
+    settings = (options.sentences, options.hidden, options.labels, options.permutations)
+    tasks = [Task(*settings, depth, options.method, options.seed) for depth in depths]
     started = time.perf_counter()
     layers = run_all(tasks)
-    found = report(arguments, layers, time.perf_counter() - started)
-    if arguments.out is not None:
-        arguments.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    write_results("measure", options, summarize(options, layers, time.perf_counter() - started))
 
 
 if __name__ == "__main__":

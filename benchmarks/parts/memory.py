@@ -1,26 +1,22 @@
 """Does peak memory grow with the number of sentences? Extracts few and many full blocks of a tiny random model.
 
-    python -m benchmarks.parts.memory [--few 2] [--many 100] [--block 32768] [--out FILE]
+    python -m benchmarks.parts.memory [--quick] [--few 2] [--many 100] [--block 32768] [--out FILE]
 
 Each run is `drillcore extract` in a fresh process, from text file to store; its peak is what the system counted when
-it ended. Exit status 1 where the larger run's peak is 10 % or more above the smaller one's. Standard library only,
-since a process begins with the peak of the one that started it.
+it ended. Exit status 1 where the larger run's peak is 10 % or more above the smaller one's. Until both are measured
+nothing but the standard library is imported, since a process begins with the peak of the one that started it.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import random
-import subprocess
 import sys
-import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from benchmarks.common import DRILLCORE, child_peak, make_parser, parse, scratch_folder, write_results
+
+QUICK = {"few": 2, "many": 4, "block": 1024}
 LIMIT = 1.10
 WORDS = [f"w{i}" for i in range(300)]
 
@@ -61,44 +57,24 @@ def write_job(folder: Path, name: str, block: int) -> Path:
     return path
 
 
-def peak_of(command: list[str], folder: Path) -> tuple[int, float]:
-    """Run a command to its end; its peak memory in bytes, and its seconds. Raises RuntimeError where it fails."""
-    environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache"), "HF_HUB_OFFLINE": "1"}
-    with (folder / "log.txt").open("w+", encoding="utf-8") as log:
-        started = time.perf_counter()
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        seconds = time.perf_counter() - started
-        if process.returncode:
-            log.seek(0)
-            raise RuntimeError(f"{' '.join(command[:4])} ended with status {process.returncode}:\n{log.read()[-2000:]}")
-    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024), seconds
-
-
 def measure(folder: Path, num_blocks: int, block: int) -> dict[str, Any]:
     """Peak memory of extracting so many full blocks."""
     name = f"blocks-{num_blocks}"
     write_texts(folder / f"{name}.txt", num_blocks * block)
     job = write_job(folder, name, block)
-    code = "import sys; from drillcore.cli.main import main; sys.argv[0] = 'drillcore'; main()"
-    peak, seconds = peak_of([sys.executable, "-c", code, "extract", str(job)], folder)
+    peak, seconds = child_peak([*DRILLCORE, "extract", str(job)], folder)
     return {"blocks": num_blocks, "sentences": num_blocks * block, "peak_bytes": peak, "seconds": seconds}
 
 
 def main() -> int:
     """Measure both, print, judge."""
-    parser = argparse.ArgumentParser(description="Peak memory of few and of many full blocks.")
+    parser = make_parser(__doc__, quick="two blocks against four small ones")
     parser.add_argument("--few", type=int, default=2)
     parser.add_argument("--many", type=int, default=100)
     parser.add_argument("--block", type=int, default=32_768, help="sentences of a block, a power of two")
-    parser.add_argument("--scratch", type=Path, default=ROOT / "build")
-    parser.add_argument("--out", type=Path, help="JSON file")
-    options = parser.parse_args()
-    options.scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=options.scratch, prefix="memory-") as scratch:
-        folder = Path(scratch)
-        peak_of([sys.executable, "-c", MAKE_MODEL, str(folder / "model")], folder)
+    options = parse(parser, QUICK)
+    with scratch_folder(options, "memory") as folder:
+        child_peak([sys.executable, "-c", MAKE_MODEL, str(folder / "model")], folder)
         runs = [measure(folder, n, options.block) for n in (options.few, options.many)]
     growth = runs[1]["peak_bytes"] / runs[0]["peak_bytes"]
     for run in runs:
@@ -108,15 +84,13 @@ def main() -> int:
         )
     met = growth < LIMIT
     print(f"the larger takes {growth:.3f} times the memory (limit {LIMIT:g}): {'met' if met else 'not met'}")
-    if options.out is not None:
-        results = {"kind": "drillcore-memory", "block": options.block, "runs": runs, "growth": growth, "met": met}
-        options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    return 0 if met else 1
+    write_results("memory", options, {"runs": runs, "growth": growth, "met": met})
+    return 0 if met or options.quick else 1
 
 
 if __name__ == "__main__":
     try:
         sys.exit(main())
     except RuntimeError as failure:
-        print(f"bench_memory.py: {failure}", file=sys.stderr)
+        print(f"memory.py: {failure}", file=sys.stderr)
         sys.exit(2)

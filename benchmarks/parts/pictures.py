@@ -11,13 +11,9 @@ missed.
 
 from __future__ import annotations
 
-import argparse
-import json
-import resource
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,13 +21,15 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).parents[2]
+from benchmarks.common import ROOT, child_cpu, make_parser, parse, scratch_folder, write_results
+
+QUICK = {"points": 6000, "most_points": 20_000, "repeats": 1}
 LABELS = ("Montreal", "Toronto")
 COLORS = ("#0072B2", "#D55E00")
 PX = 200
 PEERS = ROOT / ".venv-peers/bin/python"
 PEER_PANELS = 3
-# What must be shown: matplotlib's time over ours for 31 x 100,000; CPU seconds for 31 x 1,000,000; ours over the
+# Required: matplotlib's time over ours for 31 x 100,000; CPU seconds for 31 x 1,000,000; ours over the
 # fastest matplotlib way for 310 x 50.
 TARGETS = {"faster_than_scatter": 50.0, "million_cpu_seconds": 3.0, "small_over_fastest": 1.0}
 
@@ -83,8 +81,8 @@ def matplotlib_fastest(xys: list[Any], codes: Any, rows: int, path: Path) -> Non
         ax.text(column + 0.5, rows - row - 0.01, f"block_{column}", ha="center", va="top", fontsize=8)
     all_xy, all_codes = np.concatenate(placed), np.tile(codes, len(xys))
     for code, color in enumerate(COLORS):
-        mine = all_xy[all_codes == code]
-        ax.plot(mine[:, 0], mine[:, 1], "o" if len(xys[0]) < 5000 else ",", ms=4, mew=0, color=color)
+        xy = all_xy[all_codes == code]
+        ax.plot(xy[:, 0], xy[:, 1], "o" if len(xys[0]) < 5000 else ",", ms=4, mew=0, color=color)
     figure.savefig(path)
 
 
@@ -98,17 +96,17 @@ def timed(draw: Callable[[], None]) -> dict[str, float]:
 def compare(panels: int, points: int, rows: int, repeats: int, folder: Path, ways: tuple[Any, ...]) -> dict[str, Any]:
     """Every way in turn, as often as asked; medians."""
     xys, codes = clouds(panels, points)
-    found: dict[str, list[dict[str, float]]] = {way.__name__: [] for way in ways}
+    seconds: dict[str, list[dict[str, float]]] = {way.__name__: [] for way in ways}
     for way in ways:  # imports and compiling; what they cost stands under `cold`
         few_xys, few_codes = clouds(2, min(points, 6000))
         way(few_xys, few_codes, 1, folder / "warm.png")
     for number in range(repeats):
         for way in ways if number % 2 == 0 else ways[::-1]:
-            found[way.__name__].append(timed(lambda way=way: way(xys, codes, rows, folder / f"{way.__name__}.png")))
+            seconds[way.__name__].append(timed(lambda way=way: way(xys, codes, rows, folder / f"{way.__name__}.png")))
     medians = {
-        name: {key: statistics.median(one[key] for one in times) for key in times[0]} for name, times in found.items()
+        name: {key: statistics.median(one[key] for one in times) for key in times[0]} for name, times in seconds.items()
     }
-    return {"panels": panels, "points": points, "rows": rows, "ways": medians, "all": found}
+    return {"panels": panels, "points": points, "rows": rows, "ways": medians, "all": seconds}
 
 
 def cold(panels: int, points: int, rows: int, folder: Path) -> float:
@@ -119,14 +117,6 @@ def cold(panels: int, points: int, rows: int, folder: Path) -> float:
     )
     drawn = f"{script}; b.drillcore_grid(x, c, {rows}, Path({str(folder / 'cold.png')!r}))"
     return child_cpu([sys.executable, "-c", drawn]) - child_cpu([sys.executable, "-c", script])
-
-
-def child_cpu(command: list[str]) -> float:
-    """CPU seconds of a command."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(command, check=True, capture_output=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 PEER = """
@@ -171,11 +161,11 @@ def report_figures(sentences: int, folder: Path, browser: bool) -> dict[str, Any
     row = Row("model", tuple(Panel(f"block_{i}", xy, codes) for i, xy in enumerate(xys)))
     page = Report("benchmark", "", (), (), (ReportDataset("texts", texts, Grid("texts", "", (row,), LABELS)),))
     path = folder / f"report-{sentences}.html"
-    found: dict[str, Any] = {"sentences": sentences, **timed(lambda: write_report(page, path) and None)}
-    found["bytes"] = path.stat().st_size
+    figures: dict[str, Any] = {"sentences": sentences, **timed(lambda: write_report(page, path) and None)}
+    figures["bytes"] = path.stat().st_size
     if browser:
-        found["open_seconds"] = open_seconds(path)
-    return found
+        figures["open_seconds"] = open_seconds(path)
+    return figures
 
 
 def open_seconds(path: Path) -> float:
@@ -205,50 +195,62 @@ def table(facts: dict[str, Any]) -> str:
             seconds = f"{times['wall_seconds']:.3f} | {times['cpu_seconds']:.3f}"
             lines.append(f"| {run['panels']} × {run['points']:,} | {name} | {seconds} |")
     lines += [f"| {key} | | | {value:.2f} |" for key, value in facts["figures"].items()]
-    lines += ["", f"datamapplot, a panel: {facts['datamapplot']}", *(f"report: {found}" for found in facts["reports"])]
+    lines += [
+        "",
+        f"datamapplot, a panel: {facts['datamapplot']}",
+        *(f"report: {figures}" for figures in facts["reports"]),
+    ]
     return "\n".join(lines)
+
+
+def arguments() -> Any:
+    """The command line."""
+    parser = make_parser(__doc__, quick="few points, one round")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--points", type=int, default=100_000, help="of a panel")
+    parser.add_argument("--most-points", type=int, default=1_000_000, help="of a panel of the largest grid")
+    parser.add_argument("--datamapplot-python", default=str(PEERS if PEERS.exists() else sys.executable))
+    parser.add_argument("--browser", action="store_true")
+    return parse(parser, QUICK)
+
+
+def all_grids(options: Any, folder: Path) -> list[dict[str, Any]]:
+    """31 panels of many points, 31 of most, and 310 of 50."""
+    ways = (drillcore_grid, matplotlib_scatter, matplotlib_fastest)
+    return [
+        compare(31, options.points, 1, max(1, options.repeats // 2), folder, ways),
+        compare(31, options.most_points, 1, options.repeats, folder, ways[:1]),
+        compare(310, 50, 10, options.repeats, folder, ways),
+    ]
+
+
+def figures_of(grids: list[dict[str, Any]], most_points: int, folder: Path) -> dict[str, float]:
+    """The figures that have targets, and CPU seconds of first grids in fresh processes."""
+    large, million, small = (run["ways"] for run in grids)
+    return {
+        "faster_than_scatter": large["matplotlib_scatter"]["cpu_seconds"] / large["drillcore_grid"]["cpu_seconds"],
+        "million_cpu_seconds": million["drillcore_grid"]["cpu_seconds"],
+        "small_over_fastest": small["drillcore_grid"]["cpu_seconds"] / small["matplotlib_fastest"]["cpu_seconds"],
+        "million_cold_cpu_seconds": cold(31, most_points, 1, folder),
+        "small_cold_cpu_seconds": cold(310, 50, 10, folder),
+    }
 
 
 def main() -> int:
     """Run, print, write; 1 where a target is missed."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="few points, one round: does everything work?")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--datamapplot-python", default=str(PEERS if PEERS.exists() else sys.executable))
-    parser.add_argument("--browser", action="store_true")
-    parser.add_argument("--out", type=Path, help="JSON file (default benchmarks/results/DATE-pictures.json)")
-    options = parser.parse_args()
-    many, most, repeats = (6_000, 20_000, 1) if options.quick else (100_000, 1_000_000, options.repeats)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        ours, scatter, fastest = drillcore_grid, matplotlib_scatter, matplotlib_fastest
-        grids = [
-            compare(31, many, 1, max(1, repeats // 2), folder, (ours, scatter, fastest)),
-            compare(31, most, 1, repeats, folder, (ours,)),
-            compare(310, 50, 10, repeats, folder, (ours, scatter, fastest)),
-        ]
-        large, million, small = (run["ways"] for run in grids)
-        figures = {
-            "faster_than_scatter": large["matplotlib_scatter"]["cpu_seconds"] / large["drillcore_grid"]["cpu_seconds"],
-            "million_cpu_seconds": million["drillcore_grid"]["cpu_seconds"],
-            "small_over_fastest": small["drillcore_grid"]["cpu_seconds"] / small["matplotlib_fastest"]["cpu_seconds"],
-            "million_cold_cpu_seconds": cold(31, most, 1, folder),
-            "small_cold_cpu_seconds": cold(310, 50, 10, folder),
-        }
+    options = arguments()
+    with scratch_folder(options, "pictures") as folder:
+        grids = all_grids(options, folder)
         facts = {
-            "kind": "drillcore-pictures", "started": time.strftime("%FT%T%z"), "targets": TARGETS, "figures": figures,
-            "grids": grids, "datamapplot": datamapplot_panel(options.datamapplot_python, many, folder),
-            "reports": [report_figures(n, folder, options.browser) for n in (50, many)],
-        }  # fmt: skip
+            "targets": TARGETS,
+            "figures": figures_of(grids, options.most_points, folder),
+            "grids": grids,
+            "datamapplot": datamapplot_panel(options.datamapplot_python, options.points, folder),
+            "reports": [report_figures(n, folder, options.browser) for n in (50, options.points)],
+        }
     print(table(facts))
-    if not options.quick:
-        from drillcore.system.machine import hardware
-        from drillcore.system.versions import git_commit, versions
-
-        facts |= {"git_commit": git_commit(), "hardware": hardware(), "versions": versions()}
-        out = options.out or ROOT / f"benchmarks/results/{time.strftime('%Y-%m-%d')}-pictures.json"
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(facts, indent=2, default=str) + "\n", encoding="utf-8")
+    write_results("pictures", options, facts)
+    figures = facts["figures"]
     met = (
         figures["faster_than_scatter"] >= TARGETS["faster_than_scatter"],
         figures["million_cpu_seconds"] <= TARGETS["million_cpu_seconds"],

@@ -1,24 +1,23 @@
 """A million sentences through a whole job, on a tiny random model: memory, files, and how fast the store opens.
 
-    python -m benchmarks.parts.scale [--sentences 1000000] [--fewer 100000] [--shard auto] [--out FILE]
+    python -m benchmarks.parts.scale [--quick] [--sentences 1000000] [--fewer 100000] [--shard auto] [--out FILE]
 
 Two jobs from text file to pictures and report (`project.method: pca`), extraction and the rest each in a fresh process.
-Told of each: peak memory, seconds, files in the store; and of the larger one what `drillcore show` takes and
-`drillcore.open`.
+It prints peak memory, seconds and files in the store of each, and what `drillcore show` and `drillcore.open` take on
+the larger one.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.parts.memory import MAKE_MODEL, ROOT, peak_of, write_texts
+from benchmarks.common import DRILLCORE, child_peak, make_parser, parse, scratch_folder, write_results
+from benchmarks.parts.memory import MAKE_MODEL, write_texts
 
-CODE = "import sys; from drillcore.cli.main import main; sys.argv[0] = 'drillcore'; main()"
+QUICK = {"sentences": 2000, "fewer": 500}
 OPEN = """
 import sys, time, drillcore
 started = time.perf_counter()
@@ -41,37 +40,36 @@ def run_job(folder: Path, count: int, shard: str) -> dict[str, Any]:
         f"extract: {{shard_sentences: {shard}}}\nproject: {{method: pca}}\n",
         encoding="utf-8",
     )
-    peaks = {stage: peak_of([sys.executable, "-c", CODE, stage, str(job)], folder) for stage in ("extract", "run")}
+    peaks = {stage: child_peak([*DRILLCORE, stage, str(job)], folder) for stage in ("extract", "run")}
     store = folder / f"{name}.zarr"
     files = [f for f in store.rglob("*") if f.is_file()]
     return {
-        "sentences": count, "peak_bytes": {stage: peak for stage, (peak, _) in peaks.items()},
-        "seconds": {stage: seconds for stage, (_, seconds) in peaks.items()}, "files": len(files),
-        "stored_bytes": sum(f.stat().st_size for f in files), "store": str(store),
-    }  # fmt: skip
+        "sentences": count,
+        "peak_bytes": {stage: peak for stage, (peak, _) in peaks.items()},
+        "seconds": {stage: seconds for stage, (_, seconds) in peaks.items()},
+        "files": len(files),
+        "stored_bytes": sum(f.stat().st_size for f in files),
+        "store": str(store),
+    }
 
 
 def reopen(folder: Path, store: str) -> dict[str, float]:
     """Seconds of `drillcore show`, of opening the store, and of reading one layer of all sentences."""
-    _, shown = peak_of([sys.executable, "-c", CODE, "show", store], folder)
-    peak_of([sys.executable, "-c", OPEN, store], folder)
+    _, shown = child_peak([*DRILLCORE, "show", store], folder)
+    child_peak([sys.executable, "-c", OPEN, store], folder)
     opened, read, num_bytes = (folder / "log.txt").read_text(encoding="utf-8").split()[-3:]
     return {"show": shown, "open": float(opened), "read_layer": float(read), "layer_bytes": float(num_bytes)}
 
 
 def main() -> int:
     """Run both, print."""
-    parser = argparse.ArgumentParser(description="A million sentences through a whole job.")
+    parser = make_parser(__doc__, quick="some thousand sentences")
     parser.add_argument("--sentences", type=int, default=1_000_000)
     parser.add_argument("--fewer", type=int, default=100_000)
     parser.add_argument("--shard", default="auto", help="sentences of a shard, a power of two")
-    parser.add_argument("--scratch", type=Path, default=ROOT / "build")
-    parser.add_argument("--out", type=Path, help="JSON file")
-    options = parser.parse_args()
-    options.scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=options.scratch, prefix="scale-") as scratch:
-        folder = Path(scratch)
-        peak_of([sys.executable, "-c", MAKE_MODEL, str(folder / "model")], folder)
+    options = parse(parser, QUICK)
+    with scratch_folder(options, "scale") as folder:
+        child_peak([sys.executable, "-c", MAKE_MODEL, str(folder / "model")], folder)
         runs = [run_job(folder, n, options.shard) for n in (options.fewer, options.sentences)]
         seconds = reopen(folder, runs[1].pop("store"))
         runs[0].pop("store")
@@ -83,9 +81,7 @@ def main() -> int:
         f"show {seconds['show']:.1f} s, open {seconds['open']:.2f} s, "
         f"one layer of all ({seconds['layer_bytes'] / 2**20:,.0f} MiB) in {seconds['read_layer']:.2f} s"
     )
-    if options.out is not None:
-        results = {"kind": "drillcore-scale", "runs": runs, "seconds": seconds}
-        options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_results("scale", options, {"runs": runs, "seconds": seconds})
     return 0
 
 

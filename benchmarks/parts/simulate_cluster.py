@@ -1,6 +1,7 @@
 """How a sweep would keep many GPUs busy: measured times replayed through the planner and order of a real run.
 
-    python -m benchmarks.parts.simulate_cluster [--measured FILE] [--gpus 8 64 512] [--models 40] [--sentences 1000000]
+    python -m benchmarks.parts.simulate_cluster [--quick] [--measured FILE] [--gpus 8 64 512] [--models 40]
+        [--sentences 1000000] [--out FILE]
 
 Only time is made up: `spread_block` sizes the blocks and `Scheduler` hands them out, as in a run. Loads and seconds a
 sentence are those that `benchmarks/parts/sweep.py` measured, block by block; further models are the measured ones, each
@@ -9,11 +10,9 @@ so many times as dear. Prints a table and writes JSON.
 
 from __future__ import annotations
 
-import argparse
 import heapq
 import json
 import sys
-import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,11 +20,11 @@ from itertools import count, cycle, islice
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common import RESULTS, make_parser, parse, write_results
 from drillcore.runtime.executors.scheduler import AHEAD, Piece, Scheduler
 from drillcore.runtime.work.blocks import MAX_BLOCK, spread_block
-from drillcore.system.versions import git_commit
 
-RESULTS = Path(__file__).parents[1] / "results"
+QUICK = {"gpus": [8], "models": 6, "sentences": 100_000}
 # How many times as dear the dearest model of the sweep is as the cheapest, evenly spread on a logarithmic scale.
 SPREAD_OF_COST = 50.0
 
@@ -117,22 +116,31 @@ def simulate(models: Sequence[Simulated], num_workers: int) -> Outcome:
         if worker.held:
             start(worker, number)
         feed()
-    whole = num_workers * last_block
+    return _outcome(models, workers, last_block)
+
+
+def _outcome(models: Sequence[Simulated], workers: list[Worker], last_block: float) -> Outcome:
+    whole = len(workers) * last_block
     computed, loaded = sum(w.block_seconds for w in workers), sum(w.load_seconds for w in workers)
+    needed = sum(sum(m.block_seconds) + m.load_seconds for m in models)
     return Outcome(
-        num_workers, sum(len(m.block_seconds) for m in models),
-        min(m.block_sentences[0] for m in models), max(m.block_sentences[0] for m in models), last_block,
-        (sum(costs) + sum(m.load_seconds for m in models)) / num_workers,
-        max(0.0, whole - computed - loaded) / whole, loaded / whole,
-        sum(w.num_loads for w in workers) / len(models),
-    )  # fmt: skip
+        num_workers=len(workers),
+        num_blocks=sum(len(m.block_seconds) for m in models),
+        smallest=min(m.block_sentences[0] for m in models),
+        largest=max(m.block_sentences[0] for m in models),
+        wall_seconds=last_block,
+        ideal_seconds=needed / len(workers),
+        idle_share=max(0.0, whole - computed - loaded) / whole,
+        load_share=loaded / whole,
+        loads_per_model=sum(w.num_loads for w in workers) / len(models),
+    )
 
 
 def make_models(
     measured: dict[str, Any], num_models: int, num_sentences: int, num_workers: int, spread: bool
 ) -> list[Simulated]:
     """So many models with so many sentences each; in the plan's blocks, or in those of one process."""
-    found = []
+    models = []
     known = list(measured["models"].values())
     factors = [SPREAD_OF_COST ** (i / max(1, num_models - 1)) for i in range(num_models)]
     costs = [factor * _rate(known[i % len(known)]) for i, factor in enumerate(factors)]
@@ -143,8 +151,8 @@ def make_models(
         sizes = [min(block, num_sentences - s) for s in range(0, num_sentences, block)]
         rates = islice(cycle(b["seconds"] / b["sentences"] for b in facts["blocks"]), i, i + len(sizes))
         seconds = tuple(factor * rate * size for rate, size in zip(rates, sizes, strict=True))
-        found.append(Simulated(factor * facts["load_seconds"], seconds, tuple(sizes)))
-    return found
+        models.append(Simulated(factor * facts["load_seconds"], seconds, tuple(sizes)))
+    return models
 
 
 def _rate(facts: dict[str, Any]) -> float:
@@ -152,15 +160,14 @@ def _rate(facts: dict[str, Any]) -> float:
     return float(sum(b["seconds"] for b in facts["blocks"]) / sum(b["sentences"] for b in facts["blocks"]))
 
 
-def arguments() -> argparse.Namespace:
+def arguments() -> Any:
     """The command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--measured", type=Path, help="what bench_sweep.py wrote (default: its newest)")
+    parser = make_parser(__doc__, quick="few models on 8 GPUs")
+    parser.add_argument("--measured", type=Path, help="what benchmarks.parts.sweep wrote (default: its newest)")
     parser.add_argument("--gpus", type=int, nargs="+", default=[8, 64, 512])
     parser.add_argument("--models", type=int, default=40)
     parser.add_argument("--sentences", type=int, default=1_000_000, help="of each model")
-    parser.add_argument("--out", type=Path, help="JSON file (default benchmarks/results/DATE-cluster.json)")
-    return parser.parse_args()
+    return parse(parser, QUICK)
 
 
 def main() -> int:
@@ -168,7 +175,7 @@ def main() -> int:
     options = arguments()
     source = options.measured or max(RESULTS.glob("*-sweep.json"), default=None)
     if source is None:
-        print("simulate_cluster.py: nothing is measured yet: run bench_sweep.py first", file=sys.stderr)
+        print("simulate_cluster.py: there are no measured times yet: run benchmarks.parts.sweep first", file=sys.stderr)
         return 2
     measured = json.loads(source.read_text(encoding="utf-8"))
     print(f"{options.models} models x {options.sentences:,} sentences; times from {source.name}\n")
@@ -185,11 +192,7 @@ def main() -> int:
                 f"| {gpus} | {sizes} | {done.num_blocks / gpus:.1f} | {done.idle_share:.1%} "
                 f"| {done.load_share:.1%} | {done.loads_per_model:.1f} | {done.wall_seconds / done.ideal_seconds:.3f} |"
             )
-    facts = {"kind": "drillcore-simulated-cluster", "started": time.strftime("%FT%T%z"), "git_commit": git_commit()}
-    facts |= {"measured": source.name, "models": options.models, "sentences": options.sentences, "outcomes": outcomes}
-    out = options.out or RESULTS / f"{time.strftime('%Y-%m-%d')}-cluster.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    write_results("cluster", options, {"measured": source.name, "outcomes": outcomes})
     return 0
 
 

@@ -1,6 +1,7 @@
 """How fast one layer of a large store is read, against the same decoded bytes in one plain file, warm and cold.
 
-    python -m benchmarks.parts.store [--sentences 131072] [--layers 8] [--hidden 576] [--repeats 9] [--out FILE]
+    python -m benchmarks.parts.store [--quick] [--sentences 131072] [--layers 8] [--hidden 576] [--repeats 9]
+        [--out FILE]
 
 Made-up normal states, which compress as real ones do. Read in turn, each time another layer: through `drillcore.open`,
 through zarr-python itself, and the plain file. Cold: the system is asked to forget the files' pages before (no rights
@@ -9,12 +10,9 @@ are needed). Targets: at least 0.3 of the plain file's speed warm and 0.5 cold. 
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,14 +22,13 @@ import numpy as np
 import zarr
 
 import drillcore
-from benchmarks.peers.summary import grid
+from benchmarks.common import grid, make_parser, parse, scratch_folder, write_results
 from drillcore.store.layout import choose_shape
 from drillcore.store.places.location import Location
 from drillcore.store.writer import StoreWriter
-from drillcore.system.machine import busy_cores, hardware
-from drillcore.system.versions import git_commit, versions
+from drillcore.system.machine import busy_cores
 
-ROOT = Path(__file__).parents[2]
+QUICK = {"sentences": 4096, "layers": 2, "hidden": 64, "repeats": 1}
 TARGETS = {"warm": 0.3, "cold": 0.5}
 
 
@@ -75,9 +72,9 @@ def readers(store: Path, plain: Path) -> dict[str, Callable[[int], Any]]:
 
 
 def measure(folder: Path, ways: dict[str, Callable[[int], Any]], options: Any) -> dict[str, dict[str, list[float]]]:
-    """Seconds of every round, by warmth and way; nobody always comes first."""
-    found: dict[str, dict[str, list[float]]] = {kind: {name: [] for name in ways} for kind in TARGETS}
-    for kind, times in found.items():
+    """Seconds of every round, by warmth and way; each way comes first in turn."""
+    seconds: dict[str, dict[str, list[float]]] = {kind: {name: [] for name in ways} for kind in TARGETS}
+    for kind, times in seconds.items():
         for repeat in range(options.repeats + 1):
             order = list(ways)[repeat % len(ways) :] + list(ways)[: repeat % len(ways)]
             for name in order:
@@ -87,7 +84,7 @@ def measure(folder: Path, ways: dict[str, Callable[[int], Any]], options: Any) -
                 ways[name](0 if kind == "warm" else repeat % options.layers)
                 if repeat:  # the first round warms
                     times[name].append(time.perf_counter() - started)
-    return found
+    return seconds
 
 
 def judge(times: dict[str, dict[str, list[float]]], layer_bytes: int) -> tuple[list[list[str]], dict[str, Any]]:
@@ -106,17 +103,13 @@ def judge(times: dict[str, dict[str, list[float]]], layer_bytes: int) -> tuple[l
 
 def main() -> int:
     """Make, measure, print, judge."""
-    parser = argparse.ArgumentParser(description="Reading one layer against a plain file.")
+    parser = make_parser(__doc__, quick="a small store, one round")
     parser.add_argument("--sentences", type=int, default=131_072)
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--hidden", type=int, default=576)
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--scratch", type=Path, default=ROOT / "build")
-    parser.add_argument("--out", type=Path, help="JSON file")
-    options = parser.parse_args()
-    options.scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=options.scratch, prefix="store-") as scratch:
-        folder = Path(scratch)
+    options = parse(parser, QUICK)
+    with scratch_folder(options, "store") as folder:
         store, plain = make_store(folder, options, np.random.default_rng())
         busy = busy_cores()
         times = measure(folder, readers(store, plain), options)
@@ -125,13 +118,9 @@ def main() -> int:
     rows, shares = judge(times, layer_bytes)
     print(f"{layer_bytes / 1e6:,.0f} MB a layer; stored {stored / layer_bytes / options.layers:.0%} of the raw bytes")
     print(grid(["", "read by", "MB/s", "of the plain file's speed", ""], rows))
-    if options.out is not None:
-        results = {
-            "kind": "drillcore-store", "git_commit": git_commit(), "hardware": hardware(), "versions": versions(),
-            "busy_cores": busy, "layer_bytes": layer_bytes, "stored_bytes": stored, "times": times, "shares": shares,
-        }  # fmt: skip
-        options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    return 1 if any(row[4] == "not met" for row in rows) else 0
+    facts = {"busy_cores": busy, "layer_bytes": layer_bytes, "stored_bytes": stored, "times": times, "shares": shares}
+    write_results("store", options, facts)
+    return 1 if not options.quick and any(row[4] == "not met" for row in rows) else 0
 
 
 if __name__ == "__main__":

@@ -7,37 +7,36 @@ process spends on loads and forward passes, over 2. Wall times: `sweep` is the e
 commit, loads included; `command` the whole run, Ray's start and end included. `sweep / own` sets it against the loads
 and forward passes of the workers themselves over 2, without what two processes on one machine take from each other's
 caches. The stores must hold the same bytes.
-Prints a table and writes JSON, with the seconds of every block for `benchmarks/parts/simulate_cluster.py`.
+Prints a table and writes JSON, with the seconds of every block for `benchmarks.parts.simulate_cluster`.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+from benchmarks.common import ROOT, make_parser, parse, scratch_folder, write_results
+
 sys.path.insert(0, str(ROOT / "tests"))
 
-from drillcore.job.fields import Job, LoadedJob  # noqa: E402
-from drillcore.runtime.executors.local import LocalExecutor  # noqa: E402
-from drillcore.runtime.runner import run_stages  # noqa: E402
-from drillcore.runtime.work.tasks import BlockDone  # noqa: E402
-from drillcore.system.machine import busy_cores, hardware  # noqa: E402
-from drillcore.system.progress import Silent  # noqa: E402
-from drillcore.system.versions import git_commit, versions  # noqa: E402
-from support.tiny import tiny_model  # noqa: E402
+from drillcore.job.fields import Job, LoadedJob
+from drillcore.runtime.executors.local import LocalExecutor
+from drillcore.runtime.runner import run_stages
+from drillcore.runtime.work.tasks import BlockDone
+from drillcore.system.machine import busy_cores
+from drillcore.system.progress import Silent
+from support.tiny import tiny_model
 
 WORKERS = 2
 TARGET = 1.2
-# Of real architectures, and large enough that a forward pass is no matter of start-up.
+QUICK = {"sentences": 256, "repeats": 1}
+# Of real architectures, and large enough that start-up is a small part of a forward pass.
 MODELS = ("llama", "qwen2", "gpt2", "mistral", "gpt_neox", "gemma")
 SIZE = {"hidden_size": 128, "num_hidden_layers": 6, "num_attention_heads": 4}
 GPT2_SIZE = {"n_embd": 128, "n_layer": 6}
@@ -52,7 +51,7 @@ def make_job(folder: Path, num_sentences: int) -> dict[str, Any]:
                 stream.write(json.dumps({"text": " ".join(draw.choices(words, k=draw.randint(2, 16)))}) + "\n")
     for name in MODELS:
         tiny_model(folder / name, name, **(GPT2_SIZE if name == "gpt2" else SIZE))
-    # Large enough that flushing small files is no part of the question.
+    # Large enough that flushing small files does not decide the times.
     shard = 512 if num_sentences >= 2048 else 64
     block = max(shard, num_sentences // 4 // shard * shard)
     return {
@@ -64,7 +63,7 @@ def make_job(folder: Path, num_sentences: int) -> dict[str, Any]:
 
 
 def run_job(folder: Path, job: dict[str, Any], store: str, executor: str) -> dict[str, Any]:
-    """Run it; what the manifest says, and the whole run's seconds."""
+    """Run it; its manifest, and the whole run's seconds."""
     started = time.perf_counter()
     settings = {**job, "store": str(folder / f"{store}.zarr"), "run": {"executor": executor}}
     loaded = LoadedJob(job=Job.model_validate(settings), base=folder, source="sweep.yaml")
@@ -74,26 +73,26 @@ def run_job(folder: Path, job: dict[str, Any], store: str, executor: str) -> dic
     return {**manifest, "command_seconds": seconds}
 
 
-def keep_blocks(kept: list[BlockDone]) -> None:
-    """Make the local executor note every block, which a manifest sums up."""
+def record_blocks(blocks: list[BlockDone]) -> None:
+    """Make the local executor record every block: a manifest has their sums only."""
     sweep = LocalExecutor.sweep
 
-    def noting(self: LocalExecutor, *given: Any) -> Iterator[Any]:
+    def recording(self: LocalExecutor, *given: Any) -> Iterator[Any]:
         for outcome in sweep(self, *given):
             if isinstance(outcome, BlockDone):
-                kept.append(outcome)
+                blocks.append(outcome)
             yield outcome
 
-    LocalExecutor.sweep = noting  # type: ignore[method-assign]
+    LocalExecutor.sweep = recording  # type: ignore[method-assign]
 
 
 def one_round(folder: Path, job: dict[str, Any], number: int, blocks: list[BlockDone]) -> dict[str, Any]:
     """Both ways once; their order changes from round to round."""
     blocks.clear()
-    busy, found = busy_cores(), {}
+    busy, manifests = busy_cores(), {}
     for executor in ("local", "ray") if number % 2 == 0 else ("ray", "local"):
-        found[executor] = run_job(folder, job, f"{executor}-{number}", executor)
-    local, swept = found["local"], found["ray"]
+        manifests[executor] = run_job(folder, job, f"{executor}-{number}", executor)
+    local, swept = manifests["local"], manifests["ray"]
     loads = {name: facts["load_seconds"] for name, facts in local["models"].items()}
     forward = sum(facts["extract"]["seconds"]["forward"] for facts in local["models"].values())
     workers = swept["executor"]["workers"]
@@ -128,10 +127,8 @@ def committed(store: Path) -> dict[str, bytes]:
 
 def table(rounds: list[dict[str, Any]]) -> str:
     """What to read first; seconds."""
-    names = [
-        "ideal of 2", "one process", "Ray, sweep", "Ray, command", "sweep / ideal", "sweep / own", "loads",
-        "same bytes", "busy",
-    ]  # fmt: skip
+    heads = ("ideal of 2", "one process", "Ray, sweep", "Ray, command", "sweep / ideal", "sweep / own", "loads")
+    names = [*heads, "same bytes", "busy"]
     lines = [f"| {' | '.join(names)} |", "| ---: " * len(names) + "|"]
     for r in rounds:
         seconds = [r["ideal_seconds"], r["local_sweep_seconds"], r["ray_sweep_seconds"], r["ray_command_seconds"]]
@@ -144,34 +141,26 @@ def table(rounds: list[dict[str, Any]]) -> str:
 
 def main() -> int:
     """Run, print, write; 1 where bytes differ or a model was loaded twice by one worker."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="few sentences, one round: does everything work?")
+    parser = make_parser(__doc__, quick="few sentences, one round")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--sentences", type=int, default=6000, help="of each dataset")
-    parser.add_argument("--scratch", type=Path, default=ROOT / "build", help="where stores are written and removed")
-    parser.add_argument("--out", type=Path, help="JSON file (default benchmarks/results/DATE-sweep.json)")
-    options = parser.parse_args()
-    sentences, repeats = (256, 1) if options.quick else (options.sentences, options.repeats)
-    options.scratch.mkdir(parents=True, exist_ok=True)
+    options = parse(parser, QUICK)
     blocks: list[BlockDone] = []
-    keep_blocks(blocks)
-    with tempfile.TemporaryDirectory(dir=options.scratch, prefix="sweep-") as scratch:
-        job = make_job(Path(scratch), sentences)
-        rounds = [one_round(Path(scratch), job, number, blocks) for number in range(repeats)]
+    record_blocks(blocks)
+    with scratch_folder(options, "sweep") as folder:
+        job = make_job(folder, options.sentences)
+        rounds = [one_round(folder, job, number, blocks) for number in range(options.repeats)]
     print(table(rounds))
     facts = {
-        "kind": "drillcore-sweep", "started": time.strftime("%FT%T%z"), "git_commit": git_commit(),
-        "hardware": hardware(), "versions": versions(), "workers": WORKERS, "target": TARGET,
-        "sentences_a_dataset": sentences, "models": rounds[-1]["models"], "rounds": rounds,
+        "workers": WORKERS,
+        "target": TARGET,
+        "sentences_a_dataset": options.sentences,
+        "models": rounds[-1]["models"],
+        "rounds": rounds,
         "sweep_over_ideal": statistics.median(r["ray_sweep_seconds"] / r["ideal_seconds"] for r in rounds),
         "sweep_over_own": statistics.median(r["ray_sweep_seconds"] / r["ideal_on_ray_seconds"] for r in rounds),
-    }  # fmt: skip
-    out = options.out or (
-        None if options.quick else ROOT / f"benchmarks/results/{time.strftime('%Y-%m-%d')}-sweep.json"
-    )
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(facts, indent=2, default=str) + "\n", encoding="utf-8")
+    }
+    write_results("sweep", options, facts)
     once = all(len(set(w["loads"])) == len(w["loads"]) for r in rounds for w in r["workers"])
     return 0 if once and all(r["same_bytes"] for r in rounds) else 1
 

@@ -1,6 +1,6 @@
 """Two runs side by side: `python -m benchmarks.peers.compare A.json B.json`. Standard library only.
 
-Says first what differs between them besides the code, since figures of different machines are no comparison.
+Says first what differs between them besides the code, since figures of different machines cannot be compared.
 """
 
 from __future__ import annotations
@@ -10,22 +10,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.summary import grid
+from benchmarks.common import grid
 
 KIND = "drillcore-benchmarks"
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A run's results; raises ValueError, with the reason, where the file holds none."""
+    """A run's results; raises ValueError, with the reason, if the file holds none."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        results = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from None
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from None
-    if not isinstance(found, dict) or found.get("kind") != KIND:
-        raise ValueError(f"{path} holds no results of benchmarks/run.py")
-    return found
+        raise ValueError(f"{path} is invalid JSON: {error}") from None
+    if not isinstance(results, dict) or results.get("kind") != KIND:
+        raise ValueError(f"{path} holds no results of benchmarks.peers.run")
+    return results
 
 
 def differences(a: dict[str, Any], b: dict[str, Any]) -> list[list[str]]:
@@ -82,7 +82,7 @@ def compare(a: dict[str, Any], b: dict[str, Any]) -> str:
 
 
 def main(paths: list[str]) -> int:
-    """Print the comparison; 2 where a file is not what it should be."""
+    """Print the comparison; 2 if a file does not hold results."""
     if len(paths) != 2:
         print("usage: python -m benchmarks.peers.compare A.json B.json", file=sys.stderr)
         return 2

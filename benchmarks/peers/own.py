@@ -28,14 +28,14 @@ from drillcore.store.shards import encode_shard
 from drillcore.tokens.sequences import Sequences
 from drillcore.tokens.tokenizer import Tokenizer
 
-# The writer alone is fed so much, whole shards, that its figure is no matter of start-up.
+# The writer alone is fed so much, whole shards, that start-up does not decide its figure.
 WRITE_BYTES = 256 * 2**20
 STEPS = ("tokenize", "pack", "forward", "job", "write", "encode", "disk")
 
 
 @dataclass
 class Fed:
-    """What the writer is fed with: states in memory; stored_bytes: what they come to on disk."""
+    """States in memory for the writer. stored_bytes: their size on disk."""
 
     shape: Shape
     states: Any
@@ -62,7 +62,7 @@ class Own:
         return self._worker.prepare(self._task)
 
     def warm(self, text: Text, write_bytes: int = WRITE_BYTES) -> tuple[float, Any]:
-        """One whole job: compiles what there is to compile and keeps states for the writer.
+        """One whole job: compiles what needs compiling and keeps states for the writer.
 
         Returns its seconds and the states of the checked sentences.
         """
@@ -76,9 +76,14 @@ class Own:
     def measure(self, step: str, text: Text) -> float:
         """Seconds of one step."""
         measures: dict[str, Callable[[Text], float]] = {
-            "tokenize": self._tokenize, "pack": self._pack, "forward": self._forward, "job": self._whole_job,
-            "write": self._write, "encode": self._encode, "disk": self._disk,
-        }  # fmt: skip
+            "tokenize": self._tokenize,
+            "pack": self._pack,
+            "forward": self._forward,
+            "job": self._whole_job,
+            "write": self._write,
+            "encode": self._encode,
+            "disk": self._disk,
+        }
         return measures[step](text)
 
     def matrix(self) -> list[float]:
@@ -161,7 +166,7 @@ class Own:
         return seconds
 
     def _encode(self, text: Text) -> float:
-        """The same shards, their bytes kept nowhere: what encoding alone takes."""
+        """The same shards, their bytes discarded: what encoding alone takes."""
         fed = self._fed[text.name]
         started = time.perf_counter()
         for low in range(0, len(fed.states), fed.shape.shard):

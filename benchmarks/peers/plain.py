@@ -21,14 +21,14 @@ class Plain:
         with quiet_transformers():
             self._decoder = AutoModel.from_pretrained(model, dtype=getattr(torch, dtype)).eval()
         self._num_blocks = self._decoder.config.num_hidden_layers
-        self._kept: list[Any] = []
+        self._last: list[Any] = []
         blocks = next(
             m for m in self._decoder.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == self._num_blocks
         )
-        blocks[-1].register_forward_hook(self._keep)
+        blocks[-1].register_forward_hook(self._take)
 
-    def _keep(self, module: Any, args: Any, output: Any) -> None:
-        self._kept[:] = [output[0] if isinstance(output, tuple) else output]
+    def _take(self, module: Any, args: Any, output: Any) -> None:
+        self._last[:] = [output[0] if isinstance(output, tuple) else output]
 
     def states(self, sentence: Any, *, copies: int = 1, after: Any = ()) -> NDArray[np.float64]:
         """float64 [L + 2, hidden] of the last token; with equal rows beside it, or tokens after it, which change
@@ -38,9 +38,9 @@ class Plain:
 
         ids = [*np.asarray(sentence, np.int64).tolist(), *after]
         with torch.inference_mode():
-            found = self._decoder(input_ids=torch.tensor([ids] * copies), output_hidden_states=True, use_cache=False)
-        states = found.hidden_states
-        layers = [*states[: self._num_blocks], self._kept[0], states[self._num_blocks]]
+            output = self._decoder(input_ids=torch.tensor([ids] * copies), output_hidden_states=True, use_cache=False)
+        states = output.hidden_states
+        layers = [*states[: self._num_blocks], self._last[0], states[self._num_blocks]]
         return np.stack([layer[0, len(sentence) - 1].double().numpy() for layer in layers])
 
 
@@ -53,8 +53,8 @@ def states_alone(model: str, texts: list[Text]) -> dict[str, NDArray[np.float64]
 def differences(got: Any, want: NDArray[np.float64]) -> NDArray[np.float64]:
     """‖a − b‖₂ / ‖b‖₂ of every sentence and layer."""
     difference = np.linalg.norm(np.asarray(got, np.float64) - want, axis=-1)
-    found: NDArray[np.float64] = difference / np.linalg.norm(want, axis=-1)
-    return found
+    relative: NDArray[np.float64] = difference / np.linalg.norm(want, axis=-1)
+    return relative
 
 
 def disagreement(got: Any, want: NDArray[np.float64]) -> float:

@@ -1,6 +1,6 @@
 """The peers as processes that live through a run, so that they can be measured in turn with everything else.
 
-A peer that cannot be installed, imported or run is absent, with the reason; it is never left out of the results.
+A peer that cannot be installed, imported or run is absent, with the reason; it stays in the results.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import IO, Any
 
 import numpy as np
 
+from benchmarks.common import ROOT
 from benchmarks.peers.workload import Text
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
 PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 VLLM_PYTHON = ROOT / ".venv-vllm" / "bin" / "python"
 
@@ -35,12 +35,12 @@ WARM_SENTENCES = 32
 
 
 class AbsentError(Exception):
-    """The peer is not there, or no longer."""
+    """The peer cannot be started, or has ended."""
 
 
 def environment(python: Path, threads: int, scratch: Path) -> dict[str, str]:
     """Variables for a peer: as many threads as all others, no hub, and what vLLM needs on a CPU."""
-    found = {
+    variables = {
         **os.environ,
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
@@ -50,11 +50,11 @@ def environment(python: Path, threads: int, scratch: Path) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join([str(ROOT / "engine"), *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
     if python == VLLM_PYTHON:
-        found |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_KVCACHE_SPACE": "1"}
+        variables |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_KVCACHE_SPACE": "1"}
         openmp = python.parent.parent / "lib" / "libiomp5.so"
         if openmp.exists():
-            found["LD_PRELOAD"] = str(openmp)
-    return found
+            variables["LD_PRELOAD"] = str(openmp)
+    return variables
 
 
 class Peer:
@@ -80,10 +80,10 @@ class Peer:
         """Seconds for a text; the states of its checked sentences go to `states`. Raises AbsentError."""
         request = {"tokens": str(text.tokens_file), "check": text.checked, "states": states and str(states)}
         self._write(json.dumps(request))
-        found = self._read("seconds", "failed")
-        if "failed" in found:
-            raise AbsentError(found["failed"])
-        return float(found["seconds"])
+        answer = self._read("seconds", "failed")
+        if "failed" in answer:
+            raise AbsentError(answer["failed"])
+        return float(answer["seconds"])
 
     def warm(self, text: Text) -> None:
         """A first pass over some sentences, not counted. Raises AbsentError."""
@@ -119,34 +119,34 @@ class Peer:
     def _write(self, line: str) -> None:
         stream: IO[str] | None = self._process.stdin if self._process else None
         if stream is None:
-            raise AbsentError("its process is not there")
+            raise AbsentError("its process is not running")
         with contextlib.suppress(BrokenPipeError):
             stream.write(line + "\n")
             stream.flush()
 
     def _read(self, *wanted: str) -> dict[str, Any]:
-        """The next answer that holds one of the wanted keys; whatever else is printed is passed over."""
+        """The next answer that holds one of the wanted keys; other output is skipped."""
         assert self._process is not None and self._process.stdout is not None
         for line in self._process.stdout:
             with contextlib.suppress(ValueError):
-                found = json.loads(line)
-                if isinstance(found, dict) and any(key in found for key in wanted):
-                    return found
+                answer = json.loads(line)
+                if isinstance(answer, dict) and any(key in answer for key in wanted):
+                    return answer
         raise AbsentError(f"its process ended: {self._last_words()}")
 
     def _last_words(self) -> str:
         lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return lines[-1][:300] if lines else "it said nothing"
+        return lines[-1][:300] if lines else "it printed nothing"
 
 
 class VllmBare(Peer):
     """vLLM driven by a script of its own, which takes the sentences when it starts: a process for each text.
 
-    With --serve it measures once for each line that it reads; without, all at one go, which is then not in turn.
+    With --serve it measures once for each line that it reads; without, all at once, not in turn with the others.
     """
 
     def start(self) -> None:
-        """See that it is there; raises AbsentError."""
+        """See that it is installed; raises AbsentError."""
         self._text = ""
         script = HERE / "adapters" / "vllm_bare.py"
         if not script.exists() or not self._python.exists():
@@ -160,10 +160,8 @@ class VllmBare(Peer):
         self._text = text.name
         self._out = self._scratch / f"{self.name}-{text.name}.json"
         self._first = self._scratch / f"{self.name}-{text.name}-first.npy"
-        arguments = [
-            "vllm_bare.py", "--model", self._model, "--tokens", str(text.tokens_file), "--out", str(self._out),
-            "--states", str(self._first),
-        ]  # fmt: skip
+        arguments = ["vllm_bare.py", "--model", self._model, "--tokens", str(text.tokens_file)]
+        arguments += ["--out", str(self._out), "--states", str(self._first)]
         self._launch([*arguments, "--repeat", "1", "--serve"] if self._serves else [*arguments, "--repeat", "4"])
         if self._serves:
             self.measure(text)
@@ -191,10 +189,10 @@ class VllmBare(Peer):
 
     def _times(self) -> list[float]:
         try:
-            found = json.loads(self._out.read_text(encoding="utf-8"))
+            results = json.loads(self._out.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             raise AbsentError(f"its process ended: {self._last_words()}") from None
-        return [float(s) for s in found["seconds"]]
+        return [float(s) for s in results["seconds"]]
 
 
 def _versions(python: Path, packages: tuple[str, ...]) -> dict[str, str]:
@@ -203,5 +201,5 @@ def _versions(python: Path, packages: tuple[str, ...]) -> dict[str, str]:
     done = subprocess.run(
         [str(python), "-c", code, *packages], cwd=HERE / "adapters", capture_output=True, text=True, check=False
     )
-    found: dict[str, str] = json.loads(done.stdout) if done.returncode == 0 else {}
-    return found
+    installed: dict[str, str] = json.loads(done.stdout) if done.returncode == 0 else {}
+    return installed

@@ -7,56 +7,43 @@ Prints a table and writes every single time as JSON. What is timed: see docs/ben
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
 import statistics
 import subprocess
 import sys
-import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common import make_parser, parse, results, scratch_folder, write_results
 from benchmarks.peers import summary
 from benchmarks.peers.own import STEPS, WRITE_BYTES, Own
 from benchmarks.peers.plain import disagreement, states_alone
-from benchmarks.peers.processes import PEERS, ROOT, AbsentError, Peer, VllmBare
+from benchmarks.peers.processes import PEERS, AbsentError, Peer, VllmBare
 from benchmarks.peers.workload import Text, facts_of, make_texts
 from drillcore.backends.source import locate
 from drillcore.errors import DrillcoreError
 from drillcore.job.fields import Model
-from drillcore.system.machine import busy_cores, hardware, num_cores
-from drillcore.system.versions import git_commit, versions
+from drillcore.system.machine import busy_cores, num_cores
 
 DEFAULT_MODEL = "demo/smollm2-135m-instruct"
+QUICK = {"sentences": 40, "repeats": 1}
 
 
-def arguments() -> argparse.Namespace:
+def arguments() -> Any:
     """The command line."""
-    parser = argparse.ArgumentParser(description="Measure drillcore and its peers, in turn, on the same sentences.")
-    parser.add_argument("--quick", action="store_true", help="40 sentences, one repeat: does everything work?")
+    parser = make_parser(__doc__, quick="40 sentences, one round")
     parser.add_argument("--texts", type=Path, nargs="+", default=[], help="files with a field `text`")
-    parser.add_argument("--sentences", type=int, help="first N of each file, or made up (default 1000)")
-    parser.add_argument("--repeats", type=int, help="rounds (default 5)")
+    parser.add_argument("--sentences", type=int, default=1000, help="first N of each file, or made up")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="hub id or directory")
     parser.add_argument("--peers", default="all", help=f"all, none, or some of {','.join(PEERS)}")
     parser.add_argument("--threads", type=int, default=num_cores())
-    parser.add_argument("--scratch", type=Path, default=ROOT / "build", help="where stores are written and removed")
-    parser.add_argument("--out", type=Path, help="JSON file (default benchmarks/results/DATE-CORES-cores.json)")
-    found = parser.parse_args()
-    defaults = (40, 1) if found.quick else (1000, 5)
-    found.sentences = defaults[0] if found.sentences is None else found.sentences
-    found.repeats = defaults[1] if found.repeats is None else found.repeats
-    names = list(PEERS) if found.peers == "all" else [p for p in found.peers.split(",") if p not in ("", "none")]
+    options = parse(parser, QUICK)
+    names = list(PEERS) if options.peers == "all" else [p for p in options.peers.split(",") if p not in ("", "none")]
     unknown = [p for p in names if p not in PEERS]
-    if unknown or found.sentences < 1 or found.repeats < 1:
+    if unknown or options.sentences < 1 or options.repeats < 1:
         parser.error(f"unknown peers: {', '.join(unknown)}" if unknown else "--sentences and --repeats begin at 1")
-    found.peers = names
-    if found.out is None and not found.quick:
-        name = f"{time.strftime('%Y-%m-%d')}-{platform.machine()}-{found.threads}-threads.json"
-        found.out = ROOT / "benchmarks" / "results" / name
-    return found
+    options.peers = names
+    return options
 
 
 def say(line: str) -> None:
@@ -167,58 +154,51 @@ def measure_peer(peer: Peer, peers: list[Peer], text: Text, want: Any, result: d
 
 
 def run(options: Any) -> dict[str, Any]:
-    """The whole benchmark, JSON-ready."""
-    options.scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=options.scratch, prefix="bench-") as folder:
-        scratch = Path(folder)
+    """The whole benchmark: the facts that its results hold beside those of the machine."""
+    with scratch_folder(options, "bench") as scratch:
         source = locate(Model(id=options.model), Path.cwd())
         own = Own(source, options.threads, scratch)
         texts = make_texts(options.texts, options.sentences, source, scratch)
         prepared = own.prepare(texts)
         wants = states_alone(source.location, texts)
         peers, facts = start_peers(options.peers, source.location, options.threads, scratch)
-        results: dict[str, Any] = {
-            "kind": "drillcore-benchmarks",
-            "format": 1,
-            "started": time.strftime("%FT%T%z"),
-            "git_commit": git_commit(),
-            "hardware": hardware(),
-            "versions": versions(),
-            "parameters": {
-                "model": options.model, "num_parameters": source.facts.num_parameters, "dtype": "float32",
-                "sentences": options.sentences, "repeats": options.repeats, "threads": options.threads,
-            },
-            "numerics": prepared.numerics,
-            "import_seconds": import_seconds(),
-            "load_seconds": prepared.load_seconds,
-            "peers": facts,
-            "texts": {},
-        }  # fmt: skip
+        by_text: dict[str, Any] = {}
         try:
             for text in texts:
-                found = measure_text(own, peers, text, wants[text.name], options, scratch)
-                found["peers"] |= {n: f for n, f in facts.items() if "absent" in f}
-                results["texts"][text.name] = found
+                result = measure_text(own, peers, text, wants[text.name], options, scratch)
+                result["peers"] |= {n: f for n, f in facts.items() if "absent" in f}
+                by_text[text.name] = result
         finally:
             for peer in peers:
                 peer.close()
             own.close()
-    return results
+    return {
+        "parameters": {
+            "model": options.model,
+            "num_parameters": source.facts.num_parameters,
+            "dtype": "float32",
+            "sentences": options.sentences,
+            "repeats": options.repeats,
+            "threads": options.threads,
+        },
+        "numerics": prepared.numerics,
+        "import_seconds": import_seconds(),
+        "load_seconds": prepared.load_seconds,
+        "peers": facts,
+        "texts": by_text,
+    }
 
 
 def main() -> int:
     """Run, print, write."""
     options = arguments()
     try:
-        results = run(options)
+        facts = run(options)
     except DrillcoreError as error:
         print(f"run.py: {error}\n  {error.hint}", file=sys.stderr)
         return error.exit_status
-    print(summary.table(results))
-    if options.out is not None:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-        print(f"\nwritten to {options.out}")
+    print(summary.table(results("benchmarks", options, facts)))
+    write_results("benchmarks", options, facts)
     return 0
 
 

@@ -1,10 +1,12 @@
-"""What a run's single times come to: medians, ratios pair by pair, targets, a table to read. Standard library only."""
+"""What a run's single times amount to: medians, ratios pair by pair, targets, a table. Standard library only."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
 from typing import Any
+
+from benchmarks.common import grid
 
 # The peers' targets: how many times as long they take as the whole job, on free text and on templates.
 SPEED_TARGETS = {"hf_loop": (2.6, 4.5), "hf_padded": (1.2, 2.3), "vllm_bare": (1.0, 1.9)}
@@ -32,14 +34,15 @@ def summarize(result: dict[str, Any], num_parameters: int) -> None:
     bare = [flops / seconds / rate for seconds, rate in zip(times["forward"], rates, strict=True)]
     result["figures"] = {
         "sentences_per_second": {
-            name: facts["sentences"] / median for name, median in result["medians"].items()
+            name: facts["sentences"] / median
+            for name, median in result["medians"].items()
             if name not in ("write", "encode", "disk")
         },
         "matrix_flops_per_second": statistics.median(rates),
         "job_flops_over_matrix_rate": _spread(share),
         "forward_flops_over_matrix_rate": _spread(bare),
         "writer": _writer(result),
-    }  # fmt: skip
+    }
     result["targets"] = targets(result)
 
 
@@ -63,8 +66,8 @@ def targets(result: dict[str, Any]) -> list[dict[str, Any]]:
     templated = 1 - facts["nodes"] / facts["tokens"] >= TEMPLATED_SHARE
     rows = []
     for peer, wanted in SPEED_TARGETS.items():
-        found = result["ratios"].get(f"{peer} / job")
-        rows.append(_target(f"whole job over {peer}", ">=", wanted[templated], found and found["median"]))
+        ratio = result["ratios"].get(f"{peer} / job")
+        rows.append(_target(f"whole job over {peer}", ">=", wanted[templated], ratio and ratio["median"]))
     share = result["figures"]["job_flops_over_matrix_rate"]["median"]
     rows.append(_target("model FLOPs over matrix-product rate", ">=", MATRIX_TARGET, share))
     rows.append(
@@ -77,17 +80,6 @@ def targets(result: dict[str, Any]) -> list[dict[str, Any]]:
 def _target(claim: str, sign: str, wanted: float, value: float | None) -> dict[str, Any]:
     met = None if value is None else (value >= wanted if sign == ">=" else value <= wanted)
     return {"claim": claim, "target": f"{sign} {wanted:g}", "value": value, "met": met}
-
-
-def grid(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in plain text, first column to the left."""
-    cells = [list(headings), *[list(r) for r in rows]]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(headings))]
-    lines = [
-        "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-        for row in cells
-    ]
-    return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
 
 
 def table(results: dict[str, Any]) -> str:
@@ -113,11 +105,9 @@ def _text_table(name: str, result: dict[str, Any]) -> str:
         rate = figures["sentences_per_second"].get(contender)
         ratio = result["ratios"].get(f"{contender} / job")
         error = result["agreement"].get(contender)
-        rows.append([
-            contender, f"{median:.3f}", "" if rate is None else f"{rate:,.1f}",
-            "" if ratio is None else f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})",
-            "" if error is None else f"{error:.1e}",
-        ])  # fmt: skip
+        spread = "" if ratio is None else f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
+        rate_text, error_text = "" if rate is None else f"{rate:,.1f}", "" if error is None else f"{error:.1e}"
+        rows.append([contender, f"{median:.3f}", rate_text, spread, error_text])
     absent = "".join(f"\n{peer} is absent: {f['absent']}" for peer, f in result["peers"].items() if "absent" in f)
     writer = figures["writer"]
     notes = (
@@ -128,10 +118,10 @@ def _text_table(name: str, result: dict[str, Any]) -> str:
         f"sentences/s, bound by {writer['bound_by']}\n"
         f"other work on the machine meanwhile: {statistics.median(result['busy_cores']):.2f} cores"
     )
+    words = {True: "met", False: "not met", None: "not measured"}
     verdicts = [
-        [t["claim"], t["target"], "-" if t["value"] is None else f"{t['value']:.3g}",
-         {True: "met", False: "not met", None: "not measured"}[t["met"]]]
+        [t["claim"], t["target"], "-" if t["value"] is None else f"{t['value']:.3g}", words[t["met"]]]
         for t in result["targets"]
-    ]  # fmt: skip
+    ]
     body = grid(["", "seconds", "sentences/s", "times the job", "error"], rows)
     return "\n".join([head, body + absent, notes, grid(["target", "wanted", "measured", ""], verdicts)])

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.peers import made_texts as texts_made
+from benchmarks.peers import made_texts
 from drillcore.backends.source import Source
 from drillcore.cli.bench.texts import encode, read_texts
 from drillcore.tokens.sequences import Sequences
@@ -37,7 +37,7 @@ class Text:
 def make_texts(files: list[Path], count: int, source: Source, folder: Path) -> list[Text]:
     """The first `count` sentences of each file, or of each kind that is made up."""
     named = [(f.stem, str(f.name), read_texts(f, "text", count)) for f in files]
-    made = [(name, f"made up, seed {texts_made.SEED}", make(count)) for name, make in texts_made.TEXTS.items()]
+    made = [(name, f"made up, seed {made_texts.SEED}", make(count)) for name, make in made_texts.TEXTS.items()]
     return [_text(name, origin, texts, encode(source, texts)[0], folder) for name, origin, texts in named or made]
 
 

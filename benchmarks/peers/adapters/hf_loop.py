@@ -22,22 +22,22 @@ def load(model: str, threads: int) -> Callable[[list[Any]], Any]:
     torch.set_num_threads(threads)
     causal = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
     num_blocks = causal.config.num_hidden_layers
-    kept: list[torch.Tensor] = []
+    last_block: list[torch.Tensor] = []
 
-    def keep(module: Any, args: Any, output: Any) -> None:
-        kept[:] = [output[0] if isinstance(output, tuple) else output]
+    def take(module: Any, args: Any, output: Any) -> None:
+        last_block[:] = [output[0] if isinstance(output, tuple) else output]
 
-    blocks_of(causal.get_decoder(), num_blocks)[-1].register_forward_hook(keep)
+    blocks_of(causal.get_decoder(), num_blocks)[-1].register_forward_hook(take)
 
     def run(sentences: list[Any]) -> Any:
-        found = []
+        batches = []
         for start in range(0, len(sentences), BATCH):
             ids, mask, last = right_padded(sentences[start : start + BATCH])
             with torch.no_grad():
                 states = causal(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
             row = torch.arange(len(ids))
-            layers = [*states[:num_blocks], kept[0], states[num_blocks]]
-            found.append(torch.stack([layer[row, last] for layer in layers], dim=1).numpy())
-        return np.concatenate(found)
+            layers = [*states[:num_blocks], last_block[0], states[num_blocks]]
+            batches.append(torch.stack([layer[row, last] for layer in layers], dim=1).numpy())
+        return np.concatenate(batches)
 
     return run

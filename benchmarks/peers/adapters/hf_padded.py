@@ -21,17 +21,17 @@ def load(model: str, threads: int) -> Callable[[list[Any]], Any]:
     torch.set_num_threads(threads)
     decoder = AutoModel.from_pretrained(model, dtype=torch.float32).eval()
     num_blocks, hidden_size = decoder.config.num_hidden_layers, decoder.config.hidden_size
-    kept: list[torch.Tensor] = []
+    layers: list[torch.Tensor] = []
     last_token: list[torch.Tensor] = []
 
     def last(hidden: torch.Tensor) -> torch.Tensor:
         return hidden[torch.arange(len(hidden)), last_token[0]]
 
     def before(module: Any, args: Any, kwargs: Any) -> None:
-        kept.append(last(args[0] if args else kwargs["hidden_states"]))
+        layers.append(last(args[0] if args else kwargs["hidden_states"]))
 
     def after(module: Any, args: Any, output: Any) -> None:
-        kept.append(last(output[0] if isinstance(output, tuple) else output))
+        layers.append(last(output[0] if isinstance(output, tuple) else output))
 
     blocks = blocks_of(decoder, num_blocks)
     blocks[0].register_forward_pre_hook(before, with_kwargs=True)
@@ -39,16 +39,16 @@ def load(model: str, threads: int) -> Callable[[list[Any]], Any]:
         block.register_forward_hook(after)
 
     def run(sentences: list[Any]) -> Any:
-        found = np.empty((len(sentences), num_blocks + 2, hidden_size), np.float32)
+        states = np.empty((len(sentences), num_blocks + 2, hidden_size), np.float32)
         for batch in length_sorted(sentences):
             ids, mask, place = right_padded([sentences[i] for i in batch])
             last_token[:] = [place]
-            kept.clear()
+            layers.clear()
             with torch.inference_mode():
                 output = decoder(input_ids=ids, attention_mask=mask, use_cache=False)
-                kept.append(last(output.last_hidden_state))
-                found[batch] = torch.stack(kept, dim=1).numpy()
-        return found
+                layers.append(last(output.last_hidden_state))
+                states[batch] = torch.stack(layers, dim=1).numpy()
+        return states
 
     return run
 

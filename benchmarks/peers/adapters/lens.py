@@ -21,13 +21,13 @@ def load(model: str, threads: int) -> Callable[[list[Any]], Any]:
     names = ["blocks.0.hook_in", *(f"blocks.{k}.hook_out" for k in range(bridge.cfg.n_layers)), "ln_final.hook_out"]
 
     def run(sentences: list[Any]) -> Any:
-        found = []
+        batches = []
         for start in range(0, len(sentences), BATCH):
             ids, mask, last = right_padded(sentences[start : start + BATCH])
             with torch.inference_mode():
                 _, cache = bridge.run_with_cache(ids, attention_mask=mask, return_type=None, names_filter=names)
             row = torch.arange(len(ids))
-            found.append(torch.stack([cache[name][row, last] for name in names], dim=1).numpy())
-        return np.concatenate(found)
+            batches.append(torch.stack([cache[name][row, last] for name in names], dim=1).numpy())
+        return np.concatenate(batches)
 
     return run

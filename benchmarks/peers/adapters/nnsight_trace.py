@@ -22,7 +22,7 @@ def load(model: str, threads: int) -> Callable[[list[Any]], Any]:
     )
 
     def run(sentences: list[Any]) -> Any:
-        found = []
+        batches = []
         for start in range(0, len(sentences), BATCH):
             ids, mask, last = right_padded(sentences[start : start + BATCH])
             row = torch.arange(len(ids))
@@ -33,7 +33,7 @@ def load(model: str, threads: int) -> Callable[[list[Any]], Any]:
                     output = block.output
                     states.append((output[0] if isinstance(output, tuple) else output)[row, last])
                 states.append(wrapped.model.norm.output[row, last])
-            found.append(torch.stack(list(states), dim=1).numpy())
-        return np.concatenate(found)
+            batches.append(torch.stack(list(states), dim=1).numpy())
+        return np.concatenate(batches)
 
     return run

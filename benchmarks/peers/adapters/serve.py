@@ -26,13 +26,13 @@ def reason(error: BaseException) -> str:
 
 def versions(packages: tuple[str, ...]) -> dict[str, str]:
     """Versions of those packages that are installed."""
-    found = {}
+    installed = {}
     for package in packages:
         try:
-            found[package] = importlib.metadata.version(package)
+            installed[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def answer(run: Any, request: dict[str, Any]) -> dict[str, Any]:

@@ -29,29 +29,29 @@ CHECKED = 32
 
 
 class LastTokens(nn.Module):
-    """A pooler that stacks what the hooks kept of each request's last token."""
+    """A pooler that stacks what the hooks took of each request's last token."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.get_supported_tasks = model.pooler.get_supported_tasks
         self.get_pooling_updates = model.pooler.get_pooling_updates
-        self.kept: list[torch.Tensor] = []
+        self.states: list[torch.Tensor] = []
         blocks = model.model.layers
         blocks[0].register_forward_pre_hook(self.before)
         for block in blocks:
             block.register_forward_hook(self.after)
 
     def before(self, block: nn.Module, args: Any) -> None:
-        self.kept = [args[1].clone()]
+        self.states = [args[1].clone()]
 
     def after(self, block: nn.Module, args: Any, output: Any) -> None:
         hidden, residual = output
-        self.kept.append(hidden + residual)
+        self.states.append(hidden + residual)
 
     def forward(self, hidden_states: torch.Tensor, pooling_metadata: Any) -> list[torch.Tensor]:
         last = pooling_metadata.get_pooling_cursor().last_token_indices_gpu
-        states = torch.stack([kept[last] for kept in [*self.kept, hidden_states]], 1)
-        self.kept = []
+        states = torch.stack([layer[last] for layer in [*self.states, hidden_states]], 1)
+        self.states = []
         return list(states)
 
 
@@ -68,9 +68,14 @@ def start(model: str) -> Any:
     from vllm import LLM
 
     llm = LLM(
-        model=model, dtype="float32", runner="pooling", convert="embed", enforce_eager=True, disable_log_stats=True,
+        model=model,
+        dtype="float32",
+        runner="pooling",
+        convert="embed",
+        enforce_eager=True,
+        disable_log_stats=True,
         worker_extension_cls="vllm_bare.Extension",
-    )  # fmt: skip
+    )
     llm.collective_rpc("keep_last_tokens")
     return llm
 
@@ -81,8 +86,10 @@ def run(llm: Any, sentences: list[list[int]]) -> list[torch.Tensor]:
 
     outputs = llm.encode(
         [{"prompt_token_ids": ids} for ids in sentences],
-        PoolingParams(use_activation=False), pooling_task="embed", use_tqdm=False,
-    )  # fmt: skip
+        PoolingParams(use_activation=False),
+        pooling_task="embed",
+        use_tqdm=False,
+    )
     return [output.outputs.data for output in outputs]
 
 
@@ -123,10 +130,14 @@ def main() -> None:
         if asked.serve:
             print(json.dumps({"seconds": spent}), flush=True)
     result = {
-        "peer": "vllm_bare", "versions": {"vllm": vllm.__version__, "torch": torch.__version__},
-        "sentences": len(sentences), "tokens": len(ids), "load_seconds": load_seconds, "seconds": seconds,
+        "peer": "vllm_bare",
+        "versions": {"vllm": vllm.__version__, "torch": torch.__version__},
+        "sentences": len(sentences),
+        "tokens": len(ids),
+        "load_seconds": load_seconds,
+        "seconds": seconds,
         "sentences_per_second": [len(sentences) / s for s in seconds],
-    }  # fmt: skip
+    }
     Path(asked.out).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     llm.llm_engine.engine_core.shutdown()
 
