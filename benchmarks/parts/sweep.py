@@ -26,7 +26,6 @@ from benchmarks.common import ROOT, make_parser, parse, scratch_folder, write_re
 sys.path.insert(0, str(ROOT / "tests"))
 
 from drillcore.job.fields import Job, LoadedJob
-from drillcore.runtime.executors.local import LocalExecutor
 from drillcore.runtime.runner import run_stages
 from drillcore.runtime.work.tasks import BlockDone
 from drillcore.system.machine import busy_cores
@@ -74,16 +73,16 @@ def run_job(folder: Path, job: dict[str, Any], store: str, executor: str) -> dic
 
 
 def record_blocks(blocks: list[BlockDone]) -> None:
-    """Make the local executor record every block: a manifest has their sums only."""
-    sweep = LocalExecutor.sweep
+    """Make sweeps of the local executor record every block: a manifest has their sums only."""
+    outcomes_of = LocalSweep.__iter__
 
-    def recording(self: LocalExecutor, *given: Any) -> Iterator[Any]:
-        for outcome in sweep(self, *given):
+    def recording(self: LocalSweep) -> Iterator[Any]:
+        for outcome in outcomes_of(self):
             if isinstance(outcome, BlockDone):
                 blocks.append(outcome)
             yield outcome
 
-    LocalExecutor.sweep = recording  # type: ignore[method-assign]
+    LocalSweep.__iter__ = recording  # type: ignore[method-assign]
 
 
 def one_round(folder: Path, job: dict[str, Any], number: int, blocks: list[BlockDone]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_suite_runs_and_finds_the_states_right(tmp_path):
+def test_the_suite_runs_and_its_states_are_right(tmp_path):
     command = [sys.executable, "-m", "benchmarks.gpu.suite", "--toy", "--out", str(tmp_path / "suite.json")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

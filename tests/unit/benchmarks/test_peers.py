@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.peers import compare, run, summary
-from benchmarks.peers import made_texts as texts_made
+from benchmarks.common import results
+from benchmarks.peers import compare, made_texts, run, summary
 from benchmarks.peers.plain import disagreement, states_alone
 from benchmarks.peers.processes import PEERS, PEERS_PYTHON, AbsentError, Peer, VllmBare
 from benchmarks.peers.workload import Text, make_texts
@@ -24,7 +24,7 @@ from drillcore.tokens.packs import build_packs
 # Whole benchmarks at toy size, in processes of their own.
 pytestmark = pytest.mark.long
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def texts_of(folder: Path, scratch: Path, count: int = 12) -> list[Text]:
@@ -33,7 +33,7 @@ def texts_of(folder: Path, scratch: Path, count: int = 12) -> list[Text]:
 
 @pytest.mark.parametrize("name", ["free", "templates"])
 def test_made_up_sentences_repeat_and_grow(name):
-    make = texts_made.TEXTS[name]
+    make = made_texts.TEXTS[name]
     assert make(300) == make(300)
     assert make(300)[:50] == make(50)
     assert len(make(301)) == 301
@@ -57,7 +57,7 @@ def test_checked_sentences_are_of_all_lengths(models, tmp_path):
         assert lengths.min() < np.median(checked) < lengths.max()
 
 
-def test_a_wrong_state_shows(seed):
+def test_disagreement_sees_a_wrong_state(seed):
     draw = np.random.default_rng(seed)
     want = draw.normal(size=(3, 4, 8))
     assert disagreement(want.astype(np.float32), want) < 1e-6
@@ -99,12 +99,12 @@ def test_a_peer_agrees_with_one_sentence_at_a_time(name, models, tmp_path):
         peer.close()
 
 
-def test_a_peer_that_cannot_be_is_absent_with_its_reason(models, tmp_path, monkeypatch):
+def test_a_peer_that_cannot_start_is_absent_with_its_reason(models, tmp_path, monkeypatch):
     text = texts_of(models(), tmp_path)[0]
     monkeypatch.setitem(PEERS, "lacking", ("no_such_adapter", Path(sys.executable), "make something"))
     monkeypatch.setitem(PEERS, "uninstalled", ("hf_loop", tmp_path / "python", "make something"))
-    monkeypatch.setitem(PEERS, "mute", ("hf_loop", Path("/bin/false"), "make something"))
-    for name, why in (("lacking", "no_such_adapter"), ("uninstalled", "make something"), ("mute", "process ended")):
+    monkeypatch.setitem(PEERS, "silent", ("hf_loop", Path("/bin/false"), "make something"))
+    for name, why in (("lacking", "no_such_adapter"), ("uninstalled", "make something"), ("silent", "process ended")):
         peer = Peer(name, str(models()), 1, tmp_path)
         with pytest.raises(AbsentError, match=why):
             peer.start()
@@ -123,19 +123,19 @@ parser = argparse.ArgumentParser()
 for name in ("model", "tokens", "out", "repeat", "states"):
     parser.add_argument("--" + name)
 {serve}
-found = parser.parse_args()
+options = parser.parse_args()
 print("starting up, not JSON")
-if getattr(found, "serve", False):
+if getattr(options, "serve", False):
     print(json.dumps({{"ready": True}}), flush=True)
     for number, line in enumerate(sys.stdin):
         print(json.dumps({{"seconds": float(number + 1)}}), flush=True)
 else:
-    json.dump({{"seconds": [9.0, 1.0, 2.0, 3.0]}}, open(found.out, "w"))
+    json.dump({{"seconds": [9.0, 1.0, 2.0, 3.0]}}, open(options.out, "w"))
 """
 
 
 @pytest.mark.parametrize("serves", [True, False])
-def test_the_vllm_script_is_driven_by_line_or_at_one_go(serves, models, tmp_path, monkeypatch):
+def test_the_vllm_script_is_driven_line_by_line_or_all_at_once(serves, models, tmp_path, monkeypatch):
     text = texts_of(models(), tmp_path)[0]
     monkeypatch.setattr("benchmarks.peers.processes.HERE", tmp_path)
     monkeypatch.setitem(PEERS, "vllm_bare", ("vllm_bare", Path(sys.executable), "make test-vllm"))
@@ -158,16 +158,22 @@ def test_the_vllm_script_is_driven_by_line_or_at_one_go(serves, models, tmp_path
 
 
 def made_result(nodes: int = 900) -> dict:
+    times = {
+        **{step: [seconds] * 3 for step, seconds in (("tokenize", 0.1), ("pack", 0.1), ("write", 0.5))},
+        **{"encode": [0.3] * 3, "disk": [0.4] * 3},
+        "forward": [1.0, 2.0, 4.0],
+        "job": [1.02, 2.2, 4.0],
+        "hf_loop": [3.06, 4.4, 12.0],
+    }
+    facts = {"origin": "made up", "sentences": 100, "tokens": 1000, "nodes": nodes, "padding": 100}
     return {
-        "facts": {"origin": "made up", "sentences": 100, "tokens": 1000, "nodes": nodes, "padding": 100,
-                  "written": {"raw_bytes": 1000, "stored_bytes": 800, "sentences": 10}},
-        "times": {"tokenize": [0.1, 0.1, 0.1], "pack": [0.1] * 3, "forward": [1.0, 2.0, 4.0], "job": [1.02, 2.2, 4.0],
-                  "write": [0.5] * 3, "encode": [0.3] * 3, "disk": [0.4] * 3, "hf_loop": [3.06, 4.4, 12.0]},
+        "facts": {**facts, "written": {"raw_bytes": 1000, "stored_bytes": 800, "sentences": 10}},
+        "times": times,
         "matrix_flops_per_second": [2e12, 1e12, 5e11],
         "busy_cores": [0.0, 0.1, 0.2],
         "agreement": {"job": 2e-6, "hf_loop": 3e-6},
         "peers": {"hf_loop": {}, "vllm_bare": {"absent": "not installed"}},
-    }  # fmt: skip
+    }
 
 
 def test_ratios_are_taken_pair_by_pair():
@@ -183,7 +189,7 @@ def test_ratios_are_taken_pair_by_pair():
     assert result["figures"]["writer"]["raw_bytes_per_second"] == 2000
 
 
-def test_targets_are_met_missed_or_not_measured():
+def test_each_target_is_met_or_missed_or_not_measured():
     free, templated = made_result(nodes=990), made_result(nodes=450)
     for result in (free, templated):
         summary.summarize(result, 1_000_000_000)
@@ -202,10 +208,17 @@ def made_results(**changes) -> dict:
     result = made_result()
     summary.summarize(result, 1_000_000_000)
     return {
-        "kind": compare.KIND, "git_commit": "abc", "hardware": {"cpu": "one", "instructions": "AVX"},
-        "versions": {"torch": "1"}, "parameters": {"model": "m", "dtype": "float32", "threads": 2}, "numerics": {},
-        "import_seconds": 1.0, "load_seconds": 2.0, "texts": {"free": result}, **changes,
-    }  # fmt: skip
+        "kind": compare.KIND,
+        "git_commit": "abc",
+        "hardware": {"cpu": "one", "instructions": "AVX"},
+        "versions": {"torch": "1"},
+        "parameters": {"model": "m", "dtype": "float32", "threads": 2},
+        "numerics": {},
+        "import_seconds": 1.0,
+        "load_seconds": 2.0,
+        "texts": {"free": result},
+        **changes,
+    }
 
 
 def test_the_table_names_every_contender_and_target():
@@ -220,7 +233,7 @@ def test_the_table_names_every_contender_and_target():
         assert part in printed
 
 
-def test_two_runs_stand_side_by_side(tmp_path, capsys):
+def test_compare_prints_two_runs_side_by_side(tmp_path, capsys):
     a, b = tmp_path / "a.json", tmp_path / "b.json"
     a.write_text(json.dumps(made_results()), encoding="utf-8")
     other = made_results(git_commit="def", hardware={"cpu": "two", "instructions": "AVX"})
@@ -239,7 +252,7 @@ def test_two_runs_stand_side_by_side(tmp_path, capsys):
     assert "NOT THE SAME SENTENCES" in printed and "more: in B only" in printed
 
 
-def test_compare_refuses_what_is_no_run(tmp_path, capsys):
+def test_compare_refuses_files_without_results(tmp_path, capsys):
     wrong = tmp_path / "wrong.json"
     wrong.write_text("{}", encoding="utf-8")
     for paths in ([], [str(wrong), str(wrong)], [str(tmp_path / "nothing.json")] * 2):
@@ -249,25 +262,32 @@ def test_compare_refuses_what_is_no_run(tmp_path, capsys):
 
 def test_a_whole_run_on_a_tiny_model(models, tmp_path, monkeypatch):
     monkeypatch.setitem(PEERS, "transformer_lens", ("lens", tmp_path / "python", "make bench-peers"))
-    mine = tmp_path / "mine.txt"
-    mine.write_text("\n".join(f"sentence number {i}" for i in range(40)), encoding="utf-8")
+    texts = tmp_path / "own.txt"
+    texts.write_text("\n".join(f"sentence number {i}" for i in range(40)), encoding="utf-8")
     options = argparse.Namespace(
-        model=str(models()), texts=[mine], sentences=30, repeats=2, threads=1, quick=True,
-        peers=["hf_padded", "transformer_lens"], scratch=tmp_path / "scratch",
-    )  # fmt: skip
-    results = json.loads(json.dumps(run.run(options)))
-    assert list(results["texts"]) == ["mine"]
-    for result in results["texts"].values():
-        assert result["facts"]["sentences"] == 30 and result["facts"]["origin"] == "mine.txt"
+        model=str(models()),
+        texts=[texts],
+        sentences=30,
+        repeats=2,
+        threads=1,
+        quick=True,
+        peers=["hf_padded", "transformer_lens"],
+        scratch=tmp_path / "scratch",
+    )
+    facts = json.loads(json.dumps(results("benchmarks", options, run.run(options))))
+    assert list(facts["texts"]) == ["own"]
+    for result in facts["texts"].values():
+        assert result["facts"]["sentences"] == 30 and result["facts"]["origin"] == "own.txt"
         assert all(len(result["times"][name]) == 2 for name in (*run.STEPS, "hf_padded"))
         assert result["agreement"]["job"] < 1e-4 and result["agreement"]["hf_padded"] < 1e-4
         assert result["peers"]["transformer_lens"]["absent"] == "not installed (make bench-peers)"
         assert 0 < result["facts"]["nodes"] <= result["facts"]["tokens"]
         assert 0 < result["figures"]["job_flops_over_matrix_rate"]["median"] < 1
-    assert results["parameters"]["threads"] == results["numerics"]["threads"] == 1
-    assert results["hardware"]["cores"] >= 1 and results["versions"]["torch"] and results["git_commit"]
+    assert facts["parameters"]["threads"] == facts["numerics"]["threads"] == 1
+    assert facts["kind"] == compare.KIND
+    assert facts["hardware"]["cores"] >= 1 and facts["versions"]["torch"] and facts["git_commit"]
     assert not list(options.scratch.iterdir())
-    assert "transformer_lens is absent" in summary.table(results)
+    assert "transformer_lens is absent" in summary.table(facts)
 
 
 def test_wrong_arguments_end_with_status_2():
@@ -277,23 +297,6 @@ def test_wrong_arguments_end_with_status_2():
         ["--repeats", "-1"],
         ["--model", "./nowhere", "--quick"],
     ):
-        done = subprocess.run(
-            [sys.executable, str(ROOT / "benchmarks" / "run.py"), "--quick", *wrong],
-            capture_output=True, text=True, cwd=ROOT, timeout=60,
-        )  # fmt: skip
+        command = [sys.executable, "-m", "benchmarks.peers.run", "--quick", *wrong]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
         assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
-
-
-def test_rounding_of_a_tiny_model(models, tmp_path, seed):
-    texts = tmp_path / "few.jsonl"
-    texts.write_text("".join(json.dumps({"text": f"sentence number {i}"}) + "\n" for i in range(6)), encoding="utf-8")
-    command = [sys.executable, "-m", "benchmarks.parts.rounding", "--model", str(models()), "--sentences", "5"]
-    command += ["--seed", str(seed), "--texts", str(texts), "--out", str(tmp_path / "rounding.json")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    results = json.loads((tmp_path / "rounding.json").read_text(encoding="utf-8"))["results"]
-    assert set(results) == {"random ids", "few"}
-    for found in results.values():
-        assert len(found) == 7 and all(r["sentences"] == 5 and 0 <= r["worst"] <= 1e-5 for r in found)
-        # Float32 is not float64.
-        assert all(r["worst"] > 0 for r in found if r["against"] == "float64")

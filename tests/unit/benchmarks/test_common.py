@@ -1,0 +1,55 @@
+"""What the benchmarks share."""
+
+from __future__ import annotations
+
+import json
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from benchmarks import common
+
+
+def options_of(*argv):
+    parser = common.make_parser("One line.\n\nMore.", quick="little")
+    parser.add_argument("--sentences", type=int, default=1000)
+    parser.add_argument("--repeats", type=int, default=5)
+    return common.parse(parser, {"sentences": 10, "repeats": 1}, argv)
+
+
+def test_quick_changes_the_defaults_and_leaves_what_is_asked_for():
+    assert (options_of().sentences, options_of().repeats) == (1000, 5)
+    quick = options_of("--quick", "--repeats", "3")
+    assert quick.quick and (quick.sentences, quick.repeats) == (10, 3)
+
+
+def test_a_scratch_folder_is_removed(tmp_path):
+    with common.scratch_folder(SimpleNamespace(scratch=tmp_path / "build"), "some") as folder:
+        assert folder.parent == tmp_path / "build" and folder.name.startswith("some-")
+        (folder / "file").touch()
+    assert list((tmp_path / "build").iterdir()) == []
+
+
+def test_a_childs_peak_is_its_own(tmp_path):
+    size = 200 * 2**20
+    large, _ = common.child_peak([sys.executable, "-c", f"x = bytearray({size}); print(len(x))"], tmp_path)
+    assert (tmp_path / "log.txt").read_text(encoding="utf-8").strip() == str(size)
+    small, _ = common.child_peak([sys.executable, "-c", "pass"], tmp_path)
+    assert size < large < size + 2**27 and small < large - size / 2
+
+
+def test_a_child_that_fails_raises_with_the_end_of_its_output(tmp_path):
+    with pytest.raises(RuntimeError, match=r"(?s)status 3.*went wrong"):
+        common.child_peak([sys.executable, "-c", "print('went wrong'); raise SystemExit(3)"], tmp_path)
+
+
+def test_results_are_written_in_one_form(tmp_path, monkeypatch):
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    assert common.write_results("thing", options_of("--quick"), {"figure": 1}) is None
+    path = common.write_results("thing", options_of(), {"figure": 1})
+    assert path is not None and path.parent == tmp_path and path.name.endswith("-cores-thing.json")
+    results = json.loads(path.read_text(encoding="utf-8"))
+    assert results["kind"] == "drillcore-thing" and results["format"] == 1 and results["figure"] == 1
+    assert {"started", "git_commit", "hardware", "versions"} <= set(results)
+    assert results["parameters"] == {"quick": False, "sentences": 1000, "repeats": 5}
