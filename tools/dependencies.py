@@ -13,8 +13,6 @@ PACKAGE = Path("engine/drillcore")
 DISTRIBUTIONS = {
     "PIL": "pillow",
     "cuml": "cuml-cu13",
-    "google_crc32c": "google-crc32c",
-    "huggingface_hub": "huggingface-hub",
     "sklearn": "scikit-learn",
     "umap": "umap-learn",
     "yaml": "pyyaml",
@@ -63,7 +61,7 @@ def declared(project: dict[str, object]) -> dict[str, set[str]]:
 
 def _name(requirement: str) -> str:
     match = re.match(r"[A-Za-z0-9._-]+", requirement)
-    return match.group().lower() if match else requirement
+    return (match.group() if match else requirement).lower().replace("_", "-")
 
 
 def room_of(place: str) -> str:
@@ -79,7 +77,7 @@ def undeclared(package: Path, extras: dict[str, set[str]]) -> list[str]:
         names = ("", *EXTRAS[room_of(place)])
         available = set[str]().union(*(extras[name] for name in names))
         for module in sorted(imported(path)):
-            distribution = DISTRIBUTIONS.get(module, module).lower()
+            distribution = _name(DISTRIBUTIONS.get(module, module))
             if distribution not in available and (module, place) not in OPTIONAL:
                 where = " or ".join(f"[{name}]" if name else "dependencies" for name in names)
                 problems.append(f"{path} imports {module}: declare {distribution} in {where} of pyproject.toml")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# vLLM's own environment: bash tools/setup_vllm.sh FOLDER (a virtual environment that is there already; make vllm does both).
+# vLLM's own environment: bash tools/setup_vllm.sh FOLDER (an existing virtual environment; make vllm does both).
 # The CPU build of vLLM unless there is an NVIDIA GPU. About 3.5 GB, a few minutes the first time.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -27,7 +27,7 @@ project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
 extras = project["optional-dependencies"]
 parts = [*project["dependencies"], *extras["umap"], *extras["pictures"], *extras["transformers"]]
 tools = [p for p in extras["dev"] if p.split(">")[0] in ("pytest", "pytest-timeout", "hypothesis", "psutil")]
-# torch and transformers are there already, at what vLLM wants.
+# torch and transformers are installed already, at the versions that vLLM wants.
 print("\n".join(p for p in (*parts, *tools) if p.split(">")[0] not in ("torch", "transformers")))
 PY
 )

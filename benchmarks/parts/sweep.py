@@ -26,6 +26,7 @@ from benchmarks.common import ROOT, make_parser, parse, scratch_folder, write_re
 sys.path.insert(0, str(ROOT / "tests"))
 
 from drillcore.job.fields import Job, LoadedJob
+from drillcore.runtime.executors.local import LocalSweep
 from drillcore.runtime.runner import run_stages
 from drillcore.runtime.work.tasks import BlockDone
 from drillcore.system.machine import busy_cores
