@@ -22,7 +22,10 @@ __all__ = ["errors", "extract", "open", "run"]
 def run(job: str | PathLike[str], *, set: Sequence[str] = (), store: str | None = None) -> str:
     """Run every stage of a job file; returns the store's address.
 
-    set: overrides such as `extract.dtype=float32`. Raises the errors of `drillcore.errors`.
+    set: overrides such as `extract.dtype=float32`. store: overrides the job's store. Raises the errors of
+    `drillcore.errors`.
+
+    >>> store = drillcore.run("job.yaml", set=["render.panel_px=150"])
     """
     from pathlib import Path
 
@@ -37,9 +40,13 @@ def run(job: str | PathLike[str], *, set: Sequence[str] = (), store: str | None 
 
 
 def open(store: str | PathLike[str]) -> xr.DataTree:
-    """Open a store as an xarray DataTree: one group a model and dataset, arrays read when used.
+    """Open a store as an xarray DataTree: one group for each model and dataset, arrays read when used.
 
-    Raises StoreError where there is no store of ours.
+    Raises StoreError where there is no drillcore store.
+
+    >>> tree = drillcore.open("runs/job.zarr")
+    >>> tree["model/sentences"].hidden_states.dims
+    ('sentence', 'layer', 'hidden')
     """
     from drillcore.store.tree import open_tree
 
@@ -49,8 +56,13 @@ def open(store: str | PathLike[str]) -> xr.DataTree:
 def extract(model: str, sentences: Sequence[str], **settings: Any) -> xr.Dataset:
     """Hidden states of a few sentences, in memory.
 
-    settings: fields of the job's `extract` section. Returns a dataset with `hidden_states` [sentence, layer, hidden]
-    float32 and the coordinates of the store.
+    model: hub id, local directory, or demo/smollm2-135m-instruct. settings: fields of the job's `extract` section.
+    Returns a dataset with `hidden_states` [sentence, layer, hidden] float32 and the store's coordinates. Raises the
+    errors of `drillcore.errors`.
+
+    >>> states = drillcore.extract("./model", ["The capital of France is", "Hello"], layers=[0, 2])
+    >>> states.hidden_states.shape[:2], states.layer_name.values.tolist()
+    ((2, 2), ['embed', 'block_2'])
     """
     from drillcore.runtime.few_sentences import extract_in_memory
 

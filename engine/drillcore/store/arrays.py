@@ -50,6 +50,7 @@ class ArraySpec:
 def dtype_name(values: NDArray[Any]) -> str:
     """The dtype of values as Zarr names it; every kind of text is `string`.
 
+    >>> import numpy as np
     >>> dtype_name(np.array(["x", "y"])), dtype_name(np.zeros(3, np.float32))
     ('string', 'float32')
     """
