@@ -367,7 +367,7 @@ def write_job(folder: Path, model: str, count: int) -> Path:
 
 def start_job(job: Path) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "drillcore.cli.main", "run", job.name],
+        [sys.executable, "-m", "drillcore", "run", job.name],
         cwd=job.parent, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         # A shell that runs the tests in its background has them ignore it.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),

@@ -112,7 +112,7 @@ drillcore.runtime.runner._run_stages = ready
 def test_the_installed_command_stops_and_goes_on(new_work, seed):
     """The same as a user has it: python -m, its own imports, the real backend."""
     work = new_work(seed=seed, count=256, backend="transformers")
-    line = [sys.executable, "-m", "drillcore.cli.main", "extract", "job.yaml"]
+    line = [sys.executable, "-m", "drillcore", "extract", "job.yaml"]
     environment = {**os.environ, **work.forge.env}
     process = subprocess.Popen(
         line, cwd=work.folder, env=environment, start_new_session=True, stderr=subprocess.PIPE, text=True

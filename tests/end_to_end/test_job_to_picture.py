@@ -20,7 +20,7 @@ TEXTS = Path(__file__).parents[2] / "jobs" / "texts"
 
 def drillcore(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
     """The command as a user runs it."""
-    command = [sys.executable, "-m", "drillcore.cli.main", *arguments]
+    command = [sys.executable, "-m", "drillcore", *arguments]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
 

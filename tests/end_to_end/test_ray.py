@@ -109,7 +109,7 @@ def test_ctrl_c_leaves_no_process_and_the_next_run_goes_on(plain, cluster):
         "extract": {"threads": 1, "shard_sentences": 64, "block_sentences": 128}, "run": {"executor": "ray"},
     }  # fmt: skip
     (bench.folder / "stopped.yaml").write_text(yaml.safe_dump(job), encoding="utf-8")
-    command = [sys.executable, "-m", "drillcore.cli.main", "extract", "stopped.yaml"]
+    command = [sys.executable, "-m", "drillcore", "extract", "stopped.yaml"]
     run = subprocess.Popen(
         command, cwd=bench.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )

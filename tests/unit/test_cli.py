@@ -17,7 +17,7 @@ from drillcore.job.schema import job_schema
 
 def drillcore(*arguments, cwd=None):
     return subprocess.run(
-        [sys.executable, "-m", "drillcore.cli.main", *arguments], cwd=cwd, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "drillcore", *arguments], cwd=cwd, capture_output=True, text=True, check=False
     )
 
 
@@ -41,6 +41,10 @@ def test_doctor_says_what_is_there_and_how_to_get_the_rest():
 def test_mistakes_are_exit_2_and_one_plain_message(arguments, said, tmp_path):
     done = drillcore(*arguments, cwd=tmp_path)
     assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_help_names_the_command():
+    assert drillcore("--help").stdout.split()[:3] == ["Usage:", "drillcore", "[OPTIONS]"]
 
 
 def test_the_schema_accepts_what_the_job_reader_accepts():

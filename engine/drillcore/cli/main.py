@@ -35,7 +35,7 @@ def main() -> None:
     debug = "--debug" in sys.argv
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     try:
-        app(arguments, standalone_mode=False)
+        app(arguments, prog_name="drillcore", standalone_mode=False)
     except DrillcoreError as error:
         if debug:
             raise
@@ -246,7 +246,3 @@ def schema(what: Annotated[str, typer.Argument(metavar="job", help="Which schema
     if what != "job":
         raise JobError(f"there is no schema {what}", hint="drillcore schema job")
     print(job_schema(), end="")
-
-
-if __name__ == "__main__":
-    main()
