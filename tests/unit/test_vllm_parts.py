@@ -18,7 +18,7 @@ from drillcore.backends.vllm.prompts import make_parts, num_computed
 from drillcore.backends.vllm.refusals import check_backend, refuse, vllm_version
 from drillcore.backends.vllm.settings import check_memory, resolve
 from drillcore.backends.vllm.shared_rows import SharedRows
-from drillcore.cli.doctor import examine
+from drillcore.cli import doctor
 from drillcore.errors import JobError, MissingExtraError, ModelError, RunError
 from drillcore.job.fields import Extract, Model
 from drillcore.tokens.sequences import Sequences
@@ -118,8 +118,8 @@ def test_without_vllm_it_says_what_to_install_and_where(source):
     with pytest.raises(MissingExtraError, match="needs vllm, which is not installed") as caught:
         VllmBackend(source, Extract(backend="vllm"), (0,))
     assert "make vllm" in caught.value.hint and "drillcore[all,vllm]" in caught.value.hint
-    (found,) = (f for f in examine() if f.part == "vllm")
-    assert not found.present and caught.value.hint in found.remedy
+    (part,) = (p for p in doctor.parts() if p.name == "vllm")
+    assert not part.present and caught.value.hint in part.remedy
 
 
 @without_vllm
@@ -155,8 +155,8 @@ def test_a_version_outside_the_tested_range_is_refused(source, claims_vllm, vers
         with pytest.raises(MissingExtraError, match=f"vllm {version} is outside the tested range") as caught:
             ask()
         assert "pip install 'vllm>=" in caught.value.hint
-    (found,) = (f for f in examine() if f.part == "vllm")
-    assert not found.present and "outside the tested range" in found.remedy
+    (part,) = (p for p in doctor.parts() if p.name == "vllm")
+    assert not part.present and "outside the tested range" in part.remedy
 
 
 def test_what_vllm_cannot_do_is_found_before_anything_is_written(source, claims_vllm):

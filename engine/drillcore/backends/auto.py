@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -22,6 +21,7 @@ from drillcore.backends.vllm.refusals import refuse, vllm_version
 from drillcore.errors import DrillcoreError, InputError, RunError
 from drillcore.job.fields import Extract
 from drillcore.system.files import cache_dir, digest, write_atomic
+from drillcore.system.machine import num_cores
 from drillcore.system.registry import load_by_name
 from drillcore.system.versions import versions
 from drillcore.tokens.sequences import Sequences
@@ -180,7 +180,7 @@ def _kept(source: Source, extract: Extract, layers: Sequence[int], sample: Seque
         "layers": list(layers),
         "versions": {name: found[name] for name in DECIDE_SPEED if name in found},
         "hardware": asdict(host_hardware(extract)),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": num_cores(),
         "sample": [sample.lengths_N.tolist(), sample.ids_T.tolist()],
     }
     return cache_dir() / "choices" / f"{digest(about)}.json"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from drillcore.backends.source import Source
 from drillcore.errors import JobError
 from drillcore.job.fields import Extract
+from drillcore.system.machine import num_cores, total_memory_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -37,13 +37,13 @@ def host_hardware(extract: Extract, gpus_on_host: int | None = None) -> Hardware
     """
     import torch
 
-    cores = len(os.sched_getaffinity(0))
+    cores = num_cores()
     threads = cores if extract.threads == "auto" else extract.threads
     on_gpu = extract.device != "cpu" and torch.cuda.is_available()
     device = torch.cuda.get_device_name() if on_gpu else torch.backends.cpu.get_cpu_capability()
     gpus = gpus_on_host or torch.cuda.device_count()
     workers = gpus // extract.tensor_parallel if on_gpu else cores // threads
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = total_memory_bytes()
     return Hardware(device, threads, memory // max(1, workers), gpus=extract.tensor_parallel if on_gpu else 0)
 
 

@@ -221,10 +221,10 @@ def bench(
 @app.command()
 def doctor() -> None:
     """Say what this machine can run, and how to get the rest."""
-    from drillcore.cli.doctor import examine
+    from drillcore.cli.doctor import parts
     from drillcore.cli.tables import align_columns
 
-    rows = [(f.part, "yes" if f.present else "no", f.found if f.present else f.remedy) for f in examine()]
+    rows = [(p.name, "yes" if p.present else "no", p.detail if p.present else p.remedy) for p in parts()]
     for line in align_columns(rows):
         print(line)
 

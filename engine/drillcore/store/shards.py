@@ -8,7 +8,6 @@ Shape legend: S sentences of a shard, K layers, H hidden size, C sentences of a 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from numcodecs import blosc
 from numpy.typing import NDArray
 
 from drillcore.store.layout import Shape
+from drillcore.system.machine import num_cores
 
 # With two of its own threads Blosc gave different outputs for one input, and bytes must repeat. Our threads take whole
 # chunks instead.
@@ -30,7 +30,7 @@ MAX_THREADS = 8
 
 def threads() -> int:
     """Number of threads that encode or decode chunks; compression releases the interpreter's lock."""
-    return max(1, min(MAX_THREADS, len(os.sched_getaffinity(0))))
+    return max(1, min(MAX_THREADS, num_cores()))
 
 
 def index_bytes(shape: Shape) -> int:

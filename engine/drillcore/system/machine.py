@@ -22,7 +22,7 @@ def hardware() -> dict[str, Any]:
     found: dict[str, Any] = {
         "cpu": cpu_model(),
         "cores": num_cores(),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "memory_bytes": total_memory_bytes(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "system": platform.platform(),
     }
@@ -44,6 +44,25 @@ def cpu_model() -> str:
 def num_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def total_memory_bytes() -> int:
+    """Memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def free_memory_bytes() -> int:
+    """Memory that programs can still have without swapping; half of all where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        pass
+    try:
+        import psutil
+    except ImportError:
+        return total_memory_bytes() // 2
+    return int(psutil.virtual_memory().available)
 
 
 def peak_memory_bytes() -> int:
@@ -89,6 +108,6 @@ def few_arenas() -> None:
     """
     if platform.libc_ver()[0] != "glibc" or "MALLOC_ARENA_MAX" in os.environ:
         return
-    arenas = len(os.sched_getaffinity(0))
+    arenas = num_cores()
     os.environ["MALLOC_ARENA_MAX"] = str(arenas)
     ctypes.CDLL(None).mallopt(ARENA_MAX, arenas)

@@ -13,7 +13,7 @@ from drillcore.backends.base import States, Work
 from drillcore.errors import CommitError, NumericsError
 from drillcore.job.fields import Extract, Model
 from drillcore.runtime.work.blocks import make_blocks
-from drillcore.runtime.work.pipeline import WAITING_SHARDS, extract_blocks
+from drillcore.runtime.work.pipeline import LOOP_BYTES, WAITING_SHARDS, _put, extract_blocks
 from drillcore.runtime.work.sink import ShardSink
 from drillcore.runtime.work.tasks import BlockTask, ModelTask
 from drillcore.store.group import GroupWriter
@@ -204,3 +204,16 @@ def test_planning_is_one_block_ahead_and_no_more(make, seed):
     for _ in extract_blocks(backend, tasks, NotingSink(), Progress(lambda n: ahead.append(len(backend.planned)))):
         pass
     assert len(backend.planned) == 5 and ahead[0] <= 2
+
+
+@pytest.mark.parametrize("stored", [np.float32, np.float16])
+@pytest.mark.parametrize("hidden", [1, LOOP_BYTES // 8 - 1, LOOP_BYTES // 8, LOOP_BYTES])
+def test_states_are_put_in_their_places(hidden, stored, seed):
+    rng = np.random.default_rng(seed)
+    values = rng.standard_normal((5, 2, hidden)).astype(np.float32)
+    sentence, row = rng.permutation(20)[:9], rng.integers(0, 5, 9)
+    states = np.full((20, 2, hidden), 7, stored)
+    _put(states, sentence, values, row)
+    want = np.full((20, 2, hidden), 7, stored)
+    want[sentence] = values[row]
+    assert np.array_equal(states, want)

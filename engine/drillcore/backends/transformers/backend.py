@@ -5,7 +5,6 @@ Shape legend: R rows, W width, G gathered nodes, K layers, H hidden size, V voca
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -31,6 +30,7 @@ from drillcore.backends.transformers.loading import load
 from drillcore.backends.transformers.masks import attention_kinds
 from drillcore.errors import ModelError, RunError, SelfCheckError
 from drillcore.job.fields import Extract
+from drillcore.system.machine import num_cores
 from drillcore.tokens.batches import Batch, batches, halve, padded_batches
 from drillcore.tokens.packs import build_packs
 from drillcore.tokens.sequences import Sequences
@@ -50,7 +50,7 @@ class TransformersBackend:
         self.facts, self._source, self._extract = source.facts, source, extract
         self._layers = tuple(layers)
         threads = extract.threads
-        torch.set_num_threads(len(os.sched_getaffinity(0)) if threads == "auto" else threads)
+        torch.set_num_threads(num_cores() if threads == "auto" else threads)
         self._loaded = load(source, extract, self._layers[-1])
         self._plain_attention = self._loaded.decoder.config._attn_implementation
         self._kinds = attention_kinds(self._loaded.decoder.config)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 from drillcore.backends.device import choose_device, choose_dtype
 from drillcore.backends.source import Source
 from drillcore.errors import RunError
 from drillcore.job.fields import Extract
+from drillcore.system.machine import free_memory_bytes, num_cores
 
 GIB = 2**30
 # Longer sentences than this are left to `transformers`: each needs its keys and values in memory at once.
@@ -52,7 +52,7 @@ def resolve(source: Source, extract: Extract, stored: dict[str, Any] | None) -> 
     longest = min(source.facts.max_tokens or LONGEST_ON_GPU, _switching_length(source.config) or LONGEST_ON_GPU)
     if kv_gib is not None:
         longest = min(longest, kv_gib * GIB // max(1, token_bytes) // block * block)
-    threads = len(os.sched_getaffinity(0)) if extract.threads == "auto" else extract.threads
+    threads = num_cores() if extract.threads == "auto" else extract.threads
     return Settings(
         dtype=str(dtype).removeprefix("torch."),
         batch_nodes=nodes,
@@ -98,7 +98,7 @@ def check_memory(source: Source, settings: Settings, weight_bytes: int) -> None:
 
     kv_bytes = (settings.kv_gib or 0) * GIB * settings.tensor_parallel
     if settings.kv_gib is not None:
-        free, where = _available_bytes(), "the host has"
+        free, where = free_memory_bytes(), "the host has"
         remedy = "Set VLLM_CPU_KVCACHE_SPACE (GiB) lower, or take a smaller dtype."
     else:
         free = sum(torch.cuda.mem_get_info(i)[0] for i in range(settings.tensor_parallel))
@@ -109,9 +109,3 @@ def check_memory(source: Source, settings: Settings, weight_bytes: int) -> None:
             f"{kv_bytes / GIB:.1f} GiB of prefix cache, {where} {free / GIB:.1f} GiB free",
             hint=remedy,
         )
-
-
-def _available_bytes() -> int:
-    """Memory that programs can still have, as Linux counts it."""
-    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) * 1024

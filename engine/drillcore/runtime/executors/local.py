@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ from drillcore.errors import ModelError, NumericsError, RunError, SelfCheckError
 from drillcore.job.fields import Extract, Run
 from drillcore.runtime.work.tasks import BlockFailed, BlockTask, ModelFailed, ModelPlan, ModelReady, Outcome
 from drillcore.runtime.work.worker import Worker
+from drillcore.system.machine import free_memory_bytes, num_cores
 from drillcore.system.progress import Progress
 
 Item = TypeVar("Item")
@@ -45,12 +45,6 @@ class CountedProgress:
 
 def _at(position: int, function: Callable[[Item], Result], item: Item) -> tuple[int, Result]:
     return position, function(item)
-
-
-def _free_memory() -> int:
-    import psutil
-
-    return int(psutil.virtual_memory().available)
 
 
 class LocalSweep:
@@ -115,7 +109,7 @@ class LocalExecutor:
 
     def describe(self) -> dict[str, Any]:
         """Host and cores."""
-        return {"executor": "local", "host": platform.node(), "cores": len(os.sched_getaffinity(0))}
+        return {"executor": "local", "host": platform.node(), "cores": num_cores()}
 
     def hardware(self) -> Hardware:
         """This host's."""
@@ -129,7 +123,7 @@ class LocalExecutor:
         self, function: Callable[[Item], Result], items: Sequence[Item], gpus: int = 0, memory: int = 0
     ) -> Iterator[tuple[int, Result]]:
         """Call it here, one item after the other; long ones in processes of one thread, as many as memory holds."""
-        processes = min(len(os.sched_getaffinity(0)), len(items), _free_memory() // memory) if memory else 1
+        processes = min(num_cores(), len(items), free_memory_bytes() // memory) if memory else 1
         if gpus or processes < 2:
             for position, item in enumerate(items):
                 yield position, function(item)

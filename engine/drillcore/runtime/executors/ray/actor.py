@@ -20,6 +20,7 @@ from drillcore.job.fields import Extract, Model
 from drillcore.runtime.work.pipeline import extract_blocks
 from drillcore.runtime.work.tasks import BlockDone, BlockFailed, BlockTask, ModelTask
 from drillcore.runtime.work.worker import Worker
+from drillcore.system.machine import free_memory_bytes
 from drillcore.system.progress import Progress
 from drillcore.system.versions import versions
 from drillcore.tokens.sequences import Sequences
@@ -147,7 +148,7 @@ def read_weights(model: Model, base: Path) -> int:
 
         folder = Path(snapshot_download(source.location, revision=source.revision, allow_patterns=HUB_PATTERNS))
     files = sorted(folder.glob("*.safetensors"))
-    if sum(f.stat().st_size for f in files) > _free_bytes() // 2:
+    if sum(f.stat().st_size for f in files) > free_memory_bytes() // 2:
         return 0
     return sum(_read(f) for f in files)
 
@@ -158,11 +159,3 @@ def _read(path: Path) -> int:
         while size := stream.readinto(piece):
             count += size
     return count
-
-
-def _free_bytes() -> int:
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

@@ -17,6 +17,7 @@ from typing import Any
 
 from drillcore.errors import JobError
 from drillcore.job.fields import Extract
+from drillcore.system.machine import num_cores
 
 # Ray's sockets lie below its folder, and a socket's path may have 107 characters.
 LONGEST_TEMP = 30
@@ -130,7 +131,7 @@ class Cluster:
         common = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "drillcore"}
         self._ours = True
         if self._temp is not None:
-            cores = len(os.sched_getaffinity(0))
+            cores = num_cores()
             self.ray.init(
                 address="local",
                 num_cpus=cores,

@@ -22,7 +22,6 @@ from drillcore.errors import JobError, StoreError, TextError
 from drillcore.job.fields import Extract, Model
 from drillcore.runtime.work.tasks import ModelTask
 from drillcore.runtime.work.worker import Worker
-from drillcore.system.machine import busy_cores, cpu_model, peak_memory_bytes
 from drillcore.tokens.sequences import Sequences
 
 # Whole benchmarks at toy size, in processes of their own.
@@ -200,22 +199,7 @@ def test_cases_take_turns_and_more_repeats_are_added(tmp_path, monkeypatch):
     assert [(s["case"]["model"], s["repeat"]) for s in kept] == [(m, r) for r in range(3) for m in "ab"]
 
 
-def test_peak_memory_is_the_process_own():
-    code = (
-        "import sys; from drillcore.system.machine import peak_memory_bytes as peak; before = peak(); "
-        "held = b'x' * int(sys.argv[1]); del held; print(before, peak())"
-    )
-    ballast = np.ones(400 * 2**20, np.uint8)  # this process is large; the one that it starts is not
-    done = subprocess.run([sys.executable, "-c", code, str(200 * 2**20)], capture_output=True, text=True, check=True)
-    before, after = map(int, done.stdout.split())
-    assert peak_memory_bytes() > ballast.nbytes
-    assert before < 200 * 2**20
-    assert 190 * 2**20 < after - before < 230 * 2**20
-
-
-def test_the_machine_is_described():
-    assert cpu_model()
-    assert busy_cores(0.05) >= 0
+def test_matrix_products_have_a_rate():
     rates = matrix_products("cpu", "float32", 2)
     assert len(rates) == 2 and all(rate > 1e8 for rate in rates)
 
