@@ -80,7 +80,7 @@ def child_cpu(command: Sequence[str]) -> float:
 
 def results(kind: str, options: Any, facts: Mapping[str, Any]) -> dict[str, Any]:
     """The one form: kind, format, time, commit, hardware, versions, parameters (the options), then the facts."""
-    from drillcore.system.machine import hardware
+    from drillcore.backends.device import hardware
     from drillcore.system.versions import git_commit, versions
 
     parameters = {k: v for k, v in vars(options).items() if k not in ("out", "scratch")}

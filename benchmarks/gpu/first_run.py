@@ -27,7 +27,7 @@ from benchmarks.gpu.flex_sweep import flex_sweep
 from benchmarks.gpu.host import host_rates
 from benchmarks.gpu.models import ARCHITECTURES, CONFIGS
 from benchmarks.gpu.throughput import line, measure_model
-from drillcore.system.machine import hardware
+from drillcore.backends.device import hardware
 from drillcore.system.versions import git_commit, versions
 
 MODELS = "Llama-3.2-1B,Llama-3.1-8B,SmolLM2-135M,Llama-3.2-3B,SmolLM2-1.7B"

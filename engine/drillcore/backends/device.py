@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from drillcore.backends.source import Source
 from drillcore.errors import JobError
 from drillcore.job.fields import Extract
-from drillcore.system.machine import num_cores, total_memory_bytes
+from drillcore.system.machine import cpu_model, num_cores, total_memory_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +46,23 @@ def host_hardware(extract: Extract, gpus_on_host: int | None = None) -> Hardware
     workers = gpus // extract.tensor_parallel if on_gpu else cores // threads
     memory = total_memory_bytes()
     return Hardware(device, threads, memory // max(1, workers), gpus=extract.tensor_parallel if on_gpu else 0)
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, cores this process may use, memory in bytes, and the accelerators; JSON-ready. Imports torch."""
+    import torch
+
+    facts: dict[str, Any] = {
+        "cpu": cpu_model(),
+        "cores": num_cores(),
+        "memory_bytes": total_memory_bytes(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "system": platform.platform(),
+    }
+    if torch.cuda.is_available():
+        facts["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        facts["cuda"] = torch.version.cuda
+    return facts
 
 
 def choose_device(extract: Extract) -> torch.device:

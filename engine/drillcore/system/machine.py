@@ -1,4 +1,4 @@
-"""What a machine is and what it can do: hardware, its matrix-product rate, and the memory that a process took."""
+"""Cores and memory of this machine, on Linux and macOS, and the memory that a process took. Nothing heavy."""
 
 from __future__ import annotations
 
@@ -9,27 +9,9 @@ import resource
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 # Number of glibc's mallopt(3).
 ARENA_MAX = -8
-
-
-def hardware() -> dict[str, Any]:
-    """Processor, cores this process may use, memory in bytes, and the accelerators; JSON-ready. Imports torch."""
-    import torch
-
-    found: dict[str, Any] = {
-        "cpu": cpu_model(),
-        "cores": num_cores(),
-        "memory_bytes": total_memory_bytes(),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
-        "system": platform.platform(),
-    }
-    if torch.cuda.is_available():
-        found["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-        found["cuda"] = torch.version.cuda
-    return found
 
 
 def cpu_model() -> str:
