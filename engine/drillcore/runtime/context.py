@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from drillcore.job.fields import Job
 from drillcore.runtime.executors.base import Executor
 from drillcore.runtime.manifest import Manifest
 from drillcore.runtime.preflight import Inputs
@@ -22,3 +23,8 @@ class Context:
     manifest: Manifest
     report: Reporter
     out: Path
+
+    @property
+    def job(self) -> Job:
+        """The job of this run."""
+        return self.inputs.loaded.job

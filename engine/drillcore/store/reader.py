@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import zarr
@@ -13,9 +13,6 @@ from drillcore.errors import DamageError, StoreError
 from drillcore.store.layout import MEND, array_of, check_ours
 from drillcore.store.places.location import Location
 from drillcore.store.states import StatesReader
-
-if TYPE_CHECKING:
-    pass
 
 
 def open_root(location: Location) -> zarr.Group:
@@ -31,6 +28,14 @@ def open_root(location: Location) -> zarr.Group:
         raise DamageError(f"{location.address}/zarr.json is damaged: {error}", hint=MEND) from None
     check_ours(dict(root.attrs), location.address, None)
     return root
+
+
+def open_dataset(address: str, path: str) -> zarr.Group:
+    """The group of one model and dataset, read-only, without looking at the rest of the store.
+
+    path: `model/dataset`. Raises zarr's GroupNotFoundError where there is none.
+    """
+    return zarr.open_group(Location(address).open(read_only=True), path=path, mode="r", use_consolidated=False)
 
 
 def read_layer(group: zarr.Group, slot: int) -> NDArray[np.float32]:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import zarr
 
 from drillcore.job.fields import Measure
 from drillcore.measures import BOUNDS, PRIMARY
@@ -24,8 +23,7 @@ from drillcore.runtime.results import read_separation
 from drillcore.runtime.stages.graphs import LayerGraphs, graphs_of, memory_needed
 from drillcore.store.group import GroupWriter
 from drillcore.store.layout import array_of
-from drillcore.store.places.location import Location
-from drillcore.store.reader import column, read_layer
+from drillcore.store.reader import column, open_dataset, read_layer
 from drillcore.system.files import digest
 
 
@@ -43,8 +41,7 @@ class LayerTask:
 
 def measure_one(task: LayerTask) -> dict[str, Bounds]:
     """Read a layer and measure it."""
-    store = Location(task.store).open(read_only=True)
-    group = zarr.open_group(store, path=task.group, mode="r", use_consolidated=False)
+    group = open_dataset(task.store, task.group)
     states_NH = read_layer(group, task.slot)
     graph = None if task.graphs is None else task.graphs.make(states_NH, task.slot)
     return measure_layer(states_NH, task.settings, task.draws, graph)
@@ -53,7 +50,7 @@ def measure_one(task: LayerTask) -> dict[str, Bounds]:
 def measure(context: Context) -> None:
     """Measure every dataset that changed since it was last measured."""
     started = time.perf_counter()
-    job = context.inputs.loaded.job
+    job = context.job
     for model in job.models:
         for dataset in job.datasets:
             writer = context.store.dataset(model.group, dataset.name)
@@ -62,7 +59,7 @@ def measure(context: Context) -> None:
 
 
 def _measure_dataset(context: Context, writer: GroupWriter) -> None:
-    job, path = context.inputs.loaded.job, writer.group.path
+    job, path = context.job, writer.group.path
     settings = job.measure
     labels, groups = column(writer.group, "label"), column(writer.group, "group")
     about = [None if c is None else digest([str(v) for v in c]) for c in (labels, groups)]

@@ -9,7 +9,6 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from drillcore.job.fields import Project
@@ -20,8 +19,7 @@ from drillcore.runtime.context import Context
 from drillcore.runtime.results import ProjectionFacts
 from drillcore.runtime.stages.graphs import LayerGraphs, graphs_of, memory_needed
 from drillcore.store.layout import array_of
-from drillcore.store.places.location import Location
-from drillcore.store.reader import read_layer
+from drillcore.store.reader import open_dataset, read_layer
 from drillcore.store.writer import GroupWriter
 from drillcore.system.files import digest
 
@@ -55,10 +53,7 @@ class LayerTask:
 
 def project_layer(task: LayerTask) -> Projected:
     """Read a layer and project it."""
-    store = Location(task.store).open(read_only=True)
-    parts = [
-        read_layer(zarr.open_group(store, path=g, mode="r", use_consolidated=False), task.slot) for g in task.groups
-    ]
+    parts = [read_layer(open_dataset(task.store, group), task.slot) for group in task.groups]
     states_NH = parts[0] if len(parts) == 1 else np.concatenate(parts)
     graph = None if task.graphs is None else task.graphs.read(task.slot)
     projected: Projected = load_projection(task.projection).fit(states_NH, task.settings, graph)
@@ -67,11 +62,11 @@ def project_layer(task: LayerTask) -> Projected:
 
 def project(context: Context) -> None:
     """Project every dataset that changed since it was last projected."""
-    settings = context.inputs.loaded.job.project
+    settings = context.job.project
     started = time.perf_counter()
-    for model in context.inputs.loaded.job.models:
+    for model in context.job.models:
         for unit in _units(context, model.group, settings):
-            graphs = graphs_of(context.inputs.loaded.job, unit.writers[0])
+            graphs = graphs_of(context.job, unit.writers[0])
             if _is_up_to_date(unit, settings):
                 context.report.say(f"{_name(unit)}: projection is up to date")
             else:
@@ -88,7 +83,7 @@ def _is_up_to_date(unit: Unit, settings: Project) -> bool:
 
 def _units(context: Context, model: str, settings: Project) -> list[Unit]:
     """What is projected together, for one model."""
-    writers = [context.store.dataset(model, d.name) for d in context.inputs.loaded.job.datasets]
+    writers = [context.store.dataset(model, d.name) for d in context.job.datasets]
     groups = [writers] if settings.fit == "joint" else [[w] for w in writers]
     return [
         Unit(
@@ -133,7 +128,7 @@ def _by(facts: ProjectionFacts) -> str:
 
 def _record(context: Context, unit: Unit, layers: list[Projected], reason: str) -> ProjectionFacts:
     """Align the layers of a unit and write them; returns what the manifest says of them."""
-    settings = context.inputs.loaded.job.project
+    settings = context.job.project
     raw_LN2 = np.stack([p.points_N2 for p in layers])
     degenerate_L = np.array([p.degenerate for p in layers])
     facts = ProjectionFacts(

@@ -61,7 +61,7 @@ class LazyRowIds:
 
 def request_of(context: Context, name: str) -> dict[str, Any]:
     """What the numerics are resolved for: they are resolved again when any of it changes."""
-    source, extract = context.inputs.sources[name], context.inputs.loaded.job.extract
+    source, extract = context.inputs.sources[name], context.job.extract
     settings = extract.model_dump(mode="json", exclude={"too_long", "special_tokens"})
     versions = {k: v for k, v in context.manifest.facts["versions"].items() if k in ("torch", "transformers")}
     hardware = context.executor.hardware()
@@ -91,7 +91,7 @@ def stored_numerics(context: Context, known: dict[str, Any], request: dict[str, 
 
 
 def _shape(context: Context, pair: Input) -> Shape:
-    name, extract = pair.model.group, context.inputs.loaded.job.extract
+    name, extract = pair.model.group, context.job.extract
     facts, wanted = context.inputs.sources[name].facts, context.inputs.layers[name]
     names = [layers.name(k, facts.num_blocks) for k in wanted]
     shard = None if extract.shard_sentences == "auto" else extract.shard_sentences
@@ -100,7 +100,7 @@ def _shape(context: Context, pair: Input) -> Shape:
 
 def block_size(context: Context, name: str, pairs: list[Input]) -> int:
     """Sentences of a block for this model; stored with the numerics, since packs depend on it."""
-    wanted = context.inputs.loaded.job.extract.block_sentences
+    wanted = context.job.extract.block_sentences
     if wanted != "auto":
         return wanted
     hardware, shapes = context.executor.hardware(), [_shape(context, p) for p in pairs]

@@ -46,7 +46,7 @@ def extract(context: Context) -> None:
     started = time.perf_counter()
     groups = ThreadPoolExecutor(1, "groups")
     try:
-        runs = {m.group: ModelRun(context, m.group, groups) for m in context.inputs.loaded.job.models}
+        runs = {m.group: ModelRun(context, m.group, groups) for m in context.job.models}
         pending = [run for run in runs.values() if run.is_pending()]
         failed = _sweep(context, pending) if pending else []
     finally:

@@ -105,7 +105,7 @@ def score_candidates(context: Context, pair: Input, writer: GroupWriter) -> None
         context.report.advance(len(piece_NC))
     _worker().close()
     logprob_NC = np.concatenate(pieces)
-    right = _right(writer, logprob_NC, texts, context.inputs.loaded.job.measure)
+    right = _right(writer, logprob_NC, texts, context.job.measure)
     facts = {
         "tokens": [len(c) for c in candidates],
         "likeliest": _likeliest(logprob_NC, texts),

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from drillcore.job.fields import Extract, Model
@@ -20,8 +19,7 @@ from drillcore.measures.draws import make_draws
 from drillcore.measures.logit_lens import QUANTITIES, TokenSummary, next_token, summarise
 from drillcore.runtime.context import Context
 from drillcore.store.group import GroupWriter
-from drillcore.store.places.location import Location
-from drillcore.store.reader import column, read_layer
+from drillcore.store.reader import column, open_dataset, read_layer
 from drillcore.system.files import digest
 
 # Coordinate `prediction_metric` of the array `prediction`.
@@ -46,8 +44,7 @@ def predict_layer(task: LayerTask) -> NDArray[np.float32]:
     """Read a layer and put it through the model's head; returns [N, Q]."""
     from drillcore.backends.head import open_head
 
-    store = Location(task.store).open(read_only=True)
-    group = zarr.open_group(store, path=task.group, mode="r", use_consolidated=False)
+    group = open_dataset(task.store, task.group)
     head = open_head(task.model, task.base, task.extract)
     return next_token(
         read_layer(group, task.slot), task.expected_N, lambda states_RH: head.logits(states_RH, normed=task.normed)
@@ -59,7 +56,7 @@ def predict_next_tokens(context: Context, model: Model, writer: GroupWriter) -> 
     expected = column(writer.group, "expected_next")
     if expected is None:
         return
-    settings = context.inputs.loaded.job.measure
+    settings = context.job.measure
     path, tokenizer = writer.group.path, context.inputs.tokenizers[model.group]
     ids = {str(text): tokenizer.first_token(str(text)) for text in set(expected.tolist()) if text}
     expected_N = np.array([ids.get(str(text), -1) for text in expected], np.int64)

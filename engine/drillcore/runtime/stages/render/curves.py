@@ -40,8 +40,8 @@ class CurvesPlan:
 
 def curve_plans(context: Context) -> list[CurvesPlan]:
     """All pictures of curves of a job, models first; none of what was not measured."""
-    models = context.inputs.loaded.job.models
-    datasets = [d.name for d in context.inputs.loaded.job.datasets]
+    models = context.job.models
+    datasets = [d.name for d in context.job.datasets]
     plans = [_of_model(context, model, datasets) for model in models if not _is_control(model, models)]
     if sum(not _is_control(model, models) for model in models) > 1:
         plans += [_over_models(context, models, dataset) for dataset in datasets]
@@ -68,7 +68,7 @@ def _is_control(model: Model, models: tuple[Model, ...]) -> bool:
 
 
 def _of_model(context: Context, model: Model, datasets: list[str]) -> CurvesPlan:
-    beside = [m for m in context.inputs.loaded.job.models if _is_control(m, (model,))]
+    beside = [m for m in context.job.models if _is_control(m, (model,))]
     sources = [LineSource(d, context.store.dataset(model.group, d).group) for d in datasets]
     for other in beside:
         groups = [context.store.dataset(other.group, d).group for d in datasets]

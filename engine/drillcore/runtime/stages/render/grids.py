@@ -43,8 +43,8 @@ def point_inputs(writer: GroupWriter, method: str) -> list[str]:
 
 def grid_plans(context: Context) -> list[GridPlan]:
     """All grids of a job."""
-    models = [m.group for m in context.inputs.loaded.job.models]
-    datasets = [d.name for d in context.inputs.loaded.job.datasets]
+    models = [m.group for m in context.job.models]
+    datasets = [d.name for d in context.job.datasets]
     group = context.store.dataset
     plans: list[GridPlan] = []
     for model in models:
@@ -59,7 +59,7 @@ def grid_plans(context: Context) -> list[GridPlan]:
 
 def over_models(context: Context, dataset: str, name: str) -> GridPlan:
     """A dataset with models as rows."""
-    models = [m.group for m in context.inputs.loaded.job.models]
+    models = [m.group for m in context.job.models]
     rows = tuple((called(context, m), context.store.dataset(m, dataset)) for m in models)
     return GridPlan(name, dataset, rows)
 

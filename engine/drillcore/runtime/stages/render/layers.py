@@ -23,7 +23,7 @@ def slots_of(settings: Render, numbers: Sequence[int]) -> list[int]:
 
 def check_layers(context: Context) -> None:
     """Raise RunError where `render.layers` names a layer that no model has, or none of a model's."""
-    wanted = context.inputs.loaded.job.render.layers
+    wanted = context.job.render.layers
     if not isinstance(wanted, tuple):
         return
     held = context.inputs.layers
@@ -37,7 +37,7 @@ def check_layers(context: Context) -> None:
 
 def check_projected(context: Context) -> None:
     """Raise RunError where a model and dataset has no projection to draw."""
-    job = context.inputs.loaded.job
+    job = context.job
     for model in job.models:
         for dataset in job.datasets:
             writer = context.store.dataset(model.group, dataset.name)

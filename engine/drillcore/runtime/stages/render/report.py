@@ -20,14 +20,14 @@ REPORT = "report.html"
 
 def report_inputs(context: Context) -> list[Any]:
     """What the report depends on beside its curves, JSON-ready."""
-    method = context.inputs.loaded.job.project.method
+    method = context.job.project.method
     tables = [[t.title, t.header, t.rows] for t in overview(context)]
     return [tables, [plan.inputs(method) for plan in _plans(context)]]
 
 
 def draw_report(context: Context, curves: list[CurvesPlan]) -> Path:
     """Write the report beside the pictures and return its path."""
-    job = context.inputs.loaded.job
+    job = context.job
     # The page wraps its rows: columns of equal depth would not stand under each other.
     settings = job.render.model_copy(update={"align_depth": False})
     datasets = []
@@ -45,7 +45,7 @@ def draw_report(context: Context, curves: list[CurvesPlan]) -> Path:
 
 def _plans(context: Context) -> list[GridPlan]:
     """A grid for each dataset, models as rows."""
-    return [over_models(context, d.name, d.name) for d in context.inputs.loaded.job.datasets]
+    return [over_models(context, d.name, d.name) for d in context.job.datasets]
 
 
 def _notes(writer: GroupWriter) -> Texts | tuple[str, ...]:

@@ -55,7 +55,7 @@ def render(context: Context) -> None:
 
 
 def _pictures(context: Context, folder: Path) -> Iterator[Picture]:
-    job = context.inputs.loaded.job
+    job = context.job
     settings = [LOOK, job.render.model_dump(mode="json"), job.project.method]
     grids, curves = grid_plans(context), curve_plans(context)
     for grid in grids:
@@ -67,7 +67,7 @@ def _pictures(context: Context, folder: Path) -> Iterator[Picture]:
 
 
 def _grid(context: Context, plan: GridPlan, folder: Path) -> list[Path]:
-    job = context.inputs.loaded.job
+    job = context.job
     grid = build_grid(plan, job.render, job.project)
     return write_grid(grid, folder / f"{plan.name}.png", tile_px=job.render.tile_px)
 

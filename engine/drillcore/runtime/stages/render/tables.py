@@ -24,7 +24,7 @@ def overview(context: Context) -> tuple[Table, ...]:
 
 
 def _job(context: Context) -> Table:
-    job = context.inputs.loaded.job
+    job = context.job
     store = context.store.location.address.rsplit("/", 1)[-1]
     projection = f"{job.project.method}, fit: {job.project.fit}, {'' if job.project.align else 'not '}aligned"
     row = (job.name, store, str(job.extract.layers), projection, job.measure.standardise)
@@ -39,7 +39,7 @@ def _versions(context: Context) -> Table:
 
 
 def _datasets(context: Context) -> Table:
-    job = context.inputs.loaded.job
+    job = context.job
     rows = []
     for dataset in job.datasets:
         group = context.store.dataset(job.models[0].group, dataset.name).group
@@ -64,7 +64,7 @@ def _labels(group: zarr.Group) -> str:
 
 def _models(context: Context) -> Table:
     rows = []
-    for model in context.inputs.loaded.job.models:
+    for model in context.job.models:
         source = context.inputs.sources[model.group]
         numerics = attributes_of(context.store.model(model.group)).get("numerics", {})
         check = context.manifest.facts["models"].get(model.group, {}).get("self_check", {})
@@ -84,7 +84,7 @@ def _models(context: Context) -> Table:
 
 
 def _figures(context: Context) -> Table:
-    job, rows = context.inputs.loaded.job, []
+    job, rows = context.job, []
     for model in job.models:
         for dataset in job.datasets:
             group = context.store.dataset(model.group, dataset.name).group
