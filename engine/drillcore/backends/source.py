@@ -14,7 +14,7 @@ from drillcore.backends.base import ModelFacts
 from drillcore.backends.demo_model import DEMO_ID, ensure_demo_model
 from drillcore.errors import ModelError
 from drillcore.job.fields import Model, expand, is_local
-from drillcore.system.files import digest, file_digest
+from drillcore.system.files import digest, remembered_digest
 from drillcore.system.quiet import quiet_transformers
 
 HUB_PATTERNS = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
@@ -152,7 +152,7 @@ def identity(source: Source) -> dict[str, Any]:
 
         folder = Path(snapshot_download(source.location, revision=source.revision, allow_patterns=HUB_PATTERNS))
         named |= {"id": source.model.id, "revision": source.revision}
-    return {**named, "weights": {w.name: file_digest(w) for w in _weights(source.model, folder)}}
+    return {**named, "weights": {w.name: remembered_digest(w) for w in _weights(source.model, folder)}}
 
 
 def _weights(model: Model, folder: Path) -> list[Path]:

@@ -23,6 +23,7 @@ from matplotlib.ticker import MaxNLocator
 from drillcore.pictures.colors import category_hex
 from drillcore.pictures.data import Chart, Charts, Series
 from drillcore.pictures.lettering import printable
+from drillcore.system.files import replacing
 
 DPI = 120
 CHART_INCHES = (6.2, 3.4)
@@ -57,12 +58,12 @@ def write_curves(charts: Charts, path: Path, *, columns: int = 2) -> Path:
     with matplotlib.rc_context(STYLE):
         figure = _figure(charts, min(columns, len(charts.charts)))
         metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
-        partial = path.with_name(f"{path.stem}.partial{path.suffix}")
-        with warnings.catch_warnings():
+        # matplotlib takes the format from the suffix.
+        scratch = path.with_name(f"{path.stem}.partial{path.suffix}")
+        with replacing(path, scratch), warnings.catch_warnings():
             # A script that the font lacks is drawn as boxes; that is all there is to say.
             warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
-            figure.savefig(partial, dpi=DPI, metadata=metadata)
-    partial.replace(path)
+            figure.savefig(scratch, dpi=DPI, metadata=metadata)
     return path
 
 

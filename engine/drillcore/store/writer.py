@@ -16,8 +16,9 @@ from drillcore.errors import DamageError, StoreError
 from drillcore.store.group import GroupWriter
 from drillcore.store.layout import FORMAT, KIND, check_ours
 from drillcore.store.places.files import list_names, read_file, write_file
-from drillcore.store.places.local import PARTIAL, sweep
+from drillcore.store.places.local import sweep
 from drillcore.store.places.location import Location
+from drillcore.system.files import PARTIAL
 
 __all__ = ["GroupWriter", "StoreWriter"]
 # What zarr raises for a zarr.json that is not JSON, or JSON of another kind.

@@ -1,4 +1,4 @@
-"""Where re-creatable things are kept: converted models, read rows, token ids, file digests."""
+"""The cache's folder, digests, files that are replaced as a whole, and files that are mapped."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ import hashlib
 import json
 import mmap
 import os
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
+
+# Ends the name of a file that is being written; what a killed process left under it is removed or written over.
+PARTIAL = ".partial"
 
 
 def cache_dir() -> Path:
@@ -21,56 +26,80 @@ def cache_dir() -> Path:
 
 
 def canonical(value: Any) -> bytes:
-    """Canonical JSON: sorted keys, no spaces, UTF-8."""
+    """Canonical JSON of a JSON-ready value: sorted keys, no spaces, UTF-8. Equal values give equal bytes.
+
+    >>> canonical({"b": 1, "a": [True, "é"]}).decode()
+    '{"a":[true,"é"],"b":1}'
+    """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of canonical JSON, as hex."""
+    """SHA-256 of canonical JSON, as 64 hex digits.
+
+    >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+    True
+    >>> digest([])[:16]
+    '4f53cda18c2baa0c'
+    """
     return hashlib.sha256(canonical(value)).hexdigest()
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file, remembered by its path, size and time of change."""
+    """SHA-256 of a file's bytes, as hex; reads all of it. Raises OSError."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def remembered_digest(path: Path) -> str:
+    """`file_digest`, kept in the cache by the file's path, size, inode and time of change. Raises OSError."""
     state = path.stat()
     key = digest([str(path.resolve()), state.st_size, state.st_mtime_ns, state.st_ino])
     note = cache_dir() / "digests" / key
     if note.exists():
         return note.read_text(encoding="ascii")
-    with path.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    write_atomic(note, found.encode())
-    return found
+    hexadecimal = file_digest(path)
+    write_atomic(note, hexadecimal.encode())
+    return hexadecimal
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that readers see all of it or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
+@contextmanager
+def replacing(path: Path, scratch: Path | None = None) -> Iterator[Path]:
+    """Yield a scratch path to write; when the block ends, that file takes the place of `path` in one step.
+
+    Readers see the old file or the whole new one. After an error the scratch file is removed and `path` is as before.
+    scratch: a path in the same folder, by default the name of `path` with `.partial` after it; processes that may write
+    the same file at the same moment need one each. Raises OSError; whoever needs the bytes on disk flushes them inside.
+    """
+    scratch = scratch or path.with_name(path.name + PARTIAL)
     try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(scratch).chmod(0o666 & ~mask)  # a scratch file is private, what is kept is not
-        Path(scratch).replace(path)
+        yield scratch
+        scratch.replace(path)
     except BaseException:
-        Path(scratch).unlink(missing_ok=True)
+        with suppress(OSError):
+            scratch.unlink(missing_ok=True)
         raise
 
 
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file so that readers see all of it or none, and flush it to disk; makes the folder. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path, path.with_name(f".writing-{uuid4().hex}")) as scratch, scratch.open("xb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
 def map_file(path: Path) -> mmap.mmap:
-    """A whole file, for reading. Raises OSError, and ValueError where it is empty."""
+    """Map a whole file for reading. Raises OSError, and ValueError where it is empty."""
     with path.open("rb") as stream:
         return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def release(mapped: mmap.mmap | NDArray[Any]) -> None:
-    """Let the pages of a file that is mapped for reading go; what is used again is read again.
+    """Give back the memory of a file that is mapped for reading; what is used again is read again.
 
-    Without effect on an array that is in no file.
+    Does nothing for an array that is not in a mapped file.
     """
     owner: object = mapped
     while isinstance(owner, np.ndarray):

@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from drillcore.errors import RunError
 from drillcore.job.fields import Dataset
-from drillcore.system.files import map_file, release
+from drillcore.system.files import file_digest, map_file, release, replacing
 from drillcore.texts.formats import Format, format_of, unreadable, wrong_with
 from drillcore.texts.problems import Problems
 from drillcore.texts.read import read_batches
@@ -128,15 +128,10 @@ def _digest(path: Path, kind: Format, dataset: Dataset) -> str:
     settings = {
         "version": FORMAT_VERSION,
         "kind": [kind.kind, kind.compression],
-        "source": _sha256(path),
+        "source": file_digest(path),
         **dataset.model_dump(include={"text", "label", "group", "expected_next", "keep", "limit"}),
     }
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _checksum_path(target: Path) -> Path:
@@ -145,9 +140,13 @@ def _checksum_path(target: Path) -> Path:
 
 def _is_whole(target: Path) -> bool:
     try:
-        return _checksum_path(target).read_bytes() == _sha256(target).encode()
+        return _checksum_path(target).read_bytes() == file_digest(target).encode()
     except OSError:
         return False
+
+
+class _RowsAreWrong(Exception):
+    """The problems say what is wrong: nothing is kept."""
 
 
 def _fill(target: Path, path: Path, dataset: Dataset, problems: Problems) -> None:
@@ -161,14 +160,11 @@ def _fill(target: Path, path: Path, dataset: Dataset, problems: Problems) -> Non
         _sweep(target.parent)
         handle, name = tempfile.mkstemp(prefix="rows-", suffix=".tmp", dir=target.parent)
         os.close(handle)
-        temporary = Path(name)
-        try:
-            _write(temporary, read_batches(path, dataset, problems))
-            if problems.count == before:
-                _checksum_path(target).write_text(_sha256(temporary))
-                temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with contextlib.suppress(_RowsAreWrong), replacing(target, Path(name)) as scratch:
+            _write(scratch, read_batches(path, dataset, problems))
+            if problems.count > before:
+                raise _RowsAreWrong
+            _checksum_path(target).write_text(file_digest(scratch))
     except OSError as error:
         hint = "Free some space, or name another folder in XDG_CACHE_HOME."
         raise RunError(f"{target.parent}: cannot write rows there: {error.strerror or error}", hint=hint) from error

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from drillcore.system.files import map_file, release
+from drillcore.system.files import file_digest, map_file, release, remembered_digest, replacing, write_atomic
 from drillcore.tokens.sequences import Sequences
 
 
@@ -45,3 +47,42 @@ def test_a_mapped_file_is_whole_and_an_empty_one_is_refused(tmp_path):
     (tmp_path / "empty").touch()
     with pytest.raises(ValueError):
         map_file(tmp_path / "empty")
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "note.txt"
+    path.write_text("old", encoding="utf-8")
+    with replacing(path) as scratch:
+        scratch.write_text("new", encoding="utf-8")
+        assert scratch.name == "note.txt.partial" and path.read_text(encoding="utf-8") == "old"
+    assert path.read_text(encoding="utf-8") == "new"
+    with pytest.raises(KeyboardInterrupt), replacing(path, tmp_path / "other") as scratch:
+        scratch.write_text("half", encoding="utf-8")
+        raise KeyboardInterrupt
+    assert path.read_text(encoding="utf-8") == "new" and [p.name for p in tmp_path.iterdir()] == ["note.txt"]
+
+
+def test_a_scratch_file_that_was_never_written_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "note.txt"):
+        pass
+
+
+def test_write_atomic_makes_the_folder_and_a_file_with_the_usual_rights(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_atomic(tmp_path / "folder" / "note", b"bytes")
+    finally:
+        os.umask(before)
+    note = tmp_path / "folder" / "note"
+    assert note.read_bytes() == b"bytes" and note.stat().st_mode & 0o777 == 0o640
+    assert list(note.parent.iterdir()) == [note]
+
+
+def test_a_remembered_digest_follows_the_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = tmp_path / "weights"
+    for content in (b"one", b"another"):
+        path.write_bytes(content)
+        expected = hashlib.sha256(content).hexdigest()
+        assert file_digest(path) == remembered_digest(path) == remembered_digest(path) == expected
+    assert len(list((tmp_path / "cache" / "drillcore" / "digests").iterdir())) == 2

@@ -6,7 +6,6 @@ Every measurement is written down as soon as it is made; the same call goes on w
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -21,7 +20,7 @@ from typing import Any
 from drillcore.cli.bench.rows import BenchCase, BenchRow, BenchSettings, make_cases, rows_of, sample_rate, table_of
 from drillcore.cli.bench.texts import Lengths
 from drillcore.errors import JobError, StoreError, TextError
-from drillcore.system.files import write_atomic
+from drillcore.system.files import file_digest, write_atomic
 from drillcore.system.machine import cpu_model, num_cores
 from drillcore.system.versions import git_commit, versions
 
@@ -117,7 +116,7 @@ def _identity(settings: BenchSettings) -> dict[str, Any]:
         Lengths.parse(settings.lengths)
         sentences: Any = {"lengths": settings.lengths}
     else:
-        sentences = {"sha256": _file_digest(Path(settings.texts or "")), "text_field": settings.text_field}
+        sentences = {"sha256": _digest_of(Path(settings.texts or "")), "text_field": settings.text_field}
     return {
         "sentences": {**sentences, "at_most": settings.num_sentences},
         "layers": settings.layers,
@@ -128,10 +127,9 @@ def _identity(settings: BenchSettings) -> dict[str, Any]:
     }
 
 
-def _file_digest(path: Path) -> str:
+def _digest_of(path: Path) -> str:
     try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return file_digest(path)
     except OSError as error:
         raise TextError(f"{path}: {error.strerror}", hint="Name a file of sentences.") from error
 

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import struct
 import zlib
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
+
+from drillcore.system.files import replacing
 
 ROWS_AT_ONCE = 64
 
@@ -24,14 +27,17 @@ class PngWriter:
 
     def __init__(self, path: Path, width: int, height: int) -> None:
         self.path, self.width, self.height = path, width, height
-        self._partial = path.with_name(path.name + ".partial")
         self._rows = 0
         self._compress = zlib.compressobj(6)
 
     def __enter__(self) -> PngWriter:
-        self._file = self._partial.open("wb")
-        self._file.write(b"\x89PNG\r\n\x1a\n")
-        self._chunk(b"IHDR", struct.pack(">IIBBBBB", self.width, self.height, 8, 2, 0, 0, 0))
+        with ExitStack() as exits:
+            scratch = exits.enter_context(replacing(self.path))
+            self._file = exits.enter_context(scratch.open("wb"))
+            self._file.write(b"\x89PNG\r\n\x1a\n")
+            self._chunk(b"IHDR", struct.pack(">IIBBBBB", self.width, self.height, 8, 2, 0, 0, 0))
+            exits.push(self._finish)
+            self._exits = exits.pop_all()
         return self
 
     def write(self, pixels_YX3: NDArray[np.uint8]) -> None:
@@ -50,21 +56,16 @@ class PngWriter:
             self._file.write(struct.pack(">I", len(data)) + kind + data)
             self._file.write(struct.pack(">I", zlib.crc32(kind + data)))
 
+    def _finish(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            if self._rows != self.height:
+                raise ValueError(f"{self._rows} of {self.height} rows were written")
+            self._chunk(b"IDAT", self._compress.flush())
+            self._chunk(b"IEND", b"")
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if kind is None:
-                if self._rows != self.height:
-                    raise ValueError(f"{self._rows} of {self.height} rows were written")
-                self._chunk(b"IDAT", self._compress.flush())
-                self._chunk(b"IEND", b"")
-        except BaseException:
-            self._file.close()
-            self._partial.unlink()
-            raise
-        self._file.close()
-        if kind is None:
-            self._partial.replace(self.path)
-        else:
-            self._partial.unlink()
+        self._exits.__exit__(kind, error, trace)

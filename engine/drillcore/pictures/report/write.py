@@ -32,6 +32,7 @@ from drillcore.pictures.report.encode import (
     script_json,
 )
 from drillcore.pictures.shade import Palette, shade
+from drillcore.system.files import replacing
 
 MAX_PANEL_POINTS = 3_200_000  # 100,000 sentences in 32 panels
 MAX_TEXT_CHARACTERS = 12_000_000
@@ -55,14 +56,8 @@ def write_report(
 
     Raises ValueError where a panel has not one point for each sentence, OSError where the file cannot be written.
     """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("w", encoding="utf-8", newline="\n") as file:
-            _Writer(report, file, max_panel_points, max_text_characters).write()
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    partial.replace(path)
+    with replacing(path) as scratch, scratch.open("w", encoding="utf-8", newline="\n") as file:
+        _Writer(report, file, max_panel_points, max_text_characters).write()
     return path
 
 

@@ -14,8 +14,7 @@ from zarr.abc.store import ByteRequest
 from zarr.storage import LocalStore
 
 from drillcore.errors import CommitError, DamageError
-
-PARTIAL = ".partial"
+from drillcore.system.files import PARTIAL, replacing
 
 
 class DurableStore(LocalStore):
@@ -118,16 +117,10 @@ def _make_folders(folder: Path) -> list[Path]:
 
 def _write(path: Path, pieces: Iterable[bytes]) -> None:
     scratch = path.with_name(f"{path.name}.{uuid4().hex}{PARTIAL}")
-    try:
-        with scratch.open("wb") as stream:
-            stream.writelines(pieces)
-            stream.flush()
-            os.fsync(stream.fileno())
-        scratch.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            scratch.unlink(missing_ok=True)
-        raise
+    with replacing(path, scratch), scratch.open("wb") as stream:
+        stream.writelines(pieces)
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def _flush(path: Path) -> None:
