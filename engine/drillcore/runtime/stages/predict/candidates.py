@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from drillcore.backends import REFERENCE
 from drillcore.backends.base import Backend
 from drillcore.job.fields import Measure
 from drillcore.measures.draws import make_draws
@@ -119,12 +120,12 @@ def score_candidates(context: Context, pair: Input, writer: GroupWriter) -> None
 
 
 def _tasks(context: Context, pair: Input, candidates: tuple[tuple[int, ...], ...]) -> list[PieceTask]:
-    """Pieces of sentences; the model runs through `transformers` to block L, whose states its head takes."""
+    """Pieces of sentences; the reference backend runs the model to block L, whose states its head takes."""
     loaded, source = context.inputs.loaded, context.inputs.sources[pair.model.group]
     model = ModelTask(
         model=pair.model,
         base=str(loaded.base.resolve()),
-        backend="transformers",
+        backend=REFERENCE,
         extract=loaded.job.extract,
         layers=(source.facts.num_blocks,),
         numerics=None,
