@@ -15,7 +15,7 @@ class CompiledLayers:
     """
 
     def __init__(self, loaded: Any) -> None:
-        self._causal, self._layers = loaded.causal, list(loaded.blocks)[:-1]
+        self._causal, self._layers = loaded.causal, list(loaded.decoder_layers)[:-1]
         self._forwards = [
             torch.compile(type(layer).forward.__get__(layer), dynamic=False, fullgraph=True) for layer in self._layers
         ]

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from benchmarks.gpu.ceilings import CUDA, DEVICE, DTYPE
-from drillcore.backends.source import Source, locate
+from drillcore.backends.source import ModelSource, locate
 from drillcore.backends.transformers import loading
 from drillcore.backends.transformers.backend import TransformersBackend
 from drillcore.job.fields import Extract, Model
@@ -102,7 +102,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 }
 
 
-def random_model(source: Source, dtype: torch.dtype) -> Any:
+def random_model(source: ModelSource, dtype: torch.dtype) -> Any:
     """Random weights, drawn where the model runs: eight billion of them take minutes on a CPU."""
     from transformers import AutoModelForCausalLM
 
@@ -131,7 +131,7 @@ class GpuLike(TransformersBackend):
 
 def open_backend(
     config: Mapping[str, Any], folder: Path, *, as_on_gpu: bool = True
-) -> tuple[Source, TransformersBackend]:
+) -> tuple[ModelSource, TransformersBackend]:
     """A backend for all layers with random weights, not yet prepared.
 
     as_on_gpu: on a CPU, too, packs go through FlexAttention and linear layers are PyTorch's own.
@@ -139,7 +139,7 @@ def open_backend(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     source = locate(Model(id=str(folder), random_weights=True), Path("/"))
-    layers = tuple(range(source.facts.num_blocks + 2))
+    layers = tuple(range(source.facts.num_layers + 2))
     settings: dict[str, Any] = {"dtype": str(DTYPE).removeprefix("torch.")}
     if as_on_gpu and not CUDA:
         settings |= {"attention": "flex", "batch_tokens": 1024}

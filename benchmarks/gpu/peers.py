@@ -63,7 +63,7 @@ def hf_padded(backend: Any, tokens: Sequences) -> None:
     order = np.argsort(-tokens.lengths_N, kind="stable")
     low = 0
     with plain_attention(backend) as loaded, torch.inference_mode():
-        handles = [layer.register_forward_hook(hook) for layer in loaded.blocks]
+        handles = [layer.register_forward_hook(hook) for layer in loaded.decoder_layers]
         while low < len(order):
             count = max(1, PADDED_TOKENS // int(tokens.lengths_N[order[low]]))
             ids, mask, last = _padded(tokens, order[low : low + count], loaded.device)

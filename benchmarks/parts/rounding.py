@@ -22,7 +22,7 @@ from benchmarks.common import grid, make_parser, parse, write_results
 from benchmarks.peers.plain import Plain, differences
 from drillcore.backends import layers
 from drillcore.backends.base import all_states
-from drillcore.backends.source import Source, locate
+from drillcore.backends.source import ModelSource, locate
 from drillcore.backends.transformers.backend import TransformersBackend
 from drillcore.cli.bench.texts import encode, read_texts
 from drillcore.job.fields import Extract, Model
@@ -42,10 +42,10 @@ PAIRS = (
 )
 
 
-def packed(source: Source, sentences: Sequences, threads: int) -> NDArray[np.float32]:
+def packed(source: ModelSource, sentences: Sequences, threads: int) -> NDArray[np.float32]:
     """States [N, L + 2, hidden] by drillcore's packs, and that it took packs."""
     extract = Extract(backend="transformers", dtype="float32", device="cpu", layout="packed", threads=threads)
-    backend = TransformersBackend(source, extract, layers.resolve("all", source.facts.num_blocks))
+    backend = TransformersBackend(source, extract, layers.resolve_layers("all", source.facts.num_layers))
     backend.prepare(sentences.slice(0, min(64, len(sentences))), None)
     states = all_states(backend, sentences)
     backend.close()
@@ -53,7 +53,7 @@ def packed(source: Source, sentences: Sequences, threads: int) -> NDArray[np.flo
 
 
 def all_ways(
-    source: Source, sentences: Sequences, rng: np.random.Generator, threads: int
+    source: ModelSource, sentences: Sequences, rng: np.random.Generator, threads: int
 ) -> dict[str, NDArray[np.float64]]:
     """States of every way, float64 [N, L + 2, hidden]."""
     ways = {"packs": packed(source, sentences, threads).astype(np.float64)}
@@ -86,7 +86,7 @@ def judge(ways: dict[str, NDArray[np.float64]]) -> list[dict[str, Any]]:
     return rows
 
 
-def make_sentences(options: Any, source: Source, rng: np.random.Generator) -> dict[str, Sequences]:
+def make_sentences(options: Any, source: ModelSource, rng: np.random.Generator) -> dict[str, Sequences]:
     """Random ids of 1 to 60 tokens, and sentences drawn from each file."""
     sizes = rng.integers(1, 61, options.sentences)
     made = {"random ids": Sequences.of([rng.integers(0, source.facts.vocab_size, n).astype(np.int32) for n in sizes])}

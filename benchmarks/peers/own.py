@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks.peers.workload import Text
 from drillcore.backends import layers
 from drillcore.backends.base import Prepared
-from drillcore.backends.source import Source
+from drillcore.backends.source import ModelSource
 from drillcore.cli.bench.rates import matrix_products
 from drillcore.cli.bench.scratch_job import JobTimes, ScratchJob, make_job
 from drillcore.job.fields import Extract
@@ -45,10 +45,10 @@ class Fed:
 class Own:
     """One loaded model and the steps to measure."""
 
-    def __init__(self, source: Source, threads: int, scratch: Path) -> None:
+    def __init__(self, source: ModelSource, threads: int, scratch: Path) -> None:
         self.source, self._scratch, self._names = source, scratch, count()
         extract = Extract(backend="transformers", dtype="float32", device="cpu", threads=threads)
-        wanted = layers.resolve("all", source.facts.num_blocks)
+        wanted = layers.resolve_layers("all", source.facts.num_layers)
         self._task = ModelTask(source.model, "", "transformers", extract, wanted, None, Sequences.of([]))
         self._worker = Worker()
         self._tokenizer = Tokenizer(source.location, "auto", **source.arguments())
@@ -101,7 +101,7 @@ class Own:
 
     def _job(self, text: Text) -> ScratchJob:
         facts = self.source.facts
-        return make_job(self._task, facts.num_blocks, facts.hidden_size, text.tokens, self._new_folder())
+        return make_job(self._task, facts.num_layers, facts.hidden_size, text.tokens, self._new_folder())
 
     def _new_folder(self) -> Path:
         return self._scratch / f"{next(self._names)}.zarr"
@@ -152,7 +152,7 @@ class Own:
         fed = self._fed[text.name]
         tokens = Sequences(np.zeros(len(fed.states), np.int32), np.arange(len(fed.states) + 1))
         facts = self.source.facts
-        job = make_job(self._task, facts.num_blocks, facts.hidden_size, tokens, self._new_folder())
+        job = make_job(self._task, facts.num_layers, facts.hidden_size, tokens, self._new_folder())
         absmax = np.zeros(len(fed.shape.layers), np.float32)
         started = time.perf_counter()
         for task in job.tasks:

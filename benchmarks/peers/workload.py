@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.peers import made_texts
-from drillcore.backends.source import Source
+from drillcore.backends.source import ModelSource
 from drillcore.cli.bench.texts import encode, read_texts
 from drillcore.tokens.sequences import Sequences
 
@@ -34,7 +34,7 @@ class Text:
         return _text(f"{self.name}-{count}", self.origin, self.sentences[:count], tokens, folder)
 
 
-def make_texts(files: list[Path], count: int, source: Source, folder: Path) -> list[Text]:
+def make_texts(files: list[Path], count: int, source: ModelSource, folder: Path) -> list[Text]:
     """The first `count` sentences of each file, or of each kind that is made up."""
     named = [(f.stem, str(f.name), read_texts(f, "text", count)) for f in files]
     made = [(name, f"made up, seed {made_texts.SEED}", make(count)) for name, make in made_texts.TEXTS.items()]

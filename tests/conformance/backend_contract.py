@@ -36,7 +36,7 @@ class BackendContract:
         backend, plain = opened("all")
         sentences = random_sentences(seed, backend.facts.vocab_size, longest=self.longest)
         states = collect(backend, Sequences.of(sentences))
-        assert states.shape[1] == backend.facts.num_blocks + 2
+        assert states.shape[1] == backend.facts.num_layers + 2
         worst = max(relative_error(states[i], plain(s)).max() for i, s in enumerate(sentences))
         assert worst <= self.bound
 

@@ -34,7 +34,7 @@ def plain_models():
 
 def open_transformers(folder: Path, wanted="all", **extract):
     source = locate(Model(id=str(folder)), Path("/"))
-    backend = TransformersBackend(source, Extract(**extract), layers.resolve(wanted, source.facts.num_blocks))
+    backend = TransformersBackend(source, Extract(**extract), layers.resolve_layers(wanted, source.facts.num_layers))
     return backend, backend.prepare(Sequences.of([]), None)
 
 
@@ -43,11 +43,11 @@ class TestFake(BackendContract):
     def opened(self, models):
         def get(wanted):
             source = locate(Model(id=str(models())), Path("/"))
-            backend = FakeBackend(source, Extract(), layers.resolve(wanted, source.facts.num_blocks))
+            backend = FakeBackend(source, Extract(), layers.resolve_layers(wanted, source.facts.num_layers))
             backend.prepare(Sequences.of([]), None)
 
             def plain(sentence):
-                whole = FakeBackend(source, Extract(), layers.resolve("all", source.facts.num_blocks))
+                whole = FakeBackend(source, Extract(), layers.resolve_layers("all", source.facts.num_layers))
                 return collect(whole, Sequences.of([sentence]))[0]
 
             return backend, plain

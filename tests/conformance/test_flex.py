@@ -11,7 +11,7 @@ from backend_contract import collect
 from test_backends import open_transformers
 
 from conftest import require
-from drillcore.backends.transformers.flex_attention import BLOCK, PackMask, interval_blocks
+from drillcore.backends.transformers.flex_attention import TILE, PackMask, interval_tiles
 from drillcore.backends.transformers.masks import ancestors
 from drillcore.tokens.batches import batches
 from drillcore.tokens.packs import build_packs
@@ -31,13 +31,13 @@ def test_the_block_mask_says_what_the_dense_mask_says(seed, window):
     dense = ancestors(ends, depth, window)
     num_rows, width = ends.shape
     mask = PackMask(num_rows, width, window, torch.device("cpu")).fill(ends, depth)
-    blocks = dense.view(num_rows, width // BLOCK, BLOCK, width // BLOCK, BLOCK).permute(0, 1, 3, 2, 4)
+    blocks = dense.view(num_rows, width // TILE, TILE, width // TILE, TILE).permute(0, 1, 3, 2, 4)
     listed = torch.zeros(blocks.shape[:3], dtype=torch.bool)
     for counts, indices, whole in (
         (mask.kv_num_blocks, mask.kv_indices, False),
         (mask.full_kv_num_blocks, mask.full_kv_indices, True),
     ):
-        for r, i in np.ndindex(num_rows, width // BLOCK):
+        for r, i in np.ndindex(num_rows, width // TILE):
             for j in indices[r, 0, i, : counts[r, 0, i]].tolist():
                 listed[r, i, j] = True
                 assert not whole or blocks[r, i, j].all()
@@ -50,7 +50,7 @@ def test_the_block_mask_says_what_the_dense_mask_says(seed, window):
 def test_intervals_find_whole_blocks():
     # One sentence of 300 nodes: the blocks before the diagonal hold only ancestors.
     packs = build_packs(Sequences.of([np.arange(300)]), 512)
-    some, every = interval_blocks(torch.tensor(next(batches(packs, 512)).subtree_end_RW))
+    some, every = interval_tiles(torch.tensor(next(batches(packs, 512)).subtree_end_RW))
     assert every[0, 1, 0] and not every[0, 2, 1] and some[0, 2].tolist() == [True, True, True, False]
 
 

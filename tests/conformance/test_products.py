@@ -52,8 +52,8 @@ def test_the_deepest_mlp_sees_only_what_is_gathered(architecture, wanted, models
     block = Sequences.of(random_sentences(seed, backend.facts.vocab_size, count=20))
     before = collect(backend, block)
     seen: dict[int, int] = {}
-    deepest = len(backend._loaded.blocks) - 1
-    for k, layer in enumerate(backend._loaded.blocks):
+    deepest = len(backend._loaded.decoder_layers) - 1
+    for k, layer in enumerate(backend._loaded.decoder_layers):
         # Behind the engine's own hooks: this one sees what the module is called with.
         layer.mlp.register_forward_hook(
             lambda m, args, out, k=k: seen.update({k: seen.get(k, 0) + args[0][..., 0].numel()})

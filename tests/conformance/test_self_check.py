@@ -20,7 +20,7 @@ from drillcore.tokens.sequences import Sequences
 
 def prepare(folder, layout="auto", wanted="all"):
     source = locate(Model(id=str(folder)), Path("/"))
-    backend = transformers.TransformersBackend(source, Extract(layout=layout), layers.resolve(wanted, 3))
+    backend = transformers.TransformersBackend(source, Extract(layout=layout), layers.resolve_layers(wanted, 3))
     return backend.prepare(Sequences.of([]), None)
 
 

@@ -58,7 +58,7 @@ def tiny(models):
 def open_vllm(model: str, wanted="all", random_weights=False, **extract):
     source = locate(Model(id=model, random_weights=random_weights), Path("/"))
     asked = Extract(backend="vllm", **{"dtype": "float32", "batch_tokens": CHUNK, **extract})
-    return VllmBackend(source, asked, layers.resolve(wanted, source.facts.num_blocks))
+    return VllmBackend(source, asked, layers.resolve_layers(wanted, source.facts.num_layers))
 
 
 class Opened:
@@ -250,9 +250,9 @@ def test_engines_in_which_hooks_cannot_work_are_refused(tiny, monkeypatch, optio
 
 
 def test_a_wrong_layer_fails_the_self_check(tiny, monkeypatch, leaves_nothing):
-    usual = vllm_engine.Engine.install
-    shifted = lambda engine, orders: usual(engine, type(orders)((0, 1, 1, 3, 4), orders.num_blocks, orders.rows))  # noqa: E731
-    monkeypatch.setattr(vllm_engine.Engine, "install", shifted)
+    usual = vllm_engine.VllmEngine.install
+    shifted = lambda engine, orders: usual(engine, type(orders)((0, 1, 1, 3, 4), orders.num_layers, orders.rows))  # noqa: E731
+    monkeypatch.setattr(vllm_engine.VllmEngine, "install", shifted)
     backend = open_vllm(str(tiny("llama")))
     with pytest.raises(SelfCheckError, match="at layer 2"):
         backend.prepare(Sequences.of([]), None)
@@ -318,7 +318,7 @@ def test_the_choice_is_measured_once_and_its_reason_kept(tiny, tmp_path, monkeyp
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     source = locate(Model(id=str(tiny("llama"))), Path("/"))
     sentences = Sequences.of(random_sentences(seed, 384, count=20))
-    asked = Extract(backend="auto", dtype="float32"), layers.resolve("all", 3)
+    asked = Extract(backend="auto", dtype="float32"), layers.resolve_layers("all", 3)
     found = choose_backend(source, *asked, sentences)
     rates = {name: facts["sentences_per_second"] for name, facts in found.measured.items()}
     assert found.backend == max(rates, key=rates.get) and len(rates) == 2
@@ -341,7 +341,7 @@ def test_auto_takes_transformers_where_vllm_does_not_know_the_architecture(unkno
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     source = locate(Model(id=str(unknown)), Path("/"))
     sentences = Sequences.of(random_sentences(seed, 384, count=5))
-    found = choose_backend(source, Extract(backend="auto"), layers.resolve("all", 3), sentences)
+    found = choose_backend(source, Extract(backend="auto"), layers.resolve_layers("all", 3), sentences)
     assert found.backend == "transformers" and "architecture" in found.reason
 
 

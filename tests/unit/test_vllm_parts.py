@@ -17,7 +17,7 @@ from drillcore.backends.vllm.engine import explain
 from drillcore.backends.vllm.environment import worker_environment
 from drillcore.backends.vllm.prompts import make_parts, num_computed
 from drillcore.backends.vllm.refusals import refuse, vllm_version
-from drillcore.backends.vllm.settings import check_memory, resolve
+from drillcore.backends.vllm.settings import check_memory, resolve_settings
 from drillcore.backends.vllm.shared_rows import SharedRows
 from drillcore.cli import doctor
 from drillcore.errors import JobError, MissingExtraError, ModelError, RunError
@@ -60,27 +60,28 @@ def test_whole_blocks_are_shared_and_never_a_last_token():
 
 def test_settings_come_back_from_what_was_stored(source):
     extract = Extract(backend="vllm", dtype="float32", batch_tokens=64, threads=3)
-    settings = resolve(source, extract, None)
+    settings = resolve_settings(source, extract, None)
     assert (settings.batch_nodes, settings.max_sequences, settings.threads, settings.max_tokens) == (64, 64, 3, 512)
     stored = {**vars(settings), "kv_blocks": 12, "block_sentences": 512, "vllm": "0.32.0"}
-    assert resolve(source, Extract(backend="vllm"), stored) == type(settings)(**{**vars(settings), "kv_blocks": 12})
+    wanted = type(settings)(**{**vars(settings), "kv_blocks": 12})
+    assert resolve_settings(source, Extract(backend="vllm"), stored) == wanted
 
 
 def test_the_cache_on_a_cpu_is_the_users_or_holds_a_long_sentence(source, models, monkeypatch):
     monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
     extract = Extract(backend="vllm", device="cpu", dtype="float32")
-    assert resolve(source, extract, None).kv_gib == 1
+    assert resolve_settings(source, extract, None).kv_gib == 1
     wide = locate(Model(id=str(models(max_position_embeddings=10**6, hidden_size=256, head_dim=4096))), Path("/"))
     # 3 blocks x 2 heads x 4096 x keys and values x 4 bytes: 4,096 tokens take 768 MiB, a GiB holds 5,461.
-    assert resolve(wide, extract, None).max_tokens == 5461 // 32 * 32
+    assert resolve_settings(wide, extract, None).max_tokens == 5461 // 32 * 32
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "3")
-    assert resolve(source, extract, None).kv_gib == 3
+    assert resolve_settings(source, extract, None).kv_gib == 3
 
 
 def test_positions_that_switch_are_kept_below_the_switch(models):
     scaling = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4, "original_max_position_embeddings": 100}
     folder = models(rope_parameters=scaling)
-    assert resolve(locate(Model(id=str(folder)), Path("/")), Extract(backend="vllm"), None).max_tokens == 100
+    assert resolve_settings(locate(Model(id=str(folder)), Path("/")), Extract(backend="vllm"), None).max_tokens == 100
 
 
 @pytest.mark.parametrize(
@@ -101,14 +102,14 @@ def test_what_vllm_cannot_do_is_refused(models, extract, model, said):
 
 
 def test_too_little_memory_says_how_much(source):
-    settings = resolve(source, Extract(backend="vllm", device="cpu"), None)
+    settings = resolve_settings(source, Extract(backend="vllm", device="cpu"), None)
     check_memory(source, settings, 10**6)
     with pytest.raises(RunError, match=r"931322\.6 GiB of weights"):
         check_memory(source, settings, 10**15)
 
 
 def test_check_sentences_share_more_than_a_block_of_the_cache(source):
-    settings = resolve(source, Extract(backend="vllm"), None)
+    settings = resolve_settings(source, Extract(backend="vllm"), None)
     sentences = check_sentences(Sequences.of([]), settings, 384)
     parts = make_parts(sentences, 100)
     assert num_computed(parts, settings.block_tokens) <= parts[0].num_tokens - 2 * settings.block_tokens

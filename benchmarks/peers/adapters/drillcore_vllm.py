@@ -23,7 +23,7 @@ def load(model: str, threads: int) -> Callable[[list[Any]], Any]:
     """Start the engine; the function takes token ids and returns the store's states [sentence, L + 2, hidden]."""
     extract = Extract(backend="vllm", dtype="float32", threads=threads)
     source = locate(Model(id=model), Path.cwd())
-    wanted = layers.resolve("all", source.facts.num_blocks)
+    wanted = layers.resolve_layers("all", source.facts.num_layers)
     task = ModelTask(source.model, "", "vllm", extract, wanted, None, Sequences.of([]))
     worker = Worker()
     worker.load(task)
@@ -32,7 +32,7 @@ def load(model: str, threads: int) -> Callable[[list[Any]], Any]:
 
     def run(sentences: list[Any]) -> Any:
         store = Path(scratch.name) / f"{next(runs)}.zarr"
-        job = make_job(task, source.facts.num_blocks, source.facts.hidden_size, Sequences.of(sentences), store)
+        job = make_job(task, source.facts.num_layers, source.facts.hidden_size, Sequences.of(sentences), store)
         job.run(worker)
         return job.states()
 

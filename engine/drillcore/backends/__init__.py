@@ -16,7 +16,7 @@ from drillcore.system.versions import installed_versions
 
 if TYPE_CHECKING:
     from drillcore.backends.base import Backend
-    from drillcore.backends.source import Source
+    from drillcore.backends.source import ModelSource
     from drillcore.job.fields import Extract
 
 # Read every model's configuration, tokenizer and code, whichever backend runs it.
@@ -54,7 +54,7 @@ BACKENDS = {
 class LightModule(Protocol):
     """What a backend says of itself before it is loaded."""
 
-    def check(self, source: Source | None, extract: Extract) -> None:
+    def check(self, source: ModelSource | None, extract: Extract) -> None:
         """Refuse what this backend cannot run: this machine, or this model with these settings.
 
         source: None asks about the machine alone. Raises MissingExtraError or JobError, with a hint.
@@ -64,7 +64,7 @@ class LightModule(Protocol):
         """Installed distributions that decide this backend's bytes and speed, by name."""
 
 
-def check_backend(name: str, source: Source | None, extract: Extract) -> None:
+def check_backend(name: str, source: ModelSource | None, extract: Extract) -> None:
     """Refuse, before anything is loaded or written, what a backend cannot run.
 
     source: None asks about the machine alone. Raises JobError for an unknown name or a setting that the backend does
@@ -104,7 +104,7 @@ def numerics_hold(name: str, numerics: dict[str, Any]) -> bool:
     return not recorded or not engines or recorded == engines[0]
 
 
-def load_backend(name: str, source: Source, extract: Extract, layers: Sequence[int]) -> Backend:
+def load_backend(name: str, source: ModelSource, extract: Extract, layers: Sequence[int]) -> Backend:
     """A backend with the model loaded, not prepared yet.
 
     layers: numbers of the layer contract, ascending. Raises JobError for an unknown name, MissingExtraError where its

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from drillcore.backends import load_backend, versions_of
 from drillcore.backends.base import Backend, FloatStates, Prepared, States, Work
 from drillcore.backends.device import host_hardware
-from drillcore.backends.source import Source, identity
+from drillcore.backends.source import ModelSource, identity
 from drillcore.backends.timing import pass_seconds
 from drillcore.backends.vllm import refusals as vllm
 from drillcore.errors import DrillcoreError, InputError, RunError
@@ -29,7 +29,7 @@ from drillcore.tokens.sequences import Sequences
 MIN_SAMPLE, MAX_SAMPLE, PASS_SECONDS, PASSES = 8, 256, 5.0, 3
 
 
-def check(source: Source | None, extract: Extract) -> None:
+def check(source: ModelSource | None, extract: Extract) -> None:
     """Raise what vLLM refuses where the job can only run there; elsewhere one of the two takes it."""
     if extract.tensor_parallel > 1:
         vllm.check(source, extract)
@@ -43,7 +43,7 @@ def versions() -> dict[str, str]:
 class AutoBackend:
     """A model whose backend is still open until `prepare`."""
 
-    def __init__(self, source: Source, extract: Extract, layers: Sequence[int]) -> None:
+    def __init__(self, source: ModelSource, extract: Extract, layers: Sequence[int]) -> None:
         self.facts = source.facts
         self._source, self._extract, self._layers = source, extract, tuple(layers)
         self._name, self._choice = "", dict[str, Any]()
@@ -103,7 +103,7 @@ class Choice:
     measured: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
-def choose_backend(source: Source, extract: Extract, layers: Sequence[int], sentences: Sequences) -> Choice:
+def choose_backend(source: ModelSource, extract: Extract, layers: Sequence[int], sentences: Sequences) -> Choice:
     """Time `transformers` and vLLM on some of these sentences, the same for both, and take the faster.
 
     Nothing is timed where vLLM is not there or does not take the model. Raises what keeps vLLM from running where only
@@ -126,7 +126,9 @@ def choose_backend(source: Source, extract: Extract, layers: Sequence[int], sent
     return found
 
 
-def _measure_both(source: Source, extract: Extract, layers: Sequence[int], sample: Sequences) -> tuple[Choice, bool]:
+def _measure_both(
+    source: ModelSource, extract: Extract, layers: Sequence[int], sample: Sequences
+) -> tuple[Choice, bool]:
     """The choice, and whether it would be the same again: memory may be free another time."""
     measured: dict[str, dict[str, float]] = {}
     for name, other in (("vllm", "transformers"), ("transformers", "vllm")):
@@ -149,7 +151,7 @@ def _only(backend: str, error: DrillcoreError) -> Choice:
 
 
 def _measure(
-    name: str, source: Source, extract: Extract, layers: Sequence[int], sample: Sequences, first: bool
+    name: str, source: ModelSource, extract: Extract, layers: Sequence[int], sample: Sequences, first: bool
 ) -> tuple[Sequences, dict[str, float]]:
     """What was found, and the sentences that it was found on: the `first` backend says how many."""
     backend = load_backend(name, source, extract, layers)
@@ -170,7 +172,7 @@ def _measure(
     }
 
 
-def _kept(source: Source, extract: Extract, layers: Sequence[int], sample: Sequences) -> Path:
+def _kept(source: ModelSource, extract: Extract, layers: Sequence[int], sample: Sequences) -> Path:
     """Where what is found for these is kept."""
     about = {
         "model": identity(source),

@@ -21,12 +21,12 @@ FloatStates = NDArray[Any]
 class ModelFacts:
     """What is known of a model before its weights are read.
 
-    num_blocks: L of the layer contract. max_tokens: longest sentence it takes (its context), or None where its
+    num_layers: L of the layer contract. max_tokens: longest sentence it takes (its context), or None where its
     positions have no end. num_parameters: without embeddings and LM head; two operations a parameter and node.
     """
 
     model_type: str
-    num_blocks: int
+    num_layers: int
     hidden_size: int
     vocab_size: int
     max_tokens: int | None

@@ -6,7 +6,7 @@ import platform
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from drillcore.backends.source import Source
+from drillcore.backends.source import ModelSource
 from drillcore.errors import JobError
 from drillcore.job.fields import Extract
 from drillcore.system.machine import cpu_model, num_cores, total_memory_bytes
@@ -80,7 +80,7 @@ def choose_device(extract: Extract) -> torch.device:
     return device
 
 
-def choose_dtype(source: Source, extract: Extract, device: torch.device) -> torch.dtype:
+def choose_dtype(source: ModelSource, extract: Extract, device: torch.device) -> torch.dtype:
     """bfloat16 on CUDA and float32 on a CPU unless the job says otherwise."""
     import torch
 

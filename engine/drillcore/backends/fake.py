@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drillcore.backends.base import FloatStates, Prepared, SelfCheck, States, Work
-from drillcore.backends.source import Source
+from drillcore.backends.source import ModelSource
 from drillcore.job.fields import Extract
 from drillcore.tokens.sequences import Sequences
 
 BATCH = 64
 
 
-def check(source: Source | None, extract: Extract) -> None:
+def check(source: ModelSource | None, extract: Extract) -> None:
     """Everything is taken."""
 
 
@@ -29,7 +29,7 @@ def versions() -> dict[str, str]:
 class FakeBackend:
     """Fulfils the contract with arithmetic."""
 
-    def __init__(self, source: Source, extract: Extract, layers: Sequence[int]) -> None:
+    def __init__(self, source: ModelSource, extract: Extract, layers: Sequence[int]) -> None:
         self.facts, self._layers = source.facts, tuple(layers)
 
     def prepare(self, sample: Sequences, stored: dict[str, Any] | None) -> Prepared:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from drillcore.backends.source import locate
-from drillcore.backends.transformers.loading import Loaded, load
+from drillcore.backends.transformers.loading import Loaded, load_model
 from drillcore.job.fields import Extract, Model
 
 
@@ -24,8 +24,8 @@ class Head:
         """Read the model; raises ModelError."""
         source = locate(model, Path(base))
         # Only block 1 is kept on the way: what follows the deepest layer goes before it is moved to the device.
-        self._loaded = load(source, extract, 1)
-        del self._loaded.blocks[:]
+        self._loaded = load_model(source, extract, 1)
+        del self._loaded.decoder_layers[:]
 
     def logits(self, states_GH: NDArray[np.floating[Any]], *, normed: bool = False) -> NDArray[np.float32]:
         """Logits [G, V] of states [G, H] of any block; `normed` for those after the final norm."""

@@ -11,28 +11,28 @@ from collections.abc import Sequence
 from drillcore.errors import JobError
 
 
-def resolve(wanted: str | Sequence[int], num_blocks: int) -> tuple[int, ...]:
+def resolve_layers(wanted: str | Sequence[int], num_layers: int) -> tuple[int, ...]:
     """Layer numbers in ascending order for `all`, `hf` or a list.
 
     Raises JobError where a number is beyond L + 1.
     """
     if wanted == "all":
-        return tuple(range(num_blocks + 2))
+        return tuple(range(num_layers + 2))
     if wanted == "hf":
-        return (*range(num_blocks), num_blocks + 1)
+        return (*range(num_layers), num_layers + 1)
     numbers = tuple(sorted(int(k) for k in wanted))
-    beyond = [k for k in numbers if not 0 <= k <= num_blocks + 1]
+    beyond = [k for k in numbers if not 0 <= k <= num_layers + 1]
     if beyond:
         raise JobError(
-            f"layer {beyond[0]} is out of range: this model has {num_blocks} blocks, so its layers are "
-            f"0 (embed) to {num_blocks + 1} (final_norm)",
+            f"layer {beyond[0]} is out of range: this model has {num_layers} blocks, so its layers are "
+            f"0 (embed) to {num_layers + 1} (final_norm)",
             hint="Change extract.layers, or use `all`.",
         )
     return numbers
 
 
-def name(layer: int, num_blocks: int) -> str:
+def layer_name(layer: int, num_layers: int) -> str:
     """`embed`, `block_k` or `final_norm`."""
     if layer == 0:
         return "embed"
-    return "final_norm" if layer == num_blocks + 1 else f"block_{layer}"
+    return "final_norm" if layer == num_layers + 1 else f"block_{layer}"

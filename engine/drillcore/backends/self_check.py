@@ -40,7 +40,7 @@ def check_sentences(sample: Sequences, vocab_size: int, max_tokens: int | None) 
     return Sequences.of([s for s in made + own if len(s)])
 
 
-def reference(decoder: Any, sentence: NDArray[np.int32], num_blocks: int) -> dict[int, Tensor]:
+def reference(decoder: Any, sentence: NDArray[np.int32], num_layers: int) -> dict[int, Tensor]:
     """States of the last token by layer from `output_hidden_states=True`, this sentence alone.
 
     Block L itself is no entry there, only what the final norm makes of it.
@@ -49,12 +49,12 @@ def reference(decoder: Any, sentence: NDArray[np.int32], num_blocks: int) -> dic
     ids = torch.as_tensor(np.asarray(sentence, np.int64), device=device)[None]
     with torch.inference_mode():
         states = decoder(input_ids=ids, output_hidden_states=True, use_cache=False).hidden_states
-    if states is None or len(states) != num_blocks + 1:
+    if states is None or len(states) != num_layers + 1:
         raise ModelError(f"{type(decoder).__name__} does not return its hidden states", hint="It is not supported yet.")
     if decoder.config.model_type in NO_EMBEDDING_ENTRY:
         states = (decoder.get_input_embeddings()(ids), *states[:-2], states[-1])
-    layers = {k: states[k][0, -1] for k in range(num_blocks)}
-    layers[num_blocks + 1] = states[num_blocks][0, -1]
+    layers = {k: states[k][0, -1] for k in range(num_layers)}
+    layers[num_layers + 1] = states[num_layers][0, -1]
     return layers
 
 
@@ -64,16 +64,16 @@ def relative_errors(
     layers: Sequence[int],
     decoder: nn.Module,
     norm: Callable[[Tensor], Tensor] | None,
-    num_blocks: int,
+    num_layers: int,
 ) -> dict[int, float]:
     """Worst ‖a − b‖₂ / ‖b‖₂ over the sentences, by layer; block L is compared after its final norm, recomputed."""
     worst: dict[int, float] = {}
     for c, sentence in enumerate(sentences):
-        alone = reference(decoder, sentence, num_blocks)
+        alone = reference(decoder, sentence, num_layers)
         for slot, layer in enumerate(layers):
-            want = alone[num_blocks + 1 if layer == num_blocks else layer]
+            want = alone[num_layers + 1 if layer == num_layers else layer]
             got = torch.as_tensor(states_CKH[c, slot], device=want.device)
-            if layer == num_blocks and norm is not None:
+            if layer == num_layers and norm is not None:
                 got = norm(got.to(want.dtype))
             difference = (got.double() - want.double()).norm() / want.double().norm().clamp_min(1e-30)
             # max() would lose a NaN.

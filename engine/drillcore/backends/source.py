@@ -21,7 +21,7 @@ HUB_PATTERNS = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.tik
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelSource:
     """A model found.
 
     location: directory or hub id to give to transformers; revision: commit on the hub, or None.
@@ -39,7 +39,7 @@ class Source:
         return named if self.revision is None else {**named, "revision": self.revision}
 
 
-def locate(model: Model, base: Path) -> Source:
+def locate(model: Model, base: Path) -> ModelSource:
     """Find a model by its id; relative directories start from `base`.
 
     Raises ModelError, with the remedy, where it is unknown, out of reach, gated, no causal decoder, or a directory
@@ -64,7 +64,7 @@ def locate(model: Model, base: Path) -> Source:
     if Path(location).is_dir() and not model.random_weights:
         _weights(model, Path(location))
     revision = (commit or model.revision) if location == model.id else None
-    return Source(model, location, revision, config, _facts(config))
+    return ModelSource(model, location, revision, config, _facts(config))
 
 
 def _read_config(model: Model, location: str) -> Any:
@@ -116,7 +116,7 @@ def _facts(config: Any) -> ModelFacts:
     text = config.get_text_config(decoder=True)
     return ModelFacts(
         model_type=config.model_type,
-        num_blocks=int(text.num_hidden_layers),
+        num_layers=int(text.num_hidden_layers),
         hidden_size=int(text.hidden_size),
         vocab_size=int(text.vocab_size),
         max_tokens=getattr(text, "max_position_embeddings", None),
@@ -138,7 +138,7 @@ def _count_parameters(config: Any) -> int:
     return sum(p.numel() for p in decoder.parameters() if id(p) not in tables)
 
 
-def identity(source: Source) -> dict[str, Any]:
+def identity(source: ModelSource) -> dict[str, Any]:
     """What makes the model this one: for the fingerprint. Fetches a hub model's files where they are not there yet.
 
     Raises ModelError where there are no safetensors weights.

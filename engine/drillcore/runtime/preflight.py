@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from drillcore.backends import check_backend, layers
-from drillcore.backends.source import Source, locate
+from drillcore.backends.source import ModelSource, locate
 from drillcore.errors import InputError, TextError
 from drillcore.job.fields import Dataset, LoadedJob, Model
 from drillcore.store.arrays import check_kept_names
@@ -43,7 +43,7 @@ class Inputs:
     """
 
     loaded: LoadedJob
-    sources: dict[str, Source]
+    sources: dict[str, ModelSource]
     tokenizers: dict[str, Tokenizer]
     layers: dict[str, tuple[int, ...]]
     pairs: tuple[Input, ...]
@@ -70,7 +70,7 @@ def check_job(loaded: LoadedJob, report: Reporter) -> Inputs:
     for source in sources.values():
         check_backend(loaded.job.extract.backend, source, loaded.job.extract)
     tokenizers = {g: _tokenizer(s, loaded) for g, s in sources.items()}
-    wanted = {g: layers.resolve(loaded.job.extract.layers, s.facts.num_blocks) for g, s in sources.items()}
+    wanted = {g: layers.resolve_layers(loaded.job.extract.layers, s.facts.num_layers) for g, s in sources.items()}
     pairs: list[Input] = []
     problems = Problems()
     known: dict[tuple[str, str, str | None], Sequences] = {}
@@ -119,7 +119,7 @@ def _read_rows(loaded: LoadedJob, report: Reporter) -> dict[str, RowTable]:
     return tables
 
 
-def _locate_all(loaded: LoadedJob) -> tuple[dict[str, Source], list[InputError]]:
+def _locate_all(loaded: LoadedJob) -> tuple[dict[str, ModelSource], list[InputError]]:
     sources, mistakes = {}, []
     for model in loaded.job.models:
         try:
@@ -137,12 +137,12 @@ def _joined(mistakes: list[InputError]) -> InputError:
     return type(mistakes[0])("\n".join(map(str, mistakes)), hint=" ".join(hints))
 
 
-def _tokenizer(source: Source, loaded: LoadedJob) -> Tokenizer:
+def _tokenizer(source: ModelSource, loaded: LoadedJob) -> Tokenizer:
     return Tokenizer(source.location, loaded.job.extract.special_tokens, **source.arguments())
 
 
 def _fit(
-    loaded: LoadedJob, source: Source, dataset: Dataset, tokens: Sequences, problems: Problems
+    loaded: LoadedJob, source: ModelSource, dataset: Dataset, tokens: Sequences, problems: Problems
 ) -> tuple[Sequences, int]:
     """Truncate sentences, or report those that are too long or have no token."""
     lengths, limit = tokens.lengths_N, source.facts.max_tokens

@@ -103,7 +103,7 @@ def test_a_job_on_token_ids_commits_what_the_backend_computes(models, tmp_path, 
     task = ModelTask(source.model, str(tmp_path), "fake", extract, (0, 1, 4), None, Sequences.of([]))
     tokens = Lengths.parse("uniform:1-9").sentences(70, 300, None, seed)
     worker = Worker()
-    job = make_job(task, source.facts.num_blocks, source.facts.hidden_size, tokens, tmp_path / "s.zarr", 32)
+    job = make_job(task, source.facts.num_layers, source.facts.hidden_size, tokens, tmp_path / "s.zarr", 32)
     times = job.run(worker)
     assert [b.num_sentences for b in times.blocks] == [32, 32, 6]
     assert times.num_nodes == len(tokens.ids_T) and times.num_padding == 0

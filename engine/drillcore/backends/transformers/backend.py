@@ -18,15 +18,15 @@ from drillcore.backends import self_check
 from drillcore.backends.base import FloatStates, Prepared, SelfCheck, States, Work, all_states
 from drillcore.backends.device import host_hardware
 from drillcore.backends.head import unembed
-from drillcore.backends.source import Source
+from drillcore.backends.source import ModelSource
 from drillcore.backends.transformers import cpu_attention as products
 from drillcore.backends.transformers import flex_attention as flex
 from drillcore.backends.transformers.cpu_linears import NAME as ONEDNN
-from drillcore.backends.transformers.cpu_linears import PreparedLinears, is_there
+from drillcore.backends.transformers.cpu_linears import PreparedLinears, is_available
 from drillcore.backends.transformers.feed import Feeder
 from drillcore.backends.transformers.hooks import Gatherer
 from drillcore.backends.transformers.host import HostCopy, keep_freed_memory
-from drillcore.backends.transformers.loading import load
+from drillcore.backends.transformers.loading import load_model
 from drillcore.backends.transformers.masks import attention_kinds
 from drillcore.errors import ModelError, RunError, SelfCheckError
 from drillcore.job.fields import Extract
@@ -35,26 +35,28 @@ from drillcore.tokens.batches import Batch, batches, halve, padded_batches
 from drillcore.tokens.packs import build_packs
 from drillcore.tokens.sequences import Sequences
 
-# Position schemes that look at the longest sentence of a batch, so that one could change its neighbours.
+# Position schemes that look at the longest sentence of a batch: one sentence could change its neighbours.
 BATCH_WIDE_POSITIONS = ("dynamic", "longrope")
-# On a CPU a node's attention takes so much, times its pack's width over the hidden size, of the time of all else: about
-# 2 / 12 of the operations, at a quarter of their speed.
+# On a CPU, the time of a node's attention over the time of everything else is this times (width of its pack / hidden
+# size): about 2 / 12 of the operations, at a quarter of their speed.
 ATTENTION_COST = 2 / 3
 
 
 class TransformersBackend:
     """One model on one device (or spread by device_map)."""
 
-    def __init__(self, source: Source, extract: Extract, layers: Sequence[int]) -> None:
+    def __init__(self, source: ModelSource, extract: Extract, layers: Sequence[int]) -> None:
         started = time.perf_counter()
         self.facts, self._source, self._extract = source.facts, source, extract
         self._layers = tuple(layers)
         threads = extract.threads
         torch.set_num_threads(num_cores() if threads == "auto" else threads)
-        self._loaded = load(source, extract, self._layers[-1])
+        self._loaded = load_model(source, extract, self._layers[-1])
         self._plain_attention = self._loaded.decoder.config._attn_implementation
         self._kinds = attention_kinds(self._loaded.decoder.config)
-        self._gatherer = Gatherer(self._loaded.blocks, self._layers, self.facts.hidden_size, self.facts.num_blocks)
+        self._gatherer = Gatherer(
+            self._loaded.decoder_layers, self._layers, self.facts.hidden_size, self.facts.num_layers
+        )
         device = self._loaded.device
         self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
         if device.type == "cpu":
@@ -64,7 +66,10 @@ class TransformersBackend:
         self._load_seconds = time.perf_counter() - started
 
     def prepare(self, sample: Sequences, stored: dict[str, Any] | None) -> Prepared:
-        """Resolve numerics and check them; falls back from packs to padded batches, and says so."""
+        """Resolve numerics and check them; falls back from packs to padded batches and notes why.
+
+        Raises SelfCheckError where no layout is within its bound, ModelError where the model is not causal.
+        """
         started = time.perf_counter()
         notes: list[str] = []
         for layout in [stored["layout"]] if stored else self._layouts(notes):
@@ -74,7 +79,7 @@ class TransformersBackend:
             except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
                 if isinstance(error, torch.OutOfMemoryError):
                     raise
-                notes.append(f"{layout}: the model does not take it ({type(error).__name__}: {error})")
+                notes.append(f"{layout}: the model does not accept it ({type(error).__name__}: {error})")
                 continue
             if check.passed:
                 seconds = self._load_seconds + time.perf_counter() - started
@@ -94,7 +99,7 @@ class TransformersBackend:
             rope = getattr(self._loaded.decoder.config.get_text_config(decoder=True), "rope_parameters", None) or {}
             scheme = rope.get("rope_type", "default") if isinstance(rope, dict) else "default"
             if not self._kinds.packable:
-                notes.append(f"padded batches: layers of kind {', '.join(self._kinds.kinds)} take no packs")
+                notes.append(f"padded batches: layers of kind {', '.join(self._kinds.kinds)} cannot be packed")
                 return ["padded"]
             if scheme in BATCH_WIDE_POSITIONS:
                 notes.append(f"padded batches of equal length: {scheme} positions look at the whole batch")
@@ -103,7 +108,7 @@ class TransformersBackend:
         return [wanted]
 
     def _use(self, numerics: dict[str, Any]) -> None:
-        """Make the passes that follow go by these numerics."""
+        """Use these numerics in all following passes."""
         self._numerics = numerics
         on_flex = numerics["attention"] == flex.NAME
         if on_flex:
@@ -111,12 +116,15 @@ class TransformersBackend:
         elif numerics["attention"] == products.NAME:
             products.register()
         self._feeder = Feeder(
-            self._kinds, self._loaded.device, self._loaded.dtype,
-            packed=numerics["layout"] == "packed", flex_nodes=numerics["batch_nodes"] if on_flex else None,
-        )  # fmt: skip
+            self._kinds,
+            self._loaded.device,
+            self._loaded.dtype,
+            packed=numerics["layout"] == "packed",
+            flex_nodes=numerics["batch_nodes"] if on_flex else None,
+        )
         self._loaded.causal.set_attn_implementation(numerics["attention"])
         if self._linears is None and numerics.get("linear") == ONEDNN:
-            self._linears = PreparedLinears(self._loaded.blocks, numerics["batch_nodes"])
+            self._linears = PreparedLinears(self._loaded.decoder_layers, numerics["batch_nodes"])
         if self._linears is not None:
             self._linears.use()
 
@@ -126,7 +134,7 @@ class TransformersBackend:
         nodes, attention = self._extract.batch_tokens, self._attention(layout)
         return {
             "layout": layout,
-            "width": 512 if not on_cpu else flex.BLOCK if attention == flex.NAME else 64,
+            "width": 512 if not on_cpu else flex.TILE if attention == flex.NAME else 64,
             "attention_cost": round(ATTENTION_COST / self.facts.hidden_size, 6) if on_cpu else 0.0,
             "batch_nodes": (1024 if on_cpu else 32_768) if nodes == "auto" else nodes,
             "attention": attention,
@@ -143,19 +151,19 @@ class TransformersBackend:
         wanted, loaded = self._extract.attention, self._loaded
         if layout == "packed" and (wanted == "flex" or (wanted == "auto" and loaded.device.type == "cuda")):
             return flex.NAME
-        # In less than float32 SDPA is the more exact of the two: it keeps the scores in float32.
+        # Below float32 SDPA is the more exact of the two: it keeps the scores in float32.
         takes_products = loaded.device.type == "cpu" and loaded.dtype == torch.float32
         if layout == "packed" and takes_products and self._plain_attention == "sdpa":
             return products.NAME
         return str(self._plain_attention)
 
     def _takes_onednn(self) -> bool:
-        """A rule and no measurement: of two runs on one machine both must come to the same bytes."""
+        """A rule, not a measurement: two runs on one machine must give the same bytes."""
         loaded, memory_bytes = self._loaded, host_hardware(self._extract).memory_bytes
         if loaded.device.type != "cpu" or self._source.model.device_map is not None or loaded.dtype != torch.float32:
             return False
-        weight_bytes = sum(p.numel() * p.element_size() for p in loaded.blocks.parameters())
-        return is_there() and 8 * weight_bytes < memory_bytes
+        weight_bytes = sum(p.numel() * p.element_size() for p in loaded.decoder_layers.parameters())
+        return is_available() and 8 * weight_bytes < memory_bytes
 
     def _check(self, sample: Sequences, notes: tuple[str, ...]) -> SelfCheck:
         sentences = self_check.check_sentences(sample, self.facts.vocab_size, self.facts.max_tokens)
@@ -168,8 +176,8 @@ class TransformersBackend:
         longest = sentences[int(np.argmax(sentences.lengths_N))]
         if len(longest) >= 2 and not self_check.is_causal(self._loaded.decoder, longest):
             raise ModelError(
-                f"model {self._source.model.id} is no causal decoder: what follows a token changes its state",
-                hint="Only decoders that read from left to right are taken.",
+                f"model {self._source.model.id} is not a causal decoder: what follows a token changes its state",
+                hint="Only decoders that read from left to right are supported.",
             )
         errors = self_check.relative_errors(
             states, sentences, self._layers, loaded.decoder, loaded.final_norm, loaded.cut
@@ -193,15 +201,15 @@ class TransformersBackend:
         return Work(len(block), useful, sum(b.token_ids_RW.size for b in parts) - useful, parts)
 
     def run(self, work: Work) -> Iterator[States]:
-        """Forward passes, batch by batch; on CUDA the next one is under way while the last one's states are copied."""
-        on_their_way: deque[HostCopy] = deque()
+        """Forward passes, batch by batch; on CUDA the next pass runs while the states of the last one are copied."""
+        copies: deque[HostCopy] = deque()
         for batch in work.parts:
             for copy in self._run(batch, ""):
-                on_their_way.append(copy)
-                if self._side is None or len(on_their_way) > 1:
-                    yield on_their_way.popleft().take()
-        while on_their_way:
-            yield on_their_way.popleft().take()
+                copies.append(copy)
+                if self._side is None or len(copies) > 1:
+                    yield copies.popleft().take()
+        while copies:
+            yield copies.popleft().take()
 
     def _run(self, batch: Batch, note: str) -> Iterator[HostCopy]:
         """One batch; halved, and again, where the device has no memory for it."""
@@ -218,7 +226,7 @@ class TransformersBackend:
         else:
             yield copy
             return
-        # Not inside the handler, whose traceback holds the tensors that are too many.
+        # Outside the handler: its traceback keeps the tensors that did not fit alive.
         if self._loaded.device.type == "cuda":
             torch.cuda.empty_cache()
         for half in halve(batch):
@@ -236,7 +244,7 @@ class TransformersBackend:
             return HostCopy(batch, states_GKH, note, self._side)
 
     def unembed(self, states_GH: FloatStates) -> NDArray[np.float32]:
-        """Logits of block-L states through the model's own final norm and head."""
+        """Logits [G, V] of states [G, H] of layer L through the model's own final norm and head."""
         return unembed(self._loaded, states_GH)
 
     def close(self) -> None:

@@ -1,6 +1,7 @@
 """Attention over narrow packs on a CPU: two batched matrix products, grouped queries folded into one.
 
-PyTorch's flash attention on a CPU cuts narrow rows into pieces too small for its products; whole rows run faster there.
+PyTorch's flash attention on a CPU cuts narrow rows into pieces that are too small for its products; whole rows are
+faster.
 
 Shape legend: R rows, W width, A query heads, B key heads, D head size.
 """
@@ -13,9 +14,9 @@ import torch
 from torch import Tensor
 
 NAME = "drillcore_products"
-# Beyond, the scores of a row are more than they save; SDPA takes over.
+# Widest row: above it the scores cost more than they save, and SDPA takes over.
 WIDEST = 128
-# What transformers' SDPA function minds beside the mask; the rest of what a model passes on it ignores.
+# Arguments beside the mask that transformers' SDPA function heeds; it ignores everything else that a model passes.
 SPECIAL = ("softcap", "position_bias", "cache")
 
 
@@ -35,15 +36,18 @@ def products_attention(
     scaling: float | None = None,
     **rest: Any,
 ) -> tuple[Tensor, None]:
-    """What transformers calls in each layer, with a mask that is added; wide rows and special cases go to SDPA."""
+    """Attention [R, W, A, D] as transformers calls it in each layer, with an additive mask [R, 1, W, W].
+
+    Wide rows and special cases go to SDPA.
+    """
     num_rows, num_heads, width, size = query_RAWD.shape
     if width > WIDEST or any(rest.get(name) is not None for name in SPECIAL):
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-        found: tuple[Tensor, None] = sdpa_attention_forward(
+        output: tuple[Tensor, None] = sdpa_attention_forward(
             module, query_RAWD, key_RBWD, value_RBWD, attention_mask, scaling=scaling, **rest
         )
-        return found
+        return output
     num_groups = num_rows * key_RBWD.shape[1]
     queries = query_RAWD.reshape(num_groups, -1, size)
     scores = queries.new_empty((num_rows, num_heads, width, width)).copy_(attention_mask).view(num_groups, -1, width)

@@ -1,4 +1,4 @@
-"""Linear layers on a CPU through oneDNN with weights laid out for it once, which no call of PyTorch's own does.
+"""Linear layers on a CPU through oneDNN, with weights laid out for it once; no public call of PyTorch does that.
 
 PyTorch hands float32 products to MKL, which is slow on processors that are not Intel's.
 """
@@ -12,25 +12,25 @@ import torch
 from torch import Tensor, nn
 
 NAME = "onednn_pieces"
-# oneDNN adds up all products of a row in one go; four sums of a quarter each round as little as PyTorch's own.
+# oneDNN adds up all products of a row in one sum; four sums of a quarter each round as little as PyTorch does.
 LONG, PIECES = 1024, 4
 
 Forward = Callable[[Tensor], Tensor]
 
 
-def is_there() -> bool:
+def is_available() -> bool:
     """Whether this PyTorch has oneDNN's prepared linear layers."""
     return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 class PreparedLinears:
-    """The linear layers of a model's blocks; `use` puts the prepared ones in place, `rest` the model's own."""
+    """The linear modules inside the decoder layers; `use` puts the prepared ones in place, `rest` the model's own."""
 
-    def __init__(self, blocks: nn.Module, num_rows: int) -> None:
-        """Lay the weights out for batches of `num_rows` nodes; takes as much memory as they do."""
+    def __init__(self, decoder_layers: nn.Module, num_rows: int) -> None:
+        """Lay the weights out for batches of `num_rows` nodes; takes as much memory as the weights do."""
         self._forwards: list[tuple[nn.Module, Forward]] = []
         inside: set[nn.Module] = set()
-        for module in blocks.modules():
+        for module in decoder_layers.modules():
             if module in inside:
                 continue
             if is_gated_mlp(module):
@@ -61,14 +61,14 @@ def is_gated_mlp(module: nn.Module) -> bool:
     with torch.inference_mode():
         wanted = gated.down_proj(gated.act_fn(gated.gate_proj(states)) * gated.up_proj(states))
         try:
-            found = module.forward(states)
+            result = module.forward(states)
         except (TypeError, ValueError, RuntimeError, IndexError, AttributeError):
             return False
-    return isinstance(found, Tensor) and found.shape == wanted.shape and torch.allclose(found, wanted)
+    return isinstance(result, Tensor) and result.shape == wanted.shape and torch.allclose(result, wanted)
 
 
 def _gated_in_pieces(mlp: Any, num_rows: int) -> Forward:
-    """A gated MLP's forward pass, a piece of its inner width at a time: what lies between stays in the cache."""
+    """A gated MLP's forward pass, a piece of its inner width at a time: intermediate values stay in the CPU's cache."""
     downs = _columns(mlp.down_proj.weight, mlp.down_proj.bias)
     pieces = zip(_rows(mlp.gate_proj, len(downs)), _rows(mlp.up_proj, len(downs)), downs, strict=True)
     ways = [[_in_pieces(weight, bias, num_rows) for weight, bias in piece] for piece in pieces]
@@ -80,7 +80,7 @@ def _gated_in_pieces(mlp: Any, num_rows: int) -> Forward:
 
 
 def _in_pieces(weight: Tensor, bias: Tensor | None, num_rows: int) -> Forward:
-    """A linear layer's forward pass; where its inputs are many they are cut into pieces, whose products are added."""
+    """A linear layer's forward pass; many inputs are cut into pieces, whose products are added."""
     ways = [prepared(*piece, num_rows) for piece in _columns(weight, bias)]
     if len(ways) == 1:
         return ways[0]
@@ -99,13 +99,13 @@ def _rows(linear: nn.Linear, count: int) -> list[tuple[Tensor, Tensor | None]]:
 
 
 def _columns(weight: Tensor, bias: Tensor | None) -> list[tuple[Tensor, Tensor | None]]:
-    """Weights of a layer, its inputs cut into pieces where they are many; the bias goes with the first."""
+    """Weights of a layer, many inputs cut into pieces; the bias goes with the first piece."""
     pieces = weight.tensor_split(PIECES if weight.shape[1] >= LONG else 1, dim=1)
     return [(piece, None if i else bias) for i, piece in enumerate(pieces)]
 
 
 def _total(parts: Iterator[Tensor]) -> Tensor:
-    """The sum of tensors that nobody else holds, one after the other."""
+    """The sum of tensors, added into the first one."""
     total = next(parts)
     for part in parts:
         total.add_(part)
@@ -120,7 +120,7 @@ def prepared(weight: Tensor, bias: Tensor | None, num_rows: int) -> Callable[[Te
 
     def forward(states: Tensor) -> Tensor:
         flat = states.reshape(-1, states.shape[-1])
-        found: Tensor = ops._linear_pointwise(flat, laid_out, bias, "none", [], "")
-        return found.view(*states.shape[:-1], width)
+        products: Tensor = ops._linear_pointwise(flat, laid_out, bias, "none", [], "")
+        return products.view(*states.shape[:-1], width)
 
     return forward

@@ -1,4 +1,4 @@
-"""From a batch to what a decoder is called with: ids, positions and masks on the device.
+"""From a batch to the arguments of a decoder: ids, positions and masks on the device.
 
 Shape legend: R rows, W width, G gathered nodes.
 """
@@ -21,7 +21,11 @@ Feed = Callable[[Batch], tuple[dict[str, Any], Tensor]]
 
 
 class Feeder:
-    """Batches for one model. `flex`: packs go through FlexAttention at fixed shapes, else a dense mask is added."""
+    """Turns batches into arguments of one model's decoder.
+
+    packed: batches are packs, not padded sentences. flex_nodes: nodes of a batch where packs go through FlexAttention
+    at fixed shapes; None for an additive dense mask.
+    """
 
     def __init__(
         self, kinds: AttentionKinds, device: torch.device, dtype: torch.dtype, *, packed: bool, flex_nodes: int | None
@@ -46,7 +50,7 @@ class Feeder:
     def _to_device(self, array: NDArray[np.int64]) -> Tensor:
         if self._device.type != "cuda":
             return torch.tensor(array, device=self._device)
-        # From pageable memory the copy would wait for the pass under way.
+        # A copy from pageable memory would wait for the running pass.
         return torch.from_numpy(np.ascontiguousarray(array)).pin_memory().to(self._device, non_blocking=True)
 
     def _filled(self, array_RW: NDArray[np.int64], fill: int) -> NDArray[np.int64]:
@@ -65,10 +69,10 @@ class Feeder:
 
     def _flex_mask(self, ends_RW: Tensor, depth_RW: Tensor) -> Any:
         num_rows, width = ends_RW.shape
-        found = {}
+        masks = {}
         for kind in self._kinds.kinds:
             if (width, kind) not in self._masks:
                 window = self._kinds.window if kind == "sliding_attention" else None
                 self._masks[width, kind] = PackMask(num_rows, width, window, self._device)
-            found[kind] = self._masks[width, kind].fill(ends_RW, depth_RW)
-        return found if self._kinds.by_kind else next(iter(found.values()))
+            masks[kind] = self._masks[width, kind].fill(ends_RW, depth_RW)
+        return masks if self._kinds.by_kind else next(iter(masks.values()))

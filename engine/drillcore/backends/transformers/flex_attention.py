@@ -1,9 +1,10 @@
-"""FlexAttention over packs: block masks straight from the subtree intervals, at few fixed shapes.
+"""FlexAttention over packs: sparse masks computed from the subtree intervals, at few fixed shapes.
 
-The interval tree needs no mask evaluation: before query block i, key block j holds an ancestor of some query iff its
-largest subtree end lies beyond i's first node, and only ancestors of all iff its smallest lies at or beyond i's end.
+No mask is evaluated. A key tile j before a query tile i holds an ancestor of some query if and only if its largest
+subtree end lies beyond the first node of i, and only ancestors of all queries if and only if its smallest subtree end
+lies at or beyond the end of i.
 
-Shape legend: R rows, W width, N blocks of a row, A heads, D head size.
+Shape legend: R rows, W width, N tiles of a row, B nodes of a tile, A heads, D head size.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 NAME = "drillcore_packs"
-BLOCK = 128
+# Nodes of a tile: FlexAttention skips, keeps or masks tiles of queries by keys (its BlockMask).
+TILE = 128
 _compiled: Any = None
 
 
@@ -25,7 +27,7 @@ def register() -> None:
 
     global _compiled
     if _compiled is None:
-        # Past the limit PyTorch would fall back to a slow path without a word.
+        # Past the limit PyTorch would silently fall back to a slow path.
         torch._dynamo.config.fail_on_recompile_limit_hit = True
         _compiled = torch.compile(flex_attention, dynamic=False)
         AttentionInterface.register(NAME, packs_attention)
@@ -41,7 +43,7 @@ def packs_attention(
     softcap: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """What transformers calls in each layer; keys and values are not repeated for grouped queries."""
+    """Attention [R, W, A, D] as transformers calls it in each layer; grouped queries share keys and values."""
 
     cap = softcap or 1.0
 
@@ -61,11 +63,11 @@ def packs_attention(
 
 
 class PackMask:
-    """The block mask of one shape: its buffers stay where they are, so that nothing is compiled again for a batch."""
+    """The mask of one shape; its buffers stay in place, so that nothing is compiled again for the next batch."""
 
     def __init__(self, num_rows: int, width: int, window: int | None, device: torch.device) -> None:
-        if width % BLOCK:
-            raise ValueError(f"packs of {width} nodes are no multiple of {BLOCK}")
+        if width % TILE:
+            raise ValueError(f"packs are {width} nodes wide, which is not a multiple of {TILE}")
         self._shape, self._window, reach = (num_rows, width), window, window or width
         ends = torch.arange(1, width + 1, device=device, dtype=torch.int32).repeat(num_rows, 1)
         depths = torch.zeros(num_rows, width, device=device, dtype=torch.int32)
@@ -80,37 +82,48 @@ class PackMask:
         self._mask_mod = ancestor if window is None else near_ancestor
 
     def fill(self, ends_RW: Tensor, depth_RW: Tensor) -> BlockMask:
-        """The block mask of a batch."""
+        """The mask of a batch, from its subtree ends and depths [R, W]."""
         self._ends_RW.copy_(ends_RW)
         self._depth_RW.copy_(depth_RW)
-        some_RNN, all_RNN = interval_blocks(self._ends_RW)
+        some_RNN, all_RNN = interval_tiles(self._ends_RW)
         if self._window is not None:
-            # A window cuts through blocks that hold only ancestors.
+            # A window cuts through tiles that hold only ancestors.
             all_RNN = torch.zeros_like(all_RNN)
         partial, whole = some_RNN & ~all_RNN, all_RNN
         width = self._shape[1]
         return BlockMask.from_kv_blocks(
-            *_listed(partial), *_listed(whole),
-            BLOCK_SIZE=BLOCK, mask_mod=self._mask_mod, seq_lengths=(width, width), compute_q_blocks=False,
-        )  # fmt: skip
+            *_listed(partial),
+            *_listed(whole),
+            BLOCK_SIZE=TILE,
+            mask_mod=self._mask_mod,
+            seq_lengths=(width, width),
+            compute_q_blocks=False,
+        )
 
 
-def interval_blocks(ends_RW: Tensor) -> tuple[Tensor, Tensor]:
-    """For query block i and key block j: whether some key is some query's ancestor, and whether every one is of all."""
+def interval_tiles(ends_RW: Tensor) -> tuple[Tensor, Tensor]:
+    """Two masks [R, N, N] by query tile and key tile: some key is an ancestor of some query; every key of every query.
+
+    ends_RW: subtree ends, W a multiple of `TILE`. A tile counts as holding ancestors of its own queries.
+
+    >>> some, every = interval_tiles(torch.full((1, 2 * TILE), 2 * TILE))  # one sentence of two tiles
+    >>> some.int().tolist(), every.int().tolist()
+    ([[[1, 0], [1, 1]]], [[[0, 0], [1, 0]]])
+    """
     num_rows, width = ends_RW.shape
-    ends_RNB = ends_RW.view(num_rows, width // BLOCK, BLOCK)
+    ends_RNB = ends_RW.view(num_rows, width // TILE, TILE)
     highest, lowest = ends_RNB.amax(-1), ends_RNB.amin(-1)
-    block = torch.arange(width // BLOCK, device=ends_RW.device)
-    before = block[None, :, None] > block[None, None, :]
-    same = block[None, :, None] == block[None, None, :]
-    start = (block * BLOCK)[None, :, None]
+    tile = torch.arange(width // TILE, device=ends_RW.device)
+    before = tile[None, :, None] > tile[None, None, :]
+    same = tile[None, :, None] == tile[None, None, :]
+    start = (tile * TILE)[None, :, None]
     some = (before & (highest[:, None, :] > start)) | same
-    every = before & (lowest[:, None, :] >= start + BLOCK)
+    every = before & (lowest[:, None, :] >= start + TILE)
     return some, every
 
 
 def _listed(chosen_RNN: Tensor) -> tuple[Tensor, Tensor]:
-    """Counts [R, 1, N] and indices [R, 1, N, N], the chosen blocks first, as BlockMask wants them."""
+    """Counts [R, 1, N] and indices [R, 1, N, N], the chosen tiles first, as BlockMask expects them."""
     counts = chosen_RNN.sum(-1, dtype=torch.int32)[:, None]
     order = torch.argsort(chosen_RNN.to(torch.int8), dim=-1, descending=True, stable=True).to(torch.int32)[:, None]
     return counts.contiguous(), order.contiguous()

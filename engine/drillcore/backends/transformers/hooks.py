@@ -1,6 +1,6 @@
 """Forward hooks that gather the wanted rows at every wanted layer, inside the forward pass.
 
-Only G × K × H values leave the pass: never all tokens of a layer. Works on any decoder whose blocks stand in one
+Only G × K × H values leave the pass, never all tokens of a layer. Works on any decoder whose layers are in one
 `ModuleList` and return the residual stream first.
 
 Shape legend: R rows, W width, G gathered nodes, K layers, H hidden size.
@@ -18,24 +18,24 @@ from drillcore.backends.transformers.last_mlp import DeepestMlp
 from drillcore.errors import ModelError
 
 
-def find_blocks(decoder: nn.Module, num_blocks: int) -> tuple[nn.Module, str, nn.ModuleList]:
-    """The list of transformer blocks: its owner, its name there, and itself.
+def find_decoder_layers(decoder: nn.Module, num_layers: int) -> tuple[nn.Module, str, nn.ModuleList]:
+    """The list of decoder layers: the module that owns it, its name there, and the list.
 
-    Raises ModelError where no list of that length, or more than one, can be the blocks.
+    Raises ModelError where no list of that length, or more than one, can be the decoder layers.
     """
-    found = [
+    lists = [
         (owner, name, child)
         for owner in decoder.modules()
         for name, child in owner.named_children()
-        if isinstance(child, nn.ModuleList) and len(child) == num_blocks
+        if isinstance(child, nn.ModuleList) and len(child) == num_layers
     ]
-    # Lists inside blocks (experts, say) come later in the order of modules().
-    if not found or (len(found) > 1 and found[0][0] is not decoder and num_blocks > 1):
+    # Lists inside a decoder layer (experts, say) come later in the order of modules().
+    if not lists or (len(lists) > 1 and lists[0][0] is not decoder and num_layers > 1):
         raise ModelError(
-            f"the {num_blocks} blocks of {type(decoder).__name__} could not be found",
+            f"the {num_layers} decoder layers of {type(decoder).__name__} could not be found",
             hint="Its layout is not supported yet.",
         )
-    return found[0]
+    return lists[0]
 
 
 def _hidden(value: Any) -> Tensor:
@@ -44,29 +44,33 @@ def _hidden(value: Any) -> Tensor:
 
 
 class Gatherer:
-    """Hooks on a decoder that copy the wanted nodes of every wanted layer into one tensor; the last block given is
-    the deepest wanted one, whose MLP then computes nothing else.
+    """Hooks on a decoder that copy the wanted nodes of every wanted layer into one tensor.
+
+    decoder_layers: up to the deepest wanted one, whose MLP then computes the wanted nodes only. num_layers: L of the
+    whole model.
 
     `begin(node_G)` says which nodes (flat indices into R × W); after the forward pass `finish(last)` returns
     [G, K, H] in the model's dtype on its first device.
     """
 
-    def __init__(self, blocks: nn.ModuleList, layers: Sequence[int], hidden_size: int, num_blocks: int) -> None:
+    def __init__(self, decoder_layers: nn.ModuleList, layers: Sequence[int], hidden_size: int, num_layers: int) -> None:
         self._layers, self._hidden_size = list(layers), hidden_size
         self._slot = {layer: slot for slot, layer in enumerate(layers)}
-        self._final = num_blocks + 1
+        self._final = num_layers + 1
         self._rows_G: Tensor | None = None
         self._states_GKH: Tensor | None = None
         self._filled: set[int] = set()
         self._handles = [
-            block.register_forward_hook(self._after(k)) for k, block in enumerate(blocks, 1) if k in self._slot
+            module.register_forward_hook(self._after(k))
+            for k, module in enumerate(decoder_layers, 1)
+            if k in self._slot
         ]
-        self._mlp = DeepestMlp(blocks[-1], lambda: self._rows_G)
+        self._mlp = DeepestMlp(decoder_layers[-1], lambda: self._rows_G)
         if 0 in self._slot:
-            self._handles.append(blocks[0].register_forward_pre_hook(self._before, with_kwargs=True))
+            self._handles.append(decoder_layers[0].register_forward_pre_hook(self._before, with_kwargs=True))
 
     def begin(self, node_G: Tensor, dtype: torch.dtype) -> None:
-        """Name the nodes to gather in the pass that follows."""
+        """Set the nodes to gather in the next pass."""
         self._rows_G = node_G
         self._filled.clear()
         self._states_GKH = torch.empty(
@@ -85,11 +89,11 @@ class Gatherer:
         return states
 
     def cancel(self) -> None:
-        """Leave the passes that follow alone, also after one that failed."""
+        """Gather nothing in the following passes, also after one that failed."""
         self._rows_G = self._states_GKH = None
 
     def remove(self) -> None:
-        """Take the hooks off."""
+        """Remove the hooks."""
         for handle in self._handles:
             handle.remove()
         self._mlp.remove()

@@ -1,4 +1,4 @@
-"""States on their way from the device to the host, while the next pass computes.
+"""Copies states from the device to the host while the next pass computes.
 
 Shape legend: G gathered nodes, K layers, H hidden size.
 """
@@ -16,10 +16,10 @@ from torch import Tensor
 from drillcore.backends.base import FloatStates, States
 from drillcore.tokens.batches import Batch
 
-# Numbers of glibc's mallopt(3), and the largest block that it takes for the second.
+# Numbers of glibc's mallopt(3), and the largest value that it accepts for the second.
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
-LARGEST_BLOCK = 32 * 2**20
-KEPT = 512 * 2**20
+LARGEST_MMAP_THRESHOLD = 32 * 2**20
+KEPT_BYTES = 512 * 2**20
 
 
 class HostCopy:
@@ -59,24 +59,24 @@ class HostCopy:
 
 
 def _to_pinned(values: Tensor, side: torch.cuda.Stream) -> Tensor:
-    # Its memory on the device must not serve the next pass before it is copied.
+    # Its memory on the device must not be reused by the next pass before it is copied.
     values.record_stream(side)
     return torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
 
 
 def _as_numpy(states_GKH: Tensor) -> FloatStates:
-    found: NDArray[Any] = (states_GKH.float() if states_GKH.dtype == torch.bfloat16 else states_GKH).numpy()
-    return found
+    values: NDArray[Any] = (states_GKH.float() if states_GKH.dtype == torch.bfloat16 else states_GKH).numpy()
+    return values
 
 
 def keep_freed_memory() -> None:
-    """Let freed blocks of up to 32 MiB serve again at once, with 512 MiB at most kept back.
+    """Reuse freed memory of up to 32 MiB a piece at once; at most 512 MiB are kept from the system.
 
-    glibc gives each layer's intermediate values back to the system and asks for them again: every page is then faulted
-    in and zeroed anew, which costs a small model a fifth of its time. Elsewhere than on glibc nothing is done.
+    By default glibc returns the memory of each layer's intermediate values to the system and asks for it again: every
+    page is faulted in and zeroed again, which costs a small model a fifth of its time. No effect without glibc.
     """
     if platform.libc_ver()[0] != "glibc":
         return
     library = ctypes.CDLL(None)
-    library.mallopt(MMAP_THRESHOLD, LARGEST_BLOCK)
-    library.mallopt(TRIM_THRESHOLD, KEPT)
+    library.mallopt(MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)
+    library.mallopt(TRIM_THRESHOLD, KEPT_BYTES)

@@ -1,6 +1,6 @@
-"""The deepest block's MLP on the gathered nodes alone: nothing comes after it that would read the others.
+"""The MLP of the deepest decoder layer on the gathered nodes only: nothing after it reads the others.
 
-Exact, since an MLP takes each node by itself. One MLP of 30 is 2.5 % of a model's work.
+Exact, since an MLP treats each node by itself. One MLP of 30 is 2.5 % of a model's work.
 
 Shape legend: R rows, W width, G gathered nodes, H hidden size.
 """
@@ -13,30 +13,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Nodes come in multiples of this: oneDNN keeps what it compiled for every number of rows that it met.
+# Nodes come in multiples of this: oneDNN keeps the code that it compiled for each number of rows.
 STEP = 64
 
 
 class DeepestMlp:
-    """Hooks on a block's `mlp`, where it has one that takes a single tensor; without effect where `rows` gives None."""
+    """Hooks on the `mlp` of a decoder layer, if that takes a single tensor; no effect while `rows` gives None."""
 
-    def __init__(self, block: nn.Module, rows: Callable[[], Tensor | None]) -> None:
+    def __init__(self, decoder_layer: nn.Module, rows: Callable[[], Tensor | None]) -> None:
         self._rows = rows
         self._nodes_G: Tensor | None = None
         self._shape: torch.Size | None = None
         self._handles: list[Any] = []
-        mlp = getattr(block, "mlp", None)
+        mlp = getattr(decoder_layer, "mlp", None)
         if isinstance(mlp, nn.Module):
             self._handles += [mlp.register_forward_pre_hook(self._choose), mlp.register_forward_hook(self._put_back)]
 
     def remove(self) -> None:
-        """Take the hooks off."""
+        """Remove the hooks."""
         for handle in self._handles:
             handle.remove()
 
     def _choose(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         self._nodes_G, self._shape = self._rows(), None
-        # BLOOM's takes the residual stream too and adds it.
+        # BLOOM's MLP takes the residual stream too and adds it.
         if self._nodes_G is None or len(args) != 1 or args[0].ndim != 3:
             return None
         self._nodes_G, self._shape = self._nodes_G.to(args[0].device), args[0].shape
@@ -45,7 +45,7 @@ class DeepestMlp:
         return (args[0].reshape(-1, args[0].shape[-1]).index_select(0, chosen)[None],)
 
     def _put_back(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        """The output at its nodes and zeros elsewhere, where nobody looks."""
+        """The output at its nodes, and zeros elsewhere, which nothing reads."""
         if self._nodes_G is None or self._shape is None:
             return None
         states_1GH = output[0] if isinstance(output, tuple) else output

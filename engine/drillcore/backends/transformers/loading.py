@@ -1,4 +1,4 @@
-"""Loading a model through `transformers`: weights, device, dtype, and the parts that the hooks need."""
+"""Loads a model through `transformers`: weights, device, dtype, and the parts that the hooks need."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from drillcore.backends.device import choose_device, choose_dtype
-from drillcore.backends.source import Source
-from drillcore.backends.transformers.hooks import find_blocks
+from drillcore.backends.source import ModelSource
+from drillcore.backends.transformers.hooks import find_decoder_layers
 from drillcore.errors import ModelError
 from drillcore.job.fields import Extract
 from drillcore.system.quiet import quiet_transformers
@@ -23,23 +23,24 @@ FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f")
 class Loaded:
     """A model ready to run.
 
-    causal: the whole model; decoder: without LM head, cut after the deepest wanted block; blocks: its blocks;
-    final_norm: what follows block L, or None; cut: number of blocks kept.
+    causal: the whole model. decoder: without LM head, cut after the deepest wanted layer. decoder_layers: those that
+    are left. final_norm: what follows layer L, or None. cut: how many decoder layers are left.
     """
 
     causal: Any
     decoder: Any
-    blocks: nn.ModuleList
+    decoder_layers: nn.ModuleList
     final_norm: Callable[[Tensor], Tensor] | None
     cut: int
     device: torch.device
     dtype: torch.dtype
 
 
-def load(source: Source, extract: Extract, deepest: int, attention: str | None = None) -> Loaded:
-    """Read a model and cut off the blocks after layer `deepest`.
+def load_model(source: ModelSource, extract: Extract, deepest: int, attention: str | None = None) -> Loaded:
+    """Read a model and cut off the decoder layers after `deepest`.
 
-    Raises ModelError where the weights cannot be read.
+    attention: one of transformers' attention functions, None for the model's default. Raises JobError for a device
+    that is not there, ModelError where the weights cannot be read or the decoder layers are not found.
     """
     device = choose_device(extract)
     dtype = choose_dtype(source, extract, device)
@@ -51,19 +52,19 @@ def load(source: Source, extract: Extract, deepest: int, attention: str | None =
     if source.model.device_map is None:
         causal.to(device)
     decoder = causal.get_decoder()
-    num_blocks = source.facts.num_blocks
-    owner, name, blocks = find_blocks(decoder, num_blocks)
-    cut = num_blocks if deepest > num_blocks else max(deepest, 1)
-    if cut < num_blocks:
-        blocks = blocks[:cut]
-        setattr(owner, name, blocks)
-        # Some decoders count blocks by their configuration, others by the list.
+    num_layers = source.facts.num_layers
+    owner, name, decoder_layers = find_decoder_layers(decoder, num_layers)
+    cut = num_layers if deepest > num_layers else max(deepest, 1)
+    if cut < num_layers:
+        decoder_layers = decoder_layers[:cut]
+        setattr(owner, name, decoder_layers)
+        # Some decoders count their layers by the configuration, others by the list.
         decoder.config.get_text_config(decoder=True).num_hidden_layers = cut
     norm = next((getattr(owner, n) for n in FINAL_NORMS if getattr(owner, n, None) is not None), None)
-    return Loaded(causal, decoder, blocks, norm, cut, device, dtype)
+    return Loaded(causal, decoder, decoder_layers, norm, cut, device, dtype)
 
 
-def _read(source: Source, dtype: torch.dtype, device: torch.device) -> Any:
+def _read(source: ModelSource, dtype: torch.dtype, device: torch.device) -> Any:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
@@ -80,11 +81,11 @@ def _read(source: Source, dtype: torch.dtype, device: torch.device) -> Any:
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(
             f"model {source.model.id} could not be loaded: {str(error).splitlines()[0]}",
-            hint="Only safetensors weights are read; check that the files are whole.",
+            hint="Only safetensors weights are read; check that the files are complete.",
         ) from error
 
 
-def _random(source: Source, dtype: torch.dtype) -> Any:
+def _random(source: ModelSource, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM
 
     state = torch.random.get_rng_state()

@@ -8,13 +8,13 @@ from drillcore.errors import MissingExtraError
 from drillcore.system.versions import installed_versions
 
 if TYPE_CHECKING:
-    from drillcore.backends.source import Source
+    from drillcore.backends.source import ModelSource
     from drillcore.job.fields import Extract
 
 DISTRIBUTIONS = ("transformers", "torch")
 
 
-def check(source: Source | None, extract: Extract) -> None:
+def check(source: ModelSource | None, extract: Extract) -> None:
     """Raise MissingExtraError where a package is not installed; every model and setting is taken."""
     missing = [name for name in DISTRIBUTIONS if name not in versions()]
     if missing:

@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 
 from drillcore.backends import self_check
 from drillcore.backends.base import FloatStates, Prepared, States, Work, all_states
-from drillcore.backends.source import Source
-from drillcore.backends.vllm.engine import Engine
+from drillcore.backends.source import ModelSource
+from drillcore.backends.vllm.engine import VllmEngine
 from drillcore.backends.vllm.prompts import make_parts, num_computed
-from drillcore.backends.vllm.reference import Alone
+from drillcore.backends.vllm.reference import Reference
 from drillcore.backends.vllm.refusals import refuse, vllm_version
-from drillcore.backends.vllm.settings import Settings, check_memory, resolve
+from drillcore.backends.vllm.settings import Settings, check_memory, resolve_settings
 from drillcore.backends.vllm.shared_rows import SharedRows
 from drillcore.backends.vllm.worker import Orders
 from drillcore.errors import RunError, SelfCheckError
@@ -42,14 +42,14 @@ MIN_ROWS, MAX_ROWS = 64, 4096
 class VllmBackend:
     """One model in one engine."""
 
-    def __init__(self, source: Source, extract: Extract, layers: Sequence[int]) -> None:
+    def __init__(self, source: ModelSource, extract: Extract, layers: Sequence[int]) -> None:
         self.facts, self._source, self._extract = source.facts, source, extract
         self._layers = tuple(layers)
         self._version = vllm_version()
         refuse(source, extract)
-        self._engine: Engine | None = None
+        self._engine: VllmEngine | None = None
         self._rows: SharedRows | None = None
-        self._alone: Alone | None = None
+        self._reference: Reference | None = None
         self._prepared: Prepared | None = None
         self._settings: Settings | None = None
 
@@ -59,17 +59,17 @@ class VllmBackend:
             return self._prepared
         self.close()
         started = time.perf_counter()
-        settings = resolve(self._source, self._extract, stored)
+        settings = resolve_settings(self._source, self._extract, stored)
         sentences = check_sentences(sample, settings, self.facts.vocab_size)
         with tempfile.TemporaryDirectory(prefix="drillcore-random-") as folder:
             random = Path(folder) if self._source.model.random_weights else None
-            self._alone = Alone(self._source, self._extract, self._layers, sentences, random)
-            check_memory(self._source, settings, self._alone.weight_bytes)
+            self._reference = Reference(self._source, self._extract, self._layers, sentences, random)
+            check_memory(self._source, settings, self._reference.weight_bytes)
             self._start(settings, str(random or self._source.location))
         notes: list[str] = []
         for sums in [stored["adds_residual"]] if stored else [True, False]:
             self._engine_running().add_residuals(sums)
-            errors = self._alone.errors(all_states(self, sentences))
+            errors = self._reference.errors(all_states(self, sentences))
             check = self_check.make_check(LAYOUT, settings.dtype, errors, len(sentences), tuple(notes))
             if check.passed:
                 numerics = self._numerics(settings, sums)
@@ -90,10 +90,10 @@ class VllmBackend:
         row_bytes = 4 * len(self._layers) * self.facts.hidden_size
         num_rows = int(np.clip(ROWS_BYTES // row_bytes, MIN_ROWS, MAX_ROWS))
         dtype = "float16" if settings.dtype == "float16" else "float32"
-        self._engine = Engine(self._source, location, settings)
+        self._engine = VllmEngine(self._source, location, settings)
         self._rows = SharedRows.create(num_rows, len(self._layers), self.facts.hidden_size, dtype)
         try:
-            self._engine.install(Orders(self._layers, self.facts.num_blocks, self._rows.file))
+            self._engine.install(Orders(self._layers, self.facts.num_layers, self._rows.file))
         finally:
             self._rows.settled()
         self._settings = replace(settings, kv_blocks=self._engine.kv_blocks)
@@ -143,8 +143,8 @@ class VllmBackend:
 
     def unembed(self, states_GH: FloatStates) -> NDArray[np.float32]:
         """Logits of block-L states through the model's own final norm and head, as transformers computes them."""
-        assert self._alone is not None
-        return self._alone.unembed(states_GH)
+        assert self._reference is not None
+        return self._reference.unembed(states_GH)
 
     def close(self) -> None:
         """End the engine's processes."""
@@ -153,7 +153,7 @@ class VllmBackend:
         if engine is not None:
             engine.close()
 
-    def _engine_running(self) -> Engine:
+    def _engine_running(self) -> VllmEngine:
         if self._engine is None:
             raise RunError("the engine is not running", hint="Call prepare first.")
         return self._engine

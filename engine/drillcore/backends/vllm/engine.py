@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drillcore.backends.source import Source
+from drillcore.backends.source import ModelSource
 from drillcore.backends.vllm.environment import last_error, quiet_vllm, worker_environment
 from drillcore.backends.vllm.settings import Settings
 from drillcore.backends.vllm.worker import Orders
@@ -33,10 +33,10 @@ NO_MEMORY = re.compile(
 )
 
 
-class Engine:
+class VllmEngine:
     """One running engine. `facts`: what its first worker says of itself; `kv_blocks`: of its prefix cache."""
 
-    def __init__(self, source: Source, weights: str, settings: Settings) -> None:
+    def __init__(self, source: ModelSource, weights: str, settings: Settings) -> None:
         """Start it on the weights in `weights`: the source's own, or drawn at random.
 
         Raises ModelError where vLLM does not take the model, RunError where it does not start.
@@ -116,7 +116,7 @@ class Engine:
                 left.unlink(missing_ok=True)
 
 
-def arguments(source: Source, weights: str, settings: Settings) -> dict[str, Any]:
+def arguments(source: ModelSource, weights: str, settings: Settings) -> dict[str, Any]:
     """What vLLM's `LLM` is called with."""
     return {
         "model": weights,

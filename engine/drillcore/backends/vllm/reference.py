@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 from drillcore.backends import self_check
 from drillcore.backends.base import FloatStates
 from drillcore.backends.head import unembed
-from drillcore.backends.source import Source
-from drillcore.backends.transformers.loading import load
+from drillcore.backends.source import ModelSource
+from drillcore.backends.transformers.loading import load_model
 from drillcore.errors import ModelError
 from drillcore.job.fields import Extract
 from drillcore.tokens.sequences import Sequences
 
 
-class Alone:
+class Reference:
     """Reference states of some sentences, and the head.
 
     weight_bytes: of the whole model in its dtype. dtype: its name. cut: number of blocks kept.
@@ -36,7 +36,7 @@ class Alone:
 
     def __init__(
         self,
-        source: Source,
+        source: ModelSource,
         extract: Extract,
         layers: Sequence[int],
         sentences: Sequences,
@@ -51,7 +51,7 @@ class Alone:
             source = replace(source, model=source.model.model_copy(update={"device_map": "auto"}))
         # sdpa, the default of transformers, leaves out the cap on attention scores without a word.
         capped = getattr(source.config.get_text_config(decoder=True), "attn_logit_softcapping", None)
-        self._loaded = load(source, extract, self._layers[-1], "eager" if capped else None)
+        self._loaded = load_model(source, extract, self._layers[-1], "eager" if capped else None)
         self.cut = self._loaded.cut
         self.dtype = str(self._loaded.dtype).removeprefix("torch.")
         self.weight_bytes = sum(p.numel() * p.element_size() for p in self._loaded.causal.parameters())
@@ -68,7 +68,7 @@ class Alone:
         self._free_blocks()
 
     def _free_blocks(self) -> None:
-        del self._loaded.blocks[:]
+        del self._loaded.decoder_layers[:]
         self._loaded.causal.to("cpu")
         gc.collect()
         if torch.cuda.is_available():

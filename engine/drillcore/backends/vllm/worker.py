@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from drillcore.backends.transformers.hooks import find_blocks
+from drillcore.backends.transformers.hooks import find_decoder_layers
 from drillcore.backends.vllm.shared_rows import RowsFile, SharedRows
 from drillcore.errors import ModelError
 
@@ -27,7 +27,7 @@ class Orders:
     """What a worker is to gather. layers: numbers of the layer contract; rows: where the states go."""
 
     layers: tuple[int, ...]
-    num_blocks: int
+    num_layers: int
     rows: RowsFile
 
 
@@ -51,14 +51,14 @@ class Recorder:
     added at once); otherwise the first part is the whole.
     """
 
-    def __init__(self, blocks: nn.ModuleList, layers: tuple[int, ...], num_blocks: int) -> None:
+    def __init__(self, blocks: nn.ModuleList, layers: tuple[int, ...], num_layers: int) -> None:
         self.sums = True
-        self._layers, self._final = layers, num_blocks + 1
+        self._layers, self._final = layers, num_layers + 1
         self._kept: dict[int, Tensor] = {}
         self._whole = False
         self._rows_Q: Tensor | None = None
         for k in layers:
-            if 1 <= k <= num_blocks:
+            if 1 <= k <= num_layers:
                 blocks[k - 1].register_forward_hook(self._after(k))
         blocks[0].register_forward_pre_hook(self._before, with_kwargs=True)
 
@@ -101,9 +101,9 @@ class Recorder:
         self._kept[layer] = parts[0] + parts[1] if len(parts) == 2 else parts[0].clone()
 
 
-def stop_after(owner: Any, deepest: int, num_blocks: int) -> None:
+def stop_after(owner: Any, deepest: int, num_layers: int) -> None:
     """Leave out the blocks after the deepest wanted layer, where the model's loop says how far it goes."""
-    if deepest < num_blocks and hasattr(owner, "end_layer"):
+    if deepest < num_layers and hasattr(owner, "end_layer"):
         owner.end_layer = deepest
 
 
@@ -172,11 +172,11 @@ class Extension:
         self._drillcore_recorder, rows = None, None
         if self.rank == 0:
             try:
-                owner, _, blocks = find_blocks(model, orders.num_blocks)
+                owner, _, blocks = find_decoder_layers(model, orders.num_layers)
             except ModelError as error:
                 return {"refused": f"{error}"}
-            stop_after(owner, max(1, *orders.layers), orders.num_blocks)
-            self._drillcore_recorder = Recorder(blocks, orders.layers, orders.num_blocks)
+            stop_after(owner, max(1, *orders.layers), orders.num_layers)
+            self._drillcore_recorder = Recorder(blocks, orders.layers, orders.num_layers)
             rows = SharedRows(orders.rows)
         model.pooler = RowPooler(model.pooler, self._drillcore_recorder, rows)
         return {"threads": torch.get_num_threads(), "attention": _attention(config), "device": _device(model)}

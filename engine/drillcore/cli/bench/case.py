@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from drillcore.backends import layers as contract
-from drillcore.backends.source import Source, locate
+from drillcore.backends.source import ModelSource, locate
 from drillcore.backends.timing import pass_seconds
 from drillcore.cli.bench.rates import matrix_products
 from drillcore.cli.bench.scratch_job import make_job
@@ -107,7 +107,7 @@ def _measure(worker: Worker, task: ModelTask, tokens: Sequences, tokenize_second
     warm_seconds = pass_seconds(backend, warm_up_sentences(tokens))
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch, prefix="bench-") as folder:
-        job = make_job(task, backend.facts.num_blocks, backend.facts.hidden_size, tokens, Path(folder) / "bench.zarr")
+        job = make_job(task, backend.facts.num_layers, backend.facts.hidden_size, tokens, Path(folder) / "bench.zarr")
         times = job.run(worker)
     peak_host, peak_device = peak_memory_bytes(), max(used_before, _device_bytes(device))
     rates += matrix_products(device, dtype)
@@ -132,14 +132,14 @@ def _measure(worker: Worker, task: ModelTask, tokens: Sequences, tokenize_second
     )
 
 
-def _tokens(request: Request, source: Source) -> tuple[Sequences, float]:
+def _tokens(request: Request, source: ModelSource) -> tuple[Sequences, float]:
     if request.texts is not None:
         return encode(source, read_texts(Path(request.texts), request.text_field, request.num_sentences))
     lengths, facts = Lengths.parse(request.lengths or ""), source.facts
     return lengths.sentences(request.num_sentences or 1024, facts.vocab_size, facts.max_tokens), 0.0
 
 
-def _task(request: Request, source: Source, tokens: Sequences) -> ModelTask:
+def _task(request: Request, source: ModelSource, tokens: Sequences) -> ModelTask:
     extract = Extract.model_validate(
         {
             "backend": request.backend,
@@ -150,7 +150,7 @@ def _task(request: Request, source: Source, tokens: Sequences) -> ModelTask:
             "layers": request.layers,
         }
     )
-    wanted = contract.resolve(extract.layers, source.facts.num_blocks)
+    wanted = contract.resolve_layers(extract.layers, source.facts.num_layers)
     sample = tokens.slice(0, min(64, len(tokens)))
     return ModelTask(source.model, request.base, extract.backend, extract, wanted, None, sample)
 

@@ -19,7 +19,7 @@ def matrix_products(device: str, dtype: str, count: int = 8) -> list[float]:
     """
     import torch
 
-    from drillcore.backends.transformers.cpu_linears import is_there, prepared
+    from drillcore.backends.transformers.cpu_linears import is_available, prepared
 
     side = CPU_SIDE if device == "cpu" else CUDA_SIDE
     kind: torch.dtype = getattr(torch, dtype)
@@ -27,7 +27,7 @@ def matrix_products(device: str, dtype: str, count: int = 8) -> list[float]:
         linear = torch.nn.Linear(side, side, bias=False, dtype=kind, device=device)
         states = torch.randn(side, side, dtype=kind, device=device)
         ways: list[Callable[[Any], Any]] = [linear]
-        if device == "cpu" and dtype == "float32" and is_there():
+        if device == "cpu" and dtype == "float32" and is_available():
             ways.append(prepared(linear.weight.detach(), None, side))
         return max(([_product_rate(way, states) for _ in range(count + 1)][1:] for way in ways), key=statistics.median)
 

@@ -81,13 +81,13 @@ class ScratchJob:
 
 
 def make_job(
-    model: ModelTask, num_blocks: int, hidden_size: int, tokens: Sequences, store: Path, block: int | None = None
+    model: ModelTask, num_layers: int, hidden_size: int, tokens: Sequences, store: Path, block: int | None = None
 ) -> ScratchJob:
     """Create the store and cut the sentences into blocks of `block` (by default as `drillcore extract` would)."""
     extract = model.extract
     shard = None if extract.shard_sentences == "auto" else extract.shard_sentences
     shape = choose_shape(
-        len(tokens), model.layers, _names(model.layers, num_blocks), hidden_size, extract.store_dtype, shard
+        len(tokens), model.layers, _names(model.layers, num_layers), hidden_size, extract.store_dtype, shard
     )
     group = zarr.create_group(Location(str(store)).open()).require_group(f"model/{DATASET}")
     GroupWriter(group).ensure(shape, ())
@@ -99,5 +99,5 @@ def make_job(
     return ScratchJob(tasks, group)
 
 
-def _names(layers: Sequence[int], num_blocks: int) -> list[str]:
-    return [contract.name(k, num_blocks) for k in layers]
+def _names(layers: Sequence[int], num_layers: int) -> list[str]:
+    return [contract.layer_name(k, num_layers) for k in layers]

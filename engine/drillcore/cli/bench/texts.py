@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from drillcore.backends.source import Source
+from drillcore.backends.source import ModelSource
 from drillcore.errors import JobError, TextError
 from drillcore.job.fields import Dataset
 from drillcore.texts.problems import Problems
@@ -68,7 +68,7 @@ def read_texts(path: Path, field: str, limit: int | None) -> list[str]:
     return texts
 
 
-def encode(source: Source, texts: list[str]) -> tuple[Sequences, float]:
+def encode(source: ModelSource, texts: list[str]) -> tuple[Sequences, float]:
     """Token ids under the model's own tokenizer, cut to its context, and the seconds that it took.
 
     Raises TextError where a sentence has no token.

@@ -87,7 +87,7 @@ def stored_numerics(context: Context, known: dict[str, Any], request: dict[str, 
 def _shape(context: Context, pair: Input) -> Shape:
     name, extract = pair.model.group, context.job.extract
     facts, wanted = context.inputs.sources[name].facts, context.inputs.layers[name]
-    names = [layers.name(k, facts.num_blocks) for k in wanted]
+    names = [layers.layer_name(k, facts.num_layers) for k in wanted]
     shard = None if extract.shard_sentences == "auto" else extract.shard_sentences
     return choose_shape(len(pair.tokens), wanted, names, facts.hidden_size, extract.store_dtype, shard)
 

@@ -127,7 +127,7 @@ def _tasks(context: Context, pair: Input, candidates: tuple[tuple[int, ...], ...
         base=str(loaded.base.resolve()),
         backend=REFERENCE,
         extract=loaded.job.extract,
-        layers=(source.facts.num_blocks,),
+        layers=(source.facts.num_layers,),
         numerics=None,
         sample=pair.tokens.slice(0, min(16, len(pair.tokens))),
     )

@@ -89,7 +89,7 @@ def _layers(context: Context, model: Model, writer: GroupWriter, expected_N: NDA
     loaded, path = context.inputs.loaded, writer.group.path
     numbers = column(writer.group, "layer")
     assert numbers is not None
-    final = context.inputs.sources[model.group].facts.num_blocks + 1
+    final = context.inputs.sources[model.group].facts.num_layers + 1
     address, base = context.store.location.address, str(loaded.base.resolve())
     tasks = [
         LayerTask(address, path, k, int(n) == final, model, base, loaded.job.extract, expected_N)

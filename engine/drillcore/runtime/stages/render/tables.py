@@ -72,7 +72,7 @@ def _models(context: Context) -> Table:
         rows.append(
             (
                 called(context, model.group),
-                str(source.facts.num_blocks),
+                str(source.facts.num_layers),
                 str(source.facts.hidden_size),
                 str(numerics.get("dtype", NONE)),
                 str(numerics.get("layout", NONE)),
