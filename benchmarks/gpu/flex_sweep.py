@@ -56,12 +56,12 @@ def _attention(
         torch.randn(num_rows, WIDTH, n, size, device=DEVICE, dtype=DTYPE).transpose(1, 2)
         for n in (heads, kv_heads, kv_heads)
     )
-    before = flex.BLOCK
-    flex.BLOCK = tile
+    before = flex.TILE
+    flex.TILE = tile
     try:
         mask = flex.PackMask(num_rows, WIDTH, None, torch.device(DEVICE)).fill(ends, depths)
     finally:
-        flex.BLOCK = before
+        flex.TILE = before
     call = torch.compile(flex.flex_attention, dynamic=False)
     settings = {"block_mask": mask, "enable_gqa": heads != kv_heads, "kernel_options": options or None}
     return lambda: call(query, key, value, **settings)

@@ -179,7 +179,7 @@ def test_a_model_that_is_no_causal_decoder(work):
     for name in ("encoder", "both"):
         work.job["models"] = [{"id": f"./{name}"}]
         work.save()
-        refused(work, "no causal decoder")
+        refused(work, "not a causal decoder")
 
 
 def test_a_broken_model_directory(work):

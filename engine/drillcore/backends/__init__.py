@@ -84,10 +84,10 @@ def versions_of(name: str) -> dict[str, str]:
 
 def all_versions() -> dict[str, str]:
     """Installed distributions that decide the bytes of any backend in the table."""
-    found = installed_versions(MODEL_DISTRIBUTIONS)
+    packages = installed_versions(MODEL_DISTRIBUTIONS)
     for name in BACKENDS:
-        found |= versions_of(name)
-    return found
+        packages |= versions_of(name)
+    return packages
 
 
 def numerics_hold(name: str, numerics: dict[str, Any]) -> bool:

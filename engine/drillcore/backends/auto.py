@@ -1,4 +1,7 @@
-"""The `auto` backend: one of the others, chosen when the model is prepared and kept by the stored numerics."""
+"""The `auto` backend: measures the others on the job's sentences when a model is prepared, then is the faster one.
+
+The stored numerics keep the choice.
+"""
 
 from __future__ import annotations
 
@@ -24,19 +27,21 @@ from drillcore.system.files import cache_dir, digest, write_atomic
 from drillcore.system.machine import num_cores
 from drillcore.tokens.sequences import Sequences
 
-# Sentences that are timed: as many as the first backend runs in so many seconds, within these bounds; the fastest of
-# so many passes counts, since other work on the machine only ever slows one down.
-MIN_SAMPLE, MAX_SAMPLE, PASS_SECONDS, PASSES = 8, 256, 5.0, 3
+# Sentences that are timed: as many as the first backend runs in PASS_SECONDS, within these bounds.
+MIN_SAMPLE, MAX_SAMPLE = 8, 256
+PASS_SECONDS = 5.0
+# The fastest pass counts, since other work on the machine can only slow one down.
+PASSES = 3
 
 
 def check(source: ModelSource | None, extract: Extract) -> None:
-    """Raise what vLLM refuses where the job can only run there; elsewhere one of the two takes it."""
+    """Refuse what vLLM refuses if the job can only run there; otherwise one of the two takes it."""
     if extract.tensor_parallel > 1:
         vllm.check(source, extract)
 
 
 def versions() -> dict[str, str]:
-    """None: bytes are decided by the backend that was chosen, which the numerics name."""
+    """Empty: the chosen backend, which the numerics name, decides bytes."""
     return {}
 
 
@@ -45,12 +50,13 @@ class AutoBackend:
 
     def __init__(self, source: ModelSource, extract: Extract, layers: Sequence[int]) -> None:
         self.facts = source.facts
-        self._source, self._extract, self._layers = source, extract, tuple(layers)
+        self._source, self._extract = source, extract
+        self._layers = tuple(layers)
         self._name, self._choice = "", dict[str, Any]()
         self._backend: Backend | None = None
 
     def prepare(self, sample: Sequences, stored: dict[str, Any] | None) -> Prepared:
-        """Choose, or take the backend of the `stored` numerics, and prepare it; `numerics` then names it."""
+        """Choose a backend, or take that of the `stored` numerics, and prepare it; the numerics then name it."""
         if stored is not None:
             self._open(stored["backend"])
         elif self._backend is None:
@@ -95,7 +101,7 @@ class AutoBackend:
 class Choice:
     """The backend of a model and why; JSON-ready.
 
-    measured: by backend, sentences_per_second and prepare_seconds; empty where nothing had to be measured.
+    measured: by backend, sentences_per_second and prepare_seconds; empty if nothing had to be measured.
     """
 
     backend: str
@@ -106,8 +112,8 @@ class Choice:
 def choose_backend(source: ModelSource, extract: Extract, layers: Sequence[int], sentences: Sequences) -> Choice:
     """Time `transformers` and vLLM on some of these sentences, the same for both, and take the faster.
 
-    Nothing is timed where vLLM is not there or does not take the model. Raises what keeps vLLM from running where only
-    it can.
+    Nothing is timed if vLLM is not installed or refuses the model. Raises MissingExtraError if only vLLM can run the
+    job and it is not installed.
     """
     if extract.tensor_parallel > 1:
         vllm.vllm_version()
@@ -117,19 +123,19 @@ def choose_backend(source: ModelSource, extract: Extract, layers: Sequence[int],
     except InputError as error:
         return _only("transformers", error)
     sample = sentences.slice(0, min(MAX_SAMPLE, len(sentences)))
-    kept = _kept(source, extract, layers, sample)
+    path = _choice_path(source, extract, layers, sample)
     with suppress(OSError, ValueError, TypeError):
-        return Choice(**json.loads(kept.read_text(encoding="utf-8")))
-    found, lasting = _measure_both(source, extract, layers, sample)
+        return Choice(**json.loads(path.read_text(encoding="utf-8")))
+    choice, lasting = _measure_both(source, extract, layers, sample)
     if lasting:
-        write_atomic(kept, json.dumps(asdict(found)).encode())
-    return found
+        write_atomic(path, json.dumps(asdict(choice)).encode())
+    return choice
 
 
 def _measure_both(
     source: ModelSource, extract: Extract, layers: Sequence[int], sample: Sequences
 ) -> tuple[Choice, bool]:
-    """The choice, and whether it would be the same again: memory may be free another time."""
+    """The choice, and whether to keep it: too little memory now may be enough another time."""
     measured: dict[str, dict[str, float]] = {}
     for name, other in (("vllm", "transformers"), ("transformers", "vllm")):
         try:
@@ -146,14 +152,14 @@ def _measure_both(
 
 
 def _only(backend: str, error: DrillcoreError) -> Choice:
-    """The choice that an error of the other backend leaves."""
+    """The only choice left after an error of the other backend."""
     return Choice(backend, f"{backend}, since {error}")
 
 
 def _measure(
     name: str, source: ModelSource, extract: Extract, layers: Sequence[int], sample: Sequences, first: bool
 ) -> tuple[Sequences, dict[str, float]]:
-    """What was found, and the sentences that it was found on: the `first` backend says how many."""
+    """The timed sentences and the figures; the `first` backend decides how many sentences."""
     backend = load_backend(name, source, extract, layers)
     try:
         prepared = backend.prepare(sample, None)
@@ -172,8 +178,8 @@ def _measure(
     }
 
 
-def _kept(source: ModelSource, extract: Extract, layers: Sequence[int], sample: Sequences) -> Path:
-    """Where what is found for these is kept."""
+def _choice_path(source: ModelSource, extract: Extract, layers: Sequence[int], sample: Sequences) -> Path:
+    """The cache file of the choice for this model, job section, sample and machine."""
     about = {
         "model": identity(source),
         "model_settings": source.model.model_dump(mode="json", exclude={"id", "as_", "revision"}),

@@ -1,4 +1,4 @@
-"""What a worker computes with, as far as it decides bytes: device, threads, and its share of the host's memory."""
+"""What one worker computes with: device, dtype, threads, and its share of the host's memory."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Hardware:
-    """One worker's.
+    """The hardware of one worker.
 
     device: name of the GPU, or the CPU's instruction set. threads: CPU threads of a forward pass. memory_bytes: the
-    host's memory over the workers that the host has room for, so that blocks are as large whichever executor runs them.
-    num_workers: how many share the work. gpus: that one worker has.
+    host's memory divided by the workers that fit on the host, so that block sizes do not depend on the executor.
+    num_workers: how many share the work. gpus: of one worker.
     """
 
     device: str
@@ -32,9 +32,9 @@ class Hardware:
 
 
 def host_hardware(extract: Extract, gpus_on_host: int | None = None) -> Hardware:
-    """That of a worker on this host.
+    """The hardware of a worker on this host.
 
-    gpus_on_host: where this process sees only some of them.
+    gpus_on_host: their number, if this process sees only some of them.
     """
     import torch
 
@@ -66,7 +66,7 @@ def hardware() -> dict[str, Any]:
 
 
 def choose_device(extract: Extract) -> torch.device:
-    """The job's device; raises JobError where it is not there."""
+    """The job's device; raises JobError where this machine does not have it."""
     import torch
 
     if extract.device == "auto":
@@ -74,14 +74,14 @@ def choose_device(extract: Extract) -> torch.device:
     try:
         device = torch.device(extract.device)
     except RuntimeError:
-        raise JobError(f"extract.device: {extract.device} is no device", hint="auto, cpu, cuda or cuda:N.") from None
+        raise JobError(f"extract.device: {extract.device} is not a device", hint="auto, cpu, cuda or cuda:N.") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise JobError(f"extract.device: {extract.device} is not on this machine", hint="Use auto or cpu.")
     return device
 
 
 def choose_dtype(source: ModelSource, extract: Extract, device: torch.device) -> torch.dtype:
-    """bfloat16 on CUDA and float32 on a CPU unless the job says otherwise."""
+    """The dtype of the model's entry, else of the job; `auto` is bfloat16 on CUDA and float32 on a CPU."""
     import torch
 
     named = source.model.dtype or extract.dtype

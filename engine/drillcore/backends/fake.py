@@ -27,7 +27,7 @@ def versions() -> dict[str, str]:
 
 
 class FakeBackend:
-    """Fulfils the contract with arithmetic."""
+    """Fulfils the contract by arithmetic."""
 
     def __init__(self, source: ModelSource, extract: Extract, layers: Sequence[int]) -> None:
         self.facts, self._layers = source.facts, tuple(layers)

@@ -1,4 +1,4 @@
-"""A model's final norm and unembedding without its blocks, for states that are in the store already."""
+"""A model's final norm and unembedding without its decoder layers, for states that are already stored."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ class Head:
     def __init__(self, model: Model, base: str, extract: Extract) -> None:
         """Read the model; raises ModelError."""
         source = locate(model, Path(base))
-        # Only block 1 is kept on the way: what follows the deepest layer goes before it is moved to the device.
+        # Layers after the first are cut off before the model is moved to the device.
         self._loaded = load_model(source, extract, 1)
         del self._loaded.decoder_layers[:]
 
     def logits(self, states_GH: NDArray[np.floating[Any]], *, normed: bool = False) -> NDArray[np.float32]:
-        """Logits [G, V] of states [G, H] of any block; `normed` for those after the final norm."""
+        """Logits [G, V] of states [G, H] of any layer; normed: they are of layer L + 1, after the final norm."""
         return unembed(self._loaded, states_GH, normed=normed)
 
 
 @lru_cache(maxsize=1)
 def open_head(model: Model, base: str, extract: Extract) -> Head:
-    """The head of a model, kept until another is asked for; raises ModelError."""
+    """The head of a model, cached until another one is opened; raises ModelError."""
     return Head(model, base, extract)
 
 
 @contextmanager
 def replaced_decoder(loaded: Loaded, states_GH: Tensor) -> Any:
-    """Within, the whole model takes `states_GH` for its decoder's output: its own head, scale and softcap follow."""
+    """Inside, the model uses `states_GH` as its decoder's output and applies its own head, scale and softcap."""
     from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
     class OnlyStates(BaseModelOutputWithPastAndCrossAttentions):
         def __getattr__(self, name: str) -> None:
-            """Whatever else a head passes on (caches, router logits) is not there."""
+            """Everything else that a head passes on (caches, router logits) is None."""
 
     original = loaded.decoder.forward
     loaded.decoder.forward = lambda *_, **__: OnlyStates(last_hidden_state=states_GH[None])
@@ -58,7 +58,7 @@ def replaced_decoder(loaded: Loaded, states_GH: Tensor) -> Any:
 def unembed(loaded: Loaded, states_GH: NDArray[np.floating[Any]], *, normed: bool = False) -> NDArray[np.float32]:
     """Logits [G, V] of states [G, H]: the model's own final norm, unembedding, scale and softcap.
 
-    normed: the states have passed the final norm already.
+    normed: the states are already past the final norm.
     """
     device = loaded.causal.get_input_embeddings().weight.device
     with torch.inference_mode():
@@ -67,5 +67,5 @@ def unembed(loaded: Loaded, states_GH: NDArray[np.floating[Any]], *, normed: boo
             states = loaded.final_norm(states)
         with replaced_decoder(loaded, states):
             logits = loaded.causal(input_ids=torch.zeros((1, len(states)), dtype=torch.long, device=device)).logits
-        found: NDArray[np.float32] = logits[0].float().cpu().numpy()
-        return found
+        logits_GV: NDArray[np.float32] = logits[0].float().cpu().numpy()
+        return logits_GV

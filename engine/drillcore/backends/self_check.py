@@ -17,33 +17,37 @@ from drillcore.backends.base import SelfCheck
 from drillcore.errors import ModelError
 from drillcore.tokens.sequences import Sequences
 
-# Packed and alone differ by rounding alone; a leaked token or a wrong position is 1e-2 and more.
+# Packed sentences differ from single ones by rounding only; a leaked token or a wrong position gives 1e-2 and more.
 BOUNDS = {"float32": 1e-4, "bfloat16": 6e-2, "float16": 1e-2}
 MAX_SENTENCE = 512
-# Their `hidden_states` begin after block 1: the embedding has no entry.
+# Their `hidden_states` start after the first decoder layer: the embedding has no entry.
 NO_EMBEDDING_ENTRY = ("mamba", "mamba2", "falcon_mamba")
 
 
 def check_sentences(sample: Sequences, vocab_size: int, max_tokens: int | None) -> Sequences:
-    """Sentences that would show a mistake: of the job, and random ones that share prefixes, short and long."""
+    """Sentences that would reveal a mistake: some of the job, and random ones, short and long, that share prefixes.
+
+    max_tokens: longest sentence that the model takes, or None.
+    """
     draw = np.random.default_rng(0)
     longest = min(MAX_SENTENCE, max_tokens or MAX_SENTENCE)
     trunk = draw.integers(0, vocab_size, min(24, longest)).astype(np.int32)
-    made = [trunk[:1], trunk[:5], trunk]
-    # Siblings that leave the trunk at the same node, one with a branch of its own below it.
+    sentences = [trunk[:1], trunk[:5], trunk]
+    # Branches of the trunk: two at the same node, one further down, and one that shares nothing with it.
     for cut, tail in ((5, 1), (5, 9), (12, 3), (0, 2)):
-        made.append(np.concatenate([trunk[:cut], draw.integers(0, vocab_size, tail)])[:longest].astype(np.int32))
+        sentences.append(np.concatenate([trunk[:cut], draw.integers(0, vocab_size, tail)])[:longest].astype(np.int32))
     own = [np.asarray(s[:longest], np.int32) for s in sample]
     if own:
         order = np.argsort([len(s) for s in own], kind="stable")
         own = [own[i] for i in {int(order[0]), int(order[len(order) // 2]), int(order[-1])}]
-    return Sequences.of([s for s in made + own if len(s)])
+    return Sequences.of([s for s in sentences + own if len(s)])
 
 
 def reference(decoder: Any, sentence: NDArray[np.int32], num_layers: int) -> dict[int, Tensor]:
-    """States of the last token by layer from `output_hidden_states=True`, this sentence alone.
+    """States [H] of the last token by layer, this sentence alone, from `output_hidden_states=True`.
 
-    Block L itself is no entry there, only what the final norm makes of it.
+    Layer L is missing: transformers returns it after the final norm only, which is layer L + 1. Raises ModelError
+    where the decoder does not return its hidden states.
     """
     device = next(decoder.parameters()).device
     ids = torch.as_tensor(np.asarray(sentence, np.int64), device=device)[None]
@@ -66,7 +70,10 @@ def relative_errors(
     norm: Callable[[Tensor], Tensor] | None,
     num_layers: int,
 ) -> dict[int, float]:
-    """Worst ‖a − b‖₂ / ‖b‖₂ over the sentences, by layer; block L is compared after its final norm, recomputed."""
+    """Worst ‖a − b‖₂ / ‖b‖₂ over the sentences, by layer.
+
+    states_CKH: of the sentences at `layers`. Layer L is compared after the final norm, recomputed here.
+    """
     worst: dict[int, float] = {}
     for c, sentence in enumerate(sentences):
         alone = reference(decoder, sentence, num_layers)
@@ -76,14 +83,14 @@ def relative_errors(
             if layer == num_layers and norm is not None:
                 got = norm(got.to(want.dtype))
             difference = (got.double() - want.double()).norm() / want.double().norm().clamp_min(1e-30)
-            # max() would lose a NaN.
+            # max() would drop a NaN.
             value = float(difference)
             worst[layer] = value if np.isnan(value) else max(worst.get(layer, 0.0), value)
     return worst
 
 
 def is_causal(decoder: nn.Module, sentence: NDArray[np.int32]) -> bool:
-    """Whether a token's state is blind to what comes after it."""
+    """Whether the state of a token does not depend on the tokens after it."""
     device = next(decoder.parameters()).device
     ids = torch.as_tensor(np.asarray(sentence, np.int64), device=device)[None]
     with torch.inference_mode():
@@ -95,5 +102,5 @@ def is_causal(decoder: nn.Module, sentence: NDArray[np.int32]) -> bool:
 def make_check(
     layout: str, dtype: str, errors: dict[int, float], num_sentences: int, notes: tuple[str, ...] = ()
 ) -> SelfCheck:
-    """The figures, with the dtype's bound."""
+    """The result for these errors, with the bound of the dtype."""
     return SelfCheck(layout, BOUNDS[dtype], errors, num_sentences, notes)

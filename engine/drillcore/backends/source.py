@@ -1,4 +1,4 @@
-"""What a model id stands for: where its files are, what is known of it, and its identity.
+"""Finds a model by its id: where its files are, its facts, and its identity.
 
 Reads configurations and file digests, never weights.
 """
@@ -22,7 +22,7 @@ HUB_PATTERNS = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.tik
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model found.
+    """A model that was found.
 
     location: directory or hub id to give to transformers; revision: commit on the hub, or None.
     """
@@ -35,14 +35,14 @@ class ModelSource:
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments for from_pretrained."""
-        named: dict[str, Any] = {"trust_remote_code": self.model.trust_remote_code}
-        return named if self.revision is None else {**named, "revision": self.revision}
+        arguments: dict[str, Any] = {"trust_remote_code": self.model.trust_remote_code}
+        return arguments if self.revision is None else {**arguments, "revision": self.revision}
 
 
 def locate(model: Model, base: Path) -> ModelSource:
     """Find a model by its id; relative directories start from `base`.
 
-    Raises ModelError, with the remedy, where it is unknown, out of reach, gated, no causal decoder, or a directory
+    Raises ModelError, with the remedy, where it is unknown, out of reach, gated, not a causal decoder, or a directory
     without safetensors weights.
     """
     if model.id == DEMO_ID:
@@ -107,7 +107,7 @@ def _refuse_unless_causal(model: Model, config: Any) -> None:
     known = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or hasattr(config, "auto_map")
     if getattr(config, "is_encoder_decoder", False) or masked or not known:
         raise ModelError(
-            f"model {model.id} is no causal decoder (its type is {kind})",
+            f"model {model.id} is not a causal decoder (its type is {kind})",
             hint="Only decoders that read from left to right have a last token that has seen the whole sentence.",
         )
 
@@ -125,21 +125,21 @@ def _facts(config: Any) -> ModelFacts:
 
 
 def _count_parameters(config: Any) -> int:
-    """Parameters that every node passes through, counted on a model without storage."""
+    """Parameters that every node passes through, counted on the meta device, which allocates nothing."""
     import torch
     from transformers import AutoModelForCausalLM
 
     try:
         with quiet_transformers(), torch.device("meta"):
             decoder = AutoModelForCausalLM.from_config(config).get_decoder()
-    except Exception:  # remote code and odd configurations: a count is a convenience, not worth an end
+    except Exception:  # remote code and odd configurations; the count is a convenience and must not end a run
         return 0
     tables = {id(p) for m in decoder.modules() if isinstance(m, torch.nn.Embedding) for p in m.parameters()}
     return sum(p.numel() for p in decoder.parameters() if id(p) not in tables)
 
 
 def identity(source: ModelSource) -> dict[str, Any]:
-    """What makes the model this one: for the fingerprint. Fetches a hub model's files where they are not there yet.
+    """What identifies the model in fingerprints. Downloads a hub model's files that are not in the cache.
 
     Raises ModelError where there are no safetensors weights.
     """
@@ -156,16 +156,16 @@ def identity(source: ModelSource) -> dict[str, Any]:
 
 
 def _weights(model: Model, folder: Path) -> list[Path]:
-    found = sorted(folder.glob("*.safetensors"))
-    if not found:
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
         raise ModelError(
             f"model {model.id} has no safetensors weights",
             hint="Pickled weights are never read: convert the model with save_pretrained.",
         )
-    return found
+    return files
 
 
 def _config_bytes(config: Any) -> dict[str, Any]:
-    """The configuration without what says only where it was read from, or by what version."""
+    """The configuration without the entries that only say where and by which version it was read."""
     skip = ("_name_or_path", "transformers_version", "_commit_hash", "dtype")
     return {k: v for k, v in config.to_diff_dict().items() if k not in skip}

@@ -47,7 +47,8 @@ class TransformersBackend:
 
     def __init__(self, source: ModelSource, extract: Extract, layers: Sequence[int]) -> None:
         started = time.perf_counter()
-        self.facts, self._source, self._extract = source.facts, source, extract
+        self.facts = source.facts
+        self._source, self._extract = source, extract
         self._layers = tuple(layers)
         threads = extract.threads
         torch.set_num_threads(num_cores() if threads == "auto" else threads)

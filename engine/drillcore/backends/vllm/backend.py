@@ -1,7 +1,7 @@
-"""The `vllm` backend: vLLM's offline engine in pooling mode, hooks in its worker, the same layers of the same tokens.
+"""The `vllm` backend: vLLM's offline engine in pooling mode, with hooks in its worker that gather the wanted layers.
 
-Prompts go in as token ids in lexicographic order, each once, so that vLLM's prefix cache finds what sentences share;
-states come back through shared memory.
+Prompts go in as token ids in lexicographic order, each once, so that vLLM's prefix cache finds shared prefixes. States
+come back through shared memory.
 
 Shape legend: G unique prompts of a part, K layers, H hidden size.
 """
@@ -34,16 +34,17 @@ from drillcore.job.fields import Extract
 from drillcore.tokens.sequences import Sequences
 
 LAYOUT = "vllm"
-# Rows that one call of the engine fills, so that memory is bounded and no row is written over before it is read.
+# Size of the rows that one call of the engine fills: it bounds memory, and no row is overwritten before it is read.
 ROWS_BYTES = 128 * 2**20
 MIN_ROWS, MAX_ROWS = 64, 4096
 
 
 class VllmBackend:
-    """One model in one engine."""
+    """One model in one vLLM engine."""
 
     def __init__(self, source: ModelSource, extract: Extract, layers: Sequence[int]) -> None:
-        self.facts, self._source, self._extract = source.facts, source, extract
+        self.facts = source.facts
+        self._source, self._extract = source, extract
         self._layers = tuple(layers)
         self._version = vllm_version()
         refuse(source, extract)
@@ -54,7 +55,7 @@ class VllmBackend:
         self._settings: Settings | None = None
 
     def prepare(self, sample: Sequences, stored: dict[str, Any] | None) -> Prepared:
-        """Start the engine and check it; nothing is done where it runs by these numerics already."""
+        """Start the engine and check it, unless it already runs with these numerics."""
         if self._prepared and self._engine and (stored is None or _agree(stored, self._prepared.numerics)):
             return self._prepared
         self.close()
@@ -77,8 +78,8 @@ class VllmBackend:
                 return self._prepared
             layer = max(errors, key=lambda k: np.nan_to_num(errors[k], nan=np.inf))
             notes.append(
-                f"vllm, blocks {'in two parts' if sums else 'whole'}: relative error {errors[layer]:.2g} at layer "
-                f"{layer}, bound {check.bound:.2g}"
+                f"vllm, layers' output {'in two parts' if sums else 'whole'}: relative error {errors[layer]:.2g} at "
+                f"layer {layer}, bound {check.bound:.2g}"
             )
         self.close()
         raise SelfCheckError(
@@ -116,7 +117,7 @@ class VllmBackend:
         }
 
     def plan(self, block: Sequences) -> Work:
-        """Prompts in the order that shares most, each once."""
+        """Each distinct prompt once, in the order that shares most."""
         assert self._settings is not None and self._rows is not None
         longest = int(block.lengths_N.max(initial=0))
         if longest > self._settings.max_tokens:
@@ -132,17 +133,21 @@ class VllmBackend:
         """States of each part, as the engine finishes it."""
         engine = self._engine_running()
         assert self._rows is not None
-        # What ran before must not change the batches, and so the bytes, of this block.
+        # Earlier blocks must not change the batches, and so the bytes, of this one.
         engine.forget_prefixes()
         for part in work.parts:
             rows_G, cached = engine.encode(part.prompts)
             yield States(
-                self._rows.values_CKH[rows_G], self._rows.absmax_CK[rows_G], part.sentence_S, part.row_S,
-                part.num_tokens - cached, 0,
-            )  # fmt: skip
+                self._rows.values_CKH[rows_G],
+                self._rows.absmax_CK[rows_G],
+                part.sentence_S,
+                part.row_S,
+                num_nodes=part.num_tokens - cached,
+                num_padding=0,
+            )
 
     def unembed(self, states_GH: FloatStates) -> NDArray[np.float32]:
-        """Logits of block-L states through the model's own final norm and head, as transformers computes them."""
+        """Logits [G, V] of states [G, H] of layer L, as transformers computes them."""
         assert self._reference is not None
         return self._reference.unembed(states_GH)
 
@@ -160,12 +165,12 @@ class VllmBackend:
 
 
 def check_sentences(sample: Sequences, settings: Settings, vocab_size: int) -> Sequences:
-    """Those of every backend, and two that share more than a block of the prefix cache."""
-    made = list(self_check.check_sentences(sample, vocab_size, settings.max_tokens))
+    """The sentences of every backend's self-check, and two that share more than one block of the prefix cache."""
+    sentences = list(self_check.check_sentences(sample, vocab_size, settings.max_tokens))
     draw = np.random.default_rng(1)
     trunk = draw.integers(0, vocab_size, min(2 * settings.block_tokens + 3, settings.max_tokens - 2))
     siblings = [np.concatenate([trunk, draw.integers(0, vocab_size, n)]).astype(np.int32) for n in (1, 2)]
-    return Sequences.of([*made, *siblings])
+    return Sequences.of([*sentences, *siblings])
 
 
 def _agree(stored: dict[str, Any], numerics: dict[str, Any]) -> bool:

@@ -1,7 +1,7 @@
-"""vLLM's offline engine: how it is started, what it needs of its environment, and how it ends.
+"""Starts, drives and ends vLLM's offline engine.
 
-The scheduler runs in this process and the model in worker processes of its own (also where there is one only): batches
-are then the same in every run, the device is given back when the workers end, and Ctrl-C reaches us first.
+The scheduler runs in this process and the model in worker processes (even when there is only one): batches are then the
+same in every run, the device is freed when the workers end, and Ctrl-C reaches this process first.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ NO_MEMORY = re.compile(
 
 
 class VllmEngine:
-    """One running engine. `facts`: what its first worker says of itself; `kv_blocks`: of its prefix cache."""
+    """One running engine. facts: reported by its first worker. kv_blocks: number of blocks of its prefix cache."""
 
     def __init__(self, source: ModelSource, weights: str, settings: Settings) -> None:
-        """Start it on the weights in `weights`: the source's own, or drawn at random.
+        """Start it on the folder or hub id `weights`, the model's own or random ones.
 
-        Raises ModelError where vLLM does not take the model, RunError where it does not start.
+        Raises ModelError where vLLM does not support the model, RunError where it does not start.
         """
         self._llm: Any = None
         self._model = source.model.id
@@ -63,7 +63,7 @@ class VllmEngine:
         self.facts: dict[str, Any] = {}
 
     def install(self, orders: Orders) -> None:
-        """Put hooks and pooler into the workers; raises ModelError where they cannot work."""
+        """Install hooks and pooler in the workers; raises ModelError where they cannot work."""
         answers = self._llm.collective_rpc("drillcore_install", args=(orders,))
         for answer in answers:
             if "refused" in answer:
@@ -72,34 +72,34 @@ class VllmEngine:
         self.facts = answers[0]
 
     def add_residuals(self, sums: bool) -> None:
-        """Whether blocks return two parts that are to be added."""
+        """Set whether decoder layers return two parts that must be added."""
         self._llm.collective_rpc("drillcore_sums", args=(sums,))
 
     def forget_prefixes(self) -> None:
-        """Empty the prefix cache, so that what ran before does not change what comes."""
+        """Empty the prefix cache, so that earlier prompts do not change later batches."""
         self._llm.reset_prefix_cache()
 
     def encode(self, prompts: Sequence[list[int]]) -> tuple[NDArray[np.int64], int]:
-        """Run token ids; the rows of their states in order, and how many tokens the prefix cache saved."""
+        """Run prompts of token ids; the rows of their states, in order, and how many tokens the prefix cache saved."""
         from vllm import PoolingParams
 
-        given = [{"prompt_token_ids": p} for p in prompts]
+        requests = [{"prompt_token_ids": p} for p in prompts]
         try:
             with quiet_vllm():
                 outputs = self._llm.encode(
-                    given, PoolingParams(use_activation=False), pooling_task="embed", use_tqdm=False
+                    requests, PoolingParams(use_activation=False), pooling_task="embed", use_tqdm=False
                 )
         except Exception as error:
-            said = re.sub(r"Worker failed with error '(.*)', please check.*", r"\1", str(error), flags=re.DOTALL)
+            message = re.sub(r"Worker failed with error '(.*)', please check.*", r"\1", str(error), flags=re.DOTALL)
             raise RunError(
-                f"vLLM failed on model {self._model}: {said.splitlines()[0] if said else repr(error)}",
+                f"vLLM failed on model {self._model}: {message.splitlines()[0] if message else repr(error)}",
                 hint="Run the same command again to go on; if it fails again, set extract.backend: transformers.",
             ) from error
         cached = sum(getattr(o, "num_cached_tokens", None) or 0 for o in outputs)
         return np.array([int(o.outputs.data[0]) for o in outputs]), cached
 
     def close(self) -> None:
-        """End the workers: asked first, then made to."""
+        """End the workers: shut down, then terminate, then kill."""
         llm, self._llm = self._llm, None
         if llm is not None:
             with suppress(Exception):
@@ -111,19 +111,19 @@ class VllmEngine:
             for worker in alive:
                 worker.join(5)
         for worker in self._workers:
-            # What Intel's OpenMP keeps there while a process lives, and leaves where one is made to end.
-            for left in Path("/dev/shm").glob(f"__KMP_REGISTERED_LIB_{worker.pid}_*"):
-                left.unlink(missing_ok=True)
+            # Intel's OpenMP keeps a file there while a process lives, which stays behind after a kill.
+            for file in Path("/dev/shm").glob(f"__KMP_REGISTERED_LIB_{worker.pid}_*"):
+                file.unlink(missing_ok=True)
 
 
 def arguments(source: ModelSource, weights: str, settings: Settings) -> dict[str, Any]:
-    """What vLLM's `LLM` is called with."""
+    """The arguments of vLLM's `LLM`."""
     return {
         "model": weights,
         "revision": source.revision if weights == source.location else None,
         "trust_remote_code": source.model.trust_remote_code,
         "load_format": "safetensors",
-        # Prompts are token ids, but its pooling interface wants a tokenizer to be there.
+        # Prompts are token ids, but the pooling interface requires a tokenizer.
         "tokenizer": source.location,
         "tokenizer_revision": source.revision,
         "runner": "pooling",
@@ -149,7 +149,7 @@ def arguments(source: ModelSource, weights: str, settings: Settings) -> dict[str
 
 
 def _check_build(on_cpu: bool) -> None:
-    """Raise JobError where the job asks for a device that this build of vLLM does not run on."""
+    """Raise JobError where this build of vLLM does not run on the job's device."""
     from vllm.platforms import current_platform
 
     if current_platform.is_cpu() != on_cpu:
@@ -162,7 +162,7 @@ def _check_build(on_cpu: bool) -> None:
 
 
 def _memory_share() -> float:
-    """Share of the GPU's memory that the engine may take: what is free now, less a little."""
+    """Share of the GPU's memory that the engine may take: slightly less than is free now."""
     import torch
 
     if not torch.cuda.is_available():
@@ -172,11 +172,11 @@ def _memory_share() -> float:
 
 
 def explain(model: str, error: Exception) -> DrillcoreError:
-    """vLLM's error at the start in a plain sentence; that of a worker stands in the log alone."""
-    said = last_error() if "background process" in str(error) or "root cause" in str(error) else ""
+    """An error at the start of vLLM in a plain sentence; a worker's own error is in the log only."""
+    reason = last_error() if "background process" in str(error) or "root cause" in str(error) else ""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = said or (lines[-1] if lines else repr(error))
-    for line in (*lines, said):
+    reason = reason or (lines[-1] if lines else repr(error))
+    for line in (*lines, reason):
         if UNSUPPORTED.search(line):
             return ModelError(
                 f"vLLM does not support the architecture of {model}: {line}",
@@ -189,6 +189,6 @@ def explain(model: str, error: Exception) -> DrillcoreError:
                 "VLLM_CPU_KVCACHE_SPACE (GiB).",
             )
     return RunError(
-        f"vLLM could not start {model}: {said}",
+        f"vLLM could not start {model}: {reason}",
         hint="Set VLLM_LOGGING_LEVEL=INFO to see what it did, or extract.backend: transformers.",
     )

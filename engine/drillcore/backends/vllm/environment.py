@@ -1,6 +1,7 @@
-"""What vLLM takes from its environment rather than from arguments: variables, logging, the OpenMP library.
+"""What vLLM takes from its environment instead of arguments: variables, logging, the OpenMP library.
 
-What it and its workers have to say goes to one file, unless the user set VLLM_LOGGING_LEVEL: it is read when they fail.
+The output of vLLM and its workers goes to one file, which is read when they fail, unless the user set
+VLLM_LOGGING_LEVEL.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from functools import cache
 from pathlib import Path
 
 OPENMP = "libiomp5.so"
-# Names our folder, by which what we set is told from what the user did, also where another drillcore started this one.
+# Prefix of our log folder: it tells our logging settings from the user's, even if another drillcore started this one.
 PREFIX = "drillcore-vllm-"
 
 
 @contextmanager
 def quiet_vllm() -> Iterator[None]:
-    """Import and call vLLM inside: it and what it imports warn of much that concerns nobody here."""
+    """Import and call vLLM inside: hides warnings of vLLM and its imports that do not concern users."""
     if "vllm" not in sys.modules and not _user_wants_to_see():
         _log_to_file()
-    # It reports its use to its makers unless told not to.
+    # vLLM reports usage statistics unless told not to.
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -35,8 +36,8 @@ def quiet_vllm() -> Iterator[None]:
 
 
 def _user_wants_to_see() -> bool:
-    given = os.environ.get("VLLM_LOGGING_CONFIG_PATH", "")
-    return "VLLM_LOGGING_LEVEL" in os.environ or (given != "" and PREFIX not in given)
+    path = os.environ.get("VLLM_LOGGING_CONFIG_PATH", "")
+    return "VLLM_LOGGING_LEVEL" in os.environ or (path != "" and PREFIX not in path)
 
 
 @cache
@@ -61,13 +62,13 @@ def _log_to_file() -> None:
     path = _log().with_name("logging.json")
     path.write_text(json.dumps(config), encoding="utf-8")
     os.environ["VLLM_LOGGING_CONFIG_PATH"] = str(path)
-    # It speaks while it is imported, before it reads that.
+    # vLLM logs while it is imported, before it reads that file.
     logging.getLogger("vllm").addHandler(logging.NullHandler())
 
 
 @contextmanager
 def _stderr_to_log() -> Iterator[None]:
-    """What is started inside keeps the file as its standard error; ours comes back after."""
+    """Processes started inside write their standard error to the log; ours is restored afterwards."""
     with _log().open("ab") as log:
         sys.stderr.flush()
         ours = os.dup(2)
@@ -81,18 +82,18 @@ def _stderr_to_log() -> Iterator[None]:
 
 
 def last_error() -> str:
-    """The last exception in the log, as `Kind: what it says`; nothing where there is no log of ours."""
+    """The last exception in the log, as `Kind: message`; empty where there is no log of ours."""
     try:
         lines = _log().read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return ""
-    found = [line.strip() for line in lines if re.match(r"\s*[\w.]*(Error|Exception)\b: \S", line)]
-    return found[-1] if found else ""
+    errors = [line.strip() for line in lines if re.match(r"\s*[\w.]*(Error|Exception)\b: \S", line)]
+    return errors[-1] if errors else ""
 
 
 @contextmanager
 def worker_environment(threads: int, kv_gib: int | None) -> Iterator[None]:
-    """Variables that workers start with; what was there before comes back after.
+    """Sets the variables that workers start with; restores the earlier ones afterwards.
 
     threads: of one worker. kv_gib: memory for the prefix cache on a CPU, unless the user set it.
     """
@@ -119,7 +120,7 @@ def worker_environment(threads: int, kv_gib: int | None) -> Iterator[None]:
 
 
 def _preloaded() -> str:
-    """LD_PRELOAD with the OpenMP library that vLLM's CPU kernels want, where its wheel brought it."""
-    given = os.environ.get("LD_PRELOAD", "")
+    """LD_PRELOAD with the OpenMP library that vLLM's CPU kernels need, if its wheel brought one."""
+    value = os.environ.get("LD_PRELOAD", "")
     library = Path(sys.prefix) / "lib" / OPENMP
-    return f"{given}:{library}".strip(":") if library.exists() and "libiomp" not in given else given
+    return f"{value}:{library}".strip(":") if library.exists() and "libiomp" not in value else value

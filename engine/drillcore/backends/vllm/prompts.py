@@ -1,4 +1,4 @@
-"""Prompts for vLLM: each distinct sentence once, in the order in which its prefix cache finds most.
+"""Prompts for vLLM: each distinct sentence once, in the order that makes most use of its prefix cache.
 
 Shape legend: S sentences of a part.
 """
@@ -17,7 +17,7 @@ from drillcore.tokens.sequences import Sequences
 
 @dataclass(frozen=True)
 class Part:
-    """Prompts of one call, and where their states belong: sentence sentence_S[i] gets that of prompt row_S[i]."""
+    """Prompts of one call: sentence sentence_S[i] of the block gets the state of prompt row_S[i]."""
 
     prompts: list[list[int]]
     sentence_S: NDArray[np.int64]
@@ -30,7 +30,11 @@ class Part:
 
 
 def make_parts(block: Sequences, max_prompts: int) -> list[Part]:
-    """Distinct sentences in lexicographic order, in parts of at most so many."""
+    """The distinct sentences of a block in lexicographic order, in parts of at most `max_prompts`.
+
+    >>> [part.prompts for part in make_parts(Sequences.of([[5, 6], [5], [5, 6]]), max_prompts=4)]
+    [[[5], [5, 6]]]
+    """
     sentences = [s.tolist() for s in block]
     prompts: list[list[int]] = []
     prompt_N = np.empty(len(block), np.int64)
@@ -40,15 +44,18 @@ def make_parts(block: Sequences, max_prompts: int) -> list[Part]:
         prompt_N[i] = len(prompts) - 1
     parts = []
     for start in range(0, len(prompts), max_prompts):
-        mine_S = np.flatnonzero((prompt_N >= start) & (prompt_N < start + max_prompts))
-        parts.append(Part(prompts[start : start + max_prompts], mine_S, prompt_N[mine_S] - start))
+        sentence_S = np.flatnonzero((prompt_N >= start) & (prompt_N < start + max_prompts))
+        parts.append(Part(prompts[start : start + max_prompts], sentence_S, prompt_N[sentence_S] - start))
     return parts
 
 
 def num_computed(parts: Sequence[Part], block_tokens: int) -> int:
-    """Tokens left to compute where the cache holds every prompt's predecessor.
+    """Tokens left to compute if the prefix cache holds the predecessor of every prompt.
 
-    It shares whole blocks of so many tokens, and never a prompt's last token.
+    The cache shares whole blocks of `block_tokens` tokens, and never a prompt's last token.
+
+    >>> num_computed(make_parts(Sequences.of([[1, 2, 3, 4, 5], [1, 2, 3, 4, 6]]), 10), block_tokens=2)
+    6
     """
     prompts = [p for part in parts for p in part.prompts]
     saved = 0

@@ -1,7 +1,7 @@
-"""`transformers` beside an engine that is not `transformers`: the self-check's reference, and the model's own head.
+"""The same model by `transformers`: reference states for another engine's self-check, and the model's own head.
 
-The model is read, run on the check's sentences one at a time, and its blocks are freed before the engine starts: the
-two are never in memory together. What stays is the final norm, the embedding and the head.
+The model is read, run on the check's sentences one at a time, and its decoder layers are freed before the engine
+starts: the two are never in memory together. The final norm, the embedding and the head stay.
 
 Shape legend: C sentences of the check, K layers, G states, H hidden size, V vocabulary.
 """
@@ -31,7 +31,7 @@ from drillcore.tokens.sequences import Sequences
 class Reference:
     """Reference states of some sentences, and the head.
 
-    weight_bytes: of the whole model in its dtype. dtype: its name. cut: number of blocks kept.
+    weight_bytes: of the whole model in its dtype. dtype: its name. cut: number of decoder layers that were read.
     """
 
     def __init__(
@@ -44,12 +44,12 @@ class Reference:
     ) -> None:
         """Read the model and run it. `save_to`: also write its weights there, for an engine that reads files only.
 
-        Raises ModelError where it is no causal decoder.
+        Raises ModelError where it is not a causal decoder.
         """
         self._layers, self._sentences = tuple(layers), sentences
         if extract.tensor_parallel > 1 and torch.cuda.is_available():
             source = replace(source, model=source.model.model_copy(update={"device_map": "auto"}))
-        # sdpa, the default of transformers, leaves out the cap on attention scores without a word.
+        # sdpa, the default of transformers, silently leaves out the cap on attention scores.
         capped = getattr(source.config.get_text_config(decoder=True), "attn_logit_softcapping", None)
         self._loaded = load_model(source, extract, self._layers[-1], "eager" if capped else None)
         self.cut = self._loaded.cut
@@ -59,15 +59,15 @@ class Reference:
         longest = sentences[int(np.argmax(sentences.lengths_N))]
         if len(longest) >= 2 and not self_check.is_causal(decoder, longest):
             raise ModelError(
-                f"model {source.model.id} is no causal decoder: what follows a token changes its state",
-                hint="Only decoders that read from left to right are taken.",
+                f"model {source.model.id} is not a causal decoder: what follows a token changes its state",
+                hint="Only decoders that read from left to right are supported.",
             )
         self._states = [{k: v.cpu() for k, v in self_check.reference(decoder, s, self.cut).items()} for s in sentences]
         if save_to is not None:
             self._loaded.causal.save_pretrained(save_to)
-        self._free_blocks()
+        self._free_decoder_layers()
 
-    def _free_blocks(self) -> None:
+    def _free_decoder_layers(self) -> None:
         del self._loaded.decoder_layers[:]
         self._loaded.causal.to("cpu")
         gc.collect()
@@ -75,20 +75,20 @@ class Reference:
             torch.cuda.empty_cache()
 
     def errors(self, states_CKH: NDArray[Any]) -> dict[int, float]:
-        """Worst ‖a − b‖₂ / ‖b‖₂ by layer of an engine's states; block L after its final norm, recomputed here."""
+        """Worst ‖a − b‖₂ / ‖b‖₂ by layer of an engine's states; layer L after the final norm, recomputed here."""
         worst = dict.fromkeys(self._layers, 0.0)
         norm = self._loaded.final_norm
-        for alone, states_KH in zip(self._states, states_CKH, strict=True):
+        for reference, states_KH in zip(self._states, states_CKH, strict=True):
             for layer, state_H in zip(self._layers, states_KH, strict=True):
-                want = alone[self.cut + 1 if layer == self.cut else layer]
+                want = reference[self.cut + 1 if layer == self.cut else layer]
                 got = torch.as_tensor(state_H)
                 if layer == self.cut and norm is not None:
                     got = norm(got.to(want.dtype))
                 difference = (got.double() - want.double()).norm() / want.double().norm().clamp_min(1e-30)
-                # max() would lose a NaN.
+                # max() would drop a NaN.
                 worst[layer] = float(np.maximum(worst[layer], float(difference)))
         return worst
 
     def unembed(self, states_GH: FloatStates) -> NDArray[np.float32]:
-        """Logits [G, V] of states of block L: the model's own final norm, unembedding, scale and softcap."""
+        """Logits [G, V] of states [G, H] of layer L: the model's own final norm, unembedding, scale and softcap."""
         return unembed(self._loaded, states_GH)

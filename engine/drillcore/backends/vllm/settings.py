@@ -1,4 +1,4 @@
-"""What an engine is started with, resolved from the job, the model and the machine, and whether memory is enough."""
+"""The settings of a vLLM engine, resolved from job, model and machine, and the check that memory is enough."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from drillcore.job.fields import Extract
 from drillcore.system.machine import free_memory_bytes, num_cores
 
 GIB = 2**30
-# Longer sentences than this are left to `transformers`: each needs its keys and values in memory at once.
+# Longest sentence: all its keys and values must be in memory at once. Longer ones are left to `transformers`.
 LONGEST_ON_CPU, LONGEST_ON_GPU = 4096, 32_768
-# Positions that look at the longest sentence the engine is made for; below the switching length all agree.
+# Position schemes that depend on the engine's longest sentence; below the switching length all of them agree.
 SWITCHING_POSITIONS = ("dynamic", "longrope")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All of it decides bytes; JSON-ready.
+    """Settings of an engine, which all decide bytes; JSON-ready.
 
     batch_nodes: tokens of one step at most, so the prefill chunk; max_sequences: requests in one step; block_tokens:
     tokens of a block of the prefix cache; max_tokens: longest sentence; threads: on a CPU, of all ranks; kv_gib: memory
@@ -40,7 +40,7 @@ class Settings:
 
 
 def resolve_settings(source: ModelSource, extract: Extract, stored: dict[str, Any] | None) -> Settings:
-    """The settings, or the stored ones."""
+    """The stored settings, or new ones for this job and machine; raises JobError for a device that is not there."""
     if stored is not None:
         return Settings(**{f.name: stored[f.name] for f in fields(Settings)})
     device = choose_device(extract)
@@ -66,7 +66,7 @@ def resolve_settings(source: ModelSource, extract: Extract, stored: dict[str, An
 
 
 def _kv_bytes(config: Any, itemsize: int) -> int:
-    """Bytes of a token's keys and values in all blocks; an upper bound where some blocks keep fewer."""
+    """Bytes of a token's keys and values in all decoder layers; an upper bound where some layers keep fewer."""
     text = config.get_text_config(decoder=True)
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
@@ -74,10 +74,10 @@ def _kv_bytes(config: Any, itemsize: int) -> int:
 
 
 def _kv_gib(source: ModelSource, token_bytes: int) -> int:
-    """Memory for the prefix cache on a CPU: the user's, or room for one long sentence and a little more."""
-    given = os.environ.get("VLLM_CPU_KVCACHE_SPACE")
-    if given:
-        return int(given)
+    """GiB for the prefix cache on a CPU: the user's setting, or room for one long sentence and a little more."""
+    gib = os.environ.get("VLLM_CPU_KVCACHE_SPACE")
+    if gib:
+        return int(gib)
     return 1 + min(source.facts.max_tokens or LONGEST_ON_CPU, LONGEST_ON_CPU) * token_bytes // GIB
 
 
@@ -86,14 +86,14 @@ def _switching_length(config: Any) -> int | None:
     rope = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
     if rope.get("rope_type") not in SWITCHING_POSITIONS:
         return None
-    found: int | None = rope.get("original_max_position_embeddings") or getattr(
+    length: int | None = rope.get("original_max_position_embeddings") or getattr(
         text, "original_max_position_embeddings", None
     )
-    return found
+    return length
 
 
 def check_memory(source: ModelSource, settings: Settings, weight_bytes: int) -> None:
-    """Raise RunError where the machine cannot hold weights and prefix cache, before anything is started."""
+    """Raise RunError, before anything starts, where memory is too small for weights and prefix cache."""
     import torch
 
     kv_bytes = (settings.kv_gib or 0) * GIB * settings.tensor_parallel

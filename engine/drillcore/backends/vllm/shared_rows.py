@@ -1,7 +1,7 @@
 """Rows of hidden states in memory that two processes share: vLLM's first worker writes them, the backend reads them.
 
-Nothing is pickled: a request's answer is the number of its row alone. The file is in memory and has no name, so nothing
-is left behind however the two end, and a container's small /dev/shm does not matter.
+Nothing is pickled: the answer to a request is just the number of its row. The file is in memory and has no name, so
+nothing is left behind however the processes end, and a small /dev/shm of a container does not matter.
 
 Shape legend: C rows of the file, K layers, H hidden size.
 """
@@ -20,7 +20,10 @@ from drillcore.errors import RunError
 
 @dataclass(frozen=True)
 class RowsFile:
-    """Where the rows are: plain data that travels to the worker. path: of the open file; dtype: numpy's name of it."""
+    """Where the rows are: plain data that is sent to the worker.
+
+    path: of the open file. num_wanted: layers of a row. dtype: numpy's name of it.
+    """
 
     path: str
     num_rows: int
@@ -52,22 +55,22 @@ class SharedRows:
 
         Raises RunError where there is no room.
         """
-        wanted = RowsFile("", num_rows, num_wanted, hidden_size, dtype)
+        file = RowsFile("", num_rows, num_wanted, hidden_size, dtype)
         handle = os.memfd_create("drillcore-rows")
         try:
-            os.ftruncate(handle, wanted.num_bytes)
-            found = SharedRows(replace(wanted, path=f"/proc/{os.getpid()}/fd/{handle}"))
+            os.ftruncate(handle, file.num_bytes)
+            rows = SharedRows(replace(file, path=f"/proc/{os.getpid()}/fd/{handle}"))
         except OSError as error:
             os.close(handle)
             raise RunError(
-                f"there is no room for {wanted.num_bytes / 2**20:,.0f} MiB of rows in memory",
+                f"there is no room for {file.num_bytes / 2**20:,.0f} MiB of rows in memory",
                 hint="Free memory, or ask for fewer layers.",
             ) from error
-        found._handle = handle
-        return found
+        rows._handle = handle
+        return rows
 
     def settled(self) -> None:
-        """Both sides have the rows mapped: nobody else can."""
+        """Both sides have mapped the rows: close the file, so that no other process can."""
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None

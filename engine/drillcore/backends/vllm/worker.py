@@ -1,7 +1,7 @@
-"""What drillcore adds to vLLM's workers: hooks that gather the wanted rows, and a pooler that hands them over.
+"""What drillcore adds to vLLM's workers: hooks that gather the wanted rows, and a pooler that returns them.
 
 vLLM loads `Extension` by its name and mixes it into its worker class; the backend calls it over vLLM's own RPC. Only
-tensor-parallel rank 0 gathers: after a block every rank holds the same residual stream.
+tensor-parallel rank 0 gathers: after a decoder layer every rank holds the same residual stream.
 
 Shape legend: T tokens of a step, Q requests of a step, K layers, H hidden size.
 """
@@ -24,7 +24,7 @@ from drillcore.errors import ModelError
 
 @dataclass(frozen=True)
 class Orders:
-    """What a worker is to gather. layers: numbers of the layer contract; rows: where the states go."""
+    """What a worker must gather. layers: numbers of the layer contract. num_layers: L. rows: where the states go."""
 
     layers: tuple[int, ...]
     num_layers: int
@@ -32,7 +32,7 @@ class Orders:
 
 
 def last_rows() -> Tensor | None:
-    """Which token of this step is each request's last, [Q]; None where the attention backend does not say."""
+    """Which token of this step is each request's last, [Q]; None if the attention backend does not tell."""
     from vllm.forward_context import get_forward_context
 
     metadata = get_forward_context().attn_metadata
@@ -45,48 +45,48 @@ def last_rows() -> Tensor | None:
 
 
 class Recorder:
-    """Hooks on the blocks that keep each request's last token of every wanted layer, within the forward pass.
+    """Hooks on the decoder layers that keep each request's last token of every wanted layer, inside the forward pass.
 
-    sums: blocks return the residual stream in two parts that are to be added (later norms write into them, so they are
-    added at once); otherwise the first part is the whole.
+    sums: decoder layers return the residual stream in two parts that must be added (later norms write into them, so
+    they are added at once); otherwise the first part is the whole.
     """
 
-    def __init__(self, blocks: nn.ModuleList, layers: tuple[int, ...], num_layers: int) -> None:
+    def __init__(self, decoder_layers: nn.ModuleList, layers: tuple[int, ...], num_layers: int) -> None:
         self.sums = True
         self._layers, self._final = layers, num_layers + 1
-        self._kept: dict[int, Tensor] = {}
+        self._hidden: dict[int, Tensor] = {}
         self._whole = False
         self._rows_Q: Tensor | None = None
         for k in layers:
             if 1 <= k <= num_layers:
-                blocks[k - 1].register_forward_hook(self._after(k))
-        blocks[0].register_forward_pre_hook(self._before, with_kwargs=True)
+                decoder_layers[k - 1].register_forward_hook(self._after(k))
+        decoder_layers[0].register_forward_pre_hook(self._before, with_kwargs=True)
 
     def take(self, final_TH: Tensor, last_Q: Tensor) -> Tensor:
         """States [Q, K, H] of the step that just ran. `final_TH`: the model's output; `last_Q`: the pooler's rows."""
         if self._final in self._layers:
-            self._kept[self._final] = final_TH if self._whole else final_TH.index_select(0, last_Q)
-        missing = [k for k in self._layers if k not in self._kept]
+            self._hidden[self._final] = final_TH if self._whole else final_TH.index_select(0, last_Q)
+        missing = [k for k in self._layers if k not in self._hidden]
         if missing:
             raise RuntimeError(f"the hooks of layers {missing} did not fire")
         if self._rows_Q is not None and not torch.equal(self._rows_Q[: len(last_Q)], last_Q.to(self._rows_Q.dtype)):
             raise RuntimeError("attention and pooler name different rows for the last tokens")
-        kept = [self._kept[k].index_select(0, last_Q) if self._whole else self._kept[k] for k in self._layers]
-        states_QKH = torch.stack([values[: len(last_Q)] for values in kept], 1)
-        self._kept.clear()
+        hidden = [self._hidden[k].index_select(0, last_Q) if self._whole else self._hidden[k] for k in self._layers]
+        states_QKH = torch.stack([values[: len(last_Q)] for values in hidden], 1)
+        self._hidden.clear()
         self._rows_Q = None
         return states_QKH
 
-    def _before(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Runs first in every step, whether or not the embedding is wanted."""
-        self._kept.clear()
+        self._hidden.clear()
         self._rows_Q = last_rows()
         self._whole = self._rows_Q is None
         if 0 in self._layers:
-            self._keep(0, hidden_argument(block, args, kwargs), None)
+            self._keep(0, hidden_argument(args, kwargs), None)
 
     def _after(self, layer: int) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(block: nn.Module, args: Any, output: Any) -> None:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
             parts = output if isinstance(output, tuple) else (output,)
             second = parts[1] if len(parts) > 1 and self.sums else None
             self._keep(layer, parts[0], second if isinstance(second, Tensor) else None)
@@ -98,24 +98,24 @@ class Recorder:
         if self._rows_Q is not None:
             rows = self._rows_Q
             parts = [p.index_select(0, rows) for p in parts]
-        self._kept[layer] = parts[0] + parts[1] if len(parts) == 2 else parts[0].clone()
+        self._hidden[layer] = parts[0] + parts[1] if len(parts) == 2 else parts[0].clone()
 
 
 def stop_after(owner: Any, deepest: int, num_layers: int) -> None:
-    """Leave out the blocks after the deepest wanted layer, where the model's loop says how far it goes."""
+    """Leave out the decoder layers after the deepest wanted one, if the model's loop has an end that can be set."""
     if deepest < num_layers and hasattr(owner, "end_layer"):
         owner.end_layer = deepest
 
 
-def hidden_argument(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    """What a block is given as hidden states: by name, else its first floating-point argument."""
-    given = [kwargs.get("hidden_states"), *args, *kwargs.values()]
-    hidden: Tensor = next(v for v in given if isinstance(v, Tensor) and v.is_floating_point())
+def hidden_argument(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """The hidden states among a decoder layer's arguments: by name, else the first floating-point one."""
+    values = [kwargs.get("hidden_states"), *args, *kwargs.values()]
+    hidden: Tensor = next(v for v in values if isinstance(v, Tensor) and v.is_floating_point())
     return hidden
 
 
 class RowPooler(nn.Module):
-    """Writes the rows of finished requests and answers with their numbers; knows the tasks of the model's own."""
+    """Writes the rows of finished requests and returns their numbers; offers the tasks of the model's own pooler."""
 
     def __init__(self, original: Any, recorder: Recorder | None, rows: SharedRows | None) -> None:
         super().__init__()
@@ -127,11 +127,11 @@ class RowPooler(nn.Module):
         return self._original.get_supported_tasks()
 
     def get_pooling_updates(self, task: Any) -> Any:
-        """What the model's own pooler wants of a request."""
+        """What the model's own pooler requires of a request."""
         return self._original.get_pooling_updates(task)
 
     def forward(self, hidden_states: Tensor, pooling_metadata: Any) -> list[Tensor]:
-        """One number a request of the step: its row, or -1 where its prompt goes on in a later step."""
+        """One number for each request of the step: its row, or -1 if its prompt continues in a later step."""
         cursor = pooling_metadata.pooling_cursor
         finished_Q = cursor.is_finished().cpu()
         number_Q = torch.full((len(finished_Q),), -1)
@@ -152,7 +152,7 @@ class RowPooler(nn.Module):
 
 
 class Extension:
-    """Methods that vLLM's workers gain; their names begin with drillcore_ so that none is overwritten."""
+    """Methods that are added to vLLM's workers; the prefix drillcore_ keeps them from overwriting others."""
 
     model_runner: Any
     vllm_config: Any
@@ -160,29 +160,29 @@ class Extension:
     _drillcore_recorder: Recorder | None
 
     def drillcore_install(self, orders: Orders) -> dict[str, Any]:
-        """Put the hooks and the pooler in; facts of this worker, or {"refused": why}."""
+        """Install hooks and pooler; returns facts of this worker, or {"refused": why}."""
         config = self.vllm_config
         if config.parallel_config.pipeline_parallel_size > 1:
-            return {"refused": "pipeline parallelism spreads the blocks over processes; use tensor_parallel"}
+            return {"refused": "pipeline parallelism spreads the decoder layers over processes; use tensor_parallel"}
         if not config.model_config.enforce_eager:
             return {"refused": "hooks do not fire in a compiled engine"}
-        # Ctrl-C reaches every process of the terminal; this one ends when the backend closes, or dies.
+        # Ctrl-C reaches every process of the terminal; this one ends with the backend.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         model = self.model_runner.get_model()
         self._drillcore_recorder, rows = None, None
         if self.rank == 0:
             try:
-                owner, _, blocks = find_decoder_layers(model, orders.num_layers)
+                owner, _, decoder_layers = find_decoder_layers(model, orders.num_layers)
             except ModelError as error:
                 return {"refused": f"{error}"}
             stop_after(owner, max(1, *orders.layers), orders.num_layers)
-            self._drillcore_recorder = Recorder(blocks, orders.layers, orders.num_layers)
+            self._drillcore_recorder = Recorder(decoder_layers, orders.layers, orders.num_layers)
             rows = SharedRows(orders.rows)
         model.pooler = RowPooler(model.pooler, self._drillcore_recorder, rows)
         return {"threads": torch.get_num_threads(), "attention": _attention(config), "device": _device(model)}
 
     def drillcore_sums(self, sums: bool) -> None:
-        """Whether blocks return two parts that are to be added."""
+        """Set whether decoder layers return two parts that must be added."""
         if self._drillcore_recorder is not None:
             self._drillcore_recorder.sums = sums
 
