@@ -5,54 +5,18 @@ Owns the fields, their units, meanings and defaults. Reading a job file and its 
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
-    field_validator,
-    model_validator,
-)
-from pydantic_core import CoreSchema, core_schema
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from drillcore.job.choices import OneOf
 from drillcore.system.tables import BACKENDS, EXECUTORS, MEASURES, PROJECTION_BACKENDS, PROJECTION_METHODS
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=@-]*")
 Auto = Literal["auto"]
 Name = Annotated[str, Field(max_length=200)]
-
-
-@dataclass(frozen=True, eq=False)
-class OneOf:
-    """Marks a field that holds one name of a table in `system.tables`; editors get the names from the schema.
-
-    >>> from pydantic import TypeAdapter
-    >>> TypeAdapter(Annotated[str, OneOf(["local", "ray"])]).validate_python("ray")
-    'ray'
-    """
-
-    names: Sequence[str]
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(self._check, handler(source))
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {**handler(schema), "enum": list(self.names)}
-
-    def _check(self, name: str) -> str:
-        if name not in self.names:
-            near = difflib.get_close_matches(name, self.names, n=1, cutoff=0.5)
-            hint = f"; did you mean `{near[0]}`?" if near else ""
-            raise ValueError(f"{name!r:.60} is not one of {', '.join(self.names)}{hint}")
-        return name
 
 
 class Closed(BaseModel):

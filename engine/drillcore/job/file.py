@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import difflib
-import reprlib
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from drillcore.errors import JobError
+from drillcore.job.choices import did_you_mean, shortened
 from drillcore.job.fields import Job, LoadedJob
 
 Path_ = tuple[str | int, ...]
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice, of which YAML would silently take the last."""
+    """Safe YAML that refuses a key given twice; YAML itself would silently take the last one."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep=deep)
         except (ValueError, LookupError, AttributeError, TypeError) as error:
-            # PyYAML takes 2001-99-99 for a date and `._` for a number before it tries.
+            # PyYAML goes by the look of a value: 2001-99-99 is a date to it, and `._` a number, until it converts them.
             kind = node.tag.rpartition(":")[2]
-            problem = f"{_short(node.value)} is no {kind}: quote it if it is text"
+            problem = f"{shortened(node.value)} is not a valid {kind}: quote it if it is text"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -44,7 +45,8 @@ def load_job(
 ) -> LoadedJob:
     """Read and check a job file.
 
-    overrides: `a.b=c`, c being YAML. Raises JobError that lists every mistake with its line.
+    overrides: `a.b=c`, c being YAML. store: replaces the job's store. limit: caps the sentences of every dataset.
+    Raises JobError, which lists every mistake with its line.
     """
     text = _read(path)
     try:
@@ -54,9 +56,9 @@ def load_job(
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise JobError(f"{where}: {problem}", hint="Mend the YAML.") from None
+        raise JobError(f"{where}: {problem}", hint="Fix the YAML.") from None
     except RecursionError:
-        raise JobError(f"{path}: nested too deep", hint="Mend the YAML.") from None
+        raise JobError(f"{path}: nested too deeply", hint="Fix the YAML.") from None
     if not isinstance(value, dict):
         raise JobError(f"{path}: a job file is a mapping with `models` and `datasets`", hint="See jobs/demo.yaml.")
     value.setdefault("name", path.stem)
@@ -114,35 +116,40 @@ def _override(value: dict[str, Any], overrides: Iterable[str]) -> None:
 
 def _explain(path: Path, tree: yaml.Node | None, error: ValidationError) -> Iterable[str]:
     """One line for each mistake: file, line, field, what is wrong, and the nearest right name."""
-    seen = set()
+    answers: dict[Path_, dict[tuple[str, str], None]] = {}
     for mistake in error.errors():
-        if mistake["type"] == "too_short" and mistake["input"]:
-            continue  # pydantic counts only the valid items; each invalid one has a line of its own
         *parents, last = mistake["loc"] or ("job",)
         unknown = mistake["type"] == "extra_forbidden"  # the last part is the user's own name, not one of pydantic's
         loc: Path_ = (*filter(_is_place, parents), *((last,) if unknown or _is_place(last) else ()))
-        message = mistake["msg"].removeprefix("Value error, ")
-        if unknown:
-            near = difflib.get_close_matches(str(last), _fields(loc[:-1]), n=1, cutoff=0.5)
-            message = "unknown field" + (f"; did you mean `{near[0]}`?" if near else "")
-        elif mistake["type"] == "missing":
-            message = "is required"
-        elif mistake["type"] not in ("value_error",):
-            message = f"{message} (given: {_short(mistake['input'])})"
-        line = f"{path}:{_line(tree, loc)}: {'.'.join(map(_printable, loc)) or 'job'}: {message}"
-        if line not in seen:
-            seen.add(line)
-            yield line
+        answers.setdefault(loc, {})[_message(mistake, loc)] = None
+    # pydantic reports every branch of a union, and a list's length too: the deepest place is where the mistake is.
+    outer = {loc[:depth] for loc in answers for depth in range(len(loc))}
+    for loc, branches in answers.items():
+        if loc in outer:
+            continue
+        wrong, *others = [message for message, _ in branches]
+        message = ", or ".join([wrong, *(other.removeprefix("Input should be ") for other in others)])
+        place = ".".join(map(_printable, loc)) or "job"
+        yield f"{path}:{_line(tree, loc)}: {place}: {message}{max((given for _, given in branches), key=len)}"
 
 
-def _short(value: Any) -> str:
-    """The beginning of a value: with YAML aliases a few lines can describe a huge one."""
-    short = reprlib.Repr()
-    short.maxlevel, short.maxstring, short.maxother = 2, 60, 60
-    try:
-        return short.repr(value)
-    except ValueError:  # Python does not print a number of more than 4,300 digits
-        return "a very long number"
+def _message(mistake: ErrorDetails, loc: Path_) -> tuple[str, str]:
+    """One mistake in the words of someone who writes YAML: what is wrong, and what was given."""
+    message, given = mistake["msg"].removeprefix("Value error, "), f" (given: {shortened(mistake['input'])})"
+    match mistake["type"]:
+        case "value_error":
+            given = ""
+        case "missing":
+            message, given = "is required", ""
+        case "extra_forbidden":
+            message, given = "unknown field", did_you_mean(str(mistake["loc"][-1]), _fields(loc[:-1]))
+        case "literal_error":
+            given += did_you_mean(mistake["input"], re.findall(r"'([^']*)'", mistake["ctx"]["expected"]))
+        case "tuple_type":
+            message = message.replace("a valid tuple", "a list")
+        case "int_parsing" | "float_parsing" | "bool_parsing":
+            message = message.partition(",")[0]
+    return message, given
 
 
 def _printable(part: str | int) -> str:
@@ -150,8 +157,8 @@ def _printable(part: str | int) -> str:
 
 
 def _is_place(part: str | int) -> bool:
-    """Whether a part of a pydantic location is a field rather than the name of a union's branch."""
-    return isinstance(part, int) or (not any(c in part for c in "[(") and part not in ("int", "bool", "tuple", "str"))
+    """Whether a part of a pydantic location is a field or an item, not the name of a union's branch."""
+    return isinstance(part, int) or (part.isidentifier() and part not in ("int", "bool", "tuple", "str"))
 
 
 def _fields(loc: Path_) -> list[str]:

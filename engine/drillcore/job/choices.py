@@ -1,0 +1,63 @@
+"""Fields that hold one name of a table, and what a message says of a wrong name or value."""
+
+from __future__ import annotations
+
+import difflib
+import reprlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+
+@dataclass(frozen=True, eq=False)
+class OneOf:
+    """Marks a field that holds one name of a table in `system.tables`; editors get the names from the schema.
+
+    The table is read when a value is checked, so a row that is added later counts.
+
+    >>> from typing import Annotated
+    >>> from pydantic import TypeAdapter
+    >>> TypeAdapter(Annotated[str, OneOf(["local", "ray"])]).validate_python("ray")
+    'ray'
+    """
+
+    names: Sequence[str]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self._check)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"type": "string", "enum": list(self.names)}
+
+    def _check(self, name: object) -> str:
+        if isinstance(name, str) and name in self.names:
+            return name
+        near = did_you_mean(name, self.names)
+        raise ValueError(f"{shortened(name)} is not one of {', '.join(self.names)}{near}")
+
+
+def did_you_mean(name: object, names: Sequence[str]) -> str:
+    """The end of a message that names the nearest right name; empty where none is near.
+
+    >>> did_you_mean("purty", ["probe", "purity"])
+    '; did you mean `purity`?'
+    """
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5) if isinstance(name, str) else []
+    return f"; did you mean `{near[0]}`?" if near else ""
+
+
+def shortened(value: object) -> str:
+    """The beginning of a value as Python writes it: with YAML aliases a few lines can describe a huge one.
+
+    >>> shortened(["a", ["b", ["c", ["d"]]]])
+    "['a', ['b', [...]]]"
+    """
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother = 2, 60, 60
+    try:
+        return short.repr(value)
+    except ValueError:  # Python does not print a number of more than 4,300 digits
+        return "a very long number"
