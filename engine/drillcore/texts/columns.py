@@ -1,4 +1,4 @@
-"""Columns of a dataset: the fields they come from, what each value must be, and the types of the kept ones."""
+"""Columns of a dataset: the fields they come from, what each value must be, and the types of the kept columns."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any
 import pyarrow as pa
 
 from drillcore.job.fields import Dataset
-from drillcore.texts.readers.lines import MAX_LINE_BYTES, OnProblem, Row, shown
+from drillcore.texts.readers.lines import MAX_LINE_BYTES, OnProblem, Row, quoted
 
-# Numbers as JSON writes them: 007 and +1 may be names, and what would not come back as it was stays a string.
+# Numbers as JSON writes them. Others, such as 007 and +1, may be names: they would not be written back as they were, so
+# they stay strings.
 INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 FRACTION = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+([eE][+-]?[0-9]+)?|[eE][+-]?[0-9]+)")
 INT64 = range(-(1 << 63), 1 << 63)
@@ -22,9 +23,10 @@ EXACT_IN_FLOAT64 = range(-(1 << 53), (1 << 53) + 1)
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the output: the field it is read from, what turns a field's value into one of its own, its type.
+    """A column of the rows.
 
-    `convert` raises ValueError with what is wrong, to be read after the field's name.
+    field: the field of the file that it is read from. convert: turns a value of that field into one of the column;
+    raises ValueError with a message that continues the field's name. type: its pyarrow type.
     """
 
     field: str
@@ -34,7 +36,11 @@ class Column:
 
 
 def fields_named(dataset: Dataset) -> list[str]:
-    """The fields that every row must have."""
+    """The fields that every row must have.
+
+    >>> fields_named(Dataset(name="d", path="a.csv", label="city", keep=("year",)))
+    ['text', 'city', 'year']
+    """
     named = (dataset.text, dataset.label, dataset.group, dataset.expected_next, *dataset.keep)
     return [field for field in named if field is not None]
 
@@ -57,18 +63,23 @@ def columns_of(dataset: Dataset, first: dict[str, Any], types: dict[str, Any]) -
 def kept_types(rows: Iterable[Row], names: Iterable[str], is_typed: bool) -> dict[str, Any]:
     """Types of kept columns over all rows: int64 where all are integers, float64 where all are numbers, else string.
 
-    Where `is_typed` is false a cell that is written as a number is one, and an empty cell decides nothing. Integers
-    that the type could not hold exactly make the column one of strings.
+    is_typed: the format tells numbers from strings. Where it does not, a string that is written as a number counts as
+    one, and an empty string has no say. Integers that float64 could not hold exactly make the column one of strings.
+
+    >>> rows = [(1, {"year": "1999", "size": "2"}), (2, {"year": "2000", "size": "2.5"})]
+    >>> kept_types(rows, ["year", "size"], is_typed=False)
+    {'year': DataType(int64), 'size': DataType(double)}
     """
-    seen: dict[str, set[str]] = {name: set() for name in names}
+    kinds: dict[str, set[str]] = {name: set() for name in names}
     for _, row in rows:
-        for name, sorts in seen.items():
+        for name, kinds_of_column in kinds.items():
             if row is not None and name in row:
-                sorts.add(_sort(row[name], is_typed))
-    return {name: _type(sorts) for name, sorts in seen.items()}
+                kinds_of_column.add(_kind(row[name], is_typed))
+    return {name: _type(kinds_of_column) for name, kinds_of_column in kinds.items()}
 
 
-def _sort(value: Any, is_typed: bool) -> str:
+def _kind(value: Any, is_typed: bool) -> str:
+    """What a value needs of its column's type: "integer", "wide integer", "fraction", "other", or empty for nothing."""
     if isinstance(value, str) and not is_typed:
         if not value:
             return ""
@@ -83,26 +94,27 @@ def _sort(value: Any, is_typed: bool) -> str:
     return "integer" if value in EXACT_IN_FLOAT64 else "wide integer"
 
 
-def _type(sorts: set[str]) -> Any:
-    sorts = sorts - {""}
-    if "other" in sorts or not sorts or sorts >= {"fraction", "wide integer"}:
+def _type(kinds: set[str]) -> Any:
+    """The narrowest type that holds values of all these kinds exactly."""
+    kinds = kinds - {""}
+    if "other" in kinds or not kinds or kinds >= {"fraction", "wide integer"}:
         return pa.string()
-    return pa.float64() if "fraction" in sorts else pa.int64()
+    return pa.float64() if "fraction" in kinds else pa.int64()
 
 
 def missing(columns: list[Column], row: dict[str, Any], line: int | None, on_problem: OnProblem) -> bool:
-    """Whether the row lacks a field; says which."""
+    """Whether the row lacks a field; reports which."""
     absent = [column.field for column in columns if column.field not in row]
     if absent:
-        there = ", ".join(map(shown, list(row)[:10])) + (", ..." if len(row) > 10 else "")
-        on_problem(line, f"no field {', '.join(map(shown, absent))}; there is {there or 'none'}")
+        present = ", ".join(map(quoted, list(row)[:10])) + (", ..." if len(row) > 10 else "")
+        on_problem(line, f"no field {', '.join(map(quoted, absent))}; there is {present or 'none'}")
     return bool(absent)
 
 
 def values_of(columns: list[Column], row: dict[str, Any], line: int, on_problem: OnProblem) -> list[Any]:
-    """A row's values, one a column; whole only where nothing was reported."""
+    """A row's values, one for each column; incomplete where a problem was reported."""
     if "label" in row and all(column.field != "label" and column.name != "label" for column in columns):
-        # Labels that begin in mid-file would be lost without a word.
+        # The columns follow the first row: labels that begin later would be dropped silently.
         on_problem(line, "has a field `label`, and the first row has none: label every row or none")
     if missing(columns, row, line, on_problem):
         return []
@@ -111,7 +123,7 @@ def values_of(columns: list[Column], row: dict[str, Any], line: int, on_problem:
         try:
             values.append(column.convert(row[column.field]))
         except ValueError as error:
-            on_problem(line, f"field {shown(column.field)} {error}")
+            on_problem(line, f"field {quoted(column.field)} {error}")
     return values
 
 
@@ -126,7 +138,9 @@ def _string(value: Any) -> str:
         try:
             value.encode()
         except UnicodeEncodeError as error:
-            raise ValueError(f"holds half a surrogate pair, \\u{ord(value[error.start]):04x}: no UTF-8") from None
+            raise ValueError(
+                f"holds half a surrogate pair, \\u{ord(value[error.start]):04x}; it cannot be written as UTF-8"
+            ) from None
     return value
 
 

@@ -98,16 +98,16 @@ def read_rows(path: Path, kind: Format, wanted: Sequence[str], on_problem: OnPro
 
     Fields other than `wanted` and `label` may be left out of the rows.
     """
-    wrong = wrong_with(path)
-    if wrong:
-        on_problem(None, wrong)
+    problem = problem_with(path)
+    if problem:
+        on_problem(None, problem)
         return
     try:
         yield from _load(kind.reader)(TextFile(path, kind.compression), wanted, on_problem)
     except UnreadableError as error:
         on_problem(error.line, str(error))
     except DAMAGE as error:
-        on_problem(None, unreadable(error, kind))
+        on_problem(None, explain_damage(error, kind))
 
 
 def _load(reader: Reader) -> Callable[[TextFile, Sequence[str], OnProblem], Iterator[Row]]:
@@ -117,7 +117,7 @@ def _load(reader: Reader) -> Callable[[TextFile, Sequence[str], OnProblem], Iter
     return read
 
 
-def wrong_with(path: Path) -> str:
+def problem_with(path: Path) -> str:
     """Why a file cannot be read, or empty. A pipe is refused, since files are read twice."""
     try:
         mode = path.stat().st_mode
@@ -130,9 +130,9 @@ def wrong_with(path: Path) -> str:
     return "is a directory, not a file" if stat.S_ISDIR(mode) else "is not an ordinary file"
 
 
-def unreadable(error: BaseException, kind: Format) -> str:
+def explain_damage(error: BaseException, kind: Format) -> str:
     """The message for an error that was raised while a file was read."""
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be read: {error.strerror}"
     reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return f"is not a {kind.compression or kind.kind} file, or a damaged one: {reason[:200].rstrip('.')}"
+    return f"is not a {kind.compression or kind.kind} file, or is damaged: {reason[:200].rstrip('.')}"

@@ -22,7 +22,14 @@ class Problem:
 
 @dataclass
 class Problems:
-    """Everything that is wrong with the inputs: keeps the first `limit` problems, counts the rest."""
+    """Everything that is wrong with the inputs: keeps the first `limit` problems, counts the rest.
+
+    >>> problems = Problems(limit=1)
+    >>> problems.add("a.csv", 3, "is empty")
+    >>> problems.add("a.csv", 4, "is empty")
+    >>> print(problems.shown[0], problems.count)
+    a.csv:3: is empty 2
+    """
 
     limit: int = 20
     shown: list[Problem] = field(default_factory=list)

@@ -1,7 +1,7 @@
-"""Rows on disk: a dataset's sentences and columns in one memory-mapped Arrow IPC file, made once per content.
+"""Rows on disk: a dataset's sentences and columns in one memory-mapped Arrow IPC file, written once for each content.
 
 Owns the cache's names, its checksums and the content hash of a text. A cached file is `<key>.arrow` beside
-`<key>.sha256`, the checksum of its bytes; where they do not agree the rows are read again.
+`<key>.sha256`, the checksum of its bytes; where the two do not agree the rows are read again.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ import pyarrow as pa
 from drillcore.errors import RunError
 from drillcore.job.fields import Dataset
 from drillcore.system.files import file_digest, map_file, release, replacing
-from drillcore.texts.formats import Format, format_of, unreadable, wrong_with
+from drillcore.texts.formats import Format, explain_damage, format_of, problem_with
 from drillcore.texts.problems import Problems
 from drillcore.texts.read import read_batches
 
 FORMAT_VERSION = 1
-"""Raised whenever the same file and settings would give other rows."""
+"""Increase this whenever the same file and settings would give other rows."""
 ROW_ID_BYTES = 16
 STALE_SECONDS = 24 * 3600
 
 
 @dataclass(frozen=True)
 class RowTable:
-    """The rows of one dataset. Cheap to copy to another process: only the path travels, and the file is mapped there.
+    """The rows of one dataset. Cheap to send to another process, which gets the path and maps the file itself.
 
     `digest` is the SHA-256 (hex) of the source's bytes and of the settings that shape the rows.
     """
@@ -51,11 +51,11 @@ class RowTable:
         return _map(self.path)
 
     def __getstate__(self) -> dict[str, Any]:
-        """All but the map: a pickled pa.Table is all its rows."""
+        """Everything but the map: pickling a pa.Table copies all of its rows."""
         return {name: value for name, value in self.__dict__.items() if name != "_mapped"}
 
     def slice(self, start: int, stop: int) -> pa.Table:
-        """Rows start..stop-1 with all columns, not copied out of the file.
+        """Rows start .. stop - 1 with all columns, as views of the mapped file.
 
         Raises:
             IndexError: not 0 <= start <= stop <= num_rows.
@@ -65,22 +65,26 @@ class RowTable:
         return self._mapped[1].slice(start, stop - start)
 
     def texts(self, start: int, stop: int) -> list[str]:
-        """Sentences start..stop-1.
+        """Sentences start .. stop - 1.
 
         Raises:
             IndexError: not 0 <= start <= stop <= num_rows.
         """
-        found = list(self.slice(start, stop).column("text").to_pylist())
+        sentences = list(self.slice(start, stop).column("text").to_pylist())
         self.release()
-        return found
+        return sentences
 
     def release(self) -> None:
-        """Give back the memory of rows that were read; tables from `slice` stay as they are."""
+        """Give back the memory of rows that were read; tables from `slice` stay valid."""
         release(self._mapped[0])
 
 
 def row_ids(texts: Sequence[str]) -> list[str]:
-    """Content hash of each text: the first 16 bytes of the SHA-256 of its UTF-8, as 32 hex digits."""
+    """Content hash of each text: the first 16 bytes of the SHA-256 of its UTF-8, as 32 hex digits.
+
+    >>> row_ids(["a", "é"])
+    ['ca978112ca1bbdcafac231b39a23dc4d', '4a99557e4033c3539de2eb65472017ca']
+    """
     return [hashlib.sha256(text.encode()).hexdigest()[: 2 * ROW_ID_BYTES] for text in texts]
 
 
@@ -88,19 +92,19 @@ def ingest(path: Path, dataset: Dataset, cache: Path, problems: Problems) -> Row
     """The rows of a dataset, read now or taken from the cache; None where `problems` says what is wrong.
 
     Raises:
-        TextError: the file's name ends in nothing known, or a kept column's name cannot be used.
+        TextError: the file's name has no known ending, or a kept column's name cannot be used.
         RunError: the cache cannot be written.
     """
     kind = format_of(path)
-    wrong = wrong_with(path)
-    if wrong:
-        problems.add(str(path), None, wrong)
+    problem = problem_with(path)
+    if problem:
+        problems.add(str(path), None, problem)
         return None
     try:
         state = _state(path)
         digest = _digest(path, kind, dataset)
     except OSError as error:
-        problems.add(str(path), None, unreadable(error, kind))
+        problems.add(str(path), None, explain_damage(error, kind))
         return None
     target = cache / f"{digest}.arrow"
     if not _is_whole(target):
@@ -116,7 +120,7 @@ def ingest(path: Path, dataset: Dataset, cache: Path, problems: Problems) -> Row
 
 
 def _state(path: Path) -> tuple[int, ...]:
-    """What changes when the file does; empty when it is gone."""
+    """Inode, size and time of change of a file; empty when it is gone."""
     try:
         status = path.stat()
     except OSError:
@@ -146,13 +150,13 @@ def _is_whole(target: Path) -> bool:
 
 
 class _RowsAreWrong(Exception):
-    """The problems say what is wrong: nothing is kept."""
+    """The problems say what is wrong: nothing is written to the cache."""
 
 
 def _fill(target: Path, path: Path, dataset: Dataset, problems: Problems) -> None:
-    """Write the rows under a name of their own and rename them, so that no half-written file is ever found.
+    """Write the rows under a scratch name and rename the file, so that nobody ever reads a half-written one.
 
-    Two processes may do so at the same moment: their bytes are the same, or the checksum tells that they are not.
+    Two processes may do so at the same moment: their bytes are the same, or the checksum shows that they are not.
     """
     before = problems.count
     try:
@@ -181,11 +185,11 @@ def _write(target: Path, batches: Iterator[pa.RecordBatch]) -> None:
 
 
 def _sweep(cache: Path) -> None:
-    """Remove what killed runs left half-written."""
-    for left in cache.glob("rows-*.tmp"):
+    """Remove old scratch files, which killed runs left half-written."""
+    for scratch in cache.glob("rows-*.tmp"):
         with contextlib.suppress(FileNotFoundError):
-            if left.stat().st_mtime < time.time() - STALE_SECONDS:
-                left.unlink()
+            if scratch.stat().st_mtime < time.time() - STALE_SECONDS:
+                scratch.unlink()
 
 
 def _map(path: Path) -> tuple[mmap.mmap, pa.Table]:
@@ -193,5 +197,5 @@ def _map(path: Path) -> tuple[mmap.mmap, pa.Table]:
         mapped = map_file(path)
         return mapped, pa.ipc.open_file(pa.BufferReader(pa.py_buffer(mapped))).read_all()
     except (OSError, ValueError, pa.ArrowException) as error:
-        hint = "Run again: they will be made anew."
+        hint = "Run again: they will be created again."
         raise RunError(f"{path}: cannot read the cached rows: {error}", hint=hint) from error

@@ -242,7 +242,7 @@ def test_every_wrong_line_is_named_at_once(given: Any) -> None:
         "a.jsonl:3: field `text` is empty",
         "a.jsonl:4: is not a JSON object but an array",
         "a.jsonl:5: field `text` is not a string but an integer",
-        "a.jsonl:6: field `text` holds half a surrogate pair, \\udfff: no UTF-8",
+        "a.jsonl:6: field `text` holds half a surrogate pair, \\udfff; it cannot be written as UTF-8",
         "a.jsonl:7: field `text` holds a NUL character",
         "a.jsonl:8: names the field `text` twice",
         "a.jsonl:9: is not JSON: Expecting ',' delimiter (column 13)",

@@ -13,7 +13,7 @@ from drillcore.texts.readers.lines import (
     TextFile,
     UnreadableError,
     named_twice,
-    shown,
+    quoted,
     without_trailing_blanks,
 )
 
@@ -51,7 +51,7 @@ def _header(line: int, record: list[str] | str) -> list[str]:
     # Tables written with an index have columns without a name.
     twice = named_twice([name for name in record if name])
     if twice is not None:
-        raise UnreadableError(line, f"the header names {shown(twice)} twice")
+        raise UnreadableError(line, f"the header names {quoted(twice)} twice")
     return record
 
 

@@ -12,7 +12,7 @@ from drillcore.texts.readers.lines import (
     TextFile,
     is_blank,
     named_twice,
-    shown,
+    quoted,
     without_trailing_blanks,
 )
 
@@ -49,7 +49,7 @@ def _object(decoder: json.JSONDecoder, line: str) -> dict[str, Any]:
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        raise ValueError(f"names the field {shown(named_twice([name for name, _ in pairs]) or '')} twice")
+        raise ValueError(f"names the field {quoted(named_twice([name for name, _ in pairs]) or '')} twice")
     return fields
 
 

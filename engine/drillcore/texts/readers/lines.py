@@ -52,7 +52,6 @@ class UnreadableError(Exception):
     """A file cannot be read any further; `line` is where, or None."""
 
     def __init__(self, line: int | None, message: str) -> None:
-        """Take where and what."""
         super().__init__(message)
         self.line = line
 
@@ -118,8 +117,14 @@ def _split(stream: Any) -> Iterator[bytes]:
         yield b"".join(pieces)
 
 
-def shown(name: str) -> str:
-    """A name out of a file, made safe and short enough for a message."""
+def quoted(name: str) -> str:
+    r"""A name out of a file, in back quotes, made safe and short enough for a message.
+
+    >>> quoted("text"), quoted("x" * 100)[-6:]
+    ('`text`', 'xx...`')
+    >>> print(quoted("red\x1b[31m"))
+    `red\x1b[31m`
+    """
     short = name if len(name) <= 60 else name[:57] + "..."
     return f"`{short if short.isprintable() else ascii(short)[1:-1]}`"
 
@@ -146,5 +151,9 @@ def is_blank(line: str) -> bool:
 
 
 def named_twice(names: Sequence[str]) -> str | None:
-    """The first name that stands twice in a list, None where there is no such name."""
+    """The first name that is in a list more than once; None where there is no such name.
+
+    >>> named_twice(["text", "label", "text"])
+    'text'
+    """
     return next((name for name in names if names.count(name) > 1), None)

@@ -14,7 +14,7 @@ from drillcore.texts.readers.lines import (
     TextFile,
     UnreadableError,
     named_twice,
-    shown,
+    quoted,
 )
 
 PARQUET_READ_BYTES = 16 << 20
@@ -31,7 +31,7 @@ def read_parquet(file: TextFile, wanted: Sequence[str], on_problem: OnProblem) -
         names = table.schema_arrow.names
         twice = named_twice([name for name in names if name in wanted])
         if twice is not None:
-            raise UnreadableError(None, f"names the column {shown(twice)} twice")
+            raise UnreadableError(None, f"names the column {quoted(twice)} twice")
         if not set(wanted) <= set(names):
             # Saying which are missing needs no values.
             yield 1, dict.fromkeys(names)
