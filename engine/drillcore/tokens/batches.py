@@ -24,9 +24,9 @@ class Batch:
     """A grid of R packs × W nodes, ready for a model.
 
     token_ids_RW, position_ids_RW (the node's depth) and subtree_end_RW (column of the first node after its subtree)
-    are int64; a padding node is token 0, depth 0, alone in its subtree. node_G: flat index into the grid of the nodes
-    to gather. sentence_S, row_S: for every sentence of the batch its number in the block, and which gathered node is
-    its last token (identical sentences share one). nodes_R: nodes of each row that are no padding.
+    are int64; a padding node is token 0, depth 0, the only node of its subtree. node_G: flat index into the grid of the
+    nodes to gather. sentence_S, row_S: for every sentence of the batch its number in the block, and which gathered node
+    is its last token (identical sentences share one). nodes_R: nodes of each row, without padding.
     """
 
     token_ids_RW: Int64
@@ -39,14 +39,20 @@ class Batch:
 
     @property
     def num_nodes(self) -> int:
-        """Nodes that are no padding."""
+        """Nodes, without padding."""
         return int(self.nodes_R.sum())
 
 
 def batches(packs: Packs, batch_nodes: int, *, trim: bool = False) -> Iterator[Batch]:
     """Cut packs into grids of at most `batch_nodes` nodes (one pack at least), all packs of a grid equally wide.
 
-    trim: a grid is as wide as its fullest pack, not as its packs could be; for devices that need no fixed shapes.
+    trim: make a grid only as wide as its fullest pack; for devices that do not need fixed shapes.
+
+    >>> from drillcore.tokens.packs import build_packs
+    >>> packs = build_packs(Sequences.of([[7, 8, 1], [7, 8, 2], [9]]), width=4)
+    >>> for batch in batches(packs, batch_nodes=16):
+    ...     print(batch.token_ids_RW.tolist(), batch.sentence_S.tolist(), batch.node_G[batch.row_S].tolist())
+    [[7, 8, 1, 2], [9, 0, 0, 0]] [0, 1, 2] [2, 3, 4]
     """
     # Sentences in the order of their last nodes, so that those of a batch are one range.
     node_N = packs.last_M_of_U[packs.sorted.distinct_N]
@@ -60,18 +66,18 @@ def batches(packs: Packs, batch_nodes: int, *, trim: bool = False) -> Iterator[B
 
 
 def _cuts(sizes_P: Int64, batch_nodes: int) -> list[int]:
-    """Where to cut packs, the widest first, into grids."""
+    """Where to cut a run of packs of one width class into grids: indices, from 0 to the number of packs."""
     if not len(sizes_P):
         return [0]
-    found = [0]
-    while found[-1] < len(sizes_P):
-        found.append(min(len(sizes_P), found[-1] + max(1, batch_nodes // int(sizes_P[found[-1]]))))
-    # Equal batches rather than full ones and a small rest.
+    greedy = [0]
+    while greedy[-1] < len(sizes_P):
+        greedy.append(min(len(sizes_P), greedy[-1] + max(1, batch_nodes // int(sizes_P[greedy[-1]]))))
+    # Batches of equal size rather than full ones and a small remainder.
     ends = np.cumsum(sizes_P)
-    equal = np.searchsorted(ends, np.linspace(0, ends[-1], len(found))[1:-1], side="right")
+    equal = np.searchsorted(ends, np.linspace(0, ends[-1], len(greedy))[1:-1], side="right")
     even = [0, *equal.tolist(), len(sizes_P)]
     fits = all(a < b and ((b - a) * sizes_P[a] <= batch_nodes or b - a == 1) for a, b in pairwise(even))
-    return even if fits else found
+    return even if fits else greedy
 
 
 def _batch(packs: Packs, first: int, stop: int, width: int, node_N: Int64, sentence_N: Int64) -> Batch:
@@ -79,7 +85,7 @@ def _batch(packs: Packs, first: int, stop: int, width: int, node_N: Int64, sente
     begin, end = int(packs.pack_start[first]), int(packs.pack_start[stop])
     sizes = np.diff(packs.pack_start[first : stop + 1])
     row = np.repeat(np.arange(num_rows), sizes)
-    # What to add to a node's index to find its place in the grid.
+    # The offset from a node's index to its place in the grid.
     shift = row * width - packs.pack_start[first:stop][row]
     place = np.arange(begin, end) + shift
     token, position = np.zeros(num_rows * width, np.int64), np.zeros(num_rows * width, np.int64)

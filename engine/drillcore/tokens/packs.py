@@ -21,7 +21,7 @@ from drillcore.tokens.sequences import Sequences
 
 Int64 = NDArray[np.int64]
 
-# How many sentences of a length class, in how many places of their order, the width of its packs is chosen by.
+# The width of a length class's packs is chosen on at most so many of its sentences, from so many places of their order.
 SAMPLED_SENTENCES, SAMPLED_PLACES = 2048, 4
 
 
@@ -58,12 +58,17 @@ class Packs:
 
     @property
     def num_nodes(self) -> int:
-        """Nodes that are no padding."""
+        """Nodes, without padding."""
         return int(self.pack_start[-1])
 
 
 def sort_sentences(sequences: Sequences) -> Sorted:
-    """Sort by token ids and find what each distinct sentence shares with the one before it."""
+    """Sort by token ids and find what each distinct sentence shares with the one before it.
+
+    >>> ordered = sort_sentences(Sequences.of([[5, 1, 2], [5, 1], [5, 1, 2]]))
+    >>> ordered.first_U.tolist(), ordered.shared_U.tolist(), ordered.distinct_N.tolist()
+    ([1, 0], [0, 2], [0, 1, 1])
+    """
     if len(sequences) == 0:
         empty = np.zeros(0, np.int64)
         return Sorted(empty, empty, empty, empty, empty)
@@ -103,43 +108,48 @@ def build_packs(sequences: Sequences, width: int, widest: int = 0, attention_cos
     """Lay the sentences of a block out as packs of `width` nodes.
 
     A sentence longer than `width` goes into packs of twice the width, four times, and so on, so that one long sentence
-    does not make the attention of all others dearer. Packs of sentences that share long prefixes are doubled further,
-    up to `widest`, where that saves more nodes than it costs: attention_cost is what a node's attention costs for every
-    node of its pack, over all else that is computed for the node.
+    does not make attention more expensive for all others. Packs of sentences that share long prefixes are made wider
+    still, up to `widest`, where the nodes saved are worth more than the attention added. attention_cost: cost of a
+    node's attention to one node of its pack, as a fraction of everything else that is computed for the node.
+
+    >>> packs = build_packs(Sequences.of([[7, 8, 1], [7, 8, 2], [7, 8, 1]]), width=16)
+    >>> packs.num_nodes, packs.token_M.tolist(), packs.subtree_end_M.tolist()
+    (4, [7, 8, 1, 2], [4, 4, 3, 4])
     """
-    lines = sort_sentences(sequences)
-    doublings = np.ceil(np.log2(np.maximum(lines.lengths_U, width) / width)).astype(np.int64)
+    distinct = sort_sentences(sequences)
+    doublings = np.ceil(np.log2(np.maximum(distinct.lengths_U, width) / width)).astype(np.int64)
     packs: list[list[tuple[int, int]]] = []
     widths: list[int] = []
     for doubling in np.unique(doublings).tolist():
         index = np.flatnonzero(doublings == doubling)
-        chosen = _cheapest_width(lines, index, width << doubling, widest, attention_cost)
-        packs += _fill(lines, index, chosen)
+        chosen = _cheapest_width(distinct, index, width << doubling, widest, attention_cost)
+        packs += _fill(distinct, index, chosen)
         widths += [chosen] * (len(packs) - len(widths))
-    # The fullest of a width first, so that those of a batch are about equally full.
+    # The fullest packs of a width first, so that the packs of a batch are about equally full.
     width_P = np.array(widths, np.int64)
-    order = np.lexsort((-_sizes(lines, packs), width_P))
-    return _lay_out(sequences, lines, [packs[i] for i in order.tolist()], width_P[order])
+    order = np.lexsort((-_sizes(distinct, packs), width_P))
+    return _lay_out(sequences, distinct, [packs[i] for i in order.tolist()], width_P[order])
 
 
-def _cheapest_width(lines: Sorted, index: Int64, width: int, widest: int, attention_cost: float) -> int:
-    """The width at which the sentences `index`, or neighbours among them where they are many, cost least."""
+def _cheapest_width(distinct: Sorted, index: Int64, width: int, widest: int, attention_cost: float) -> int:
+    """The width at which the sentences `index`, or a sample of neighbours where there are many, cost least."""
     parts = np.array_split(index, SAMPLED_PLACES) if len(index) > SAMPLED_SENTENCES else [index]
     sample = np.concatenate([part[: SAMPLED_SENTENCES // len(parts)] for part in parts])
-    found, lowest = width, np.inf
+    cheapest, lowest = width, np.inf
     while attention_cost > 0 and width <= widest:
-        sizes = _sizes(lines, list(_fill(lines, sample, width)))
+        sizes = _sizes(distinct, list(_fill(distinct, sample, width)))
         cost = float((sizes * (1 + attention_cost * sizes)).sum())
         if cost >= lowest:
             break
-        found, lowest, width = width, cost, 2 * width
-    return found
+        cheapest, lowest = width, cost
+        width *= 2
+    return cheapest
 
 
-def _sizes(lines: Sorted, packs: list[list[tuple[int, int]]]) -> Int64:
+def _sizes(distinct: Sorted, packs: list[list[tuple[int, int]]]) -> Int64:
     """Nodes of each pack."""
     members, shared, pack_of = _flat(packs)
-    return np.bincount(pack_of, lines.lengths_U[members] - shared, minlength=len(packs)).astype(np.int64)
+    return np.bincount(pack_of, distinct.lengths_U[members] - shared, minlength=len(packs)).astype(np.int64)
 
 
 def _flat(packs: list[list[tuple[int, int]]]) -> tuple[Int64, Int64, Int64]:
@@ -148,45 +158,45 @@ def _flat(packs: list[list[tuple[int, int]]]) -> tuple[Int64, Int64, Int64]:
     return flat[:, 0], flat[:, 1], np.repeat(np.arange(len(packs)), np.array([len(pack) for pack in packs], np.int64))
 
 
-def _fill(lines: Sorted, index: Int64, width: int) -> Iterator[list[tuple[int, int]]]:
+def _fill(distinct: Sorted, index: Int64, width: int) -> Iterator[list[tuple[int, int]]]:
     """Distribute the distinct sentences `index` over packs: lists of (sentence, tokens shared with the one before)."""
-    shared = lines.shared_U[index].copy()
-    # Sentences left out between two of this class lie between them in order too, so what the two share is the minimum.
+    shared = distinct.shared_U[index].copy()
+    # Sentences of other classes may lie between two neighbours of this one: these share the minimum over all of them.
     gaps = np.flatnonzero(np.diff(index) > 1) + 1
     for i in gaps.tolist():
-        shared[i] = lines.shared_U[index[i - 1] + 1 : index[i] + 1].min()
+        shared[i] = distinct.shared_U[index[i - 1] + 1 : index[i] + 1].min()
     shared[:1] = 0
-    lengths = lines.lengths_U[index]
+    lengths = distinct.lengths_U[index]
     after = np.append(shared[1:], 0)
-    # A sentence that shares next to nothing with its neighbours may go anywhere: such ones fill the gaps.
-    loner = np.maximum(shared, after) <= np.minimum(2, lengths // 8)
+    # A sentence that shares almost nothing with its neighbours may go into any pack: these fill the room that is left.
+    is_alone = np.maximum(shared, after) <= np.minimum(2, lengths // 8)
     bins: list[list[int]] = [[] for _ in range(width + 1)]
-    for i in np.flatnonzero(loner).tolist():
+    for i in np.flatnonzero(is_alone).tolist():
         bins[lengths[i]].append(i)
-    names = index.tolist()
-    for members, used in _runs(np.flatnonzero(~loner), shared, lengths, width):
-        pack = [(names[i], s) for i, s in members]
-        pack += [(names[i], 0) for i in _take(bins, width - used)]
+    numbers = index.tolist()
+    for members, used in _runs(np.flatnonzero(~is_alone), shared, lengths, width):
+        pack = [(numbers[i], s) for i, s in members]
+        pack += [(numbers[i], 0) for i in _take(bins, width - used)]
         yield pack
     while any(bins):
-        yield [(names[i], 0) for i in _take(bins, width)]
+        yield [(numbers[i], 0) for i in _take(bins, width)]
 
 
 def _runs(
     index: Int64, shared_all: Int64, lengths_all: Int64, width: int
 ) -> Iterator[tuple[list[tuple[int, int]], int]]:
-    """Cut the sorted sentences into runs of at most `width` nodes: members with what they share, and nodes used."""
+    """Cut the sorted sentences into runs of at most `width` nodes: (sentence, tokens shared), and the nodes used."""
     members: list[tuple[int, int]] = []
     used, before = 0, -2
     for i, shared, length in zip(index.tolist(), shared_all[index].tolist(), lengths_all[index].tolist(), strict=True):
-        kept = shared if before == i - 1 else 0
-        if members and used + length - kept > width:
+        reused = shared if before == i - 1 else 0
+        if members and used + length - reused > width:
             yield members, used
-            members, used, kept = [], 0, 0
+            members, used = [], 0
         if not members:
-            kept = 0
-        members.append((i, kept))
-        used += length - kept
+            reused = 0
+        members.append((i, reused))
+        used += length - reused
         before = i
     if members:
         yield members, used
@@ -206,16 +216,16 @@ def _take(bins: list[list[int]], room: int) -> list[int]:
     return taken
 
 
-def _lay_out(sequences: Sequences, lines: Sorted, packs: list[list[tuple[int, int]]], widths: Int64) -> Packs:
-    """Write the nodes of all packs one after the other, in preorder."""
+def _lay_out(sequences: Sequences, distinct: Sorted, packs: list[list[tuple[int, int]]], widths: Int64) -> Packs:
+    """Lay out the nodes of all packs one after the other, in preorder."""
     members, shared, pack_of = _flat(packs)
-    counts = lines.lengths_U[members] - shared
+    counts = distinct.lengths_U[members] - shared
     starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     num_nodes = int(starts[-1])
     node = np.arange(num_nodes)
     member_M = np.repeat(np.arange(len(members)), counts)
     position = node - starts[member_M] + shared[member_M]
-    token = sequences.ids_T[sequences.offsets_N1[lines.first_U[members]][member_M] + position]
+    token = sequences.ids_T[sequences.offsets_N1[distinct.first_U[members]][member_M] + position]
     # A node's subtree ends where the first later sentence begins that shares no more than the node's depth.
     shared_next = np.append(shared, 0)
     ends_at = member_M + 1
@@ -226,4 +236,4 @@ def _lay_out(sequences: Sequences, lines: Sorted, packs: list[list[tuple[int, in
     last = np.zeros(len(members), dtype=np.int64)
     last[members] = starts[1:] - 1
     first_of_pack = np.searchsorted(pack_of, np.arange(len(widths) + 1))
-    return Packs(token, position, starts[ends_at], starts[first_of_pack], widths, lines, last)
+    return Packs(token, position, starts[ends_at], starts[first_of_pack], widths, distinct, last)

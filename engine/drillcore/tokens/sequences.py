@@ -21,6 +21,12 @@ class Sequences:
     ids_T: int32, all tokens one after the other. bounds_N1: int64 [N + 1], where each sentence begins and ends, counted
     from wherever the first one begins. Slicing gives views of both, so that mapped files stay on disk until they are
     used, however many slices there are.
+
+    >>> sequences = Sequences.of([[5, 6, 7], [8], [9, 10]])
+    >>> len(sequences), sequences[2].tolist(), sequences.lengths_N.tolist()
+    (3, [9, 10], [3, 1, 2])
+    >>> sequences.slice(1, 3).ids_T.tolist()
+    [8, 9, 10]
     """
 
     ids_T: NDArray[np.int32]
@@ -28,12 +34,12 @@ class Sequences:
 
     @property
     def offsets_N1(self) -> NDArray[np.int64]:
-        """Where each sentence begins and ends in `ids_T`, int64 [N + 1]; computed anew at each call."""
+        """Where each sentence begins and ends in `ids_T`, int64 [N + 1]; computed at each call."""
         return np.asarray(self.bounds_N1 - self.bounds_N1[0])
 
     @staticmethod
     def of(sentences: Iterable[Sequence[int] | NDArray[np.int32]]) -> Sequences:
-        """Join sentences given one by one."""
+        """Join sentences, each a list or an int32 array of its token ids."""
         rows = [np.asarray(s, dtype=np.int32) for s in sentences]
         offsets = np.zeros(len(rows) + 1, dtype=np.int64)
         np.cumsum([len(r) for r in rows], out=offsets[1:])
@@ -62,21 +68,25 @@ class Sequences:
         return Sequences(self.ids_T[bounds[0] - first : bounds[-1] - first], bounds)
 
     def release(self) -> None:
-        """Give back the memory of what lies in files."""
+        """Give back the memory of what is mapped from files."""
         release(self.ids_T)
         release(self.bounds_N1)
 
     def take(self, index: NDArray[np.int64]) -> Sequences:
-        """The sentences named by `index`, in its order."""
+        """The sentences whose numbers are in `index`, int64 [any number], in that order."""
         return Sequences.of(self[int(i)] for i in index)
 
     def truncate(self, max_tokens: int) -> Sequences:
-        """Keep each sentence's first `max_tokens` tokens."""
+        """Keep each sentence's first `max_tokens` tokens.
+
+        >>> Sequences.of([[5, 6, 7], [8]]).truncate(2).ids_T.tolist()
+        [5, 6, 8]
+        """
         lengths = self.lengths_N
         if not len(lengths) or int(lengths.max()) <= max_tokens:
             return self
-        kept = np.minimum(lengths, max_tokens)
-        offsets = np.zeros(len(kept) + 1, dtype=np.int64)
-        np.cumsum(kept, out=offsets[1:])
-        source = np.repeat(self.bounds_N1[:-1] - self.bounds_N1[0] - offsets[:-1], kept) + np.arange(offsets[-1])
+        new_N = np.minimum(lengths, max_tokens)
+        offsets = np.zeros(len(new_N) + 1, dtype=np.int64)
+        np.cumsum(new_N, out=offsets[1:])
+        source = np.repeat(self.bounds_N1[:-1] - self.bounds_N1[0] - offsets[:-1], new_N) + np.arange(offsets[-1])
         return Sequences(np.asarray(self.ids_T[source]), offsets)

@@ -21,7 +21,7 @@ from drillcore.texts.rows import RowTable
 from drillcore.tokens.sequences import Sequences
 
 BATCH = 4096
-# Characters of a sentence: no model takes as many tokens as these are, and tokenizing needs hundreds of bytes for each.
+# Characters of a sentence. More are too many tokens for any model, and tokenizing takes hundreds of bytes for each.
 LONGEST = 4_000_000
 
 
@@ -59,16 +59,16 @@ class Tokenizer:
     def _digest(self) -> str:
         backend = getattr(self._tokenizer, "backend_tokenizer", None)
         body = backend.to_str() if backend is not None else sorted(self._tokenizer.get_vocab().items())
-        # What stands around the backend decides tokens too.
+        # The wrapper around the backend decides tokens too.
         around = [str(self._tokenizer.chat_template), type(self._tokenizer).__name__]
         return digest([body, around])
 
     def policy(self, template: str | None) -> TokenPolicy:
-        """The policy for a dataset."""
+        """The policy for a dataset with this template."""
         return TokenPolicy(self.digest, "auto" if self._special else "none", template)
 
     def encode(self, texts: list[str], template: str | None) -> list[list[int]]:
-        """Token ids of each text."""
+        """Token ids of each text within the template; raises JobError for `chat` where the tokenizer has none."""
         special = self._special
         if template == "chat":
             texts = [self._chat(text) for text in texts]
@@ -96,15 +96,18 @@ class Tokenizer:
 
     def _chat(self, text: str) -> str:
         if not self._tokenizer.chat_template:
-            raise JobError("template: chat, but this tokenizer has no chat template", hint="Write the template out.")
-        talk = [{"role": "user", "content": text}]
-        return str(self._tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True))
+            raise JobError(
+                "template: chat, but this tokenizer has no chat template",
+                hint="Write the template as text that holds {text}.",
+            )
+        messages = [{"role": "user", "content": text}]
+        return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
 
 def tokenize(rows: RowTable, tokenizer: Tokenizer, template: str | None) -> Sequences:
-    """Token ids of all rows, from the cache where they are there already.
+    """Token ids of all rows, taken from the cache or computed and written there; memory-mapped.
 
-    Raises TextError where a sentence is too long for any model.
+    Raises TextError where a sentence is too long for any model, JobError where the template cannot be used.
     """
     policy = tokenizer.policy(template)
     folder = cache_dir() / "tokens" / digest([rows.digest, policy.tokenizer, policy.special_tokens, template])
@@ -128,7 +131,7 @@ def _move(scratch: Path, folder: Path) -> None:
     try:
         scratch.rename(folder)
     except OSError:
-        # Another process was quicker; its result is the same.
+        # Another process was faster; its result is the same.
         if not (folder / "ids.npy").exists():
             raise
 
