@@ -9,7 +9,7 @@ import zarr
 
 from drillcore.cli.tables import align_columns
 from drillcore.errors import InputError
-from drillcore.measures.comparison import DISPERSIONS, Row, Side, as_csv, compare
+from drillcore.measures.comparison import DISPERSIONS, Difference, Side, as_csv, compare
 from drillcore.runtime.results import read_separation
 from drillcore.store.places.location import Location
 from drillcore.store.reader import open_root
@@ -43,7 +43,7 @@ def _side(root: zarr.Group, path: str) -> Side:
     return Side(path, numbers, measured.layer_names, measured.metrics, measured.values_LMB)
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: Difference) -> tuple[str, ...]:
     return (
         row.layer_name, row.metric, f"{row.a:.3f}", f"{row.b:.3f}", f"{row.difference:+.3f}",
         f"{row.low:+.3f} to {row.high:+.3f}", f"{row.all_low:+.3f} to {row.all_high:+.3f}", row.verdict or "not known",

@@ -23,12 +23,12 @@ NEIGHBORS = 15
 
 
 @dataclass(frozen=True)
-class Metric:
+class MetricRow:
     """A row of the table: one measure of how well a layer separates the labels.
 
     function: `module:function`, called as function(layer, draws) with a `LayerStates` and the `Draws` of the dataset;
     returns `Bounds`. sign: 1 where larger values separate better, -1 where smaller ones do. low, high: its range.
-    labels: the fewest distinct labels it needs.
+    fewest_labels: distinct labels without which it means nothing.
     """
 
     title: str
@@ -36,16 +36,18 @@ class Metric:
     sign: int
     low: float
     high: float
-    labels: int
+    fewest_labels: int
 
 
 METRICS = {
-    "probe": Metric("linear probe, balanced accuracy", "drillcore.measures.probe:probe", 1, 0.0, 1.0, 2),
-    "purity": Metric("k-NN purity, balanced", "drillcore.measures.purity:purity", 1, 0.0, 1.0, 2),
-    "silhouette": Metric("silhouette", "drillcore.measures.silhouette:silhouette", 1, -1.0, 1.0, 2),
-    "dispersion": Metric("within-class cosine distance", "drillcore.measures.dispersion:dispersion", -1, 0.0, 2.0, 1),
+    "probe": MetricRow("linear probe, balanced accuracy", "drillcore.measures.probe:probe", 1, 0.0, 1.0, 2),
+    "purity": MetricRow("k-NN purity, balanced", "drillcore.measures.purity:purity", 1, 0.0, 1.0, 2),
+    "silhouette": MetricRow("silhouette", "drillcore.measures.silhouette:silhouette", 1, -1.0, 1.0, 2),
+    "dispersion": MetricRow(
+        "within-class cosine distance", "drillcore.measures.dispersion:dispersion", -1, 0.0, 2.0, 1
+    ),
     # With one label the mean is that label's own, and every value is about 1.
-    "dispersion_centred": Metric(
+    "dispersion_centred": MetricRow(
         "within-class cosine distance, mean-centred",
         "drillcore.measures.dispersion:dispersion_centred",
         -1,
@@ -71,7 +73,7 @@ def chosen(metrics: Literal["all"] | Sequence[str]) -> tuple[str, ...]:
 
 
 def load_measure(name: str) -> Callable[[LayerStates, Draws], Bounds]:
-    """The function of a measure, one of `METRICS`."""
+    """The function of a measure, by its name in `METRICS`; raises KeyError for another one."""
     module, _, function = METRICS[name].function.partition(":")
     measure: Callable[[LayerStates, Draws], Bounds] = getattr(importlib.import_module(module), function)
     return measure

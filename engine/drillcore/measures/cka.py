@@ -1,6 +1,6 @@
 """Linear CKA between layers, debiased: how alike two layers arrange the sentences.
 
-Shape legend: L layers, S sampled sentences, H hidden size, R rows of a block.
+Shape legend: L layers, S sampled sentences, H hidden size, R rows of a chunk.
 """
 
 from __future__ import annotations
@@ -13,13 +13,17 @@ from numpy.typing import NDArray
 from drillcore.job.fields import Measure
 from drillcore.neighbours import without_variance
 
-# Of the sampled states of all layers together; beyond, fewer sentences are taken.
+# Sampled states of all layers together; fewer sentences are sampled where they would take more.
 MEMORY_BYTES = 1_000_000_000
-BLOCK_BYTES = 200_000_000
+CHUNK_BYTES = 200_000_000
 
 
 def cka_rows(num_sentences: int, num_layers: int, hidden_size: int, settings: Measure) -> NDArray[np.int64]:
-    """Rows [S] of the sentences that CKA compares, in order: drawn by the seed, at most `settings.sample`."""
+    """Rows [S] of the sentences that CKA compares, in order: drawn by the seed, at most `settings.sample`.
+
+    >>> cka_rows(100, 30, 576, Measure(sample=20)).shape
+    (20,)
+    """
     most = max(20, MEMORY_BYTES // (4 * num_layers * hidden_size))
     size = min(num_sentences, settings.sample, most)
     drawn = np.random.default_rng([settings.seed, 1]).choice(num_sentences, size, replace=False)
@@ -32,6 +36,11 @@ def layer_cka(read: Callable[[int], NDArray[np.float32]], num_layers: int) -> ND
     read: the sampled states [S, H] of the layer at a position. 1 where two layers agree up to turning and scaling,
     about 0 where they have nothing in common, a little below by chance; NaN for layers without variance, and for fewer
     than 4 sentences.
+
+    >>> states = np.float32(np.random.default_rng(0).normal(size=(50, 8)))
+    >>> layers = [states, 3 * states[:, ::-1] + 1]  # mirrored, scaled and moved
+    >>> layer_cka(layers.__getitem__, 2).round(3).tolist()
+    [[1.0, 1.0], [1.0, 1.0]]
     """
     states = [_prepared(read(k)) for k in range(num_layers)]
     cka_LL = np.full((num_layers, num_layers), np.nan, np.float32)
@@ -47,7 +56,7 @@ def layer_cka(read: Callable[[int], NDArray[np.float32]], num_layers: int) -> ND
 
 
 def _prepared(states_SH: NDArray[np.float32]) -> NDArray[np.float32] | None:
-    """Centred and brought to a size near 1, neither of which CKA sees."""
+    """The states centred and scaled to a size near 1, which changes no CKA; None without variance."""
     if without_variance(states_SH):
         return None
     moved_SH = states_SH - states_SH.mean(axis=0, dtype=np.float64)
@@ -55,12 +64,12 @@ def _prepared(states_SH: NDArray[np.float32]) -> NDArray[np.float32] | None:
 
 
 def _hsic(states: list[NDArray[np.float32]]) -> NDArray[np.float64]:
-    """Unbiased HSIC of every pair of layers [L, L], from blocks of rows of their Gram matrices."""
+    """Unbiased HSIC of every pair of layers [L, L], from chunks of rows of their Gram matrices."""
     num_layers, num_rows = len(states), len(states[0])
-    block_rows = max(1, BLOCK_BYTES // (4 * num_layers * num_rows))
+    chunk_rows = max(1, CHUNK_BYTES // (4 * num_layers * num_rows))
     products_LL, sums_LS = np.zeros((num_layers,) * 2), np.empty((num_layers, num_rows))
-    for start in range(0, num_rows, block_rows):
-        rows = slice(start, min(start + block_rows, num_rows))
+    for start in range(0, num_rows, chunk_rows):
+        rows = slice(start, min(start + chunk_rows, num_rows))
         grams_LRS = np.stack([s[rows] @ s.T for s in states])
         own = np.arange(rows.stop - start)
         grams_LRS[:, own, start + own] = 0

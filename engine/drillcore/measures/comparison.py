@@ -1,6 +1,6 @@
 """Two datasets, or two models, side by side: where one is tighter, or separates better, and by how much.
 
-Works from what `separation` holds, so no hidden state is read again.
+Works from the array `separation`: no hidden state is read again.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from drillcore.errors import InputError
 from drillcore.measures import METRICS
 
-# Claimed only where both agree: a few massive dimensions can make either alone say "tighter".
+# "Tighter" is claimed only where both agree: a few massive dimensions can decide either one alone.
 DISPERSIONS = ("dispersion", "dispersion_centred")
 
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two. values_LMB: the array `separation`; layers, layer_names, metrics: its coordinates."""
+    """One of the two groups. values_LMB: the array `separation`; layers, layer_names, metrics: its coordinates."""
 
     name: str
     layers: tuple[int, ...]
@@ -33,7 +33,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Row:
+class Difference:
     """One layer and measure.
 
     difference: a - b. low, high: its 95 % interval. all_low, all_high: the interval that holds over all layers of the
@@ -54,35 +54,41 @@ class Row:
     verdict: str
 
 
-def compare(a: Side, b: Side, metrics: Sequence[str] = DISPERSIONS) -> list[Row]:
+def compare(a: Side, b: Side, metrics: Sequence[str] = DISPERSIONS) -> list[Difference]:
     """Rows for every layer and measure that both sides have.
 
     Layers are paired by number where both have the same, else by relative depth. The interval of the difference is
     recovered from the two intervals (Zou and Donner, 2008) as of independent samples, so for two models on the same
-    sentences it is wider than need be; that over all layers is Bonferroni's. Raises InputError where no measure is
-    shared.
+    sentences it is wider than necessary; the one over all layers is Bonferroni's. Raises InputError where the two have
+    no measure in common.
+
+    >>> values_LMB = np.array([[[0.5, 0.45, 0.55, np.nan, np.nan, np.nan]]], np.float32)
+    >>> a = Side("a", (0,), ("embed",), ("probe",), values_LMB)
+    >>> b = Side("b", (0,), ("embed",), ("probe",), values_LMB + np.float32(0.3))
+    >>> [(d.layer_name, round(d.difference, 2), d.verdict) for d in compare(a, b, ["probe"])]
+    [('embed', -0.3, 'b separates better')]
     """
-    draws = [m for m in metrics if m in a.metrics and m in b.metrics]
-    if not draws:
+    common = [m for m in metrics if m in a.metrics and m in b.metrics]
+    if not common:
         raise InputError(
             f"{a.name} and {b.name} share none of {', '.join(metrics)}", hint="Run `drillcore measure` for both."
         )
     pairs = _pairs(a, b)
-    rows = [_row(a, b, i, j, metric, len(pairs)) for i, j in pairs for metric in draws]
+    rows = [_row(a, b, i, j, metric, len(pairs)) for i, j in pairs for metric in common]
     return _agreed(rows, a.name, b.name)
 
 
-def as_csv(rows: Sequence[Row]) -> str:
+def as_csv(rows: Sequence[Difference]) -> str:
     """The rows as CSV with a header."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([f.name for f in fields(Row)])
+    writer.writerow([f.name for f in fields(Difference)])
     writer.writerows([f"{v:.6g}" if isinstance(v, float) else v for v in astuple(row)] for row in rows)
     return text.getvalue()
 
 
 def _pairs(a: Side, b: Side) -> list[tuple[int, int]]:
-    """Positions of the layers that are set side by side: every layer of the shallower side once."""
+    """Positions of the layers to compare: every layer of the shallower side once."""
     if a.layers == b.layers:
         return [(k, k) for k in range(len(a.layers))]
     depth_a, depth_b = (np.array(s.layers) / max(1, s.layers[-1]) for s in (a, b))
@@ -91,7 +97,7 @@ def _pairs(a: Side, b: Side) -> list[tuple[int, int]]:
     return [(int(np.abs(depth_a - d).argmin()), j) for j, d in enumerate(depth_b)]
 
 
-def _row(a: Side, b: Side, i: int, j: int, metric: str, num_layers: int) -> Row:
+def _row(a: Side, b: Side, i: int, j: int, metric: str, num_layers: int) -> Difference:
     value_a, low_a, high_a = (float(v) for v in a.values_LMB[i, a.metrics.index(metric), :3])
     value_b, low_b, high_b = (float(v) for v in b.values_LMB[j, b.metrics.index(metric), :3])
     difference = value_a - value_b
@@ -100,14 +106,24 @@ def _row(a: Side, b: Side, i: int, j: int, metric: str, num_layers: int) -> Row:
     wider = _wider(num_layers)
     low, high = difference - wider * below, difference + wider * above
     verdict = "" if math.isnan(low) else "no difference" if low <= 0 <= high else _word(metric, difference, a, b)
-    return Row(
-        a.layers[i], b.layers[j], a.layer_names[i], metric, value_a, value_b,
-        difference, difference - below, difference + above, low, high, verdict,
-    )  # fmt: skip
+    return Difference(
+        layer_a=a.layers[i],
+        layer_b=b.layers[j],
+        layer_name=a.layer_names[i],
+        metric=metric,
+        a=value_a,
+        b=value_b,
+        difference=difference,
+        low=difference - below,
+        high=difference + above,
+        all_low=low,
+        all_high=high,
+        verdict=verdict,
+    )
 
 
 def _wider(num_layers: int) -> float:
-    """How much wider the normal interval is that holds for so many layers at once."""
+    """Factor by which a normal interval grows so that it holds for so many layers at once (Bonferroni)."""
     from scipy.stats import norm
 
     return float(norm.ppf(1 - 0.025 / num_layers) / norm.ppf(0.975))
@@ -118,7 +134,7 @@ def _word(metric: str, difference: float, a: Side, b: Side) -> str:
     return f"{better} {'tighter' if metric in DISPERSIONS else 'separates better'}"
 
 
-def _agreed(rows: list[Row], name_a: str, name_b: str) -> list[Row]:
+def _agreed(rows: list[Difference], name_a: str, name_b: str) -> list[Difference]:
     """Withdraw "tighter" where the raw and the mean-centred dispersion of a layer do not both say so."""
     verdicts: dict[tuple[int, int], list[str]] = {}
     for row in rows:

@@ -1,6 +1,7 @@
 """Controls: probes on what needs no model, namely the last token with the length, and the words of the sentence.
 
-A layer shows something only where it beats them. Shape legend: U sentences whose labels count.
+A layer holds more than these surface facts only where its probe beats them.
+Shape legend: U sentences whose labels count.
 """
 
 from __future__ import annotations
@@ -44,7 +45,11 @@ def controls(
 
 
 def last_token_and_length(last_token_ids_U: NDArray[Any], n_tokens_U: NDArray[Any]) -> csr_matrix:
-    """One column for each frequent last token, one for the length in tokens and one for each range of it."""
+    """One column for each frequent last token, one for the length in tokens, and one for each range of lengths.
+
+    >>> last_token_and_length(np.array([5, 5, 9]), np.array([2, 4, 6])).toarray()[:, :2].round(2).tolist()
+    [[1.0, -1.22], [1.0, 0.0], [0.0, 1.22]]
+    """
     length_U = n_tokens_U.astype(np.float64)
     spread = length_U.std()
     linear_U1 = csr_matrix(((length_U - length_U.mean()) / (spread if spread > 0 else 1))[:, None])
@@ -54,7 +59,12 @@ def last_token_and_length(last_token_ids_U: NDArray[Any], n_tokens_U: NDArray[An
 
 
 def tfidf(texts: Sequence[str]) -> csr_matrix | None:
-    """TF-IDF of words, punctuation and pairs of them, the commonest 1,000; None where the texts hold none."""
+    """TF-IDF of the 1,000 most frequent words, punctuation marks and pairs of them; None where the texts hold none.
+
+    >>> matrix = tfidf(["a cat", "a dog"])
+    >>> None if matrix is None else matrix.shape  # a, cat, dog, "a cat", "a dog"
+    (2, 5)
+    """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     maker = TfidfVectorizer(
@@ -69,7 +79,7 @@ def tfidf(texts: Sequence[str]) -> csr_matrix | None:
 
 
 def _columns(values_U: NDArray[Any]) -> csr_matrix:
-    """1 where a sentence has a value; the commonest 1,000 values that at least two sentences have."""
+    """1 where a sentence has a value; the 1,000 most frequent of the values that at least two sentences have."""
     names, place_U, counts = np.unique(values_U, return_inverse=True, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     frequent = order[counts[order] > 1][:MOST_FEATURES]

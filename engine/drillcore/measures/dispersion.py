@@ -1,6 +1,6 @@
 """Within-class dispersion: the mean cosine distance between sentences of one label, raw and mean-centred.
 
-Shape legend: U sentences, H dimensions, B permutations, C labels, G blocks.
+Shape legend: U sentences, H dimensions, B permutations, C labels, G jackknife blocks.
 """
 
 from __future__ import annotations
@@ -10,23 +10,33 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from drillcore.measures import METRICS
-from drillcore.measures.draws import Draws, one_hot, permutations
+from drillcore.measures.draws import Draws, one_hot
 from drillcore.measures.intervals import Bounds, plain_interval, skip
 from drillcore.measures.layer import LayerStates
 
-BLOCK_ROWS = 16_384
+CHUNK_ROWS = 16_384
 
 
 def dispersion(layer: LayerStates, draws: Draws) -> Bounds:
     """Mean over the labels of the mean cosine distance over pairs of their sentences; smaller is tighter.
 
     Exact, and linear in the number of sentences.
+
+    >>> from drillcore.job.fields import Measure
+    >>> from drillcore.measures.draws import make_draws
+    >>> labels = np.arange(40) % 2
+    >>> noise = np.random.default_rng(0).normal(0, 0.1, (40, 2))
+    >>> states, settings = np.float32(np.eye(2)[labels] + noise), Measure(permutations=99)
+    >>> draws = make_draws(labels, None, settings, 40)
+    >>> layer = LayerStates(states, settings, draws)
+    >>> round(dispersion(layer, draws).value, 3), round(dispersion_centred(layer, draws).value, 3)
+    (0.01, 0.021)
     """
     return _measure(layer.raw_UH, draws, centred=False)
 
 
 def dispersion_centred(layer: LayerStates, draws: Draws) -> Bounds:
-    """The same after subtracting the mean of all sentences, so that a common direction hides nothing."""
+    """The dispersion after subtracting the mean of all sentences, so that a common direction hides nothing."""
     return _measure(layer.raw_UH, draws, centred=True)
 
 
@@ -37,12 +47,10 @@ def _measure(states_UH: NDArray[np.float32], draws: Draws, *, centred: bool) -> 
     value = float(_dispersions(units_UH, middle_H, codes_1U, draws.num_labels)[0])
     if np.isnan(value):
         return skip("no label has two sentences")
-    without_G = _without_blocks(units_UH, middle_H, draws)
+    without_G = _without_jackknife_blocks(units_UH, middle_H, draws)
     low, high = plain_interval(value, without_G, METRICS[name].low, METRICS[name].high)
-    nulls = [
-        _dispersions(units_UH, middle_H, codes_BU, draws.num_labels) for codes_BU in permutations(draws, len(states_UH))
-    ]
-    return Bounds(value, low, high, np.concatenate(nulls) if nulls else np.empty(0))
+    null_B = draws.under_permutations(lambda codes_BU: _dispersions(units_UH, middle_H, codes_BU, draws.num_labels))
+    return Bounds(value, low, high, null_B)
 
 
 def _unit_vectors(states_UH: NDArray[np.float32], centred: bool) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
@@ -51,8 +59,8 @@ def _unit_vectors(states_UH: NDArray[np.float32], centred: bool) -> tuple[NDArra
     units_UH = np.empty(states_UH.shape, np.float32)
     middle_H = np.zeros(states_UH.shape[1])
     for turn in ("sum", "subtract"):
-        for start in range(0, len(states_UH), BLOCK_ROWS):
-            rows = slice(start, start + BLOCK_ROWS)
+        for start in range(0, len(states_UH), CHUNK_ROWS):
+            rows = slice(start, start + CHUNK_ROWS)
             wide = states_UH[rows] - mean_H
             wide /= np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-30)
             if turn == "sum":
@@ -88,8 +96,10 @@ def _mean_distance(
     return np.asarray(np.where(number_B > 0, distance_BC.sum(axis=1) / np.maximum(number_B, 1), np.nan))
 
 
-def _without_blocks(units_UH: NDArray[np.float32], middle_H: NDArray[np.float64], draws: Draws) -> NDArray[np.float64]:
-    """Dispersion without each block [G]; a label's blocks are summed one label at a time, to bound memory."""
+def _without_jackknife_blocks(
+    units_UH: NDArray[np.float32], middle_H: NDArray[np.float64], draws: Draws
+) -> NDArray[np.float64]:
+    """Dispersion without each jackknife block [G]; sums are taken one label at a time, to bound memory."""
     num_blocks = int(draws.jackknife_U.max()) + 1
     total_G, number_G = np.zeros(num_blocks), np.zeros(num_blocks)
     for code in range(draws.num_labels):

@@ -6,7 +6,7 @@ Shape legend: N sentences, U those whose labels count, G groups, B permutations,
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -22,9 +22,11 @@ CHUNK_VALUES = 10_000_000
 FEWEST_SENTENCES = 10
 # Blocks of the jackknife; with fewer groups each group is a block.
 NUM_BLOCKS = 200
-# Sentences x labels x permutations beyond which permutations are dropped, down to the fewest.
+# Sentences x labels x permutations at most; fewer permutations are drawn to stay below, but no fewer than
+# FEWEST_PERMUTATIONS.
 NULL_WORK = 250_000_000
-# Sampled sentences squared x labels x permutations beyond which fewer are sampled, down to the fewest.
+# Sampled sentences squared x labels x permutations at most; fewer sentences are sampled to stay below, but no fewer
+# than FEWEST_SAMPLED.
 SAMPLE_WORK = 200_000_000_000
 FEWEST_SAMPLED = 2000
 FEWEST_PERMUTATIONS = 99
@@ -35,7 +37,8 @@ class Draws:
     """What is drawn for a dataset. All arrays but `rows_U` and `sample_S` run over the sentences in `rows_U`.
 
     rows_U: rows of the dataset whose labels count. codes_U: place of the label in `labels`. group_U: dense numbers.
-    fold_U, block_U: every group lies in one fold and one block. sample_S: positions in `rows_U` for what is quadratic.
+    fold_U, jackknife_U: number of the fold, and of the jackknife block; every group lies in one of each. sample_S:
+    positions in `rows_U` for what is quadratic.
     skipped: why measures that compare labels mean nothing; empty where they do. notes: what a reader must know.
     """
 
@@ -84,6 +87,16 @@ class Draws:
         """
         return self._permuted[start:stop].astype(np.int16)
 
+    def under_permutations(self, score: Callable[[NDArray[np.int16]], NDArray[np.float64]]) -> NDArray[np.float64]:
+        """The null of a measure: its value under each label permutation [B], in order.
+
+        score: its values under the labels [B, U] of a chunk of the permutations; U x B x C values fit into memory.
+        """
+        size = max(1, CHUNK_VALUES // max(1, len(self.codes_U) * self.num_labels))
+        starts = range(0, self.num_permutations, size)
+        parts = [score(self.permuted(start, min(start + size, self.num_permutations))) for start in starts]
+        return np.concatenate(parts) if parts else np.empty(0)
+
     @cached_property
     def _permuted(self) -> NDArray[np.integer]:
         """All permutations, since every measure of a layer asks for the same ones; NULL_WORK bounds their bytes."""
@@ -128,26 +141,36 @@ def make_draws(
     """
     codes_N, names = number(labels) if labels is not None else (np.zeros(num_sentences, np.int64), ["all"])
     group_N = _groups(groups, num_sentences)
-    held = _groups_per_label(codes_N, group_N, len(names))
-    enough = held >= 2 if len(names) > 1 else held >= 1
-    names_kept = [name for name, ok in zip(names, enough, strict=True) if ok]
+    groups_C = _groups_per_label(codes_N, group_N, len(names))
+    enough = groups_C >= (2 if len(names) > 1 else 1)
+    counted = [name for name, ok in zip(names, enough, strict=True) if ok]
     rows_U = np.flatnonzero((codes_N >= 0) & np.append(enough, False)[codes_N])
     codes_U = (np.cumsum(enough) - 1)[codes_N[rows_U]]
     group_U = np.unique(group_N[rows_U], return_inverse=True)[1].astype(np.int64)
     notes = _notes(codes_N, names, enough)
-    skipped = _why_not(labels, names_kept, len(rows_U), int(group_U.max(initial=-1)) + 1)
-    permutations = 0 if skipped else _affordable(settings.permutations, len(rows_U) * max(1, len(names_kept)))
+    skipped = _why_not(labels, counted, len(rows_U), int(group_U.max(initial=-1)) + 1)
+    permutations = 0 if skipped else _affordable(settings.permutations, len(rows_U) * max(1, len(counted)))
     if permutations < settings.permutations and not skipped:
         notes.append(f"{permutations} permutations instead of {settings.permutations}, to bound the work")
-    affordable = int(math.sqrt(SAMPLE_WORK / max(1, permutations * len(names_kept))))
+    affordable = int(math.sqrt(SAMPLE_WORK / max(1, permutations * len(counted))))
     sampled = min(settings.sample, max(FEWEST_SAMPLED, affordable), len(rows_U))
-    fold_U, jackknife_U, sample_S = _draw(codes_U, group_U, len(names_kept), settings, sampled)
+    fold_U, jackknife_U, sample_S = _draw(codes_U, group_U, len(counted), settings, sampled)
     if len(sample_S) < len(rows_U):
         notes.append(f"silhouette on {len(sample_S):,} sentences drawn by the seed")
     return Draws(
-        num_sentences, tuple(names_kept), rows_U, codes_U, group_U, fold_U, jackknife_U, sample_S,
-        permutations, settings.seed, skipped, tuple(notes),
-    )  # fmt: skip
+        num_sentences=num_sentences,
+        labels=tuple(counted),
+        rows_U=rows_U,
+        codes_U=codes_U,
+        group_U=group_U,
+        fold_U=fold_U,
+        jackknife_U=jackknife_U,
+        sample_S=sample_S,
+        num_permutations=permutations,
+        seed=settings.seed,
+        skipped=skipped,
+        notes=tuple(notes),
+    )
 
 
 def _groups(groups: Sequence[Any] | NDArray[Any] | None, num_sentences: int) -> NDArray[np.int64]:
@@ -177,11 +200,11 @@ def _notes(codes_N: NDArray[np.int64], names: list[Any], enough: NDArray[np.bool
     return notes
 
 
-def _why_not(labels: Any, names_kept: list[Any], num_rows: int, num_groups: int) -> str:
-    if labels is None or not names_kept:
+def _why_not(labels: Any, counted: list[Any], num_rows: int, num_groups: int) -> str:
+    if labels is None or not counted:
         return "no labels"
-    if len(names_kept) == 1:
-        return f"one label ({names_kept[0]})"
+    if len(counted) == 1:
+        return f"one label ({counted[0]})"
     if num_rows < FEWEST_SENTENCES:
         return f"{num_rows} labelled sentences; at least {FEWEST_SENTENCES} are needed"
     return "one group" if num_groups < 2 else ""
@@ -205,15 +228,12 @@ def _draw(
 
 
 def one_hot(codes_BU: NDArray[np.integer], num_labels: int) -> NDArray[np.float32]:
-    """1 where a sentence has a label under a permutation, [U, B, C]."""
+    """1 where a sentence has a label under a permutation, [U, B, C].
+
+    >>> one_hot(np.array([[0, 1, 1]]), 2).tolist()
+    [[[1.0, 0.0]], [[0.0, 1.0]], [[0.0, 1.0]]]
+    """
     labels_UBC = np.zeros((codes_BU.shape[1], codes_BU.shape[0], num_labels), np.float32)
     codes_K = codes_BU.T.ravel().astype(np.int64)
     labels_UBC.reshape(-1)[np.arange(len(codes_K)) * num_labels + codes_K] = 1
     return labels_UBC
-
-
-def permutations(draws: Draws, num_rows: int) -> Iterator[NDArray[np.int16]]:
-    """All permutations [B, U] in chunks for work that holds `num_rows` x B x C values."""
-    size = max(1, CHUNK_VALUES // max(1, num_rows * draws.num_labels))
-    for start in range(0, draws.num_permutations, size):
-        yield draws.permuted(start, min(start + size, draws.num_permutations))

@@ -1,6 +1,6 @@
 """Values with their intervals: the delete-a-group jackknife and score intervals.
 
-Shape legend: G blocks of sentences, B permutations.
+Shape legend: G jackknife blocks, B permutations.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def skip(reason: str) -> Bounds:
 
 
 def jackknife_error(without_G: NDArray[np.float64]) -> float:
-    """Standard error from the estimates [G] that leave out one block each; NaN for fewer than two.
+    """Standard error from the estimates [G] that leave out one jackknife block each; NaN for fewer than two.
 
     Quenouille (1956), Kott (2001).
 
@@ -60,7 +60,12 @@ def quantile(num_blocks: int) -> float:
 
 
 def plain_interval(value: float, without_G: NDArray[np.float64], lowest: float, highest: float) -> tuple[float, float]:
-    """Value plus and minus Student's quantile times the jackknife's error, kept within the measure's range."""
+    """Value plus and minus Student's quantile times the jackknife's error, kept within the measure's range.
+
+    >>> low, high = plain_interval(0.5, np.array([0.45, 0.5, 0.55]), 0.0, 1.0)
+    >>> round(low, 2), round(high, 2)
+    (0.25, 0.75)
+    """
     margin = quantile(len(without_G)) * jackknife_error(without_G)
     return max(lowest, value - margin), min(highest, value + margin)
 
@@ -72,6 +77,10 @@ def share_interval(
 
     The normal interval has no width where all answers are right. units: independent observations; where each is right
     or wrong (`one_each`) the effective size may not exceed them (Korn and Graubard, 1998).
+
+    >>> low, high = share_interval(1.0, np.ones(20), 20.0)  # all of 20 are right
+    >>> round(low, 2), high
+    (0.82, 1.0)
     """
     error = jackknife_error(without_G)
     if math.isnan(error):

@@ -24,8 +24,8 @@ CHUNK_ROWS = 128
 class TokenSummary:
     """One layer over all sentences that name a token, each figure as (value, low, high) with a 95 % interval.
 
-    logprob: mean natural logarithm of the probability. top1: share whose expected token is the likeliest. median_rank:
-    1 is best. num_sentences: how many named a token.
+    logprob: mean natural logarithm of the probability. top1: share of the sentences whose expected token is the
+    likeliest. median_rank: 1 is best. num_sentences: sentences that name a token.
     """
 
     logprob: tuple[float, float, float]
@@ -44,6 +44,11 @@ def next_token(
 
     unembed: logits [R, V] of states [R, H]. rank: 1 plus the tokens with a larger logit. margin: its logit less the
     largest of the others.
+
+    >>> weights_HV = np.float32([[2, 0, 0], [0, 3, 1]])
+    >>> values_NQ = next_token(np.eye(2, dtype=np.float32), np.array([0, 2]), lambda states_RH: states_RH @ weights_HV)
+    >>> values_NQ.astype(float).round(2).tolist()
+    [[-0.24, 1.0, 2.0], [-2.17, 2.0, -2.0]]
     """
     values_NQ = np.full((len(states_NH), len(QUANTITIES)), np.nan, np.float32)
     rows_N = np.flatnonzero(np.asarray(expected_N) >= 0)
@@ -64,7 +69,13 @@ def _quantities(logits_RV: NDArray[np.float64], expected_R: NDArray[np.integer[A
 
 
 def summarise(values_NQ: NDArray[np.float32], jackknife_N: NDArray[np.int64]) -> TokenSummary:
-    """One layer's figures; `block_N` are the jackknife's blocks of sentences (each group in one)."""
+    """The figures of one layer. values_NQ: from `next_token`. jackknife_N: jackknife block of each sentence.
+
+    >>> values_NQ = np.float32([[-0.1, 1, 2.0], [-0.3, 1, 1.0], [-2.0, 7, -3.0], [np.nan] * 3])
+    >>> summary = summarise(values_NQ, np.arange(4))
+    >>> summary.num_sentences, round(summary.logprob[0], 2), round(summary.top1[0], 2), summary.median_rank
+    (3, -0.8, 0.67, 1.0)
+    """
     known_N = np.isfinite(values_NQ[:, 0])
     if not known_N.any():
         nothing = (float("nan"),) * 3
@@ -73,12 +84,14 @@ def summarise(values_NQ: NDArray[np.float32], jackknife_N: NDArray[np.int64]) ->
     _, jackknife_K = np.unique(jackknife_N[known_N], return_inverse=True)
     top_K = (rank_K == 1).astype(np.float64)
     mean, share = float(logprob_K.mean()), float(top_K.mean())
-    low, high = plain_interval(mean, _without_blocks(logprob_K, jackknife_K), -np.inf, 0.0)
-    least, most = share_interval(share, _without_blocks(top_K, jackknife_K), float(len(np.unique(jackknife_K))))
+    low, high = plain_interval(mean, _without_jackknife_blocks(logprob_K, jackknife_K), -np.inf, 0.0)
+    least, most = share_interval(
+        share, _without_jackknife_blocks(top_K, jackknife_K), float(len(np.unique(jackknife_K)))
+    )
     return TokenSummary((mean, low, high), (share, least, most), float(np.median(rank_K)), int(known_N.sum()))
 
 
-def _without_blocks(scores_K: NDArray[np.float64], jackknife_K: NDArray[np.int64]) -> NDArray[np.float64]:
+def _without_jackknife_blocks(scores_K: NDArray[np.float64], jackknife_K: NDArray[np.int64]) -> NDArray[np.float64]:
     totals_G, sums_G = np.bincount(jackknife_K), np.bincount(jackknife_K, scores_K)
     left_G = len(scores_K) - totals_G
     return np.asarray((scores_K.sum() - sums_G)[left_G > 0] / left_G[left_G > 0])

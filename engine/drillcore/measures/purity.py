@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from drillcore.measures import NEIGHBORS
-from drillcore.measures.draws import Draws, one_hot, permutations
+from drillcore.measures.draws import Draws, one_hot
 from drillcore.measures.intervals import Bounds, share_interval, skip
 from drillcore.measures.layer import LayerStates
 from drillcore.measures.probe import balanced_without_jackknife_blocks, most_units
@@ -22,6 +22,15 @@ def purity(layer: LayerStates, draws: Draws) -> Bounds:
 
     Neighbours of the sentence's own group and those without a label do not count; a sentence with none left is left
     out.
+
+    >>> from drillcore.job.fields import Measure
+    >>> from drillcore.measures.draws import make_draws
+    >>> labels = np.arange(40) % 2
+    >>> noise = np.random.default_rng(0).normal(0, 0.4, (40, 2))
+    >>> states, settings = np.float32(np.eye(2)[labels] + noise), Measure(permutations=99)
+    >>> draws = make_draws(labels, None, settings, 40)
+    >>> round(purity(LayerStates(states, settings, draws), draws).value, 2)
+    0.89
     """
     weights_UU = _weights(layer.graph, draws)
     counted_U = np.asarray(weights_UU.sum(axis=1)).ravel() > 0
@@ -34,11 +43,10 @@ def purity(layer: LayerStates, draws: Draws) -> Bounds:
         score_U[counted_U], draws.codes_U[counted_U], draws.jackknife_U[counted_U], draws.num_labels
     )
     low, high = share_interval(value, without_G, most_units(draws), one_each=False)
-    nulls = [
-        _balanced(weights_UU, counted_U, codes_BU, draws.num_labels)
-        for codes_BU in permutations(draws, len(draws.codes_U))
-    ]
-    return Bounds(value, low, high, np.concatenate(nulls) if nulls else np.empty(0))
+    null_B = draws.under_permutations(
+        lambda codes_BU: _balanced(weights_UU, counted_U, codes_BU, draws.num_labels),
+    )
+    return Bounds(value, low, high, null_B)
 
 
 def _weights(graph: Graph, draws: Draws) -> csr_matrix:

@@ -1,4 +1,4 @@
-"""All measures of one layer, and how the layers of a dataset are read together.
+"""All measures of one layer, and the null over all layers of a dataset.
 
 Shape legend: N sentences, U those whose labels count, H hidden size, L layers, M measures, B permutations.
 """
@@ -23,10 +23,10 @@ from drillcore.neighbours import Graph, without_variance
 class Separation:
     """What goes into the array `separation`.
 
-    values_LMB: float32 [layer, metric, bound], bounds as in `BOUNDS`; NaN where a measure means nothing. null_high is
-    the level that the measure beats (where smaller separates: stays below) in some layer in 5 % of all label
-    permutations; p is the share of permutations in which some layer is as far from its null as this one is.
-    skipped: reason by (layer position, metric).
+    values_LMB: float32 [layer, metric, bound], bounds as in `BOUNDS`; NaN where a measure means nothing. null_high: in
+    5 % of all label permutations the measure beats it in at least one layer (is below it, where smaller values separate
+    better). p: share of permutations in which at least one layer is as far from its null as this one is. skipped:
+    reason by (layer position, metric).
     """
 
     metrics: tuple[str, ...]
@@ -41,6 +41,14 @@ def measure_layer(
 
     graph: the layer's k-NN graph with at least `NEIGHBORS` columns; built here where a measure needs it and there is
     none.
+
+    >>> from drillcore.measures.draws import make_draws
+    >>> labels, settings = ["north", "south"] * 20, Measure(permutations=99, metrics=("probe", "silhouette"))
+    >>> states = np.float32(np.random.default_rng(0).normal(size=(40, 8)))
+    >>> states[1::2, 3] += 9
+    >>> bounds = measure_layer(states, settings, make_draws(labels, None, settings, 40))
+    >>> list(bounds), bounds["probe"].value
+    (['probe', 'silhouette'], 1.0)
     """
     names, layer = chosen(settings.metrics), LayerStates(states_NH, settings, draws, graph)
     raw_UH = layer.raw_UH
@@ -54,7 +62,7 @@ def measure_layer(
 
 def _why_not(name: str, raw_UH: NDArray[np.float32], draws: Draws) -> str:
     """Why a measure means nothing for a layer; empty where it does."""
-    if METRICS[name].labels > 1 and draws.skipped:
+    if METRICS[name].fewest_labels > 1 and draws.skipped:
         return draws.skipped
     if len(raw_UH) < 2:
         return "fewer than two sentences"
@@ -66,6 +74,11 @@ def combine(layers: Sequence[Mapping[str, Bounds]]) -> Separation:
 
     Layers are compared by their distance from their own null in its standard deviations, and the null is the largest
     of these over the layers in each permutation (Westfall and Young, 1993).
+
+    >>> null_B = np.linspace(0.3, 0.7, 99)
+    >>> layers = [{"probe": Bounds(0.5, 0.4, 0.6, null_B)}, {"probe": Bounds(0.9, 0.8, 1.0, null_B)}]
+    >>> [round(float(p), 2) for p in combine(layers).values_LMB[:, 0, 5]]
+    [0.51, 0.01]
     """
     metrics = tuple(layers[0])
     values_LMB = np.full((len(layers), len(metrics), len(BOUNDS)), np.nan, np.float32)
@@ -73,7 +86,7 @@ def combine(layers: Sequence[Mapping[str, Bounds]]) -> Separation:
     for m, name in enumerate(metrics):
         column = [layer[name] for layer in layers]
         values_LMB[:, m, :3] = [(b.value, b.low, b.high) for b in column]
-        values_LMB[:, m, 3:] = _null(column, METRICS[name].sign if name in METRICS else 1)
+        values_LMB[:, m, 3:] = _null(column, METRICS[name].sign)
         skipped.update({(k, name): b.skipped for k, b in enumerate(column) if b.skipped})
     return Separation(metrics, values_LMB, skipped)
 
@@ -87,8 +100,8 @@ def _null(column: Sequence[Bounds], sign: int) -> NDArray[np.float64]:
     null_LB = np.stack([column[k].null_B for k in known])
     mean_L, spread_L = null_LB.mean(axis=1), null_LB.std(axis=1)
     level = np.quantile(_distances(null_LB, sign).max(axis=0), LEVEL)
-    # For p the measure stands among its permutations: were it left out, it alone would be judged by a mean and a
-    # deviation that it has no part in, and be found too far too often.
+    # For p the measure counts as one of its permutations. Left out, it would be compared with a mean and a deviation
+    # that it did not contribute to, unlike every permutation, and would beat them too often.
     all_LB = np.concatenate([np.array([[column[k].value] for k in known]), null_LB], axis=1)
     distance_LB = _distances(all_LB, sign)
     beaten_L = (distance_LB[:, 1:].max(axis=0) >= distance_LB[:, :1] - 1e-9).sum(axis=1)

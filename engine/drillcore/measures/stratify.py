@@ -32,6 +32,11 @@ def deal(
     """Deal groups to `num_hands` hands; returns the hand of each group [G].
 
     Large groups are dealt first, so that every hand gets about as many of each stratum.
+
+    >>> strata = np.array([0, 0, 0, 1, 1, 1])
+    >>> hands = deal(strata, np.array([3, 2, 2, 1, 1, 1]), 3, np.random.default_rng(0))
+    >>> sorted(hands[strata == 0].tolist()), sorted(hands[strata == 1].tolist())
+    ([0, 1, 2], [0, 1, 2])
     """
     order_G = np.lexsort((rng.random(len(strata_G)), -sizes_G, strata_G))
     hands_G = np.empty(len(strata_G), np.int64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from measure_contract import MeasureContract
 
-from drillcore.measures import METRICS, Metric, load_measure
+from drillcore.measures import METRICS, MetricRow, load_measure
 from drillcore.system import tables
 
 
@@ -39,7 +39,7 @@ TOY = '''
 
 import numpy as np
 
-from drillcore.measures.draws import one_hot, permutations
+from drillcore.measures.draws import one_hot
 from drillcore.measures.intervals import Bounds, plain_interval
 
 
@@ -57,8 +57,8 @@ def between(layer, draws):
     value = share(everyone, draws.codes_U)
     blocks = [np.flatnonzero(draws.jackknife_U != g) for g in np.unique(draws.jackknife_U)]
     low, high = plain_interval(value, np.array([share(rows, draws.codes_U) for rows in blocks]), 0.0, 1.0)
-    null = [share(everyone, codes) for chunk in permutations(draws, 1) for codes in chunk]
-    return Bounds(value, low, high, np.array(null))
+    null = draws.under_permutations(lambda codes_BU: np.array([share(everyone, codes) for codes in codes_BU]))
+    return Bounds(value, low, high, null)
 '''
 
 
@@ -72,6 +72,6 @@ class TestAMeasureThatIsAdded(MeasureContract):
         (tmp_path / "toy_measure.py").write_text(TOY, encoding="utf-8")
         monkeypatch.syspath_prepend(tmp_path)
         monkeypatch.setitem(
-            METRICS, "between", Metric("variance between labels", "toy_measure:between", 1, 0.0, 1.0, 2)
+            METRICS, "between", MetricRow("variance between labels", "toy_measure:between", 1, 0.0, 1.0, 2)
         )
         monkeypatch.setattr(tables, "MEASURES", [*tables.MEASURES, "between"])
