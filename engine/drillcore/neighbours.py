@@ -37,9 +37,14 @@ class Graph:
     backend: str
 
     def first(self, num_neighbors: int) -> Graph:
-        """The same graph with fewer columns; raises RunError where it has too few."""
+        """The same graph with the first `num_neighbors` columns; raises RunError where it has fewer.
+
+        >>> graph = build(np.float32([[0], [1], [3]]), 3, "euclidean", 0)
+        >>> graph.first(2).indices_NK.tolist()
+        [[0, 1], [1, 0], [2, 1]]
+        """
         if num_neighbors > self.indices_NK.shape[1]:
-            raise RunError(f"the k-NN graph has {self.indices_NK.shape[1]} columns, {num_neighbors} are wanted")
+            raise RunError(f"the k-NN graph has {self.indices_NK.shape[1]} columns, {num_neighbors} are needed")
         return Graph(
             self.indices_NK[:, :num_neighbors], self.distances_NK[:, :num_neighbors], self.metric, self.backend
         )
@@ -88,6 +93,9 @@ def without_variance(states_NH: NDArray[np.float32]) -> bool:
     """Whether all rows are the same, up to rounding: a projection would draw a plausible random cloud.
 
     Each dimension is compared with its own size, since a few massive ones would hide the others.
+
+    >>> without_variance(np.float32([[1, 500], [1, 500]])), without_variance(np.float32([[1, 500], [2, 500]]))
+    (True, False)
     """
     if len(states_NH) < 2:
         return True

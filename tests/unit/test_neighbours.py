@@ -64,7 +64,7 @@ def test_beyond_the_exact_range_bits_repeat_and_recall_is_high(seed: int) -> Non
 def test_fewer_columns(seed: int) -> None:
     graph = build(draw(seed, 30), 10, "euclidean", 0)
     assert (graph.first(4).indices_NK == graph.indices_NK[:, :4]).all()
-    with pytest.raises(RunError, match="10 columns, 11 are wanted"):
+    with pytest.raises(RunError, match="10 columns, 11 are needed"):
         graph.first(11)
 
 

@@ -1,4 +1,4 @@
-"""The table of projections to two dimensions, and the choice of the one that serves."""
+"""The table of projections to two dimensions, and which one a job gets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from drillcore.system.registry import load_by_name
 if TYPE_CHECKING:
     from drillcore.projections.base import Projection
 
-# name -> class, and the extra that installs its packages.
+# By name: the class, and the extra that installs its packages.
 PROJECTIONS = {
     "umap-learn": ("drillcore.projections.umap_learn:UmapLearn", "umap"),
     "cuml": ("drillcore.projections.cuml:CumlUmap", "gpu"),
@@ -36,7 +36,7 @@ def choose_projection(settings: Project, num_sentences: int) -> tuple[str, str]:
         return "pca", "the job asks for it"
     if settings.min_dist > SPREAD:
         raise JobError(
-            f"project.min_dist is {settings.min_dist:g}; UMAP takes none above its spread, which is {SPREAD:g}",
+            f"project.min_dist is {settings.min_dist:g}; UMAP allows at most its spread, which is {SPREAD:g}",
             hint="Set project.min_dist to at most 1.",
         )
     if settings.backend != "auto":
@@ -60,6 +60,9 @@ def _gpu_visible() -> bool:
 
 
 def load_projection(name: str) -> Projection:
-    """A projection by name; raises MissingExtraError, with the remedy, where its packages are not installed."""
+    """A projection by its name in `PROJECTIONS`.
+
+    Raises JobError for an unknown name, MissingExtraError, with the remedy, where its packages are not installed.
+    """
     projection: Projection = load_by_name("projection", name, PROJECTIONS)()
     return projection

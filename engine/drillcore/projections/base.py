@@ -1,6 +1,6 @@
-"""What every projection promises and shares: its result, distinct states, trustworthiness.
+"""What every projection promises and shares: its result, one point for equal states, trustworthiness.
 
-Shape legend: N sentences, H hidden size.
+Shape legend: N sentences, U distinct states, H hidden size, S sampled sentences.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.manifold import trustworthiness as exact
 
 from drillcore.job.fields import Project
 from drillcore.neighbours import Graph, distinct, without_variance
 
+# Points [U, 2] of distinct states [U, H]; the graph is None unless all states are distinct.
 Embed = Callable[[NDArray[np.float32], Project, Graph | None], NDArray[np.float32]]
 # Trustworthiness is quadratic in the number of sentences.
 SAMPLE = 2000
@@ -26,9 +26,9 @@ SAMPLE = 2000
 class Projected:
     """One layer in two dimensions.
 
-    points_N2: float32; identical states lie on one point. degenerate: the layer has no variance, all points are 0.
-    backend: library and version. trustworthiness: share of near neighbours kept (Venna and Kaski, 2001), NaN where
-    degenerate or too few sentences. note: what a reader of the panel must know, or empty.
+    points_N2: float32; identical states lie on one point. degenerate: the layer has no variance, and all points are 0.
+    backend: library and version. trustworthiness: 0 to 1, see `trustworthiness`; NaN where degenerate, or for fewer
+    than three distinct states. seconds: of projecting it. note: what a reader of the panel must know, or empty.
     """
 
     points_N2: NDArray[np.float32]
@@ -40,26 +40,13 @@ class Projected:
 
 
 class Projection(Protocol):
-    """A method of projecting one layer. name: of its array in the store, `umap` or `pca`."""
-
-    name: str
+    """A method of projecting one layer to two dimensions."""
 
     def fit(self, states_NH: NDArray[np.float32], settings: Project, graph: Graph | None) -> Projected:
-        """Project a layer; `graph`: its k-NN graph in `settings.metric`, if it exists already."""
+        """Project a layer; the same states and settings give the same bytes.
 
-
-def trustworthiness(states_NH: NDArray[np.float32], points_N2: NDArray[np.float32], settings: Project) -> float:
-    """Trustworthiness (Venna and Kaski, 2001) on at most 2,000 sentences drawn by the seed.
-
-    1 where every neighbour in the picture is one in the layer; NaN where there are too few sentences to say.
-    """
-    if len(states_NH) > SAMPLE:
-        rows_S = np.sort(np.random.default_rng(settings.seed).choice(len(states_NH), SAMPLE, replace=False))
-        states_NH, points_N2 = states_NH[rows_S], points_N2[rows_S]
-    num_neighbors = min(settings.n_neighbors, (len(states_NH) - 1) // 2)
-    if num_neighbors < 1:
-        return float("nan")
-    return float(exact(states_NH, points_N2, n_neighbors=num_neighbors, metric=settings.metric))
+        graph: its k-NN graph in `settings.metric`, if it exists already; it must not change.
+        """
 
 
 def project_distinct(
@@ -75,6 +62,12 @@ def project_distinct(
 
     Without this, UMAP spreads identical states into a plausible cloud. `instead` projects fewer than `fewest` distinct
     states. `graph` is that of all sentences, so it is used only where all of them differ.
+
+    >>> states = np.float32([[0, 0, 1], [4, 2, 1], [0, 0, 1], [6, 6, 1]])
+    >>> first_two = lambda states_UH, settings, graph: states_UH[:, :2]
+    >>> projected = project_distinct(states, Project(), None, "the first two dimensions", first_two)
+    >>> projected.points_N2.tolist(), projected.note
+    ([[0.0, 0.0], [4.0, 2.0], [0.0, 0.0], [6.0, 6.0]], '3 distinct states among 4')
     """
     started = time.perf_counter()
     if without_variance(states_NH):
@@ -90,3 +83,23 @@ def project_distinct(
     points_U2 = embed(states_NH, settings, graph)
     trust = trustworthiness(states_NH, points_U2, settings)
     return Projected(points_U2[place_N], False, backend, trust, time.perf_counter() - started, note)
+
+
+def trustworthiness(states_NH: NDArray[np.float32], points_N2: NDArray[np.float32], settings: Project) -> float:
+    """Trustworthiness (Venna and Kaski, 2001) on at most 2,000 sentences drawn by the seed.
+
+    1 where every neighbour in the picture is one in the layer; NaN for fewer than three sentences.
+
+    >>> states = np.float32(np.random.default_rng(0).normal(size=(50, 2)))
+    >>> trustworthiness(states, 2 * states, Project())
+    1.0
+    """
+    from sklearn.manifold import trustworthiness as exact  # imported where a projection is fitted, and not before
+
+    if len(states_NH) > SAMPLE:
+        rows_S = np.sort(np.random.default_rng(settings.seed).choice(len(states_NH), SAMPLE, replace=False))
+        states_NH, points_N2 = states_NH[rows_S], points_N2[rows_S]
+    num_neighbors = min(settings.n_neighbors, (len(states_NH) - 1) // 2)
+    if num_neighbors < 1:
+        return float("nan")
+    return float(exact(states_NH, points_N2, n_neighbors=num_neighbors, metric=settings.metric))

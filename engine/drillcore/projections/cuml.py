@@ -21,10 +21,8 @@ FEWEST = 4
 class CumlUmap:
     """cuML's UMAP with a fixed seed and an exact k-NN graph; repeats agree on one device."""
 
-    name = "umap"
-
     def fit(self, states_NH: NDArray[np.float32], settings: Project, graph: Graph | None) -> Projected:
-        """Project a layer."""
+        """Project a layer; fewer than four distinct states by principal components."""
         backend = f"cuML {cuml.__version__}"
         return project_distinct(states_NH, settings, graph, backend, _embed, FEWEST, principal_components)
 

@@ -33,10 +33,8 @@ HARMLESS = (
 class UmapLearn:
     """umap-learn with a fixed seed and one thread."""
 
-    name = "umap"
-
     def fit(self, states_NH: NDArray[np.float32], settings: Project, graph: Graph | None) -> Projected:
-        """Project a layer."""
+        """Project a layer; fewer than four distinct states by principal components."""
         backend = f"umap-learn {umap.__version__}"
         return project_distinct(states_NH, settings, graph, backend, _embed, FEWEST, principal_components)
 
