@@ -43,12 +43,12 @@ def clouds(panels: int, points: int) -> tuple[list[Any], Any]:
 
 def drillcore_grid(xys: list[Any], codes: Any, rows: int, path: Path) -> None:
     """Ours."""
-    from drillcore.pictures.data import Grid, Panel, Row
+    from drillcore.pictures.data import Grid, Panel, PanelRow
     from drillcore.pictures.grid.write import write_grid
 
     wide = len(xys) // rows
     lines = (
-        Row(f"model {r}", tuple(Panel(f"block_{c}", xys[r * wide + c], codes) for c in range(wide)))
+        PanelRow(f"model {r}", tuple(Panel(f"block_{c}", xys[r * wide + c], codes) for c in range(wide)))
         for r in range(rows)
     )
     write_grid(Grid("benchmark", "", tuple(lines), LABELS), path, columns=wide)
@@ -152,13 +152,13 @@ def datamapplot_panel(python: str, points: int, folder: Path) -> dict[str, Any]:
 
 def report_figures(sentences: int, folder: Path, browser: bool) -> dict[str, Any]:
     """Size, time of writing and, in a browser, seconds from opening until the first grid is painted."""
-    from drillcore.pictures.data import Grid, Panel, Report, ReportDataset, Row
+    from drillcore.pictures.data import Grid, Panel, PanelRow, Report, ReportDataset
     from drillcore.pictures.report.write import write_report
 
     xys, codes = clouds(31, sentences)
     words = np.random.default_rng(1).choice([f"word{i}" for i in range(2000)], (sentences, 14))
     texts = [" ".join(line) for line in words.tolist()]
-    row = Row("model", tuple(Panel(f"block_{i}", xy, codes) for i, xy in enumerate(xys)))
+    row = PanelRow("model", tuple(Panel(f"block_{i}", xy, codes) for i, xy in enumerate(xys)))
     page = Report("benchmark", "", (), (), (ReportDataset("texts", texts, Grid("texts", "", (row,), LABELS)),))
     path = folder / f"report-{sentences}.html"
     figures: dict[str, Any] = {"sentences": sentences, **timed(lambda: write_report(page, path) and None)}

@@ -53,6 +53,16 @@ def test_pictures_are_there_one_panel_a_layer(finished):
         assert {(0xD5, 0x5E, 0x00), (0x00, 0x72, 0xB2)} <= colors
 
 
+def test_the_small_print_says_how_the_points_were_computed(finished):
+    folder, job, _ = finished
+    page = (folder / "runs" / "tm" / "report.html").read_text(encoding="utf-8")
+    meta = json.loads(page.split('id="meta">')[1].split("</script>")[0])
+    assert len(meta["datasets"]) == len(job["datasets"])
+    for dataset in meta["datasets"]:
+        assert "umap-learn" in dataset["footer"]
+        assert "seed 0, n_neighbors 15, min_dist 0.1, metric euclidean" in dataset["footer"]
+
+
 def test_xarray_opens_the_store_without_a_warning(finished):
     import xarray as xr
 

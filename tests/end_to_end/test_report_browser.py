@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from conftest import require
-from drillcore.pictures.data import Chart, Grid, Panel, Report, ReportDataset, Row, Series, Table
+from drillcore.pictures.data import Chart, Grid, Panel, PanelRow, Report, ReportDataset, Series, Table
 from drillcore.pictures.report.encode import LARGEST, quantised
 from drillcore.pictures.report.write import write_report
 
@@ -148,10 +148,10 @@ def clouds(rng: np.random.Generator, layers: int, n: int) -> list[np.ndarray]:
     return [(centers[k][codes] + rng.normal(size=(n, 2))).astype(np.float32) for k in range(layers)]
 
 
-def row(title: str, points: list[np.ndarray], codes: np.ndarray) -> Row:
+def row(title: str, points: list[np.ndarray], codes: np.ndarray) -> PanelRow:
     names = ["embed", *(f"block_{k}" for k in range(1, len(points)))]
     panels = (Panel(name, xy, codes, degenerate=k == 0) for k, (name, xy) in enumerate(zip(names, points, strict=True)))
-    return Row(title, tuple(panels))
+    return PanelRow(title, tuple(panels))
 
 
 def example(rng: np.random.Generator, n: int, layers: int, models: int = 1) -> tuple[Report, list[list[np.ndarray]]]:
@@ -388,7 +388,7 @@ def test_hostile_text_is_shown_as_text(visit: Any, tmp_path: Path, rng: np.rando
     codes = (np.arange(n) % 2).astype(np.int32)
     for bad in HOSTILE[:2]:
         panels = tuple(Panel(bad, xy, codes) for xy in points)
-        grid = Grid(bad, bad, (Row(bad, panels),), (bad, HOSTILE[6]), footer=bad)
+        grid = Grid(bad, bad, (PanelRow(bad, panels),), (bad, HOSTILE[6]), footer=bad)
         chart = Chart(bad, bad, (Series(bad, np.arange(3), np.arange(3.0)),), note=bad)
         table = Table(bad, (bad, bad), ((bad, bad),))
         dataset = ReportDataset(bad, HOSTILE, grid, HOSTILE)

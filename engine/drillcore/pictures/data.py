@@ -47,7 +47,7 @@ PanelSource = Panel | Callable[[], Panel] | None
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class PanelRow:
     """Panels side by side under one heading, the model's or the dataset's name."""
 
     title: str
@@ -68,7 +68,7 @@ class Grid:
 
     title: str
     subtitle: str
-    rows: tuple[Row, ...]
+    rows: tuple[PanelRow, ...]
     categories: tuple[str, ...] = ()
     value_range: tuple[float, float] | None = None
     value_name: str = ""

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from drillcore.pictures.colors import OTHER, category_hex, encode_labels
-from drillcore.pictures.data import Grid, Panel, Row
+from drillcore.pictures.data import Grid, Panel, PanelRow
 from drillcore.pictures.grid.layout import Layout, aligned_by_depth, columns_by_depth, default_columns
 from drillcore.pictures.grid.png import PngWriter
 from drillcore.pictures.grid.write import FRAME, MARKED, write_grid
@@ -26,7 +26,7 @@ def panel(n: int, seed: int = 0, *, degenerate: bool = False) -> Panel:
 
 
 def grid(*widths: int, n: int = 20, **changes: object) -> Grid:
-    rows = tuple(Row(f"model {r}", tuple(panel(n, c) for c in range(width))) for r, width in enumerate(widths))
+    rows = tuple(PanelRow(f"model {r}", tuple(panel(n, c) for c in range(width))) for r, width in enumerate(widths))
     return Grid("Title", "Subtitle", rows, ("Montreal", "Toronto"), footer="small print", **changes)  # type: ignore[arg-type]
 
 
@@ -78,7 +78,7 @@ def test_single_long_rows_are_wrapped_and_several_rows_are_not() -> None:
 def test_degenerate_and_missing_panels(tmp_path: Path) -> None:
     drawn, marked = panel(20, 1), panel(20, 2, degenerate=True)
     empty = Panel("empty", np.zeros((0, 2), np.float32), np.zeros(0, np.int32))
-    rows = (Row("model", (drawn, marked, None, empty, lambda: drawn)),)
+    rows = (PanelRow("model", (drawn, marked, None, empty, lambda: drawn)),)
     (path,) = write_grid(Grid("Title", "", rows, ("a", "b")), tmp_path / "grid.png")
     layout, picture = Layout.of(grid(5)), pixels(path)
     assert panels_in(picture, 200) == 4
@@ -116,7 +116,7 @@ def test_panels_of_many_points_are_not_held(tmp_path: Path) -> None:
         most = max(most, sum(ref() is not None for ref in alive))
         return found
 
-    rows = tuple(Row(f"model {r}", (load,) * 8) for r in range(2))
+    rows = tuple(PanelRow(f"model {r}", (load,) * 8) for r in range(2))
     write_grid(Grid("Title", "", rows, ("a", "b"), panel_px=50), tmp_path / "grid.png")
     assert len(alive) == 16 and most <= 2
 
@@ -127,16 +127,16 @@ def test_legends_of_many_labels_and_values(tmp_path: Path) -> None:
     heights = []
     for categories, value_range in ((names, None), ((), (0.0, 1.0)), ((), None)):
         values = np.zeros(20, np.float32 if value_range else np.int32)
-        rows = (Row("", (Panel("block_1", panel(20).points_N2, values),)),)
+        rows = (PanelRow("", (Panel("block_1", panel(20).points_N2, values),)),)
         picture = pixels(write_grid(Grid("T", "", rows, categories, value_range, "log p"), tmp_path / "g.png")[0])
         heights.append(len(picture))
     assert heights[0] > heights[1] > heights[2]
 
 
 def test_grids_check_themselves() -> None:
-    rows = (Row("", (panel(3),)),)
+    rows = (PanelRow("", (panel(3),)),)
     with pytest.raises(ValueError, match="has no panels"):
-        Grid("T", "", (Row("", ()),))
+        Grid("T", "", (PanelRow("", ()),))
     with pytest.raises(ValueError, match="not both"):
         Grid("T", "", rows, ("a",), (0.0, 1.0))
     with pytest.raises(ValueError, match="finite"):
@@ -148,7 +148,10 @@ def test_grids_check_themselves() -> None:
 def test_a_failing_panel_leaves_the_old_picture(tmp_path: Path) -> None:
     (path,) = write_grid(grid(2), tmp_path / "grid.png")
     before = path.read_bytes()
-    rows = (Row("", (panel(3),)), Row("", (Panel("bad", np.zeros((1, 2), np.float32), np.array([7], np.int32)),)))
+    rows = (
+        PanelRow("", (panel(3),)),
+        PanelRow("", (Panel("bad", np.zeros((1, 2), np.float32), np.array([7], np.int32)),)),
+    )
     with pytest.raises(ValueError, match="category 7"):
         write_grid(Grid("T", "", rows, ("a", "b")), path)
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["grid.png"]

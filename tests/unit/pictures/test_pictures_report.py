@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from drillcore.pictures.data import Chart, Grid, Panel, Report, ReportDataset, Row, Series, Table
+from drillcore.pictures.data import Chart, Grid, Panel, PanelRow, Report, ReportDataset, Series, Table
 from drillcore.pictures.report.encode import LARGEST, MISSING, cut, cut_length, packed_numbers, quantised, script_json
 from drillcore.pictures.report.write import write_report
 
@@ -38,7 +38,7 @@ def panel(points_N2: np.ndarray, title: str = "block_1", **changes: Any) -> Pane
     return Panel(title, points_N2, (np.arange(len(points_N2)) % 2).astype(np.int32), **changes)
 
 
-def report(texts: list[str], *rows: Row, charts: tuple[Chart, ...] = (), title: str = "Report") -> Report:
+def report(texts: list[str], *rows: PanelRow, charts: tuple[Chart, ...] = (), title: str = "Report") -> Report:
     grid = Grid("Grid", "", rows, ("Montreal", "Toronto"))
     table = Table("Run", (), (("job", "demo"),))
     return Report(title, "", (table,), charts, (ReportDataset("incomplete", texts, grid),))
@@ -59,7 +59,7 @@ def test_data_survive_the_file(tmp_path: Path) -> None:
     points = random.normal(size=(3, 50, 2)).astype(np.float32)
     points[1, 7] = np.nan
     texts = [f"sentence {i} " + "é" * (i % 5) for i in range(50)]
-    row = Row("m", (panel(points[0]), panel(points[2], degenerate=True), None, lambda: panel(points[1])))
+    row = PanelRow("m", (panel(points[0]), panel(points[2], degenerate=True), None, lambda: panel(points[1])))
     found = elements(write_report(report(texts, row), tmp_path / "r.html"))
     meta = json.loads(found["meta"])
     dataset = meta["datasets"][0]
@@ -88,7 +88,7 @@ def test_quantised_points_keep_shape_within_their_step() -> None:
 
 def test_same_report_same_bytes(tmp_path: Path) -> None:
     points = rng().normal(size=(6000, 2)).astype(np.float32)
-    shown = report([f"s {i}" for i in range(6000)], Row("m", (panel(points), panel(points))))
+    shown = report([f"s {i}" for i in range(6000)], PanelRow("m", (panel(points), panel(points))))
     for name in ("a.html", "b.html"):
         write_report(shown, tmp_path / name, max_panel_points=5_000)
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
@@ -98,7 +98,7 @@ def test_same_report_same_bytes(tmp_path: Path) -> None:
 def test_nothing_in_the_data_can_become_markup_or_script(tmp_path: Path) -> None:
     n, bad = len(HOSTILE), HOSTILE[0]
     points = np.arange(2 * n, dtype=np.float32).reshape(n, 2)
-    grid = Grid(bad, bad, (Row(bad, (panel(points, bad),)),), (bad, HOSTILE[2]), footer=bad)
+    grid = Grid(bad, bad, (PanelRow(bad, (panel(points, bad),)),), (bad, HOSTILE[2]), footer=bad)
     line = Series(bad, np.arange(2), np.array([0.5, np.nan]))
     chart = Chart(bad, bad, (line,), note=bad)
     table = Table(bad, (bad, bad), ((bad, bad),))
@@ -115,7 +115,7 @@ def test_nothing_in_the_data_can_become_markup_or_script(tmp_path: Path) -> None
 
 def test_policy_forbids_the_network_and_allows_just_this_script_and_style(tmp_path: Path) -> None:
     text = write_report(
-        report(["a", "b"], Row("", (panel(np.eye(2, dtype=np.float32)),))), tmp_path / "r.html"
+        report(["a", "b"], PanelRow("", (panel(np.eye(2, dtype=np.float32)),))), tmp_path / "r.html"
     ).read_text()
     (policy,) = re.findall(r'Content-Security-Policy" content="([^"]+)"', text)
     assert policy.startswith("default-src 'none'; ") and "unsafe" not in policy and "connect-src" not in policy
@@ -130,7 +130,7 @@ def test_small_reports_are_small(tmp_path: Path) -> None:
     random = rng()
     texts = ["".join(map(chr, random.integers(97, 123, 120))) for _ in range(50)]
     panels = tuple(panel(random.normal(size=(50, 2)).astype(np.float32), f"block_{i}") for i in range(31))
-    path = write_report(report(texts, Row("model", panels)), tmp_path / "r.html")
+    path = write_report(report(texts, PanelRow("model", panels)), tmp_path / "r.html")
     assert path.stat().st_size < 300_000
 
 
@@ -138,7 +138,7 @@ def test_large_datasets_are_sampled_and_shown_as_images(tmp_path: Path) -> None:
     random = rng()
     points = random.normal(size=(2, 9_000, 2)).astype(np.float32)
     texts = [f"sentence {i}" for i in range(9_000)]
-    shown = report(texts, Row("m", (panel(points[0]), panel(points[1]))))
+    shown = report(texts, PanelRow("m", (panel(points[0]), panel(points[1]))))
     found = elements(write_report(shown, tmp_path / "r.html", max_panel_points=4_000))
     dataset = json.loads(found["meta"])["datasets"][0]
     assert dataset["count"] == 9_000 and dataset["shown"] == 2_000
@@ -166,7 +166,7 @@ def test_long_texts_are_cut_to_fit(tmp_path: Path) -> None:
             assert sum(len(cut(text, length + 1)) for text in texts) > budget, "no longer cut would have fitted"
     assert cut("abcdef", 4) == "abc…" and cut("abcd", 4) == "abcd"
     path = write_report(
-        report(["y" * 300, "z"], Row("", (panel(np.eye(2, dtype=np.float32)),))),
+        report(["y" * 300, "z"], PanelRow("", (panel(np.eye(2, dtype=np.float32)),))),
         tmp_path / "r.html",
         max_text_characters=99,
     )
@@ -176,7 +176,7 @@ def test_long_texts_are_cut_to_fit(tmp_path: Path) -> None:
 def test_points_that_do_not_fit_the_sentences_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "r.html"
     path.write_text("old")
-    shown = report(["a", "b", "c"], Row("model", (panel(np.eye(2, dtype=np.float32)),)))
+    shown = report(["a", "b", "c"], PanelRow("model", (panel(np.eye(2, dtype=np.float32)),)))
     with pytest.raises(ValueError, match="model, block_1: 2 points for 3 sentences"):
         write_report(shown, path)
     assert path.read_text() == "old" and len(list(tmp_path.iterdir())) == 1

@@ -9,7 +9,7 @@ import pytest
 
 from drillcore.pictures import shade as module
 from drillcore.pictures.colors import category_table, rgb
-from drillcore.pictures.data import Grid, Panel, Row
+from drillcore.pictures.data import Grid, Panel, PanelRow
 from drillcore.pictures.shade import FEW_POINTS, Frame, Palette, shade
 
 VERMILLION, BLUE, GREY = rgb("#D55E00"), rgb("#0072B2"), rgb("#9a9a9a")
@@ -18,7 +18,7 @@ CORNERS = np.array([[-1, -1], [1, -1], [-1, 1], [1, 1]], np.float32)
 
 def palette(categories: tuple[str, ...] = (), value_range: tuple[float, float] | None = None) -> Palette:
     panel = Panel("", CORNERS, np.zeros(4, np.int32))
-    return Palette.of(Grid("", "", (Row("", (panel,)),), categories, value_range))
+    return Palette.of(Grid("", "", (PanelRow("", (panel,)),), categories, value_range))
 
 
 def corners_of(image: np.ndarray) -> list[tuple[int, ...]]:

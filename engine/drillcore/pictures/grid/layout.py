@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from drillcore.pictures.data import Grid, PanelSource, Row
+from drillcore.pictures.data import Grid, PanelRow, PanelSource
 
 MIN_WIDTH_PX = 640  # so that titles and legends have room over a single panel
 LONGEST_LINE = 10  # panels of a single row that need no wrapping
@@ -45,12 +45,12 @@ class Layout:
         """Left edge of a column's panels."""
         return self.margin + column * (self.panel + self.gap)
 
-    def lines(self, row: Row) -> Iterator[tuple[PanelSource, ...]]:
+    def lines(self, row: PanelRow) -> Iterator[tuple[PanelSource, ...]]:
         """The row's panels, line by line."""
         for start in range(0, len(row.panels), self.columns):
             yield row.panels[start : start + self.columns]
 
-    def row_height(self, row: Row) -> int:
+    def row_height(self, row: PanelRow) -> int:
         """Height of a row with its heading."""
         return (self.heading if row.title else 0) + -(-len(row.panels) // self.columns) * self.line_height
 
@@ -91,8 +91,8 @@ def _even(count: int, most: int) -> int:
     return -(-count // -(-count // max(1, most)))
 
 
-def _part(grid: Grid, rows: tuple[Row, ...], start: int, stop: int) -> Grid:
-    cut = tuple(Row(row.title, row.panels[start:stop]) for row in rows)
+def _part(grid: Grid, rows: tuple[PanelRow, ...], start: int, stop: int) -> Grid:
+    cut = tuple(PanelRow(row.title, row.panels[start:stop]) for row in rows)
     shown = f"columns {start + 1} to {min(stop, grid.num_columns)} of {grid.num_columns}"
     if len(rows) < len(grid.rows):
         first = next(i for i, row in enumerate(grid.rows) if row is rows[0])
@@ -112,7 +112,7 @@ def columns_by_depth(num_panels: int, num_columns: int) -> list[int]:
 
 def aligned_by_depth(grid: Grid) -> Grid:
     """The grid with each row spread over all columns by relative depth; the columns between stay empty."""
-    return replace(grid, rows=tuple(Row(row.title, _spread(row.panels, grid.num_columns)) for row in grid.rows))
+    return replace(grid, rows=tuple(PanelRow(row.title, _spread(row.panels, grid.num_columns)) for row in grid.rows))
 
 
 def _spread(panels: Sequence[PanelSource], num_columns: int) -> tuple[PanelSource, ...]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from drillcore.pictures.data import Grid, Panel, PanelSource, Row
+from drillcore.pictures.data import Grid, Panel, PanelRow, PanelSource
 from drillcore.pictures.grid.layout import Layout, tiles
 from drillcore.pictures.grid.legend import foot, head
 from drillcore.pictures.grid.png import PngWriter
@@ -65,7 +65,7 @@ def _write(grid: Grid, path: Path, layout: Layout) -> None:
         png.write(bottom)
 
 
-def _stripes(row: Row, layout: Layout, palette: Palette) -> Iterator[NDArray[np.uint8]]:
+def _stripes(row: PanelRow, layout: Layout, palette: Palette) -> Iterator[NDArray[np.uint8]]:
     if row.title:
         image = Image.new("RGB", (layout.width, layout.heading), "white")
         face = font(round(15 * layout.scale), bold=True)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from drillcore.pictures.curves import series_hex
-from drillcore.pictures.data import Chart, Panel, Report, ReportDataset, Row, Series
+from drillcore.pictures.data import Chart, Panel, PanelRow, Report, ReportDataset, Series
 from drillcore.pictures.report.encode import (
     cut,
     cut_length,
@@ -160,7 +160,7 @@ class _Writer:
         return _Sample(chosen, 400 if self.num_panels <= 64 else 240 if self.num_panels <= 512 else 150)
 
     def _row(
-        self, name: str, row: Row, count: int, sample: _Sample, palette: Palette
+        self, name: str, row: PanelRow, count: int, sample: _Sample, palette: Palette
     ) -> tuple[dict[str, Any], NDArray[np.int32] | None]:
         panels: list[dict[str, Any] | None] = []
         points, images, codes = [], [], None

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drillcore.job.fields import Project, Render
-from drillcore.pictures.data import Grid, Panel, Row
+from drillcore.pictures.data import Grid, Panel, PanelRow
 from drillcore.pictures.grid.layout import aligned_by_depth
 from drillcore.runtime.context import Context
 from drillcore.runtime.results import ProjectionFacts
@@ -72,7 +72,7 @@ def build_grid(plan: GridPlan, settings: Render, project: Project) -> Grid:
     projections = [ProjectedPoints(writer.group, project.method) for _, writer in plan.members]
     colors = coloring([writer.group for _, writer in plan.members], settings.color)
     rows = tuple(
-        Row(heading, _panels(projection, values_N, settings))
+        PanelRow(heading, _panels(projection, values_N, settings))
         for (heading, _), projection, values_N in zip(plan.members, projections, colors.values, strict=True)
     )
     grid = Grid(
