@@ -1,7 +1,7 @@
-"""The tree of errors: each says what happened, where, and what to do, and carries its exit status.
+"""The tree of errors: each says what happened, where, and what to do, and has an exit status.
 
-Exit statuses: 2 the job or its inputs are wrong and nothing was written; 1 the run failed and what was
-committed is kept; 130 interrupted, likewise.
+Exit status 2: the job or its inputs are wrong, and nothing was written. 1: the run failed, and what was committed is
+kept. 130: the run was interrupted, and what was committed is kept.
 """
 
 from __future__ import annotations
@@ -10,7 +10,11 @@ from __future__ import annotations
 class DrillcoreError(Exception):
     """Any error that a user can act on.
 
-    `hint` is one sentence that says what to do; it is printed after the message.
+    hint: what to do, in one sentence; printed after the message. exit_status: of the command.
+
+    >>> error = JobError("job.yaml, line 3: there is no field modles", hint="Did you mean models?")
+    >>> str(error), error.hint, error.exit_status
+    ('job.yaml, line 3: there is no field modles', 'Did you mean models?', 2)
     """
 
     exit_status = 1
@@ -43,15 +47,15 @@ class TextError(InputError):
 
 
 class ModelError(InputError):
-    """A model is unknown, out of reach, or no causal decoder."""
+    """A model is unknown, cannot be reached, or is not a causal decoder."""
 
 
 class StoreError(InputError):
-    """The store is not ours, of another job, or held by another run."""
+    """There is no drillcore store, or it belongs to another job, or another run holds it."""
 
 
 class MissingExtraError(InputError):
-    """A feature needs packages that are not installed."""
+    """A feature needs a package that is not installed."""
 
 
 class RunError(DrillcoreError):
@@ -63,7 +67,7 @@ class NumericsError(RunError):
 
 
 class SelfCheckError(RunError):
-    """The model disagrees with `transformers` run one sentence at a time."""
+    """The hidden states disagree with `transformers` run one sentence at a time."""
 
 
 class CommitError(RunError):

@@ -148,7 +148,7 @@ def test_no_bucket_and_no_server(new_work, s3):
     env = {**aws_environment(), "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
     unreachable = work.run("--store", f"s3://{BUCKET}/x.zarr", env=env, first=QUICK)
     assert unreachable.status == 1 and "could not be reached" in unreachable.err
-    assert not any("fault of drillcore" in c.err or "Traceback" in c.err for c in (missing, unreachable))
+    assert not any("bug in drillcore" in c.err or "Traceback" in c.err for c in (missing, unreachable))
 
 
 class TestLease:

@@ -168,7 +168,7 @@ def test_no_room(place, new_work, texts_seed, whole, seed):
 def check_refused(command, why):
     assert command.status == 1, (command.status, command.err)
     assert why in command.err and "run the same command again" in command.err
-    assert "Traceback" not in command.err and "fault of drillcore" not in command.err
+    assert "Traceback" not in command.err and "bug in drillcore" not in command.err
 
 
 def test_a_store_that_turns_read_only(work):

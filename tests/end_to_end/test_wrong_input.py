@@ -24,7 +24,7 @@ def refused(work, *fragments, more=()):
     command = work.run(*more)
     assert command.status == 2, (command.status, command.out, command.err)
     assert command.err.startswith("drillcore: ") and command.err.count("drillcore: ") == 1
-    assert "Traceback" not in command.out + command.err and "fault of drillcore" not in command.err
+    assert "Traceback" not in command.out + command.err and "bug in drillcore" not in command.err
     for fragment in fragments:
         assert fragment in command.err, command.err
     assert snapshot(work.folder) == before, "something was written"

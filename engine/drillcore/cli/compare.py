@@ -1,4 +1,4 @@
-"""Two groups of a store side by side, as `drillcore compare` shows them: a table and a CSV file."""
+"""`drillcore compare`: two groups of a store side by side, as a table and a CSV file."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ from drillcore.store.reader import open_root
 HEADER = ("layer", "measure", "A", "B", "A - B", "95 %", "all layers at once", "verdict")
 
 
-def side_by_side(address: str, a: str, b: str, metrics: Sequence[str] = (), csv: Path | None = None) -> Iterator[str]:
-    """Lines of a table of `model/dataset` against another; by default the two dispersions.
+def comparison_lines(
+    address: str, a: str, b: str, metrics: Sequence[str] = (), csv: Path | None = None
+) -> Iterator[str]:
+    """Yield the lines of a table that compares two groups, each `model/dataset`; by default by the two dispersions.
 
-    Raises InputError where a group is not there or was not measured, StoreError where there is no store.
+    csv: a file to write the same rows to. Raises InputError where a group is missing or has not been measured,
+    StoreError where there is no store.
     """
     root = open_root(Location(address))
     sides = [_side(root, path) for path in (a, b)]
@@ -34,8 +37,8 @@ def side_by_side(address: str, a: str, b: str, metrics: Sequence[str] = (), csv:
 def _side(root: zarr.Group, path: str) -> Side:
     group = root.get(path.strip("/"))
     if not isinstance(group, zarr.Group) or "hidden_states" not in group:
-        there = ", ".join(sorted(f"{m}/{d}" for m, g in root.groups() for d in g.group_keys()))
-        raise InputError(f"the store has no {path}", hint=f"It has {there}." if there else "It is empty.")
+        names = ", ".join(sorted(f"{m}/{d}" for m, g in root.groups() for d in g.group_keys()))
+        raise InputError(f"the store has no {path}", hint=f"It has {names}." if names else "It is empty.")
     measured = read_separation(group)
     if measured is None:
         raise InputError(f"{path} has not been measured", hint="Run `drillcore measure` on its job first.")
@@ -45,6 +48,12 @@ def _side(root: zarr.Group, path: str) -> Side:
 
 def _cells(row: Difference) -> tuple[str, ...]:
     return (
-        row.layer_name, row.metric, f"{row.a:.3f}", f"{row.b:.3f}", f"{row.difference:+.3f}",
-        f"{row.low:+.3f} to {row.high:+.3f}", f"{row.all_low:+.3f} to {row.all_high:+.3f}", row.verdict or "not known",
-    )  # fmt: skip
+        row.layer_name,
+        row.metric,
+        f"{row.a:.3f}",
+        f"{row.b:.3f}",
+        f"{row.difference:+.3f}",
+        f"{row.low:+.3f} to {row.high:+.3f}",
+        f"{row.all_low:+.3f} to {row.all_high:+.3f}",
+        row.verdict or "not known",
+    )

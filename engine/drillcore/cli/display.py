@@ -1,4 +1,4 @@
-"""How a run is shown: live bars on a terminal, a plain line every few seconds elsewhere."""
+"""Progress of a run: a live bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -12,30 +12,32 @@ PLAIN_EVERY_SECONDS = 5.0
 
 
 def make_display(console: Console) -> Lines | Bars:
-    """The display that fits where the output goes."""
+    """Bars for a terminal, lines for a log."""
     return Bars(console) if console.is_terminal else Lines(console)
 
 
 class Lines:
-    """A plain line every few seconds: for logs."""
+    """Progress as a plain line every few seconds, for logs."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._stage, self._unit, self._total, self._done = "", "", 0, 0
-        self._started = self._said = 0.0
+        self._stage, self._unit = "", ""
+        self._total = self._done = 0
+        self._started = self._printed = 0.0
 
     def start(self, stage: str, total: int, unit: str) -> None:
         """A stage begins."""
-        self._stage, self._unit, self._total, self._done = stage, unit, total, 0
-        self._started = self._said = time.monotonic()
+        self._stage, self._unit = stage, unit
+        self._total, self._done = total, 0
+        self._started = self._printed = time.monotonic()
         self.say(f"{stage}: {total:,} {unit}")
 
     def advance(self, count: int) -> None:
-        """Count, and say so now and then."""
+        """Count, and print a line every few seconds."""
         self._done += count
         now = time.monotonic()
-        if now - self._said >= PLAIN_EVERY_SECONDS:
-            self._said = now
+        if now - self._printed >= PLAIN_EVERY_SECONDS:
+            self._printed = now
             rate = self._done / (now - self._started)
             left = (self._total - self._done) / rate if rate else 0.0
             self.say(
@@ -51,11 +53,11 @@ class Lines:
         self._console.print(message, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
-        """Nothing to take down."""
+        """Nothing to remove."""
 
 
 class Bars:
-    """A live bar with rate and time left."""
+    """Progress as a live bar with rate and remaining time."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -68,9 +70,12 @@ class Bars:
         self.close()
         self._started, self._done = time.monotonic(), 0
         columns: list[Any] = [
-            TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
-        ]  # fmt: skip
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+        ]
         self._live = Progress(*columns, console=self._console, transient=True)
         self._task = self._live.add_task(stage, total=total, rate="")
         self._live.start()
@@ -92,13 +97,18 @@ class Bars:
         self._console.print(message, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
-        """Take the bar down."""
+        """Remove the bar."""
         if self._live is not None:
             self._live.stop()
             self._live = self._task = None
 
 
 def _clock(seconds: float) -> str:
+    """Minutes and seconds, with hours where there are any.
+
+    >>> _clock(75), _clock(3675)
+    ('1:15', '1:01:15')
+    """
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

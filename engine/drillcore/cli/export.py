@@ -1,4 +1,4 @@
-"""One layer of a model and dataset as a file that notebooks and other viewers read.
+"""`drillcore export`: one layer of a model and dataset as a file for notebooks and other viewers.
 
 Shape legend: N sentences, H hidden size, B sentences of a piece, K neighbours.
 """
@@ -6,8 +6,8 @@ Shape legend: N sentences, H hidden size, B sentences of a piece, K neighbours.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +25,16 @@ from drillcore.store.layout import array_of, attributes_of
 from drillcore.store.places.location import Location
 from drillcore.store.reader import open_root, read_array, read_layer
 from drillcore.store.states import StatesReader
+from drillcore.system.files import replacing
 
 PIECE_BYTES = 64 * 2**20
 NEIGHBORS = 15
-OWN = ("sentence", "hidden_state", "projection_x", "projection_y", "neighbors")
+RESERVED = ("sentence", "hidden_state", "projection_x", "projection_y", "neighbors")
 
 
 @dataclass(frozen=True)
 class Layer:
-    """What is exported. slot: position of the layer in the store."""
+    """The layer to export. group: its model and dataset. slot: its position in the store. name: such as `block_3`."""
 
     group: zarr.Group
     slot: int
@@ -41,16 +42,17 @@ class Layer:
 
     @property
     def num_sentences(self) -> int:
-        """N."""
+        """Number of sentences."""
         return int(array_of(self.group, "hidden_states").shape[0])
 
     def columns(self, rows: slice) -> dict[str, NDArray[Any]]:
-        """The coordinates of some sentences, renamed where they would hide what is ours."""
-        found = {"sentence": np.arange(rows.start, rows.stop)}
+        """Coordinates of some sentences, `_` after names that the export itself uses, and next-token quantities."""
+        columns: dict[str, NDArray[Any]] = {"sentence": np.arange(rows.start, rows.stop)}
         for name, _ in attributes_of(self.group).get("columns", []):
             values = np.asarray(array_of(self.group, name)[rows])
-            found[f"{name}_" if name in OWN else name] = values.astype(object) if values.dtype.kind == "T" else values
-        return found | self._quantities(rows)
+            column = f"{name}_" if name in RESERVED else name
+            columns[column] = values.astype(object) if values.dtype.kind == "T" else values
+        return columns | self._quantities(rows)
 
     def _quantities(self, rows: slice) -> dict[str, NDArray[Any]]:
         """Log-probability, rank and margin of the expected next token at this layer, where they were measured."""
@@ -62,40 +64,49 @@ class Layer:
 
     @property
     def projection(self) -> str | None:
-        """Name of the projection, if there is one."""
+        """Name of the stored projection, or None."""
         return next((name for name in PROJECTIONS if result_facts(self.group, name) is not None), None)
 
     def points(self, rows: slice) -> dict[str, NDArray[Any]]:
-        """Their places in the projection; nothing where there is none."""
+        """Coordinates of some sentences in the projection; empty where the layer has none."""
         if self.projection is None:
             return {}
         xy_B2 = np.asarray(array_of(self.group, self.projection)[self.slot, rows])
         return {"projection_x": xy_B2[:, 0], "projection_y": xy_B2[:, 1]}
 
 
-def export(address: str, layer: str, kind: str, path: Path, group: str | None = None) -> Iterator[str]:
-    """Write a layer as `kind` to `path`, in place of what was there, and say what was done.
+def export_layer(address: str, layer: str, kind: str, path: Path, group: str | None = None) -> Iterator[str]:
+    """Write a layer to `path` in the format `kind`, replacing what was there; yields lines that say what was written.
 
-    layer: its number in the layer contract, or its name. group: model/dataset, needed where the store has several.
-    Raises StoreError for what is not there or not complete, MissingExtraError where a package is missing, CommitError
-    where the file cannot be written.
+    layer: its number or name. group: `model/dataset`, required where the store has several. Raises StoreError where
+    something is missing or incomplete, MissingExtraError where a package is missing, CommitError where the file cannot
+    be written.
     """
     if kind not in FORMATS:
         raise StoreError(f"--to {kind} is unknown", hint=f"One of {', '.join(FORMATS)}.")
     chosen = _find_layer(_find_group(open_root(Location(address)), group), layer)
-    partial = path.with_name(f"{path.name}.partial")
+    _check(kind, chosen)
     try:
-        said = FORMATS[kind](chosen, partial)
-        partial.replace(path)
+        with replacing(path) as scratch:
+            advice = FORMATS[kind].write(chosen, scratch)
     except OSError as error:
         why = error.strerror or str(error)
         raise CommitError(f"{path} could not be written: {why}", hint="Name another --out.") from None
-    finally:
-        with suppress(OSError):
-            partial.unlink()
     yield f"{path}: {chosen.num_sentences:,} sentences of {chosen.group.path}, layer {chosen.name}"
-    if said:
-        yield said.format(path=path)
+    if advice:
+        yield advice.format(path=path)
+
+
+def _check(kind: str, layer: Layer) -> None:
+    """Raise for what the format needs and is missing."""
+    for package in FORMATS[kind].packages:
+        if find_spec(package) is None:
+            raise MissingExtraError(
+                f"--to {kind} needs {package}, which is not installed",
+                hint="pip install anndata (into an environment of its own where it would change pandas).",
+            )
+    if FORMATS[kind].needs_projection and layer.projection is None:
+        raise StoreError(f"{layer.group.path} has no projection", hint="Run `drillcore project` first.")
 
 
 def _find_group(root: zarr.Group, wanted: str | None) -> zarr.Group:
@@ -113,7 +124,7 @@ def _find_group(root: zarr.Group, wanted: str | None) -> zarr.Group:
     prints = read_array(group, "shard_fingerprint")
     committed = int(np.count_nonzero(prints.any(axis=1)))
     if committed < len(prints):
-        raise StoreError(f"{name}: {committed} of {len(prints)} shards are there", hint="Finish the run first.")
+        raise StoreError(f"{name}: {committed} of {len(prints)} shards are committed", hint="Finish the run first.")
     return group
 
 
@@ -127,7 +138,7 @@ def _find_layer(group: zarr.Group, wanted: str) -> Layer:
 
 
 def _pieces(layer: Layer) -> Iterator[slice]:
-    """Ranges of sentences whose states fit in a piece, whole chunks each."""
+    """Ranges of sentences, whole chunks each, whose float32 states take at most `PIECE_BYTES`."""
     reader = StatesReader(layer.group)
     chunk = reader.shape.chunk
     step = max(1, PIECE_BYTES // (4 * reader.shape.hidden_size * chunk)) * chunk
@@ -136,8 +147,8 @@ def _pieces(layer: Layer) -> Iterator[slice]:
 
 
 def _states(layer: Layer, rows: slice) -> NDArray[np.float32]:
-    found = StatesReader(layer.group).read(np.arange(rows.start, rows.stop), np.array([layer.slot]))
-    return np.ascontiguousarray(found[:, 0], np.float32)
+    states_B1H = StatesReader(layer.group).read(np.arange(rows.start, rows.stop), np.array([layer.slot]))
+    return np.ascontiguousarray(states_B1H[:, 0], np.float32)
 
 
 def _write_npy(layer: Layer, path: Path) -> str:
@@ -168,20 +179,18 @@ def _write_tables(path: Path, tables: Iterator[pa.Table]) -> None:
 
 
 def _write_atlas(layer: Layer, path: Path) -> str:
-    if layer.projection is None:
-        raise StoreError(f"{layer.group.path} has no projection", hint="Run `drillcore project` first.")
     rows = slice(0, layer.num_sentences)
     columns: dict[str, Any] = {**layer.columns(rows), **layer.points(rows)}
-    shown = "Open it with: embedding-atlas {path} --text text --x projection_x --y projection_y"
+    advice = "Open it with: embedding-atlas {path} --text text --x projection_x --y projection_y"
     if 1 < layer.num_sentences <= EXACT_UP_TO:
         columns["neighbors"] = _neighbors(layer)
-        shown += " --neighbors neighbors"
+        advice += " --neighbors neighbors"
     _write_tables(path, iter([pa.table(columns)]))
-    return shown
+    return advice
 
 
 def _neighbors(layer: Layer) -> pa.StructArray:
-    """Nearest sentences in the raw space, as that viewer wants them."""
+    """Nearest sentences in the raw space, in the structure that embedding-atlas reads."""
     graph = build(read_layer(layer.group, layer.slot), NEIGHBORS + 1, "euclidean", 0)
     count = graph.indices_NK.shape[1] - 1
 
@@ -193,28 +202,36 @@ def _neighbors(layer: Layer) -> pa.StructArray:
 
 
 def _write_anndata(layer: Layer, path: Path) -> str:
-    try:
-        import anndata
-        import pandas as pd
-    except ImportError as error:
-        raise MissingExtraError(
-            f"--to anndata needs {error.name}, which is not installed",
-            hint="pip install anndata (into an environment of its own where it would change pandas).",
-        ) from None
+    import anndata
+    import pandas as pd
+
     rows = slice(0, layer.num_sentences)
     observed = pd.DataFrame(layer.columns(rows))
     observed.index = observed.pop("sentence").astype(str)
-    found = anndata.AnnData(X=read_layer(layer.group, layer.slot), obs=observed)
+    annotated = anndata.AnnData(X=read_layer(layer.group, layer.slot), obs=observed)
     if layer.projection is not None:
-        found.obsm[f"X_{layer.projection}"] = np.stack(list(layer.points(rows).values()), axis=1)
-    found.uns["drillcore"] = {"group": layer.group.path, "layer": layer.name}
-    found.write_h5ad(path, compression="gzip")
+        annotated.obsm[f"X_{layer.projection}"] = np.stack(list(layer.points(rows).values()), axis=1)
+    annotated.uns["drillcore"] = {"group": layer.group.path, "layer": layer.name}
+    annotated.write_h5ad(path, compression="gzip")
     return ""
 
 
-FORMATS: dict[str, Callable[[Layer, Path], str]] = {
-    "parquet": _write_parquet,
-    "npy": _write_npy,
-    "anndata": _write_anndata,
-    "embedding-atlas": _write_atlas,
+@dataclass(frozen=True)
+class Format:
+    """One file format.
+
+    write: writes a layer to a path, and returns advice for the user (with `{path}`) or "". packages: those that it
+    imports beyond what drillcore requires.
+    """
+
+    write: Callable[[Layer, Path], str]
+    packages: tuple[str, ...] = ()
+    needs_projection: bool = False
+
+
+FORMATS = {
+    "parquet": Format(_write_parquet),
+    "npy": Format(_write_npy),
+    "anndata": Format(_write_anndata, packages=("anndata", "pandas")),
+    "embedding-atlas": Format(_write_atlas, needs_projection=True),
 }

@@ -47,14 +47,14 @@ def main() -> None:
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
     except Exception as error:
-        if hasattr(error, "format_message"):  # a mistake in the arguments, from typer's own click
+        if hasattr(error, "format_message"):  # a usage error, raised by the click inside typer
             print(f"drillcore: {error.format_message()}", file=sys.stderr)
             sys.exit(2)
         if debug:
             raise
         print(
             f"drillcore: unexpected {type(error).__name__}: {error}\n"
-            "  This is a fault of drillcore: run again with --debug and report what it prints.",
+            "  This is a bug in drillcore: run again with --debug and report the output.",
             file=sys.stderr,
         )
         sys.exit(1)
@@ -83,14 +83,14 @@ def _stages(
 
 
 def _short(path: str) -> str:
-    """A path below the working directory without it."""
+    """A path relative to the working directory where it lies below it."""
     relative = os.path.relpath(path) if not path.startswith("s3://") else path
     return path if relative.startswith("..") else relative
 
 
 @app.command()
 def run(job: JobFile, store: Store = None, set_: Set = None, limit: Limit = None, out: Out = None) -> None:
-    """Run every stage of a job; what is done already is skipped."""
+    """Run every stage of a job; skips what is already done."""
     from drillcore.runtime.stages import ALL_STAGES
 
     _stages(job, ALL_STAGES, store, set_, limit, out)
@@ -118,7 +118,7 @@ def plan(
     limit: Limit = None,
     calibrate: Annotated[bool, typer.Option(help="Load each model and time it for a few seconds.")] = True,
 ) -> None:
-    """Say what a job will cost: sentences, tokens, nodes after sharing, bytes, time. Writes nothing."""
+    """Estimate what a job will cost: sentences, tokens, nodes after sharing, bytes, time. Writes nothing."""
     from drillcore.cli.display import make_display
     from drillcore.cli.plan import estimate
     from drillcore.cli.tables import align_columns
@@ -137,7 +137,11 @@ def plan(
 
 
 def _size(num_bytes: int) -> str:
-    """Bytes in a unit that reads well."""
+    """A number of bytes in its natural unit: three digits, B to TB.
+
+    >>> _size(1234), _size(5 * 10**12)
+    ('1.23 kB', '5.0 TB')
+    """
     value = float(num_bytes)
     for unit in ("B", "kB", "MB", "GB"):
         if value < 1000:
@@ -149,9 +153,9 @@ def _size(num_bytes: int) -> str:
 @app.command()
 def show(store: StoreName) -> None:
     """Show what a store holds and how complete it is."""
-    from drillcore.cli.show import describe
+    from drillcore.cli.show import store_lines
 
-    for line in describe(store):
+    for line in store_lines(store):
         print(line)
 
 
@@ -161,51 +165,53 @@ def export(
     layer: Annotated[str, typer.Option("--layer", metavar="K", help="Number or name of the layer.")],
     to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="parquet, npy, anndata or embedding-atlas.")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write.")],
-    group: Annotated[str | None, typer.Option("--group", metavar="MODEL/DATASET", help="Which, of several.")] = None,
+    group: Annotated[
+        str | None, typer.Option("--group", metavar="MODEL/DATASET", help="One of several groups.")
+    ] = None,
 ) -> None:
     """Write one layer with its sentences as a file for notebooks and other viewers."""
-    from drillcore.cli.export import export as write
+    from drillcore.cli.export import export_layer
 
-    for line in write(store, layer, to, out, group):
+    for line in export_layer(store, layer, to, out, group):
         print(line)
 
 
 @app.command()
 def compare(
     store: StoreName,
-    a: Annotated[str, typer.Argument(metavar="A", help="A group, model/dataset.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="A group: MODEL/DATASET.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Another.")],
     metric: Annotated[list[str] | None, typer.Option(help="Measures; by default both dispersions.")] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write the rows there too.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Also write the rows to this CSV file.")] = None,
 ) -> None:
-    """Set two groups side by side per layer: where one is tighter, or separates better, and by how much."""
-    from drillcore.cli.compare import side_by_side
+    """Compare two groups layer by layer: which is tighter or separates better, and by how much."""
+    from drillcore.cli.compare import comparison_lines
 
-    for line in side_by_side(store, a, b, metric or (), csv):
+    for line in comparison_lines(store, a, b, metric or (), csv):
         print(line)
 
 
 @app.command()
 def verify(store: StoreName, out: Out = None) -> None:
-    """Check checksums, fingerprints and values of a store; exit status 1 where something is damaged."""
-    from drillcore.cli.verify import report
+    """Check checksums, fingerprints and values of a store; exit status 1 if anything is damaged."""
+    from drillcore.cli.verify import verify_lines
 
-    for line in report(store, out):
+    for line in verify_lines(store, out):
         print(line)
 
 
 @app.command()
 def bench(
     models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Hub ids or directories.")],
-    out: Annotated[Path, typer.Option("--out", help="JSON file; a second call goes on where it stopped.")],
+    out: Annotated[Path, typer.Option("--out", help="JSON file of results; a second call continues it.")],
     texts: Annotated[Path | None, typer.Option(help="A file of sentences.")] = None,
-    lengths: Annotated[str | None, typer.Option(help="Synthetic lengths instead, such as uniform:8-64.")] = None,
-    sentences: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
+    lengths: Annotated[str | None, typer.Option(help="Random sentences instead, e.g. uniform:8-64.")] = None,
+    sentences: Annotated[int | None, typer.Option(min=1, help="Maximum number of sentences.")] = None,
     backend: Annotated[list[str] | None, typer.Option(help="Backends to compare.")] = None,
     dtype: Annotated[list[str] | None, typer.Option(help="Dtypes to compare.")] = None,
     batch_tokens: Annotated[list[int] | None, typer.Option(help="Token budgets to compare.")] = None,
-    random_weights: Annotated[bool, typer.Option(help="Read configurations only.")] = False,
-    repeats: Annotated[int, typer.Option(min=1, help="Rounds, interleaved.")] = 3,
+    random_weights: Annotated[bool, typer.Option(help="Random weights: read configurations only.")] = False,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds; the cases take turns.")] = 3,
 ) -> None:
     """Measure the throughput of models, backends, dtypes and token budgets on this machine."""
     from drillcore.cli.bench.run import BenchSettings, make_cases, run_bench, table_of
@@ -220,7 +226,7 @@ def bench(
 
 @app.command()
 def doctor() -> None:
-    """Say what this machine can run, and how to get the rest."""
+    """List what this machine can run, and how to install the rest."""
     from drillcore.cli.doctor import parts
     from drillcore.cli.tables import align_columns
 
@@ -231,7 +237,7 @@ def doctor() -> None:
 
 @app.command("demo-model")
 def demo_model() -> None:
-    """Fetch and convert the demo model (4-bit, instruct) and print where it is."""
+    """Download and convert the demo model (4-bit, instruct), and print its directory."""
     from drillcore.backends.demo_model import ensure_demo_model
 
     print(ensure_demo_model())

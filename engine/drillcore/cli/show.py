@@ -1,4 +1,4 @@
-"""What a store holds and how complete it is, as lines of text."""
+"""`drillcore show`: what a store holds, and how complete it is."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from drillcore.store.reader import open_root
 WIDTH = 48
 
 
-def describe(address: str) -> Iterator[str]:
-    """A line for the store and one for each model and dataset; then how these run along the layers.
+def store_lines(address: str) -> Iterator[str]:
+    """Yield a line for the store, one for each model and dataset, and a curve along the layers for each that has one.
 
     Raises StoreError where there is no store, DamageError where it is damaged.
     """
@@ -34,14 +34,15 @@ def describe(address: str) -> Iterator[str]:
 
 
 def _facts(group: zarr.Group) -> tuple[str, str, str, str, str]:
+    """Cells: sentences, layers, hidden size, share of committed shards, names of results."""
     if "hidden_states" not in group:
         return "0", "0", "0", "0%", "none"
     sentences, layers, hidden = array_of(group, "hidden_states").shape
     prints = np.asarray(array_of(group, "shard_fingerprint")[:])
     share = float(prints.any(axis=1).mean()) if len(prints) else 0.0
     results = attributes_of(group).get("results", {})
-    named = ", ".join(name for name in HEADLINES if name in results) or "none"
-    return f"{sentences:,}", str(layers), str(hidden), f"{share:.0%}", named
+    names = ", ".join(name for name in HEADLINES if name in results) or "none"
+    return f"{sentences:,}", str(layers), str(hidden), f"{share:.0%}", names
 
 
 def _curves(
@@ -50,7 +51,7 @@ def _curves(
     metric: str,
     title: str,
 ) -> Iterator[str]:
-    """A sparkline for each group that has the measure, with its largest value and where that is."""
+    """A table with a sparkline for each group that has the measure, its largest value, and the layer of that."""
     rows = []
     for model, dataset, group in groups:
         measured = read(group)

@@ -1,16 +1,25 @@
-"""Plain tables for the terminal."""
+"""Aligned tables and sparklines for the terminal."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 
-BLOCKS = "▁▂▃▄▅▆▇█"
+BARS = "▁▂▃▄▅▆▇█"
 GAP = "·"
 
 
 def align_columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Lines with their cells under each other; numbers (whatever begins with a digit) to the right."""
+    """Lines of a table, the first row being its header; columns of numbers (cells that begin with a digit) go right.
+
+    All rows have the same number of cells; raises ValueError otherwise.
+
+    >>> for line in align_columns([("layer", "probe"), ("embed", "0.5"), ("block_1", "12.5")]):
+    ...     print(line)
+    layer    probe
+    embed      0.5
+    block_1   12.5
+    """
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     right = [all(cell[:1].isdigit() for cell in column[1:]) for column in zip(*rows, strict=True)]
     for row in rows:
@@ -21,8 +30,13 @@ def align_columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 def sparkline(values: Sequence[float], *, low: float | None = None, high: float | None = None, width: int = 0) -> str:
     """One character for each value: ▁ at `low`, █ at `high` (by default the smallest and largest value).
 
-    Values beyond are drawn at the ends; a value that is not finite is a dot; where all are equal they are drawn at
-    half height. With `width`, longer rows are shortened to it by taking means.
+    Values beyond them are clipped, values that are not finite are dots, and equal values stand at half height. With
+    `width`, more values than that are averaged down to it.
+
+    >>> sparkline([0.0, 0.25, 0.5, 1.0, float("nan")])
+    '▁▃▅█·'
+    >>> sparkline([1.0, 3.0, 5.0, 7.0], width=2)
+    '▁█'
     """
     shown = [float(v) for v in values]
     if 0 < width < len(shown):
@@ -31,7 +45,7 @@ def sparkline(values: Sequence[float], *, low: float | None = None, high: float 
     if not finite:
         return GAP * len(shown)
     bottom, top = min(finite) if low is None else low, max(finite) if high is None else high
-    return "".join(_block(v, bottom, top) for v in shown)
+    return "".join(_bar(v, bottom, top) for v in shown)
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -39,10 +53,10 @@ def _mean(values: Sequence[float]) -> float:
     return sum(finite) / len(finite) if finite else math.nan
 
 
-def _block(value: float, low: float, high: float) -> str:
+def _bar(value: float, low: float, high: float) -> str:
     if not math.isfinite(value):
         return GAP
     if high <= low:
-        return BLOCKS[len(BLOCKS) // 2 - 1]
+        return BARS[len(BARS) // 2 - 1]
     share = min(max((value - low) / (high - low), 0.0), 1.0)
-    return BLOCKS[min(int(share * len(BLOCKS)), len(BLOCKS) - 1)]
+    return BARS[min(int(share * len(BARS)), len(BARS) - 1)]

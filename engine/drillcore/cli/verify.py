@@ -1,6 +1,6 @@
-"""Verification: reads every byte of a store and names what is damaged; the next run mends exactly that.
+"""`drillcore verify`: reads every byte of a store and names what is damaged; the next run repairs exactly that.
 
-The store itself is only read. What a run has to give up is noted beside it, in `damage.json`.
+The store itself is only read. What the next run must compute again is written beside it, to `damage.json`.
 """
 
 from __future__ import annotations
@@ -20,35 +20,40 @@ from drillcore.texts.rows import row_ids
 SHOWN = 100
 
 
-def report(address: str, out: Path | None = None) -> Iterator[str]:
-    """Lines that say what is damaged, and a note for the next run; raises DamageError at the end where anything is."""
+def verify_lines(address: str, out: Path | None = None) -> Iterator[str]:
+    """Verify a store; yields lines that name what is damaged, and writes the note for the next run.
+
+    out: folder of the note, by default beside the store. Raises DamageError at the end where something is damaged,
+    StoreError where there is no store, CommitError where the note cannot be written.
+    """
     location = Location(address)
-    root, found = open_root(location), list[Finding]()
-    yield from _lines(found, check_metadata(root.store), "metadata")
+    root = open_root(location)
+    findings: list[Finding] = []
+    yield from _lines(findings, check_metadata(root.store), "metadata")
     for path in group_paths(root.store):
-        yield from _lines(found, check_group(root.store, path, row_ids), path)
+        yield from _lines(findings, check_group(root.store, path, row_ids), path)
     note = location.beside(out) / NOTE
-    if not found:
+    if not findings:
         note.unlink(missing_ok=True)
         yield f"store {address}: whole"
         return
     make_folder(note.parent)
     try:
-        write_atomic(note, json.dumps([f.as_note() for f in found if f.mend], indent=1).encode())
+        write_atomic(note, json.dumps([f.as_note() for f in findings if f.mend], indent=1).encode())
     except OSError as error:
         raise CommitError(f"{note} could not be written: {error.strerror}", hint="Name a folder with --out.") from None
     raise DamageError(
-        f"store {address}: {len(found)} findings", hint="`drillcore run JOB` computes exactly these again."
+        f"store {address}: {len(findings)} findings", hint="`drillcore run JOB` computes exactly these again."
     )
 
 
-def _lines(found: list[Finding], findings: Iterator[Finding], what: str) -> Iterator[str]:
-    before = len(found)
-    for finding in findings:
-        found.append(finding)
-        if len(found) - before <= SHOWN:
+def _lines(findings: list[Finding], new: Iterator[Finding], what: str) -> Iterator[str]:
+    """Append the new findings, and yield a line for each of the first hundred."""
+    count = 0
+    for count, finding in enumerate(new, 1):
+        findings.append(finding)
+        if count <= SHOWN:
             yield str(finding)
-    count = len(found) - before
     if count > SHOWN:
         yield f"{what}: ... and {count - SHOWN:,} more"
     if not count:

@@ -1,4 +1,4 @@
-"""Extraction of a few sentences without a job file or a store."""
+"""`drillcore.extract`: the states of a few sentences, without a job file or a store to keep."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 def extract_in_memory(model: str, sentences: Sequence[str], settings: dict[str, Any]) -> xr.Dataset:
-    """Run the extract stage in a scratch folder and read it back; see `drillcore.extract`."""
+    """Run the extract stage with a store in a temporary folder, and load the result into memory.
+
+    settings: fields of the job's `extract` section. Returns and raises what `drillcore.extract` does.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
     from pydantic import ValidationError
@@ -26,13 +29,13 @@ def extract_in_memory(model: str, sentences: Sequence[str], settings: dict[str, 
     with tempfile.TemporaryDirectory(prefix="drillcore-") as scratch:
         folder = Path(scratch)
         pq.write_table(pa.table({"text": pa.array(list(sentences), pa.string())}), folder / "sentences.parquet")
-        named = str(expand(model).resolve()) if is_local(model) else model
+        location = str(expand(model).resolve()) if is_local(model) else model
         try:
             job = Job.model_validate(
                 {
                     "name": "memory",
                     "store": str(folder / "memory.zarr"),
-                    "models": [{"id": named, "as": "model"}],
+                    "models": [{"id": location, "as": "model"}],
                     "datasets": {"sentences": "sentences.parquet"},
                     "extract": settings,
                 }

@@ -15,7 +15,7 @@ ARENA_MAX = -8
 
 
 def cpu_model() -> str:
-    """The processor's name, as the system gives it."""
+    """Name of the processor, as the operating system gives it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -29,12 +29,12 @@ def num_cores() -> int:
 
 
 def total_memory_bytes() -> int:
-    """Memory of this machine."""
+    """Memory of this machine in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def free_memory_bytes() -> int:
-    """Memory that programs can still have without swapping; half of all where the system does not say."""
+    """Memory in bytes that programs can get without swapping; half of the total where the system does not say."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
@@ -48,10 +48,10 @@ def free_memory_bytes() -> int:
 
 
 def peak_memory_bytes() -> int:
-    """Most memory that this process, or a child that it waited for, held at once: the larger of the two.
+    """Peak memory in bytes of this process, or of a child it waited for: the larger of the two.
 
-    The process's own figure is the kernel's high-water mark of its address space: getrusage's would begin with that
-    of the process which started this one.
+    For the process itself this is the kernel's high-water mark of its address space: that of getrusage starts at the
+    peak of the process which started this one.
     """
     unit = 1 if sys.platform == "darwin" else 1024
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
@@ -65,7 +65,7 @@ def peak_memory_bytes() -> int:
 
 
 def busy_cores(seconds: float = 1.0) -> float:
-    """Cores that others keep busy, found by doing nothing for a while; 0 where the system does not say."""
+    """Cores that other processes use, measured while this one sleeps; 0 where the system does not say."""
     before = _ticks()
     time.sleep(seconds)
     after = _ticks()
@@ -74,7 +74,7 @@ def busy_cores(seconds: float = 1.0) -> float:
 
 
 def _ticks() -> tuple[int, int]:
-    """Ticks of all cores since the start: in all, and those not idle."""
+    """Ticks of all cores since the system started: total, and not idle."""
     try:
         ticks = [int(t) for t in Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]]
     except (OSError, ValueError):
@@ -83,10 +83,10 @@ def _ticks() -> tuple[int, int]:
 
 
 def few_arenas() -> None:
-    """Let this process and those that it starts have one heap for each core instead of eight; before any thread starts.
+    """Limit this process and its children to one heap per core instead of eight; call before any thread starts.
 
-    Each thread's heap keeps what was once needed at the same time there, so that many of them add up to memory which
-    grows over the first blocks of a long run. MALLOC_ARENA_MAX in the environment stands above it.
+    The heap of each thread keeps the most memory that was ever in use there, so that many heaps let memory grow over
+    the first blocks of a long run. MALLOC_ARENA_MAX in the environment takes precedence. Only glibc has these heaps.
     """
     if platform.libc_ver()[0] != "glibc" or "MALLOC_ARENA_MAX" in os.environ:
         return

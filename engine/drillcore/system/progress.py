@@ -1,4 +1,4 @@
-"""How far a run is: what stages tell, without knowing who listens."""
+"""Progress of a run: what stages report, without knowing who displays it."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Protocol
 
 
 class Reporter(Protocol):
-    """Listens to a run."""
+    """Receives the progress of a run and shows it."""
 
     def start(self, stage: str, total: int, unit: str) -> None:
-        """A stage begins that has `total` units to do."""
+        """A stage begins; `total` units of work, such as sentences, lie ahead."""
 
     def advance(self, count: int) -> None:
-        """So many more units are done."""
+        """`count` more units are done; negative where work is to be done again."""
 
     def finish(self, summary: str) -> None:
-        """The stage ended."""
+        """The stage ended; `summary` is one line for the user."""
 
     def say(self, message: str) -> None:
-        """Something that the user should read."""
+        """Show the user a message."""
 
 
 class Silent:
-    """Nobody listens: the Python interface's default."""
+    """Shows nothing: the default of the Python interface."""
 
     def start(self, stage: str, total: int, unit: str) -> None:
         """Ignore."""
@@ -41,9 +41,9 @@ class Silent:
 
 @dataclass
 class Progress:
-    """Where work reports how far it is.
+    """Receives the progress of the work on blocks.
 
-    advance(n): sentences whose states are there, negative where a failed block's count is taken back.
+    advance(n): n more sentences have states; negative where a failed block will be computed again.
     """
 
     advance: Callable[[int], None] = field(default=lambda n: None)

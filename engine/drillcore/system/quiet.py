@@ -1,4 +1,4 @@
-"""Keeps `transformers` from printing bars and advice into our output."""
+"""Keeps `transformers` from printing progress bars and advice."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Errors only, no progress bars; the former state comes back after."""
+    """Errors only, no progress bars; restores the former settings at the end."""
     from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 

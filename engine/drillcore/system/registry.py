@@ -1,4 +1,4 @@
-"""Loads what is chosen by name, and says in a plain sentence which extra is missing."""
+"""Loads what a table names, and says which extra is missing."""
 
 from __future__ import annotations
 

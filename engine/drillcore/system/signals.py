@@ -1,4 +1,4 @@
-"""Being asked to stop: SIGTERM ends a run as Ctrl-C does."""
+"""SIGTERM ends a run as Ctrl-C does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import FrameType
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt while inside; does nothing off the main thread, which gets no signals."""
+    """SIGTERM raises KeyboardInterrupt while inside. No effect outside the main thread, which alone gets signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

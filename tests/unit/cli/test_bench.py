@@ -75,11 +75,22 @@ def test_cases_are_every_combination_once():
 
 def sample(case: BenchCase, wall: float, rate: float = 1e9) -> dict:
     return {
-        "case": case.__dict__, "repeat": 0, "num_sentences": 100, "num_tokens": 1000, "num_nodes": 600,
-        "num_padding": 10, "wall_seconds": wall, "tokenize_seconds": 0.5, "load_seconds": wall * 10,
-        "warm_seconds": 0.0, "stage_seconds": {"forward": wall / 2, "write": 0.25}, "flops": 1e9,
-        "matrix_flops_per_second": rate, "peak_host_bytes": int(wall * 100), "peak_device_bytes": 0,
-    }  # fmt: skip
+        "case": case.__dict__,
+        "repeat": 0,
+        "num_sentences": 100,
+        "num_tokens": 1000,
+        "num_nodes": 600,
+        "num_padding": 10,
+        "wall_seconds": wall,
+        "tokenize_seconds": 0.5,
+        "load_seconds": wall * 10,
+        "warm_seconds": 0.0,
+        "stage_seconds": {"forward": wall / 2, "write": 0.25},
+        "flops": 1e9,
+        "matrix_flops_per_second": rate,
+        "peak_host_bytes": int(wall * 100),
+        "peak_device_bytes": 0,
+    }
 
 
 def test_rows_are_medians_of_their_own_samples():
@@ -131,8 +142,8 @@ def settings(tmp_path: Path, **changes) -> BenchSettings:
 
 def test_bench_measures_goes_on_and_keeps_settings_apart(models, tmp_path):
     cases = make_cases([str(models()), "./nowhere"], dtypes=["float32"], batch_tokens=[512])
-    out, said = tmp_path / "bench.json", list[str]()
-    good, bad = run_bench(cases, settings(tmp_path), out, said.append)
+    out, lines = tmp_path / "bench.json", list[str]()
+    good, bad = run_bench(cases, settings(tmp_path), out, lines.append)
     assert good.error == "" and good.num_samples == 1 and good.num_sentences == 60
     assert good.num_tokens == int(Lengths.parse("uniform:4-40").sentences(60, 384, 512).lengths_N.sum())
     assert 0 < good.num_nodes <= good.num_tokens
@@ -140,15 +151,15 @@ def test_bench_measures_goes_on_and_keeps_settings_apart(models, tmp_path):
     assert 0 < good.matrix_share < 1 and good.load_seconds > 0 and good.peak_host_bytes > 50 * 2**20
     assert {"plan", "forward", "write"} <= good.stage_shares.keys()
     assert "nowhere" in bad.error and "config.json" in bad.error and bad.num_samples == 0
-    assert len(said) == 2 and not list(tmp_path.glob("bench-*"))
+    assert len(lines) == 2 and not list(tmp_path.glob("bench-*"))
 
     written = json.loads(out.read_text(encoding="utf-8"))
     assert written["samples"][0]["numerics"]["batch_nodes"] == 512 and written["samples"][0]["self_check"] < 1e-4
     assert [r["case"]["model"] for r in written["rows"]] == [str(models()), "./nowhere"]
 
     # Again: what is there stays as it is, only the case that failed is tried.
-    again, _ = run_bench(cases, settings(tmp_path), out, said.append)
-    assert again == good and len(said) == 3 and "nowhere" in said[-1]
+    again, _ = run_bench(cases, settings(tmp_path), out, lines.append)
+    assert again == good and len(lines) == 3 and "nowhere" in lines[-1]
 
     before = out.read_bytes()
     with pytest.raises(StoreError, match=r"sentences was .*60.* and is .*61"):
@@ -159,7 +170,7 @@ def test_bench_measures_goes_on_and_keeps_settings_apart(models, tmp_path):
 def test_a_strange_results_file_is_left_alone(tmp_path):
     out = tmp_path / "mine.json"
     out.write_text('{"important": true}', encoding="utf-8")
-    with pytest.raises(StoreError, match="no results file"):
+    with pytest.raises(StoreError, match="not a results file"):
         run_bench([BenchCase("x")], settings(tmp_path), out)
     assert out.read_text(encoding="utf-8") == '{"important": true}'
 
@@ -173,14 +184,16 @@ def test_sentences_must_come_from_somewhere(tmp_path):
     assert not (tmp_path / "out.json").exists()
 
 
-@pytest.mark.parametrize(("script", "told"), [("kill -9 $$", "killed by SIGKILL"), ("echo dear me; exit 3", "dear me")])
-def test_a_process_that_dies_is_a_row(tmp_path, monkeypatch, script, told):
+@pytest.mark.parametrize(
+    ("script", "error"), [("kill -9 $$", "killed by SIGKILL"), ("echo dear me; exit 3", "dear me")]
+)
+def test_a_process_that_dies_is_a_row(tmp_path, monkeypatch, script, error):
     interpreter = tmp_path / "python"
     interpreter.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
     interpreter.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(interpreter))
     (row,) = run_bench([BenchCase("x")], settings(tmp_path, repeats=3), tmp_path / "out.json")
-    assert told in row.error and row.num_samples == 0
+    assert error in row.error and row.num_samples == 0
 
 
 def test_cases_take_turns_and_more_repeats_are_added(tmp_path, monkeypatch):
@@ -190,13 +203,13 @@ def test_cases_take_turns_and_more_repeats_are_added(tmp_path, monkeypatch):
     interpreter.write_text(f'#!/bin/sh\ncp {answer} "$4"\n', encoding="utf-8")
     interpreter.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(interpreter))
-    out, said = tmp_path / "out.json", list[str]()
+    out, lines = tmp_path / "out.json", list[str]()
     for repeats in (2, 3):
-        run_bench(make_cases(["a", "b"]), settings(tmp_path, repeats=repeats), out, said.append)
+        run_bench(make_cases(["a", "b"]), settings(tmp_path, repeats=repeats), out, lines.append)
     order = ["1/2  a", "1/2  b", "2/2  a", "2/2  b", "3/3  a", "3/3  b"]
-    assert [line.split(",")[0] for line in said] == order
-    kept = json.loads(out.read_text(encoding="utf-8"))["samples"]
-    assert [(s["case"]["model"], s["repeat"]) for s in kept] == [(m, r) for r in range(3) for m in "ab"]
+    assert [line.split(",")[0] for line in lines] == order
+    samples = json.loads(out.read_text(encoding="utf-8"))["samples"]
+    assert [(s["case"]["model"], s["repeat"]) for s in samples] == [(m, r) for r in range(3) for m in "ab"]
 
 
 def test_matrix_products_have_a_rate():

@@ -16,9 +16,9 @@ import zarr
 from PIL import Image
 
 import drillcore
-from drillcore.cli.export import export
-from drillcore.cli.show import describe
-from drillcore.cli.tables import BLOCKS
+from drillcore.cli.export import export_layer
+from drillcore.cli.show import store_lines
+from drillcore.cli.tables import BARS
 from drillcore.errors import DrillcoreError, MissingExtraError, RunError, StoreError
 from drillcore.job.file import load_job
 from drillcore.pictures.grid.write import FRAME
@@ -178,14 +178,12 @@ def test_what_cannot_be_drawn_is_said_plainly(job: Path, tmp_path: Path, setting
 
 
 def test_show_draws_separation_along_the_layers(job: Path) -> None:
-    lines = list(describe(str(job.parent / "runs" / "job.zarr")))
+    lines = list(store_lines(str(job.parent / "runs" / "job.zarr")))
     assert sum("100%" in line for line in lines) == 6
     curves = lines[lines.index("") + 2 :]
     assert [line.split()[:2] for line in curves] == [[m, "labelled"] for m in ("deep", "random", "small")]
-    assert all(len(set(line) & set(BLOCKS)) >= 1 for line in curves)
-    code = (
-        "from drillcore.cli.show import describe; import sys; list(describe(sys.argv[1])); print(sorted(sys.modules))"
-    )
+    assert all(len(set(line) & set(BARS)) >= 1 for line in curves)
+    code = "import drillcore.cli.show as s, sys; list(s.store_lines(sys.argv[1])); print(sorted(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", code, str(job.parent / "runs/job.zarr")], capture_output=True, text=True, check=True
     )
@@ -197,14 +195,14 @@ def test_export_writes_what_is_stored(job: Path, tmp_path: Path) -> None:
     tree = drillcore.open(store)["deep/labelled"]
     states = tree.hidden_states.sel(layer=3).values
     for layer in ("3", "block_3"):
-        list(export(store, layer, "npy", tmp_path / "a.npy", "deep/labelled"))
+        list(export_layer(store, layer, "npy", tmp_path / "a.npy", "deep/labelled"))
         np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), states)
-    list(export(store, "3", "parquet", tmp_path / "a.parquet", "deep/labelled"))
+    list(export_layer(store, "3", "parquet", tmp_path / "a.parquet", "deep/labelled"))
     table = pq.read_table(tmp_path / "a.parquet")
     np.testing.assert_array_equal(np.array(table["hidden_state"].to_pylist(), np.float32), states)
     assert table["text"].to_pylist() == SENTENCES and table["score"].to_pylist() == tree.score.values.tolist()
-    said = list(export(store, "3", "embedding-atlas", tmp_path / "b.parquet", "deep/labelled"))
-    assert "--x projection_x --y projection_y --neighbors neighbors" in said[-1]
+    lines = list(export_layer(store, "3", "embedding-atlas", tmp_path / "b.parquet", "deep/labelled"))
+    assert "--x projection_x --y projection_y --neighbors neighbors" in lines[-1]
     table = pq.read_table(tmp_path / "b.parquet")
     points = tree.pca.sel(layer=3).values
     np.testing.assert_array_equal(table["projection_x"].to_numpy(), points[:, 0])
@@ -231,7 +229,7 @@ def test_export_says_what_is_wrong(
 ) -> None:
     layer, form, name, group = arguments
     with pytest.raises(kind, match=message):
-        list(export(str(job.parent / "runs/job.zarr"), layer, form, tmp_path / name, group))
+        list(export_layer(str(job.parent / "runs/job.zarr"), layer, form, tmp_path / name, group))
     assert not list(tmp_path.iterdir())
 
 
@@ -241,9 +239,9 @@ def test_anndata_or_what_to_install(job: Path, tmp_path: Path) -> None:
         import anndata
     except ImportError:
         with pytest.raises(MissingExtraError, match="needs anndata") as caught:
-            list(export(store, "3", "anndata", path, "deep/plain"))
+            list(export_layer(store, "3", "anndata", path, "deep/plain"))
         assert "pip install anndata" in caught.value.hint and not path.exists()
         return
-    list(export(store, "3", "anndata", path, "deep/plain"))
+    list(export_layer(store, "3", "anndata", path, "deep/plain"))
     found = anndata.read_h5ad(path)
     np.testing.assert_array_equal(found.X, np.asarray(drillcore.open(store)["deep/plain"].hidden_states.sel(layer=3)))

@@ -59,7 +59,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Sample:
-    """What one measurement found. wall_seconds: from the first token id to the last commit.
+    """The result of one measurement. wall_seconds: from the first token id to the last commit.
 
     stage_seconds: by step, overlapping; warm_seconds: a first pass over some sentences, compilation included;
     flops: two a parameter (embeddings left out) and useful node; matrix_flops_per_second: of this machine, measured

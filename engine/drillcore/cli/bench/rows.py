@@ -136,9 +136,19 @@ def _row(case: BenchCase, samples: Sequence[dict[str, Any]], error: str) -> Benc
 def table_of(rows: Sequence[BenchRow]) -> tuple[list[str], list[list[str]]]:
     """Headings and cells to print, one row a case; `stages` are shares of the wall's time, which overlap."""
     headings = [
-        "model", "backend", "dtype", "batch", "sentences/s", "tokens/s", "nodes/s", "of matrix rate", "stages",
-        "host", "device", "load",
-    ]  # fmt: skip
+        "model",
+        "backend",
+        "dtype",
+        "batch",
+        "sentences/s",
+        "tokens/s",
+        "nodes/s",
+        "of matrix rate",
+        "stages",
+        "host",
+        "device",
+        "load",
+    ]
     return headings, [_cells(row) for row in rows]
 
 
@@ -151,7 +161,13 @@ def _cells(row: BenchRow) -> list[str]:
     stages = " ".join(f"{step} {share:.0%}" for step, share in row.stage_shares.items())
     device = f"{row.peak_device_bytes / 2**30:.2f} GiB" if row.peak_device_bytes else "-"
     return [
-        *named, f"{row.sentences_per_second:,.1f}", f"{row.tokens_per_second:,.0f}", f"{row.nodes_per_second:,.0f}",
-        f"{row.matrix_share:.0%}", stages, f"{row.peak_host_bytes / 2**30:.2f} GiB", device,
+        *named,
+        f"{row.sentences_per_second:,.1f}",
+        f"{row.tokens_per_second:,.0f}",
+        f"{row.nodes_per_second:,.0f}",
+        f"{row.matrix_share:.0%}",
+        stages,
+        f"{row.peak_host_bytes / 2**30:.2f} GiB",
+        device,
         f"{row.load_seconds:.1f} s",
-    ]  # fmt: skip
+    ]

@@ -40,28 +40,28 @@ def run_bench(
     settings are wrong, StoreError where `out` holds measurements of other settings.
     """
     cases = list(cases)
-    kept = _Kept(out, _identity(settings))
+    results = _Results(out, _identity(settings))
     failed: dict[BenchCase, str] = {}
     for repeat in range(settings.repeats):
         for case in cases:
-            if case in failed or kept.has(case, repeat):
+            if case in failed or results.has(case, repeat):
                 continue
-            found = _measure(case, settings)
-            if "sample" in found:
-                kept.add(case, repeat, found["sample"])
-                told = f"{sample_rate(found['sample']):,.1f} sentences/s"
+            answer = _measure(case, settings)
+            if "sample" in answer:
+                results.add(case, repeat, answer["sample"])
+                outcome = f"{sample_rate(answer['sample']):,.1f} sentences/s"
             else:
-                failed[case] = found["error"] + (f" ({found['hint']})" if found.get("hint") else "")
-                told = f"failed: {failed[case]}"
-            kept.write(rows_of(cases, kept.samples, failed))
-            say(f"{repeat + 1}/{settings.repeats}  {case.name}: {told}")
-    rows = rows_of(cases, kept.samples, failed)
-    kept.write(rows)
+                failed[case] = answer["error"] + (f" ({answer['hint']})" if answer.get("hint") else "")
+                outcome = f"failed: {failed[case]}"
+            results.write(rows_of(cases, results.samples, failed))
+            say(f"{repeat + 1}/{settings.repeats}  {case.name}: {outcome}")
+    rows = rows_of(cases, results.samples, failed)
+    results.write(rows)
     return rows
 
 
-class _Kept:
-    """The measurements in a results file, which is written anew after each."""
+class _Results:
+    """The measurements in a results file, which is written again after each one."""
 
     def __init__(self, path: Path, identity: dict[str, Any]) -> None:
         self._path, self._identity = path, identity
@@ -71,28 +71,28 @@ class _Kept:
 
     def _read(self) -> None:
         try:
-            found = json.loads(self._path.read_text(encoding="utf-8"))
-            kind = found.get("kind")
+            stored = json.loads(self._path.read_text(encoding="utf-8"))
+            kind = stored.get("kind")
         except (OSError, ValueError, AttributeError):
             kind = None
         if kind != KIND:
-            raise StoreError(f"{self._path} is no results file of drillcore bench", hint="Name another file.")
-        before, now = found["settings"], json.loads(json.dumps(self._identity))
+            raise StoreError(f"{self._path} is not a results file of drillcore bench", hint="Name another file.")
+        before, now = stored["settings"], json.loads(json.dumps(self._identity))
         changed = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
         if changed:
-            told = "; ".join(f"{k} was {before.get(k)!r} and is {now.get(k)!r}" for k in changed)
+            changes = "; ".join(f"{k} was {before.get(k)!r} and is {now.get(k)!r}" for k in changed)
             raise StoreError(
-                f"{self._path} holds measurements of other settings: {told}",
+                f"{self._path} holds measurements of other settings: {changes}",
                 hint="Name another file, or remove this one.",
             )
-        self.samples = found["samples"]
+        self.samples = stored["samples"]
 
     def has(self, case: BenchCase, repeat: int) -> bool:
-        """Whether that repeat was measured already."""
+        """Whether this repeat has been measured."""
         return any(s["case"] == asdict(case) and s["repeat"] == repeat for s in self.samples)
 
     def add(self, case: BenchCase, repeat: int, sample: dict[str, Any]) -> None:
-        """Keep one measurement."""
+        """Add one measurement."""
         self.samples.append({**sample, "case": asdict(case), "repeat": repeat})
 
     def write(self, rows: Sequence[BenchRow]) -> None:
@@ -109,7 +109,7 @@ class _Kept:
 
 
 def _identity(settings: BenchSettings) -> dict[str, Any]:
-    """What must be equal for measurements to stand in one table."""
+    """What must be equal for measurements to be comparable."""
     if (settings.texts is None) == (settings.lengths is None):
         raise JobError("either a text file or a length distribution is needed", hint="Such as uniform:8-64.")
     if settings.lengths is not None:
@@ -149,14 +149,15 @@ def _measure(case: BenchCase, settings: BenchSettings) -> dict[str, Any]:
         "scratch": str(settings.scratch),
     }
     with tempfile.TemporaryDirectory(prefix="drillcore-bench-") as folder:
-        asked, answered, log = (Path(folder) / name for name in ("request.json", "answer.json", "log.txt"))
-        asked.write_text(json.dumps(request), encoding="utf-8")
+        request_path, answer_path = Path(folder) / "request.json", Path(folder) / "answer.json"
+        log = Path(folder) / "log.txt"
+        request_path.write_text(json.dumps(request), encoding="utf-8")
         with log.open("wb") as stream:
-            command = [sys.executable, "-m", "drillcore.cli.bench.case", str(asked), str(answered)]
+            command = [sys.executable, "-m", "drillcore.cli.bench.case", str(request_path), str(answer_path)]
             status = _run(command, stream)
-        if answered.exists():
-            found: dict[str, Any] = json.loads(answered.read_text(encoding="utf-8"))
-            return found
+        if answer_path.exists():
+            answer: dict[str, Any] = json.loads(answer_path.read_text(encoding="utf-8"))
+            return answer
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         return {"error": f"its process was {how}" if status < 0 else f"its process {how}: {(lines or [''])[-1]}"}

@@ -33,12 +33,12 @@ class JobTimes:
 
     @property
     def num_nodes(self) -> int:
-        """Nodes computed that are no padding."""
+        """Nodes computed, without padding."""
         return sum(b.num_nodes for b in self.blocks)
 
     @property
     def num_padding(self) -> int:
-        """Padding computed beside them."""
+        """Padding computed beside the nodes."""
         return sum(b.num_padding for b in self.blocks)
 
     @property
@@ -49,16 +49,16 @@ class JobTimes:
     @property
     def stage_seconds(self) -> dict[str, float]:
         """Seconds by step, each in its own thread: they overlap, so that their sum may exceed the wall's."""
-        found: dict[str, float] = {}
+        totals: dict[str, float] = {}
         for block in self.blocks:
             for step, seconds in block.seconds.items():
-                found[step] = found.get(step, 0.0) + seconds
-        return found
+                totals[step] = totals.get(step, 0.0) + seconds
+        return totals
 
 
 @dataclass(frozen=True)
 class ScratchJob:
-    """Blocks of one set of sentences, and the store that takes their states; made anew for every measurement."""
+    """Blocks of one set of sentences, and the store that takes their states; created again for every measurement."""
 
     tasks: tuple[BlockTask, ...]
     group: zarr.Group

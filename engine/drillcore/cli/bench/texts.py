@@ -37,9 +37,9 @@ class Lengths:
     def parse(text: str) -> Lengths:
         """Read `fixed:128`, `uniform:8-256` or `lognormal:24,0.6`; raises JobError for anything else."""
         for kind, pattern in _LENGTHS.items():
-            found = pattern.fullmatch(text.strip())
-            if found:
-                values = tuple(float(v) for v in found.groups())
+            match = pattern.fullmatch(text.strip())
+            if match:
+                values = tuple(float(v) for v in match.groups())
                 if values[0] < 1 or (kind == "uniform" and values[1] < values[0]):
                     break
                 return Lengths(kind, values)
