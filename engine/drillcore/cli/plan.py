@@ -1,4 +1,4 @@
-"""What a job will cost, before anything is written: sentences, tokens, nodes after sharing, bytes, time."""
+"""`drillcore plan`: what a job will cost, before anything is written."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ CALIBRATION_SECONDS = 3.0
 CALIBRATION_SENTENCES = 2048
 # Width of packs on a CPU, for plans made without the model.
 PLAIN_WIDTH = 128
-# What float32 states take on disk, measured on residual streams: computed in float32, and in bf16.
+# Share of their size that float32 states take on disk, by the dtype they were computed in; measured on residual streams.
 DISK_SHARE = {"float32": 0.93, "bfloat16": 0.385, "float16": 0.55}
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """One model and dataset.
+    """The cost of one model and dataset.
 
-    num_nodes: tokens to compute after sharing; num_padding: beside them. raw_bytes: states before compression.
-    disk_bytes: after it, roughly. seconds: of extraction on this machine, None where it was not measured.
+    num_nodes: tokens to compute after shared prefixes are merged; num_padding: padding computed beside them. raw_bytes:
+    states before compression; disk_bytes: after it, roughly. seconds: extraction on this machine, None if not measured.
     """
 
     model: str
@@ -43,18 +43,19 @@ class Estimate:
     seconds: float | None
 
 
-def estimate(loaded: LoadedJob, report: Reporter, *, calibrate: bool = True) -> Iterator[Estimate]:
+def estimate(loaded: LoadedJob, progress: Reporter, *, calibrate: bool = True) -> Iterator[Estimate]:
     """Estimates of every model and dataset, in the job's order.
 
-    calibrate: load each model and run it for a few seconds; without it there is no time, and packs are those of a CPU.
+    calibrate: load each model and run it for a few seconds; otherwise no time is estimated, and packs are those of a CPU.
+    Raises what preflight raises where the job or its inputs are wrong.
     """
-    inputs = check_job(loaded, report)
+    inputs = check_job(loaded, progress)
     for name in inputs.sources:
         pairs = inputs.of_model(name)
         if not calibrate:
             yield from (_estimate(inputs, p, *_count_packs(p), None, "float32") for p in pairs)
             continue
-        report.say(f"{name}: loading, checking and timing the model")
+        progress.say(f"{name}: loading, checking and timing the model")
         backend = open_backend(_task(inputs, name, pairs))
         try:
             numerics = backend.prepare(pairs[0].tokens.slice(0, min(8, len(pairs[0].tokens))), None).numerics

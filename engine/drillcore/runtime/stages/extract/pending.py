@@ -80,7 +80,7 @@ def stored_numerics(context: Context, known: dict[str, Any], request: dict[str, 
     if known.get("numerics_for") != digest(request):
         return None
     stored: dict[str, Any] | None = known.get("numerics")
-    backend = context.inputs.loaded.job.extract.backend
+    backend = context.job.extract.backend
     return stored if stored is not None and numerics_hold(backend, stored) else None
 
 
