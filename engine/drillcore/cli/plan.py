@@ -20,7 +20,7 @@ CALIBRATION_SECONDS = 3.0
 CALIBRATION_SENTENCES = 2048
 # Width of packs on a CPU, for plans made without the model.
 PLAIN_WIDTH = 128
-# Share of their size that float32 states take on disk, by the dtype they were computed in; measured on residual streams.
+# Share of their size that float32 states take on disk, by the dtype of the model; measured on residual streams.
 DISK_SHARE = {"float32": 0.93, "bfloat16": 0.385, "float16": 0.55}
 
 
@@ -46,7 +46,7 @@ class Estimate:
 def estimate(loaded: LoadedJob, progress: Reporter, *, calibrate: bool = True) -> Iterator[Estimate]:
     """Estimates of every model and dataset, in the job's order.
 
-    calibrate: load each model and run it for a few seconds; otherwise no time is estimated, and packs are those of a CPU.
+    calibrate: load each model and run it for a few seconds; otherwise no time is estimated, and packs are a CPU's.
     Raises what preflight raises where the job or its inputs are wrong.
     """
     inputs = check_job(loaded, progress)
