@@ -1,0 +1,90 @@
+"""The reports of whole runs, opened from disk in a real headless Chromium."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from support.report_pages import HOSTILE, isolated_sentence, places
+
+pytest_plugins = ["support.report_fixtures", "support.run_fixtures"]
+# The demo model is converted once and kept there.
+CACHE = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+
+
+@pytest.fixture(scope="module")
+def run(make_work: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A job with hostile sentences, run on the command line: the job, its sentences, and what the run printed."""
+    work = make_work(
+        tmp_path_factory.mktemp("run"),
+        project={"method": "pca"},
+        measure={"permutations": 20},
+        datasets=[{"name": "d", "path": "d.jsonl", "expected_next": "expected_next"}],
+    )
+    texts = [*(text[:200] for text in HOSTILE), *(f"The city number {i} is" for i in range(30))]
+    rows = [
+        {"text": text, "label": ("Montreal", HOSTILE[0])[i % 2], "expected_next": " Toronto"}
+        for i, text in enumerate(texts)
+    ]
+    work.texts("d", rows)
+    work.save()
+    command = work.forge.run("run", work.file, cwd=work.folder)
+    assert command.status == 0, command.err
+    return work, texts, command.out
+
+
+def test_the_report_of_a_run(run: Any, visit: Any, rng: np.random.Generator) -> None:
+    import zarr
+
+    work, texts, output = run
+    path = work.beside / "report.html"
+    assert f"report: {path}" in output and path.stat().st_size < 300_000
+    group = zarr.open_group(work.store, path="m/d", mode="r", use_consolidated=False)
+    points = np.asarray(group["pca"][...])
+    shown = visit(path)
+    page = shown.page
+    layer = len(points) - 1
+    for index in {*range(len(HOSTILE)), isolated_sentence(points[layer], rng)}:
+        place = places(points[layer])[index]
+        nearest = int(np.argmin(np.hypot(*(places(points[layer]) - place).T)))
+        face = shown.drawn(0, 0, layer)
+        shown.hover(face, tuple(place))
+        assert shown.tip() == texts[nearest]
+        assert "expected next:  Toronto" in (page.locator("#tip .about").text_content() or "")
+    tables = page.locator("#overview table").all_text_contents()
+    assert any("Linear probe" in t or "best linear probe" in t for t in tables)
+    assert page.locator(".chart figcaption").first.text_content() == "Linear probe (primary)"
+    for name in ("control: last token and length", "control: TF-IDF"):
+        assert page.locator("#series").get_by_text(name).count() == 1
+    page.locator("#search").fill("number 7")
+    page.locator("#results button").first.click()
+    assert page.locator("#pinned .words").text_content() == "The city number 7 is"
+
+
+@pytest.fixture(scope="module")
+def demo(forge: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which the demo job has run; on a slow machine that takes many minutes."""
+    folder, job = tmp_path_factory.mktemp("demo"), Path(__file__).parents[2] / "jobs" / "demo.yaml"
+    command = forge.start("run", job, "--store", folder / "demo.zarr", cwd=folder, env={"XDG_CACHE_HOME": CACHE})
+    assert command.wait(3600) == 0, command.err
+    return folder
+
+
+@pytest.mark.long
+def test_the_report_of_the_demo(visit: Any, demo: Path, rng: np.random.Generator) -> None:
+    import zarr
+
+    path = demo / "demo" / "report.html"
+    assert path.stat().st_size < 300_000
+    group = zarr.open_group(demo / "demo.zarr/demo--smollm2-135m-instruct/incomplete", mode="r")
+    points, texts = np.asarray(group["umap"][...]), [str(t) for t in group["text"][...]]
+    shown = visit(path)
+    for layer in rng.integers(2, len(points), 4).tolist():
+        index = isolated_sentence(points[layer], rng)
+        shown.hover(shown.drawn(1, 0, layer), tuple(places(points[layer])[index]))
+        assert shown.tip() == texts[index]
+    assert "instruct, 4-bit weights" in (shown.page.locator("h3").first.text_content() or "")
