@@ -57,7 +57,7 @@ vllm: ## Install vLLM into an environment of its own, .venv-vllm (3.5 GB); docs/
 	@echo "== vLLM is ready: $(VLLM_VENV)/bin/drillcore run JOB"
 
 test-vllm: vllm ## The backend contract on real vLLM, jobs that are killed and resume (VLLM_TESTS="not long" for a part)
-	DRILLCORE_REQUIRE=vllm $(VLLM_VENV)/bin/python -m pytest tests/conformance/test_vllm_backend.py --timeout 1200 -m "$(VLLM_TESTS)"
+	DRILLCORE_REQUIRE=vllm $(VLLM_VENV)/bin/python -m pytest tests/conformance/test_vllm_*.py --timeout 1200 -m "$(VLLM_TESTS)"
 
 bench: $(INSTALLED) ## Throughput of every stage and of the peers, interleaved in one run
 	$(BIN)/python -m benchmarks.peers.run

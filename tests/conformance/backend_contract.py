@@ -1,7 +1,7 @@
-"""What every backend must do; a suite for one inherits from this and says how to open it.
+"""What every backend must do. The suite of a backend subclasses `BackendContract` and says how to open it.
 
-`open(layers)` returns a backend with a model of `num_blocks` blocks loaded; `plain(sentence)` its states of all layers,
-[L + 2, H], the plain way; `bound` the relative error allowed.
+Its fixture `opened` gives a function: `opened(layers)` returns a prepared backend and `plain`; `plain(sentence)`
+computes the states [L + 2, H] of one sentence independently. `bound` is the largest relative error allowed.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ def collect(backend, block: Sequences) -> np.ndarray:
     """All states [N, K, H] of a block, and that every sentence came exactly once."""
     work = backend.plan(block)
     assert work.num_sentences == len(block)
-    found, seen = None, np.zeros(len(block), int)
+    states_NKH, count_N = None, np.zeros(len(block), int)
     for part in backend.run(work):
-        if found is None:
-            found = np.full((len(block), *part.values_GKH.shape[1:]), np.nan, np.float32)
-        found[part.sentence_S] = part.values_GKH[part.row_S]
-        seen[part.sentence_S] += 1
+        if states_NKH is None:
+            states_NKH = np.full((len(block), *part.values_GKH.shape[1:]), np.nan, np.float32)
+        states_NKH[part.sentence_S] = part.values_GKH[part.row_S]
+        count_N[part.sentence_S] += 1
         np.testing.assert_allclose(part.absmax_GK, np.abs(part.values_GKH).max(-1), rtol=1e-2)
-    assert (seen == 1).all()
-    return found
+    assert (count_N == 1).all()
+    return states_NKH
 
 
 class BackendContract:

@@ -12,7 +12,7 @@ import drillcore
 from drillcore import backends
 from drillcore.backends.layers import resolve_layers
 from drillcore.backends.source import locate
-from drillcore.cli.doctor import parts as doctor_parts
+from drillcore.cli import doctor
 from drillcore.errors import JobError
 from drillcore.job.fields import Extract, Model
 from drillcore.system import tables
@@ -124,8 +124,8 @@ def test_its_own_refusal_comes_before_anything_is_loaded(toy, models):
 
 
 def test_doctor_and_versions_ask_it(toy):
-    (found,) = (f for f in doctor_parts() if f.name == toy)
-    assert found.present and found.detail == f"numpy {np.__version__}"
+    (part,) = (p for p in doctor.parts() if p.name == toy)
+    assert part.present and part.detail == f"numpy {np.__version__}"
     assert backends.all_versions()["numpy"] == np.__version__
     assert backends.numerics_hold(toy, {"layout": "toy", toy: np.__version__})
     assert not backends.numerics_hold(toy, {"layout": "toy", toy: "0.1"})

@@ -11,9 +11,9 @@ from backend_contract import BackendContract, collect
 from drillcore.backends import layers
 from drillcore.backends.fake import FakeBackend
 from drillcore.backends.source import locate
-from drillcore.backends.transformers.backend import TransformersBackend
 from drillcore.job.fields import Extract, Model
 from drillcore.tokens.sequences import Sequences
+from support.backends import open_transformers
 from support.plain import plain_states, random_sentences, relative_error
 from support.tiny import ARCHITECTURES, PACKED
 
@@ -30,12 +30,6 @@ def plain_models():
         return loaded[folder]
 
     return get
-
-
-def open_transformers(folder: Path, wanted="all", **extract):
-    source = locate(Model(id=str(folder)), Path("/"))
-    backend = TransformersBackend(source, Extract(**extract), layers.resolve_layers(wanted, source.facts.num_layers))
-    return backend, backend.prepare(Sequences.of([]), None)
 
 
 class TestFake(BackendContract):

@@ -74,26 +74,26 @@ def shifted_position(monkeypatch):
 
 def missing_norm(monkeypatch):
     original = Gatherer.finish
-    kept = {}
+    hidden_by_layer = {}
 
     def gather(self, layer, hidden):
-        kept[layer] = hidden
+        hidden_by_layer[layer] = hidden
         return real(self, layer, hidden)
 
     real = Gatherer._gather
     monkeypatch.setattr(Gatherer, "_gather", gather)
-    monkeypatch.setattr(Gatherer, "finish", lambda self, last: original(self, kept.get(3, last)))
+    monkeypatch.setattr(Gatherer, "finish", lambda self, last: original(self, hidden_by_layer.get(3, last)))
 
 
 @pytest.mark.parametrize("mutation", [wrong_layer, pad_token, leaked_prefix, shifted_position, missing_norm])
-def test_every_mistake_is_seen(mutation, models, monkeypatch):
+def test_every_seeded_mistake_is_detected(mutation, models, monkeypatch):
     mutation(monkeypatch)
     with pytest.raises(SelfCheckError, match="disagrees with transformers"):
         prepare(models("llama"), "packed")
 
 
 @pytest.mark.parametrize("mutation", [pad_token, leaked_prefix, shifted_position])
-def test_broken_packs_fall_back_to_padded_batches_and_say_so(mutation, models, monkeypatch):
+def test_broken_packs_fall_back_to_padded_batches_with_a_note(mutation, models, monkeypatch):
     mutation(monkeypatch)
     prepared = prepare(models("llama"))
     assert prepared.numerics["layout"] == "padded" and prepared.check.passed

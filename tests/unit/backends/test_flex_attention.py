@@ -1,4 +1,4 @@
-"""FlexAttention over packs: block masks from intervals are the dense ones, and the states are the plain ones."""
+"""FlexAttention over packs: masks from intervals are the dense ones, and the states are the plain ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from backend_contract import collect
-from test_backends import open_transformers
 
 from conftest import require
 from drillcore.backends.transformers.flex_attention import TILE, PackMask, interval_tiles
@@ -16,6 +15,7 @@ from drillcore.backends.transformers.masks import ancestors
 from drillcore.tokens.batches import batches
 from drillcore.tokens.packs import build_packs
 from drillcore.tokens.sequences import Sequences
+from support.backends import open_transformers
 from support.plain import plain_states, random_sentences, relative_error
 
 
@@ -25,14 +25,14 @@ def packed_batch(seed):
 
 
 @pytest.mark.parametrize("window", [None, 7])
-def test_the_block_mask_says_what_the_dense_mask_says(seed, window):
+def test_the_sparse_mask_equals_the_dense_mask(seed, window):
     batch = packed_batch(seed)
     ends, depth = torch.tensor(batch.subtree_end_RW), torch.tensor(batch.position_ids_RW)
     dense = ancestors(ends, depth, window)
     num_rows, width = ends.shape
     mask = PackMask(num_rows, width, window, torch.device("cpu")).fill(ends, depth)
-    blocks = dense.view(num_rows, width // TILE, TILE, width // TILE, TILE).permute(0, 1, 3, 2, 4)
-    listed = torch.zeros(blocks.shape[:3], dtype=torch.bool)
+    tiles = dense.view(num_rows, width // TILE, TILE, width // TILE, TILE).permute(0, 1, 3, 2, 4)
+    listed = torch.zeros(tiles.shape[:3], dtype=torch.bool)
     for counts, indices, whole in (
         (mask.kv_num_blocks, mask.kv_indices, False),
         (mask.full_kv_num_blocks, mask.full_kv_indices, True),
@@ -40,15 +40,15 @@ def test_the_block_mask_says_what_the_dense_mask_says(seed, window):
         for r, i in np.ndindex(num_rows, width // TILE):
             for j in indices[r, 0, i, : counts[r, 0, i]].tolist():
                 listed[r, i, j] = True
-                assert not whole or blocks[r, i, j].all()
-    assert not (blocks.flatten(3).any(-1) & ~listed).any()
+                assert not whole or tiles[r, i, j].all()
+    assert not (tiles.flatten(3).any(-1) & ~listed).any()
     node = torch.arange(width)
     r, q, k = torch.arange(num_rows)[:, None, None], node[None, :, None], node[None, None, :]
     assert torch.equal(mask.mask_mod(r, None, q, k), dense)
 
 
-def test_intervals_find_whole_blocks():
-    # One sentence of 300 nodes: the blocks before the diagonal hold only ancestors.
+def test_intervals_find_whole_tiles():
+    # One sentence of 300 nodes: the tiles before the diagonal hold only ancestors.
     packs = build_packs(Sequences.of([np.arange(300)]), 512)
     some, every = interval_tiles(torch.tensor(next(batches(packs, 512)).subtree_end_RW))
     assert every[0, 1, 0] and not every[0, 2, 1] and some[0, 2].tolist() == [True, True, True, False]

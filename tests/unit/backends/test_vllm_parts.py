@@ -36,14 +36,14 @@ def source(models):
 
 
 @pytest.mark.parametrize("max_prompts", [1, 7, 1000])
-def test_parts_hold_each_distinct_sentence_once_and_say_whose_it_is(seed, max_prompts):
+def test_parts_hold_each_distinct_sentence_once_and_map_it_back(seed, max_prompts):
     sentences = random_sentences(seed, 50, count=60)
     parts = make_parts(Sequences.of(sentences), max_prompts)
     prompts = [p for part in parts for p in part.prompts]
     assert prompts == sorted(prompts) and len({tuple(p) for p in prompts}) == len(prompts)
     assert all(len(part.prompts) <= max_prompts for part in parts)
-    found = {int(i): part.prompts[r] for part in parts for i, r in zip(part.sentence_S, part.row_S, strict=True)}
-    assert [found[i] for i in range(60)] == [s.tolist() for s in sentences]
+    prompt_of = {int(i): part.prompts[r] for part in parts for i, r in zip(part.sentence_S, part.row_S, strict=True)}
+    assert [prompt_of[i] for i in range(60)] == [s.tolist() for s in sentences]
 
 
 def test_an_empty_block_has_no_parts():
@@ -85,7 +85,7 @@ def test_positions_that_switch_are_kept_below_the_switch(models):
 
 
 @pytest.mark.parametrize(
-    ("extract", "model", "said"),
+    ("extract", "model", "reason"),
     [
         ({"layout": "packed"}, {}, "extract.layout"),
         ({"attention": "flex"}, {}, "extract.attention"),
@@ -94,14 +94,14 @@ def test_positions_that_switch_are_kept_below_the_switch(models):
         ({}, {"device_map": "auto"}, "device_map"),
     ],
 )
-def test_what_vllm_cannot_do_is_refused(models, extract, model, said):
-    found = locate(Model(id=str(models()), **model), Path("/"))
-    with pytest.raises(JobError, match=said) as caught:
-        refuse(found, Extract(backend="vllm", **extract))
+def test_what_vllm_cannot_do_is_refused(models, extract, model, reason):
+    source = locate(Model(id=str(models()), **model), Path("/"))
+    with pytest.raises(JobError, match=reason) as caught:
+        refuse(source, Extract(backend="vllm", **extract))
     assert caught.value.hint
 
 
-def test_too_little_memory_says_how_much(source):
+def test_the_message_of_too_little_memory_has_the_sizes(source):
     settings = resolve_settings(source, Extract(backend="vllm", device="cpu"), None)
     check_memory(source, settings, 10**6)
     with pytest.raises(RunError, match=r"931322\.6 GiB of weights"):
@@ -208,10 +208,12 @@ def test_auto_without_vllm_takes_transformers_and_says_why(new_work):
 
 
 @without_vllm
-def test_auto_passes_by_a_vllm_that_does_not_start(source, claims_vllm, seed):
+def test_auto_takes_transformers_where_vllm_does_not_start(source, claims_vllm, seed):
     claims_vllm("0.32.0")
-    found = choose_backend(source, Extract(backend="auto"), (0, 3), Sequences.of(random_sentences(seed, 384, count=10)))
-    assert found.backend == "transformers" and "vLLM could not start" in found.reason
+    choice = choose_backend(
+        source, Extract(backend="auto"), (0, 3), Sequences.of(random_sentences(seed, 384, count=10))
+    )
+    assert choice.backend == "transformers" and "vLLM could not start" in choice.reason
     by_job = choose_backend(source, Extract(backend="auto", layout="packed"), (0, 3), Sequences.of([]))
     assert by_job.backend == "transformers" and "extract.layout does not go with backend vllm" in by_job.reason
 
@@ -239,13 +241,13 @@ def test_shared_rows_are_seen_by_another_mapping_and_leave_no_file(seed):
     assert not ours.values_CKH[1:4].any()
 
 
-def test_no_room_for_rows_is_said():
+def test_no_room_for_rows_is_an_error_with_a_remedy():
     with pytest.raises(RunError, match="no room") as caught:
         SharedRows.create(10**6, 10**4, 10**4, "float32")
     assert "fewer layers" in caught.value.hint
 
 
-def test_the_environment_comes_back(monkeypatch, capfd):
+def test_the_environment_is_restored(monkeypatch, capfd):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.delenv("VLLM_LOGGING_LEVEL", raising=False)
     monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
@@ -258,7 +260,7 @@ def test_the_environment_comes_back(monkeypatch, capfd):
 
 
 @pytest.mark.parametrize(
-    ("said", "kind", "words"),
+    ("message", "kind", "words"),
     [
         ("1 validation error\nModel architectures ['X'] are not supported for now.", ModelError, "architecture of m"),
         ("XForCausalLM has no vLLM implementation and ...", ModelError, "architecture of m"),
@@ -269,6 +271,6 @@ def test_the_environment_comes_back(monkeypatch, capfd):
         ("", RunError, "could not start m: RuntimeError"),
     ],
 )
-def test_what_vllm_says_becomes_a_plain_sentence_with_a_remedy(said, kind, words):
-    found = explain("m", RuntimeError(said))
-    assert type(found) is kind and words in str(found) and found.hint
+def test_errors_of_vllm_become_a_plain_sentence_with_a_remedy(message, kind, words):
+    error = explain("m", RuntimeError(message))
+    assert type(error) is kind and words in str(error) and error.hint

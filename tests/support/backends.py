@@ -1,0 +1,19 @@
+"""Opens a backend on a tiny model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from drillcore.backends.base import Prepared
+from drillcore.backends.layers import resolve_layers
+from drillcore.backends.source import locate
+from drillcore.backends.transformers.backend import TransformersBackend
+from drillcore.job.fields import Extract, Model
+from drillcore.tokens.sequences import Sequences
+
+
+def open_transformers(folder: Path, wanted="all", **extract) -> tuple[TransformersBackend, Prepared]:
+    """The transformers backend on a model's folder, prepared."""
+    source = locate(Model(id=str(folder)), Path("/"))
+    backend = TransformersBackend(source, Extract(**extract), resolve_layers(wanted, source.facts.num_layers))
+    return backend, backend.prepare(Sequences.of([]), None)
