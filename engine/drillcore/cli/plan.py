@@ -12,7 +12,7 @@ from drillcore.runtime.preflight import Input, Inputs, check_job
 from drillcore.runtime.work.blocks import MAX_BLOCK
 from drillcore.runtime.work.tasks import ModelTask
 from drillcore.runtime.work.worker import open_backend
-from drillcore.system.progress import Reporter
+from drillcore.system.progress import ProgressListener
 from drillcore.tokens.packs import build_packs
 from drillcore.tokens.sequences import Sequences
 
@@ -43,7 +43,7 @@ class Estimate:
     seconds: float | None
 
 
-def estimate(loaded: LoadedJob, progress: Reporter, *, calibrate: bool = True) -> Iterator[Estimate]:
+def estimate(loaded: LoadedJob, progress: ProgressListener, *, calibrate: bool = True) -> Iterator[Estimate]:
     """Estimates of every model and dataset, in the job's order.
 
     calibrate: load each model and run it for a few seconds; otherwise no time is estimated, and packs are a CPU's.

@@ -10,7 +10,7 @@ from drillcore.runtime.executors.base import Executor
 from drillcore.runtime.manifest import Manifest
 from drillcore.runtime.preflight import Inputs
 from drillcore.store.writer import StoreWriter
-from drillcore.system.progress import Reporter
+from drillcore.system.progress import ProgressListener
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Context:
     store: StoreWriter
     executor: Executor
     manifest: Manifest
-    report: Reporter
+    listener: ProgressListener
     out: Path
 
     @property

@@ -13,7 +13,7 @@ from drillcore.job.fields import Dataset, LoadedJob, Model
 from drillcore.store.arrays import check_kept_names
 from drillcore.store.layout import check_group_name
 from drillcore.system.files import cache_dir
-from drillcore.system.progress import Reporter
+from drillcore.system.progress import ProgressListener
 from drillcore.texts.problems import Problems
 from drillcore.texts.rows import RowTable, ingest
 from drillcore.tokens.sequences import Sequences
@@ -53,17 +53,17 @@ class Inputs:
         return [p for p in self.pairs if p.model.group == group]
 
 
-def check_job(loaded: LoadedJob, report: Reporter) -> Inputs:
+def check_job(loaded: LoadedJob, listener: ProgressListener) -> Inputs:
     """Check everything a job names.
 
     Raises TextError or ModelError (or JobError for a layer out of range, MissingExtraError for a backend that is not
     installed) that names every problem, up to a limit.
     """
     _check_names(loaded)
-    tables = _read_rows(loaded, report)
+    tables = _read_rows(loaded, listener)
     for model in loaded.job.models:
         if model.trust_remote_code:
-            report.say(f"{model.group}: runs code of its own repository, as the job says (trust_remote_code)")
+            listener.say(f"{model.group}: runs code of its own repository, as the job says (trust_remote_code)")
     sources, mistakes = _locate_all(loaded)
     if mistakes:
         raise _joined(mistakes)
@@ -90,7 +90,7 @@ def check_job(loaded: LoadedJob, report: Reporter) -> Inputs:
     for pair in pairs:
         if pair.num_truncated:
             limit = sources[pair.model.group].facts.max_tokens
-            report.say(
+            listener.say(
                 f"{pair.model.group}/{pair.dataset.name}: {pair.num_truncated} sentences truncated to {limit} tokens"
             )
     return Inputs(loaded, sources, tokenizers, wanted, tuple(pairs))
@@ -105,7 +105,7 @@ def _check_names(loaded: LoadedJob) -> None:
         check_kept_names(dataset)
 
 
-def _read_rows(loaded: LoadedJob, report: Reporter) -> dict[str, RowTable]:
+def _read_rows(loaded: LoadedJob, listener: ProgressListener) -> dict[str, RowTable]:
     problems, tables = Problems(), {}
     for dataset in loaded.job.datasets:
         try:
@@ -144,7 +144,7 @@ def _tokenizer(source: ModelSource, loaded: LoadedJob) -> Tokenizer:
 def _fit(
     loaded: LoadedJob, source: ModelSource, dataset: Dataset, tokens: Sequences, problems: Problems
 ) -> tuple[Sequences, int]:
-    """Truncate sentences, or report those that are too long or have no token."""
+    """Truncate sentences, or list those that are too long or have no token."""
     lengths, limit = tokens.lengths_N, source.facts.max_tokens
     tokens.release()
     file = str(loaded.path(dataset))

@@ -8,10 +8,10 @@ from typing import Any
 
 from drillcore.store.checks.finding import NOTE
 from drillcore.store.writer import StoreWriter
-from drillcore.system.progress import Reporter
+from drillcore.system.progress import ProgressListener
 
 
-def give_up_damage(store: StoreWriter, folder: Path, report: Reporter) -> None:
+def give_up_damage(store: StoreWriter, folder: Path, listener: ProgressListener) -> None:
     """Discard what the last verification found damaged, so that the stages make it again."""
     note = folder / NOTE
     try:
@@ -25,5 +25,5 @@ def give_up_damage(store: StoreWriter, folder: Path, report: Reporter) -> None:
         if any(e["mend"] == "columns" for e in damaged):
             writer.drop_columns()
         writer.drop_results(sorted({e["array"] for e in damaged if e["mend"] == "result"}))
-        report.say(f"{path}: computing again what `drillcore verify` found damaged")
+        listener.say(f"{path}: computing again what `drillcore verify` found damaged")
     note.unlink()

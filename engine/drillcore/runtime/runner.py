@@ -18,43 +18,43 @@ from drillcore.runtime.stages import load_stage
 from drillcore.store.places.location import Location
 from drillcore.store.places.lock import refuse_if_held, store_lock
 from drillcore.store.writer import StoreWriter, refuse_foreign
-from drillcore.system.progress import Reporter
+from drillcore.system.progress import ProgressListener
 from drillcore.system.registry import load_by_name
 from drillcore.system.signals import stoppable
 
 
-def run_stages(loaded: LoadedJob, stages: Sequence[str], report: Reporter, out: Path | None = None) -> Path:
+def run_stages(loaded: LoadedJob, stages: Sequence[str], listener: ProgressListener, out: Path | None = None) -> Path:
     """Run some stages of a job, in the order of the pipeline; returns the folder beside the store.
 
     Raises an error of the tree in `errors`; whatever it is, the manifest says how the run ended.
     """
     try:
         with stoppable():
-            return _run_stages(loaded, stages, report, out)
+            return _run_stages(loaded, stages, listener, out)
     except KeyboardInterrupt:
         raise InterruptedRun(
             "interrupted; what was committed is kept", hint="Run the same command again to go on."
         ) from None
 
 
-def _run_stages(loaded: LoadedJob, stages: Sequence[str], report: Reporter, out: Path | None) -> Path:
+def _run_stages(loaded: LoadedJob, stages: Sequence[str], listener: ProgressListener, out: Path | None) -> Path:
     # Workers may run elsewhere: their tasks must not depend on the working directory.
     location = Location(loaded.store if loaded.store.startswith("s3://") else str(Path(loaded.store).absolute()))
     location.check()
     folder = location.beside(out)
     refuse_if_held(location, folder)
     refuse_foreign(location, loaded.job.name)
-    inputs = check_job(loaded, report)
+    inputs = check_job(loaded, listener)
     with store_lock(location, folder):
         manifest = Manifest(folder / "manifest.json", loaded)
         store = StoreWriter(location, loaded.job.name, manifest.facts["versions"].get("drillcore", ""))
         manifest.write("running")
         job = loaded.job
-        executor: Executor = load_by_name("executor", job.run.executor, EXECUTORS)(job.run, job.extract, report.say)
+        executor: Executor = load_by_name("executor", job.run.executor, EXECUTORS)(job.run, job.extract, listener.say)
         manifest.record("executor", **executor.describe())
-        context = Context(inputs, store, executor, manifest, report, folder)
+        context = Context(inputs, store, executor, manifest, listener, folder)
         try:
-            give_up_damage(store, folder, report)
+            give_up_damage(store, folder, listener)
             for stage in stages:
                 load_stage(stage)(context)
             store.finish()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 
-class Reporter(Protocol):
+class ProgressListener(Protocol):
     """Receives the progress of a run and shows it."""
 
     def start(self, stage: str, total: int, unit: str) -> None:

@@ -65,20 +65,20 @@ def _measure_dataset(context: Context, writer: GroupWriter) -> None:
     about = [None if c is None else digest([str(v) for v in c]) for c in (labels, groups)]
     made_from = digest([writer.fingerprints(), about, settings.model_dump(mode="json")])
     if writer.result_made_from("separation") == made_from:
-        context.report.say(f"{path}: measures are up to date")
+        context.listener.say(f"{path}: measures are up to date")
         return
     num_sentences, num_layers, hidden_size = array_of(writer.group, "hidden_states").shape
     # A fold must not separate identical sentences: without groups, equal texts form a group.
     draws = make_draws(labels, column(writer.group, "row_id") if groups is None else groups, settings, num_sentences)
     graphs = None if draws.skipped else graphs_of(job, writer)
     tasks = [LayerTask(context.store.location.address, path, k, settings, draws, graphs) for k in range(num_layers)]
-    context.report.start(f"measure {path}", num_layers, "layers")
+    context.listener.start(f"measure {path}", num_layers, "layers")
     started = time.perf_counter()
     bounds_L: list[dict[str, Bounds]] = [{} for _ in tasks]
     needed = memory_needed(num_sentences, hidden_size)
     for position, bounds in context.executor.map(measure_one, tasks, memory=needed):
         bounds_L[position] = bounds
-        context.report.advance(1)
+        context.listener.advance(1)
     separation = combine(bounds_L)
     rows = cka_rows(num_sentences, num_layers, hidden_size, settings)
     cka_LL = layer_cka(lambda k: read_layer(writer.group, k)[rows], num_layers)
@@ -89,7 +89,7 @@ def _measure_dataset(context: Context, writer: GroupWriter) -> None:
     writer.write_result("separation", separation.values_LMB, made_from, **facts)
     context.manifest.record("measures", path, **facts)
     seconds = time.perf_counter() - started
-    context.report.finish(f"{path}: {num_layers} layers measured in {seconds:.1f} s{_best_line(writer, draws)}")
+    context.listener.finish(f"{path}: {num_layers} layers measured in {seconds:.1f} s{_best_line(writer, draws)}")
 
 
 def _facts(writer: GroupWriter, settings: Measure, draws: Draws, separation: Separation) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def project(context: Context) -> None:
         for unit in _units(context, model.group, settings):
             graphs = graphs_of(context.job, unit.writers[0])
             if _is_up_to_date(unit, settings):
-                context.report.say(f"{_name(unit)}: projection is up to date")
+                context.listener.say(f"{_name(unit)}: projection is up to date")
             else:
                 _project_unit(context, unit, settings, graphs)
             if graphs is not None:
@@ -107,17 +107,17 @@ def _project_unit(context: Context, unit: Unit, settings: Project, graphs: Layer
     # cuML searches for neighbours on the GPU itself.
     shared = graphs if chosen == "umap-learn" else None
     tasks = [LayerTask(address, paths, k, chosen, settings, shared) for k in range(num_layers)]
-    context.report.start(f"project {_name(unit)} ({chosen}: {reason})", num_layers, "layers")
+    context.listener.start(f"project {_name(unit)} ({chosen}: {reason})", num_layers, "layers")
     started = time.perf_counter()
     layers: list[Projected | None] = [None] * num_layers
     hidden_size = int(array_of(unit.writers[0].group, "hidden_states").shape[2])
     needed = memory_needed(sum(unit.sizes), hidden_size)
     for position, projected in context.executor.map(project_layer, tasks, int(chosen == "cuml"), needed):
         layers[position] = projected
-        context.report.advance(1)
+        context.listener.advance(1)
     facts = _record(context, unit, [p for p in layers if p is not None], reason)
     seconds = time.perf_counter() - started
-    context.report.finish(f"{_name(unit)}: {num_layers} layers projected{_by(facts)} in {seconds:.1f} s")
+    context.listener.finish(f"{_name(unit)}: {num_layers} layers projected{_by(facts)} in {seconds:.1f} s")
 
 
 def _by(facts: ProjectionFacts) -> str:

@@ -53,7 +53,7 @@ def extract(context: Context) -> None:
         groups.shutdown(cancel_futures=True)
     wall = time.perf_counter() - started
     if pending:
-        context.report.finish(_whole(pending, wall))
+        context.listener.finish(_whole(pending, wall))
     context.manifest.record("stages", "extract", wall_seconds=round(wall, 3))
     if failed:
         raise _failure(failed, len(runs))
@@ -63,9 +63,9 @@ def _sweep(context: Context, runs: Sequence[ModelRun]) -> list[BlockFailed | Mod
     """Hand everything to the executor; returns what failed."""
     failed: list[BlockFailed | ModelFailed] = []
     by_name, plans = {run.name: run for run in runs}, [run.plan() for run in runs]
-    context.report.start("extract", sum(p.num_sentences for p in plans), "sentences")
+    context.listener.start("extract", sum(p.num_sentences for p in plans), "sentences")
     try:
-        with context.executor.sweep(plans, Progress(context.report.advance)) as sweep:
+        with context.executor.sweep(plans, Progress(context.listener.advance)) as sweep:
             for outcome in sweep:
                 run = by_name[outcome.model]
                 if isinstance(outcome, ModelReady):
@@ -136,7 +136,7 @@ class ModelRun:
         if self._stored is None or any(t.blocks for t in self._targets):
             return True
         sentences = sum(len(p.tokens) for p in self._pairs)
-        self._context.report.say(f"{self.name}: all {sentences:,} sentences are up to date")
+        self._context.listener.say(f"{self.name}: all {sentences:,} sentences are up to date")
         return False
 
     def plan(self) -> ModelPlan:
@@ -191,7 +191,7 @@ class ModelRun:
             self.done.append(outcome)
         if self._num_left == 0:
             wall = time.perf_counter() - self._started
-            self._context.report.say(summarise(self._context, self.name, self.done, wall))
+            self._context.listener.say(summarise(self._context, self.name, self.done, wall))
             if sum(b.num_sentences for b in self.done) == sum(t.num_pending for t in self._targets):
                 check_committed(self._targets)
 

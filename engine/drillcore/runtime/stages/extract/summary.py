@@ -26,11 +26,11 @@ def record_model(context: Context, name: str, prepared: Prepared) -> None:
     )
     if prepared.choice:
         context.manifest.record("models", name, backend=prepared.choice)
-        context.report.say(f"{name}: backend {prepared.choice['reason']}")
+        context.listener.say(f"{name}: backend {prepared.choice['reason']}")
     for note in prepared.notes:
-        context.report.say(f"{name}: {note}")
+        context.listener.say(f"{name}: {note}")
     if check.relative_error:
-        context.report.say(
+        context.listener.say(
             f"{name}: self-check passed: relative error {check.worst:.1e} at worst (bound {check.bound:.0e}), "
             f"{check.layout} layout, {prepared.load_seconds:.1f} s to load"
         )

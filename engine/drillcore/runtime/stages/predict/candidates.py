@@ -95,15 +95,15 @@ def score_candidates(context: Context, pair: Input, writer: GroupWriter) -> None
     candidates = tuple(tuple(tokenizer.continuation(text)) for text in texts)
     made_from = digest([writer.fingerprints(), texts, [list(c) for c in candidates], "candidates"])
     if writer.result_made_from("candidate_logprob") == made_from:
-        context.report.say(f"{path}: candidates are up to date")
+        context.listener.say(f"{path}: candidates are up to date")
         return
     started = time.perf_counter()
     tasks = _tasks(context, pair, candidates)
-    context.report.start(f"candidates {path}", len(pair.tokens), "sentences")
+    context.listener.start(f"candidates {path}", len(pair.tokens), "sentences")
     pieces: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(tasks)
     for position, piece_NC in context.executor.map(score_piece, tasks, min(1, context.executor.hardware().gpus)):
         pieces[position] = piece_NC
-        context.report.advance(len(piece_NC))
+        context.listener.advance(len(piece_NC))
     _worker().close()
     logprob_NC = np.concatenate(pieces)
     right = _right(writer, logprob_NC, texts, context.job.measure)
@@ -116,7 +116,7 @@ def score_candidates(context: Context, pair: Input, writer: GroupWriter) -> None
     writer.write_result("candidate", np.array(texts), made_from)
     writer.write_result("candidate_logprob", logprob_NC, made_from, **facts)
     context.manifest.record("candidates", path, **facts)
-    context.report.finish(f"{path}: {_line(facts)} ({time.perf_counter() - started:.1f} s)")
+    context.listener.finish(f"{path}: {_line(facts)} ({time.perf_counter() - started:.1f} s)")
 
 
 def _tasks(context: Context, pair: Input, candidates: tuple[tuple[int, ...], ...]) -> list[PieceTask]:

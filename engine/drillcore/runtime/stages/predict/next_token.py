@@ -62,7 +62,7 @@ def predict_next_tokens(context: Context, model: Model, writer: GroupWriter) -> 
     expected_N = np.array([ids.get(str(text), -1) for text in expected], np.int64)
     made_from = digest([writer.fingerprints(), expected_N.tolist(), settings.seed, "predict"])
     if writer.result_made_from("prediction") == made_from:
-        context.report.say(f"{path}: token prediction is up to date")
+        context.listener.say(f"{path}: token prediction is up to date")
         return
     started = time.perf_counter()
     values_NLQ = _layers(context, model, writer, expected_N)
@@ -79,7 +79,7 @@ def predict_next_tokens(context: Context, model: Model, writer: GroupWriter) -> 
     figures_LPB = np.stack([_figures(s) for s in summaries])
     writer.write_result("prediction", figures_LPB, made_from, **facts)
     context.manifest.record("predictions", path, **facts, last_layer=_last(summaries[-1]))
-    context.report.finish(f"{path}: {_line(summaries)} ({time.perf_counter() - started:.1f} s)")
+    context.listener.finish(f"{path}: {_line(summaries)} ({time.perf_counter() - started:.1f} s)")
 
 
 def _layers(context: Context, model: Model, writer: GroupWriter, expected_N: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -95,11 +95,11 @@ def _layers(context: Context, model: Model, writer: GroupWriter, expected_N: NDA
         LayerTask(address, path, k, int(n) == final, model, base, loaded.job.extract, expected_N)
         for k, n in enumerate(numbers.tolist())
     ]
-    context.report.start(f"predict {path}", len(tasks), "layers")
+    context.listener.start(f"predict {path}", len(tasks), "layers")
     values_NLQ = np.full((len(expected_N), len(tasks), len(QUANTITIES)), np.nan, np.float32)
     for position, values_NQ in context.executor.map(predict_layer, tasks):
         values_NLQ[:, position] = values_NQ
-        context.report.advance(1)
+        context.listener.advance(1)
     open_head.cache_clear()
     return values_NLQ
 

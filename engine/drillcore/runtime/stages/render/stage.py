@@ -44,14 +44,14 @@ def render(context: Context) -> None:
     folder = context.out / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
     pictures = list(_pictures(context, folder))
-    context.report.start("render", len(pictures), "pictures")
+    context.listener.start("render", len(pictures), "pictures")
     notes, drawn = _read_notes(folder), 0
     for picture in pictures:
         drawn += _redraw(picture, folder, notes)
-        context.report.advance(1)
+        context.listener.advance(1)
     context.manifest.record("stages", "render", wall_seconds=round(time.perf_counter() - started, 3))
-    context.report.finish(f"pictures: {drawn} drawn, {len(pictures) - drawn} there already, in {folder}")
-    context.report.say(f"report: {(context.out / REPORT).absolute()}")
+    context.listener.finish(f"pictures: {drawn} drawn, {len(pictures) - drawn} there already, in {folder}")
+    context.listener.say(f"report: {(context.out / REPORT).absolute()}")
 
 
 def _pictures(context: Context, folder: Path) -> Iterator[Picture]:
