@@ -43,7 +43,7 @@ def test_a_mistake_in_the_only_dataset_is_one_mistake(work):
     assert refused(work, "datasets.0.limt", "did you mean `limit`?").count("job.yaml:") == 1
 
 
-def test_a_mistake_in_a_dataset_that_is_named_by_its_key(work):
+def test_a_mistake_in_a_dataset_named_by_its_key_has_its_own_line(work):
     first = work.job["datasets"][0]
     fields = {k: v for k, v in first.items() if k != "name"}
     work.job["datasets"] = {first["name"]: fields, "other": {**fields, "limt": 3}, "third": 3}
@@ -75,7 +75,7 @@ def test_no_job_file(work):
 
 
 @pytest.mark.parametrize("text", ["models: [", "- a\n- b\n", "", "models: &a [*a]\n", "a: b: c", "\x00"])
-def test_no_job(work, text):
+def test_a_file_that_is_not_a_job(work, text):
     (work.folder / "job.yaml").write_text(text, encoding="utf-8")
     refused(work, "job.yaml")
 
@@ -171,7 +171,7 @@ def test_unknown_model(work, model):
     refused(work, model)
 
 
-def test_a_model_that_is_no_causal_decoder(work):
+def test_a_model_that_is_not_a_causal_decoder(work):
     for name, kind in (("encoder", "bert"), ("both", "t5")):
         folder = work.folder / name
         folder.mkdir()

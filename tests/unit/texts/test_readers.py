@@ -85,3 +85,8 @@ class TestAReaderThatIsAdded(ReaderContract):
     def write(self, path: Path, rows: list[dict[str, str]]) -> None:
         blocks = ["".join(f"{name}: {value}\n" for name, value in row.items()) for row in rows]
         path.write_text("\n".join(blocks), encoding="utf-8")
+
+
+def test_every_reader_of_the_table_is_held_to_the_contract() -> None:
+    suites = [TestJsonl, TestCsv, TestTsv, TestPlain, TestParquet]
+    assert [suite.kind for suite in suites] == list(READERS)

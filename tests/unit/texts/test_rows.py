@@ -1,4 +1,4 @@
-"""The rows' cache: made once per content, mapped and not loaded, whole or made anew."""
+"""The rows' cache: written once for each content, mapped and not loaded, whole or created again."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def dataset(**settings: Any) -> Dataset:
     return Dataset(name="d", path="unused", **settings)
 
 
-def taken(path: Path, cache: Path, **settings: Any) -> RowTable:
+def ingested(path: Path, cache: Path, **settings: Any) -> RowTable:
     problems = Problems()
     table = ingest(path, dataset(**settings), cache, problems)
     problems.raise_if_any()
@@ -49,7 +49,7 @@ def names(cache: Path) -> list[str]:
 
 
 def test_rows_come_back_in_any_range(source: Path, tmp_path: Path) -> None:
-    table = taken(source, tmp_path / "deep" / "cache", keep=("id", "other"))
+    table = ingested(source, tmp_path / "deep" / "cache", keep=("id", "other"))
     assert table.num_rows == 20_000
     assert table.columns == ("text", "label", "id", "other")
     seed = secrets.randbits(32)
@@ -66,16 +66,16 @@ def test_rows_come_back_in_any_range(source: Path, tmp_path: Path) -> None:
 
 
 def test_a_range_beyond_the_rows_is_refused(source: Path, tmp_path: Path) -> None:
-    table = taken(source, tmp_path, limit=10)
+    table = ingested(source, tmp_path, limit=10)
     assert table.texts(10, 10) == []
     for start, stop in [(0, 11), (-1, 3), (5, 4)]:
         with pytest.raises(IndexError, match="of 10"):
             table.texts(start, stop)
 
 
-def test_the_digest_follows_what_shapes_the_rows_and_nothing_else(source: Path, tmp_path: Path) -> None:
+def test_the_digest_depends_on_what_shapes_the_rows_and_on_nothing_else(source: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    first = taken(source, cache)
+    first = ingested(source, cache)
     (tmp_path / "elsewhere").mkdir()
     moved = source.rename(tmp_path / "elsewhere" / "b.ndjson")
     same = Dataset(name="another", path="x", template="so: {text}", candidates=(" a",))
@@ -90,33 +90,33 @@ def test_the_digest_follows_what_shapes_the_rows_and_nothing_else(source: Path, 
         {"keep": ("other",)},
         {"limit": 7},
     ]
-    tables = [taken(moved, cache, **settings) for settings in others]
+    tables = [ingested(moved, cache, **settings) for settings in others]
     moved.write_text(moved.read_text().replace("sentence 0", "sentence x"))
-    tables.append(taken(moved, cache))
+    tables.append(ingested(moved, cache))
     digests = {first.digest, *(table.digest for table in tables)}
     assert len(digests) == len(tables) + 1
     assert names(cache) == sorted([f"{d}.{end}" for d in digests for end in ("arrow", "sha256")])
 
 
-def test_the_same_bytes_under_another_ending_are_other_rows(tmp_path: Path) -> None:
+def test_the_same_bytes_in_another_format_are_other_rows(tmp_path: Path) -> None:
     for name in ("a.txt", "a.csv"):
         (tmp_path / name).write_text("text\nb\n")
-    assert taken(tmp_path / "a.txt", tmp_path).texts(0, 2) == ["text", "b"]
-    assert taken(tmp_path / "a.csv", tmp_path).texts(0, 1) == ["b"]
+    assert ingested(tmp_path / "a.txt", tmp_path).texts(0, 2) == ["text", "b"]
+    assert ingested(tmp_path / "a.csv", tmp_path).texts(0, 1) == ["b"]
 
 
-def test_a_whole_cache_is_used_as_it_is(source: Path, tmp_path: Path) -> None:
-    first = taken(source, tmp_path)
+def test_an_undamaged_cache_is_not_written_again(source: Path, tmp_path: Path) -> None:
+    first = ingested(source, tmp_path)
     before = first.path.stat()
-    again = taken(source, tmp_path)
+    again = ingested(source, tmp_path)
     assert again == first
     after = first.path.stat()
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "no checksum", "other checksum", "extra"])
-def test_a_damaged_cache_is_made_anew(source: Path, tmp_path: Path, damage: str) -> None:
-    first = taken(source, tmp_path)
+def test_a_damaged_cache_is_created_again(source: Path, tmp_path: Path, damage: str) -> None:
+    first = ingested(source, tmp_path)
     whole = first.path.read_bytes()
     seed = secrets.randbits(32)
     print("seed", seed)
@@ -132,13 +132,13 @@ def test_a_damaged_cache_is_made_anew(source: Path, tmp_path: Path, damage: str)
         new = {"flip": bytes(bad), "cut": whole[: len(whole) // 2], "empty": b"", "extra": whole + b"x"}[damage]
         first.path.with_suffix(".new").write_bytes(new)
         first.path.with_suffix(".new").replace(first.path)
-    again = taken(source, tmp_path)
+    again = ingested(source, tmp_path)
     assert again == first
     assert again.path.read_bytes() == whole
     assert again.texts(19_999, 20_000) == first.texts(19_999, 20_000) == ["sentence 19999 é"]
 
 
-def test_wrong_rows_give_no_table_and_leave_nothing(tmp_path: Path) -> None:
+def test_wrong_rows_give_no_table_and_leave_no_file(tmp_path: Path) -> None:
     source = tmp_path / "a.txt"
     source.write_text("good\n" * 10_000 + "\nbad before\n")
     problems = Problems()
@@ -156,7 +156,7 @@ def test_earlier_problems_do_not_stop_a_good_dataset(source: Path, tmp_path: Pat
     assert [problem.message for problem in problems.shown] == ["there is no such file"]
 
 
-def test_what_the_job_says_wrong_is_raised(source: Path, tmp_path: Path) -> None:
+def test_a_mistake_in_the_job_is_raised(source: Path, tmp_path: Path) -> None:
     with pytest.raises(TextError, match="end of the name"):
         ingest(tmp_path / "a.docx", dataset(), tmp_path, Problems())
 
@@ -191,7 +191,7 @@ def test_a_disk_that_fills_up_leaves_nothing_behind(source: Path, tmp_path: Path
     )
     assert "cannot write rows there: " in done.stdout
     assert names(cache) == []
-    assert taken(source, cache).num_rows == 20_000
+    assert ingested(source, cache).num_rows == 20_000
 
 
 RACE = """
@@ -214,24 +214,24 @@ def test_processes_that_race_agree(source: Path, tmp_path: Path) -> None:
     go.touch()
     answers = {racer.communicate(timeout=60)[0] for racer in racers}
     assert [racer.returncode for racer in racers] == [0, 0, 0]
-    table = taken(source, tmp_path / "cache")
+    table = ingested(source, tmp_path / "cache")
     assert answers == {f"20000 {table.digest} sentence 19999 é\n"}
     assert names(tmp_path / "cache") == [f"{table.digest}.arrow", f"{table.digest}.sha256"]
 
 
-def test_what_killed_runs_left_is_swept_once_it_is_old(source: Path, tmp_path: Path) -> None:
+def test_old_scratch_files_of_killed_runs_are_removed(source: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     cache.mkdir()
     for name in ("rows-old.tmp", "rows-new.tmp"):
         (cache / name).write_bytes(b"half")
     old = time.time() - rows.STALE_SECONDS - 60
     os.utime(cache / "rows-old.tmp", (old, old))
-    table = taken(source, cache)
+    table = ingested(source, cache)
     assert names(cache) == [f"{table.digest}.arrow", f"{table.digest}.sha256", "rows-new.tmp"]
 
 
-def test_a_table_travels_as_its_path(source: Path, tmp_path: Path) -> None:
-    table = taken(source, tmp_path)
+def test_a_pickled_table_holds_its_path_and_no_rows(source: Path, tmp_path: Path) -> None:
+    table = ingested(source, tmp_path)
     table.texts(0, 1)
     frozen = pickle.dumps(table)
     assert len(frozen) < 1000
@@ -240,8 +240,8 @@ def test_a_table_travels_as_its_path(source: Path, tmp_path: Path) -> None:
     assert copy.texts(5, 6) == ["sentence 5 é"]
 
 
-def test_a_table_whose_file_is_gone_says_so(source: Path, tmp_path: Path) -> None:
-    table = taken(source, tmp_path)
+def test_a_table_whose_file_was_removed_raises_a_run_error(source: Path, tmp_path: Path) -> None:
+    table = ingested(source, tmp_path)
     table.path.unlink()
     with pytest.raises(RunError, match="cannot read the cached rows") as caught:
         table.texts(0, 1)
@@ -269,7 +269,7 @@ print(peak() - before)
 """
 
 
-def test_neither_making_nor_slicing_loads_all_rows(tmp_path: Path) -> None:
+def test_neither_writing_nor_slicing_loads_all_rows(tmp_path: Path) -> None:
     source = tmp_path / "a.txt"
     with source.open("w") as file:
         for i in range(20_000):
@@ -285,7 +285,7 @@ def test_neither_making_nor_slicing_loads_all_rows(tmp_path: Path) -> None:
 
 
 def test_slices_are_not_copied(source: Path, tmp_path: Path) -> None:
-    table = taken(source, tmp_path)
+    table = ingested(source, tmp_path)
     before = pa.total_allocated_bytes()
     parts = [table.slice(start, start + 100) for start in range(0, 20_000, 100)]
     assert pa.total_allocated_bytes() == before
@@ -307,7 +307,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(source: Path, tmp_path:
     assert ingest(source, _Growing(name="d", path=str(source)), cache, problems) is None
     assert [problem.message for problem in problems.shown] == ["changed while it was read"]
     assert [name for name in names(cache) if name.endswith("arrow")] == []
-    assert taken(source, cache).num_rows == 20_001
+    assert ingested(source, cache).num_rows == 20_001
 
 
 def test_row_ids_are_hashes_of_the_text() -> None:

@@ -20,7 +20,7 @@ def paths(batch):
         r, q = divmod(int(batch.node_G[row]), width)
         keys = [k for k in range(width) if k <= q < batch.subtree_end_RW[r, k]]
         assert r < num_rows
-        # Positions along the path are 0, 1, 2, ...: what the model is told of depth.
+        # Positions along the path are 0, 1, 2, ...: the depths that the model is given.
         assert batch.position_ids_RW[r, keys].tolist() == list(range(len(keys)))
         yield sentence, batch.token_ids_RW[r, keys].tolist()
 
@@ -29,24 +29,24 @@ def paths(batch):
 @given(SENTENCES, st.sampled_from([1, 2, 7, 16, 32]), st.integers(1, 100), st.floats(0, 0.1), st.booleans())
 def test_ancestors_are_exactly_the_prefix(sentences, width, batch_nodes, attention_cost, trim):
     packs = build_packs(Sequences.of(sentences), width, batch_nodes, attention_cost)
-    found = {}
+    paths_by_sentence = {}
     for batch in batches(packs, batch_nodes, trim=trim):
         num_rows, batch_width = batch.token_ids_RW.shape
         assert num_rows == 1 or num_rows * batch_width <= batch_nodes
         assert batch.nodes_R.max() == batch_width or not trim
         for sentence, path in paths(batch):
-            assert sentence not in found
-            found[sentence] = path
-    assert [found[i] for i in range(len(sentences))] == sentences
+            assert sentence not in paths_by_sentence
+            paths_by_sentence[sentence] = path
+    assert [paths_by_sentence[i] for i in range(len(sentences))] == sentences
 
 
 @settings(max_examples=60, deadline=None)
 @given(SENTENCES, st.integers(1, 100))
 def test_padded_batches_hold_each_sentence_once(sentences, batch_nodes):
-    found = {}
+    paths_by_sentence = {}
     for batch in padded_batches(Sequences.of(sentences), batch_nodes):
-        found.update(paths(batch))
-    assert [found[i] for i in range(len(sentences))] == sentences
+        paths_by_sentence.update(paths(batch))
+    assert [paths_by_sentence[i] for i in range(len(sentences))] == sentences
 
 
 def test_identical_prefixes_are_computed_once():

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reading import zstd
 
 from drillcore.errors import TextError
 from drillcore.job.fields import Dataset
@@ -81,13 +82,6 @@ def parquet(rows: list[Row], **options: Any) -> bytes:
     out = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows), out, **options)
     return out.getvalue()
-
-
-def zstd(content: bytes) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.CompressedOutputStream(sink, "zstd") as stream:
-        stream.write(content)
-    return bytes(sink.getvalue())
 
 
 WRITERS: dict[str, Callable[[list[Row]], bytes]] = {

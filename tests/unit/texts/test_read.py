@@ -1,0 +1,179 @@
+"""What is read: every format, compressed or not, into the same columns."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from reading import ROWS, read, read_content, zstd
+
+from drillcore.job.fields import Dataset
+from drillcore.texts import read as texts
+from drillcore.texts.problems import Problems
+from drillcore.texts.read import read_batches
+from drillcore.texts.readers import lines as text_lines
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", ROWS),
+        ("a.ndjson", ROWS),
+        ("a.dotted.name.JSONL", ROWS),
+        ("bom.jsonl", b"\xef\xbb\xbf" + ROWS),
+        ("crlf.jsonl", ROWS.replace(b"\n", b"\r\n")),
+        ("unended.jsonl", ROWS.rstrip(b"\n")),
+        ("blank-end.jsonl", ROWS + b"\n \n\r\n"),
+        ("a.jsonl.gz", gzip.compress(ROWS)),
+        ("a.jsonl.zst", zstd(ROWS)),
+        ("two-members.jsonl.gz", gzip.compress(ROWS[:28]) + gzip.compress(ROWS[28:])),
+        ("two-frames.jsonl.zst", zstd(ROWS[:28]) + zstd(ROWS[28:])),
+        ("bom.jsonl.gz", gzip.compress(b"\xef\xbb\xbf" + ROWS)),
+        ("a.csv", b"text,label\na b,1\nc,x\n"),
+        ("a.csv.gz", gzip.compress(b"text,label\na b,1\nc,x\n")),
+        ("crlf.csv.zst", zstd(b'\xef\xbb\xbf"text",label\r\n"a b",1\r\nc,x\r\n\r\n')),
+        ("a.tsv", b"label\tother\ttext\n1\t\ta b\nx\t,\tc"),
+    ],
+)
+def test_every_format_gives_the_same_rows(name: str, content: bytes) -> None:
+    assert read_content(name, content) == ({"text": ["a b", "c"], "label": ["1", "x"]}, [])
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".txt.gz", ".txt.zst"])
+def test_plain_text_is_one_sentence_a_line(suffix: str) -> None:
+    content = "\ufeffa\r\n  b \nשלום 👩‍👩‍👧\u2028one line\x0c still\n\n".encode()
+    packed = {".txt": content, ".txt.gz": gzip.compress(content), ".txt.zst": zstd(content)}[suffix]
+    assert read_content(f"a{suffix}", packed) == ({"text": ["a", "  b ", "שלום 👩‍👩‍👧\u2028one line\x0c still"]}, [])
+
+
+def test_unusual_characters_come_back_unchanged() -> None:
+    sentences = ["\u202eright to left", "\U0001f600", "a\tb\r\nc", "\ufeff", "\u2029x\x85y\x1f", "e\u0301"]
+    lines = "".join(json.dumps({"text": s}, ensure_ascii=bool(i % 2)) + "\n" for i, s in enumerate(sentences))
+    assert read_content("a.jsonl", lines.encode()) == ({"text": sentences}, [])
+
+
+def test_csv_keeps_quotes_delimiters_and_newlines() -> None:
+    content = b'text,label\r\n"two\r\nlines, and ""more""",a\r\n5" pipe,"b\nc"\r\n'
+    want = {"text": ['two\r\nlines, and "more"', '5" pipe'], "label": ["a", "b\nc"]}
+    assert read_content("a.csv", content) == (want, [])
+
+
+def test_a_line_longer_than_many_chunks() -> None:
+    long = "é" * (3 * text_lines.CHUNK_BYTES)
+    content = f'{{"text": "{long}"}}\n{{"text": "b"}}\n{{"text": "{long}c"}}'.encode()
+    columns, messages = read_content("a.jsonl", content)
+    assert messages == []
+    assert columns["text"] == [long, "b", long + "c"]
+
+
+def test_columns_come_in_fixed_order_and_under_their_names(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"z": 1, "who": true, "s": "hi", "next": " x", "topic": 3, "skipped": [1]}\n')
+    dataset = Dataset(name="d", path="", text="s", label="who", group="topic", expected_next="next", keep=("z",))
+    (batch,) = read_batches(path, dataset, Problems())
+    assert batch.schema.names == ["text", "label", "group", "expected_next", "z"]
+    assert batch.schema.types == [pa.string()] * 4 + [pa.int64()]
+    assert batch.to_pylist() == [{"text": "hi", "label": "true", "group": "3", "expected_next": " x", "z": 1}]
+
+
+def test_labels_are_read_only_where_the_first_row_has_one() -> None:
+    assert read_content("a.jsonl", b'{"text": "a", "other": 1}\n') == ({"text": ["a"]}, [])
+    assert read_content("label.jsonl", b'{"label": "a"}\n', text="label") == ({"text": ["a"]}, [])
+    _, messages = read_content("b.jsonl", b'{"text": "a", "label": "x"}\n{"text": "b"}\n')
+    assert messages == ["b.jsonl:2: no field `label`; there is `text`"]
+    _, messages = read_content("c.jsonl", b'{"text": "a"}\n{"text": "b", "label": "x"}\n')
+    assert messages == ["c.jsonl:2: has a field `label`, and the first row has none: label every row or none"]
+
+
+def test_rows_beyond_the_limit_are_not_read() -> None:
+    assert read_content("a.jsonl", b'{"text": "a"}\n{"text": "b"}\nwrong\n', limit=2) == ({"text": ["a", "b"]}, [])
+    assert read_content("a.csv", b"text,n\na,1\nb,2\nc,x\n", limit=2, keep=("n",))[0] == {
+        "text": ["a", "b"],
+        "n": [1, 2],
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "type_", "want"),
+    [
+        ([1, -5], pa.int64(), [1, -5]),
+        ([1, 2.5], pa.float64(), [1.0, 2.5]),
+        ([True, False], pa.string(), ["true", "false"]),
+        ([1, "x", 0.5, True], pa.string(), ["1", "x", "0.5", "true"]),
+        (["1", "2"], pa.string(), ["1", "2"]),
+        ([2**63 - 1, -(2**63)], pa.int64(), [2**63 - 1, -(2**63)]),
+        ([2**63], pa.string(), [str(2**63)]),
+        ([2**53 + 1, 0.5], pa.string(), [str(2**53 + 1), "0.5"]),
+        ([""], pa.string(), [""]),
+    ],
+)
+def test_the_type_of_a_kept_column_is_decided_over_all_rows(
+    tmp_path: Path, values: list[Any], type_: Any, want: list[Any]
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"text": "a", "k": value}) + "\n" for value in values))
+    (batch,) = read_batches(path, Dataset(name="d", path="", keep=("k",)), Problems())
+    assert batch.schema.field("k").type == type_
+    assert batch.column("k").to_pylist() == want
+
+
+@pytest.mark.parametrize(
+    ("cells", "want"),
+    [
+        (["1", "-2", "0"], [1, -2, 0]),
+        (["1", "2.50", "1e-3"], [1.0, 2.5, 0.001]),
+        (["007", "1"], ["007", "1"]),
+        (["+1", "1"], ["+1", "1"]),
+        (["-0", "1"], ["-0", "1"]),
+        (["1", "x"], ["1", "x"]),
+        (["1e999", "1"], ["1e999", "1"]),
+        (["9" * 25, "1"], ["9" * 25, "1"]),
+        (["9223372036854775808"], ["9223372036854775808"]),
+        (["", "x"], ["", "x"]),
+        (["", ""], ["", ""]),
+        (["٣", "1"], ["٣", "1"]),
+    ],
+)
+def test_csv_cells_become_numbers_only_where_that_loses_nothing(cells: list[str], want: list[Any]) -> None:
+    content = "text,k\n" + "".join(f"a,{cell}\n" for cell in cells)
+    columns, messages = read_content("a.csv", content.encode(), keep=("k",))
+    assert messages == []
+    assert [(value, type(value)) for value in columns["k"]] == [(value, type(value)) for value in want]
+
+
+@pytest.mark.parametrize("row_group", [1, 3, 1000])
+def test_parquet(tmp_path: Path, row_group: int) -> None:
+    table = pa.table(
+        {
+            "text": pa.array(["a", "é", "c"], pa.large_string()),
+            "label": pa.array(["x", "y", "x"]).dictionary_encode(),
+            "i": pa.array([1, 2, 3], pa.uint8()),
+            "f": pa.array([0.5, 1, 2], pa.float32()),
+            "b": [True, False, True],
+            "unused": [[1], [2], None],
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=row_group)
+    columns, messages = read(tmp_path / "a.parquet", keep=("f", "i", "b"))
+    assert messages == []
+    assert columns == {
+        "text": ["a", "é", "c"],
+        "label": ["x", "y", "x"],
+        "f": [0.5, 1.0, 2.0],
+        "i": [1, 2, 3],
+        "b": ["true", "false", "true"],
+    }
+
+
+def test_batches_are_bounded_in_rows_and_characters(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("short\n" * (2 * texts.BATCH_ROWS + 1))
+    sizes = [batch.num_rows for batch in read_batches(path, Dataset(name="d", path=""), Problems())]
+    assert sizes == [texts.BATCH_ROWS, texts.BATCH_ROWS, 1]
+    path.write_text(("x" * (texts.BATCH_CHARACTERS // 2) + "\n") * 5)
+    assert [batch.num_rows for batch in read_batches(path, Dataset(name="d", path=""), Problems())] == [2, 2, 1]
