@@ -1,4 +1,7 @@
-"""What every projection promises; a suite for one says its name in the table."""
+"""What every projection promises; a suite for one inherits from this and gives its name in the table.
+
+`fewest` distinct states are projected by the method itself, fewer by principal components.
+"""
 
 from __future__ import annotations
 
@@ -6,48 +9,63 @@ import numpy as np
 import pytest
 
 from drillcore.job.fields import Project
-from drillcore.neighbours import build
+from drillcore.neighbours import Graph, build
 from drillcore.projections import load_projection
+from drillcore.projections.base import Projected
+
+
+def draw(seed: int, num_rows: int, num_dimensions: int = 32) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(num_rows, num_dimensions)).astype(np.float32)
 
 
 class ProjectionContract:
     name = ""
-    settings = Project(n_epochs=20)
+    fewest = 1
 
-    def fit(self, states: np.ndarray, graph=None):
-        return load_projection(self.name).fit(states, self.settings, graph)
+    def fit(self, states: np.ndarray, settings: Project, graph: Graph | None = None) -> Projected:
+        return load_projection(self.name).fit(states, settings, graph)
 
-    def states(self, seed: int, num_rows: int = 60) -> np.ndarray:
-        """Two clusters."""
-        states = np.random.default_rng(seed).normal(size=(num_rows, 16)).astype(np.float32)
-        states[num_rows // 2 :, 0] += 40
-        return states
-
-    @pytest.mark.parametrize("num_rows", [1, 2, 3, 5, 16])
+    @pytest.mark.parametrize("num_rows", [1, 2, 3, 4, 5, 7, 16, 60])
     def test_any_number_of_sentences_gives_finite_points(self, seed, num_rows):
-        projected = self.fit(self.states(seed, num_rows))
+        projected = self.fit(draw(seed, num_rows), Project(n_epochs=20))
         assert projected.points_N2.shape == (num_rows, 2) and projected.points_N2.dtype == np.float32
-        assert np.isfinite(projected.points_N2).all() and projected.degenerate == (num_rows == 1)
-        assert projected.backend and projected.seconds >= 0
+        assert np.isfinite(projected.points_N2).all()
+        assert projected.degenerate == (num_rows == 1)
+        assert np.isnan(projected.trustworthiness) == (num_rows < 3)
+        assert ("principal components" in projected.note) == (1 < num_rows < self.fewest)
 
-    def test_repeats_agree_bit_by_bit_with_and_without_a_graph(self, seed):
-        states = self.states(seed)
-        graph = build(states, 20, self.settings.metric, self.settings.seed)
-        points = [self.fit(states, g).points_N2.tobytes() for g in (None, None, graph)]
-        assert len(set(points)) == 1
+    @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+    def test_repeats_agree_bit_by_bit_with_and_without_a_graph(self, seed, metric):
+        states, settings = draw(seed, 150), Project(metric=metric, n_epochs=30, seed=seed)
+        graph = build(states, 20, metric, settings.seed)  # more columns than UMAP asks for
+        before = states.tobytes(), graph.indices_NK.tobytes(), graph.distances_NK.tobytes()
+        points = [self.fit(states, settings, given).points_N2.tobytes() for given in (None, None, graph)]
+        assert points[0] == points[1] == points[2]
+        assert before == (states.tobytes(), graph.indices_NK.tobytes(), graph.distances_NK.tobytes())
 
-    def test_identical_states_share_a_point(self, seed):
-        states = self.states(seed)
-        states[7] = states[3]
-        points = self.fit(states).points_N2
-        assert (points[7] == points[3]).all() and not (points[7] == points[5]).all()
-
-    def test_a_layer_without_variance_is_marked(self, seed):
-        projected = self.fit(np.repeat(self.states(seed)[:1], 30, axis=0))
-        assert projected.degenerate and not projected.points_N2.any() and projected.note
-
-    def test_clusters_stay_apart(self, seed):
-        projected = self.fit(self.states(seed))
-        one, other = projected.points_N2[:30], projected.points_N2[30:]
+    def test_clusters_stay_apart_and_trustworthy(self, seed):
+        states = draw(seed, 120)
+        states[60:, 0] += 40
+        projected = self.fit(states, Project())
+        one, other = projected.points_N2[:60], projected.points_N2[60:]
         gap = np.linalg.norm(one.mean(axis=0) - other.mean(axis=0))
-        assert gap > 2 * max(one.std(), other.std()) / 2 and projected.trustworthiness > 0.6
+        # Spread around each cluster's own mean: the origin of the picture has no meaning.
+        assert gap > 2 * max(one.std(axis=0).max(), other.std(axis=0).max()) and projected.trustworthiness > 0.6
+        assert projected.backend and projected.seconds > 0 and projected.note == ""
+
+    def test_a_layer_without_variance_is_marked_and_drawn_at_zero(self, seed):
+        states = np.repeat(draw(seed, 1), 80, axis=0)
+        projected = self.fit(states, Project(), build(states, 15, "euclidean", 0))
+        assert projected.degenerate and not projected.points_N2.any() and np.isnan(projected.trustworthiness)
+        assert projected.note == "all states are the same"
+
+    @pytest.mark.parametrize("num_distinct", [2, 3, 4, 6, 30])
+    def test_equal_states_lie_on_one_point(self, seed, num_distinct):
+        place = np.random.default_rng(seed).integers(0, num_distinct, 200)
+        place[:num_distinct] = np.arange(num_distinct)
+        states = draw(seed, num_distinct)[place]
+        projected = self.fit(states, Project(n_epochs=20), build(states, 15, "euclidean", 0))
+        assert not projected.degenerate and str(num_distinct) in projected.note
+        assert len(np.unique(projected.points_N2, axis=0)) == num_distinct
+        for k in range(num_distinct):
+            assert np.ptp(projected.points_N2[place == k], axis=0).max() == 0

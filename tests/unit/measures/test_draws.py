@@ -16,26 +16,26 @@ def test_folds_and_blocks_keep_groups_whole_and_labels_even(seed: int) -> None:
     rng = np.random.default_rng(seed)
     group = rng.integers(0, 60, 400)
     label = (group % 3)[: len(group)]
-    drawn = make_draws(label, group, Measure(seed=seed), 400)
-    for dealt in (drawn.fold_U, drawn.jackknife_U):
+    draws = make_draws(label, group, Measure(seed=seed), 400)
+    for dealt in (draws.fold_U, draws.jackknife_U):
         assert all(len(set(dealt[group == g])) == 1 for g in set(group))
-    assert set(drawn.fold_U) == set(range(5)) and len(set(drawn.jackknife_U)) == len(set(group))
+    assert set(draws.fold_U) == set(range(5)) and len(set(draws.jackknife_U)) == len(set(group))
     for fold in range(5):
-        per_label = [len(set(group[(drawn.fold_U == fold) & (label == c)])) for c in range(3)]
+        per_label = [len(set(group[(draws.fold_U == fold) & (label == c)])) for c in range(3)]
         assert max(per_label) - min(per_label) <= 1
 
 
 def test_permutations_keep_each_folds_labels_and_depend_on_seed_and_number_alone(seed: int) -> None:
     label = np.random.default_rng(seed).choice(["a", "b", "c"], 90, p=[0.6, 0.3, 0.1])
-    drawn = make_draws(label, None, Measure(seed=seed), 90)
-    codes = drawn.permuted(0, 40)
+    draws = make_draws(label, None, Measure(seed=seed), 90)
+    codes = draws.permuted(0, 40)
     assert (codes[17:23] == make_draws(label, None, Measure(seed=seed), 90).permuted(17, 23)).all()
     assert not (codes == make_draws(label, None, Measure(seed=seed + 1), 90).permuted(0, 40)).all()
     for fold in range(5):
-        mine = drawn.fold_U == fold
-        expected = np.sort(drawn.codes_U[mine])
-        assert all((np.sort(row[mine]) == expected).all() for row in codes)
-    assert (codes != drawn.codes_U).any(axis=1).all()
+        in_fold = draws.fold_U == fold
+        expected = np.sort(draws.codes_U[in_fold])
+        assert all((np.sort(row[in_fold]) == expected).all() for row in codes)
+    assert (codes != draws.codes_U).any(axis=1).all()
 
 
 def test_groups_of_one_label_move_whole_and_mixed_groups_move_within(seed: int) -> None:
@@ -46,17 +46,17 @@ def test_groups_of_one_label_move_whole_and_mixed_groups_move_within(seed: int) 
         label[np.flatnonzero(group == g)] = [0, 0, 1, 1]
     codes = make_draws(label, group, Measure(seed=seed), 160).permuted(0, 30)
     for g in range(40):
-        mine = codes[:, group == g]
-        assert (np.ptp(mine, axis=1) == 0).all() if g < 20 else (mine.sum(axis=1) == 2).all()
+        own = codes[:, group == g]
+        assert (np.ptp(own, axis=1) == 0).all() if g < 20 else (own.sum(axis=1) == 2).all()
     assert len({tuple(row) for row in codes.tolist()}) == 30
 
 
-def test_missing_and_rare_labels_are_left_out_and_said(seed: int) -> None:
+def test_missing_and_rare_labels_are_left_out_and_noted(seed: int) -> None:
     label = ["a"] * 10 + ["b"] * 10 + [None, "", float("nan")] + ["once"] + ["twin"] * 2
     group = [*range(24), "same", "same"]
-    drawn = make_draws(label, group, Measure(), 26)
-    assert drawn.labels == ("a", "b") and drawn.rows_U.tolist() == list(range(20)) and not drawn.skipped
-    assert "3 sentences without a label" in drawn.notes[0] and "once, twin" in drawn.notes[1]
+    draws = make_draws(label, group, Measure(), 26)
+    assert draws.labels == ("a", "b") and draws.rows_U.tolist() == list(range(20)) and not draws.skipped
+    assert "3 sentences without a label" in draws.notes[0] and "once, twin" in draws.notes[1]
 
 
 @pytest.mark.parametrize(
@@ -71,17 +71,17 @@ def test_missing_and_rare_labels_are_left_out_and_said(seed: int) -> None:
     ],
 )
 def test_reasons_to_skip(label: list[str] | None, group: list[str] | None, reason: str) -> None:
-    drawn = make_draws(label, group, Measure(), 20 if label is None else len(label))
-    assert drawn.skipped == reason and drawn.num_permutations == 0
+    draws = make_draws(label, group, Measure(), 20 if label is None else len(label))
+    assert draws.skipped == reason and draws.num_permutations == 0
 
 
-def test_work_is_bounded_and_said(seed: int) -> None:
+def test_work_is_bounded_and_noted(seed: int) -> None:
     label = np.random.default_rng(seed).integers(0, 100, 30_000)
-    drawn = make_draws(label, None, Measure(permutations=1000, sample=10_000), 30_000)
-    assert drawn.num_permutations == 99 and len(drawn.sample_S) < 10_000
-    assert any("99 permutations instead of 1000" in n for n in drawn.notes)
-    assert any("silhouette on" in n for n in drawn.notes)
-    assert len(set(drawn.jackknife_U)) == 200
+    draws = make_draws(label, None, Measure(permutations=1000, sample=10_000), 30_000)
+    assert draws.num_permutations == 99 and len(draws.sample_S) < 10_000
+    assert any("99 permutations instead of 1000" in n for n in draws.notes)
+    assert any("silhouette on" in n for n in draws.notes)
+    assert len(set(draws.jackknife_U)) == 200
 
 
 def test_numbers_of_values() -> None:

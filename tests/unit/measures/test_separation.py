@@ -41,15 +41,15 @@ def balanced_labels(rng: np.random.Generator, num_rows: int, num_labels: int) ->
 def test_a_planted_direction_is_found_where_it_is_and_not_before(seed: int) -> None:
     rng = np.random.default_rng(seed)
     label = balanced_labels(rng, 200, 2)
-    drawn = make_draws(label, None, Measure(permutations=199), 200)
+    draws = make_draws(label, None, Measure(permutations=199), 200)
     layers = [planted(rng, label, 0 if k < 3 else 2.5) for k in range(6)]
-    found = combine([measure_layer(s, Measure(permutations=199), drawn) for s in layers])
-    assert found.metrics == tuple(METRICS) and not found.skipped
-    value, null_high, p = (found.values_LMB[:, 0, k] for k in (0, 4, 5))
+    separation = combine([measure_layer(s, Measure(permutations=199), draws) for s in layers])
+    assert separation.metrics == tuple(METRICS) and not separation.skipped
+    value, null_high, p = (separation.values_LMB[:, 0, k] for k in (0, 4, 5))
     assert (value[3:] > 0.75).all() and (p[3:] <= 0.01).all() and (value[3:] > null_high[3:]).all()
     # By chance one of three empty layers beats a family-wise level of 5 % in one seed of twenty; here: of a thousand.
     assert (p[:3] > 0.001).all() and (value[:3] < 0.68).all()
-    assert (found.values_LMB[3:, :, 5] < 0.05).all()
+    assert (separation.values_LMB[3:, :, 5] < 0.05).all()
 
 
 @pytest.mark.parametrize("num_labels", [2, 3, 100])
@@ -57,8 +57,8 @@ def test_the_probe_separates_many_unbalanced_labels(seed: int, num_labels: int) 
     rng = np.random.default_rng(seed)
     label = np.concatenate([np.repeat(np.arange(num_labels), 6), rng.integers(0, 2, 300)])
     states = (12 * rng.normal(size=(num_labels, 40))[label] + rng.normal(size=(len(label), 40))).astype(np.float32)
-    found = Probe(states, make_draws(label, None, QUIET, len(label))).measure()
-    assert found.value > 0.97 and found.low < found.value <= found.high <= 1
+    bounds = Probe(states, make_draws(label, None, QUIET, len(label))).measure()
+    assert bounds.value > 0.97 and bounds.low < bounds.value <= bounds.high <= 1
     noise = Probe(
         rng.normal(size=states.shape).astype(np.float32), make_draws(label, None, QUIET, len(label))
     ).measure()
@@ -70,23 +70,23 @@ def test_the_probe_is_the_linear_discriminant_where_rows_abound(seed: int) -> No
     label = (rng.random(3000) < 0.2).astype(int)
     states = planted(rng, label, 1.5, 12) @ rng.normal(size=(12, 12)).astype(np.float32)
     states[:, 3] += 30_000
-    drawn = make_draws(label, None, QUIET, 3000)
+    draws = make_draws(label, None, QUIET, 3000)
     guess = np.empty(3000, int)
     for fold in range(5):
-        train = drawn.fold_U != fold
+        train = draws.fold_U != fold
         model = LinearDiscriminantAnalysis(priors=[0.5, 0.5]).fit(states[train].astype(np.float64), label[train])
         guess[~train] = model.predict(states[~train].astype(np.float64))
-    found = Probe(states, drawn).measure()
-    assert abs(found.value - balanced_accuracy_score(label, guess)) < 0.01
-    assert 0.70 < found.low < found.high < 0.85
+    bounds = Probe(states, draws).measure()
+    assert abs(bounds.value - balanced_accuracy_score(label, guess)) < 0.01
+    assert 0.70 < bounds.low < bounds.high < 0.85
 
 
 def test_the_probe_does_not_see_its_own_answers(seed: int) -> None:
     # 50 sentences in 576 dimensions: on its own sentences any linear probe is perfect.
     rng = np.random.default_rng(seed)
     label = balanced_labels(rng, 50, 2)
-    found = Probe(rng.normal(size=(50, 576)).astype(np.float32), make_draws(label, None, QUIET, 50)).measure()
-    assert found.value < 0.8 and found.high - found.low > 0.15
+    bounds = Probe(rng.normal(size=(50, 576)).astype(np.float32), make_draws(label, None, QUIET, 50)).measure()
+    assert bounds.value < 0.8 and bounds.high - bounds.low > 0.15
 
 
 def test_groups_stay_out_of_each_others_folds(seed: int) -> None:
@@ -109,8 +109,8 @@ def test_sparse_features_give_what_dense_ones_give(seed: int) -> None:
     rng = np.random.default_rng(seed)
     label = balanced_labels(rng, 120, 3)
     states = planted(rng, label, 1.5) * (rng.random((120, 20)) < 0.5)
-    drawn = make_draws(label, None, Measure(permutations=20), 120)
-    dense, sparse = Probe(states, drawn).measure(), Probe(csr_matrix(states), drawn).measure()
+    draws = make_draws(label, None, Measure(permutations=20), 120)
+    dense, sparse = Probe(states, draws).measure(), Probe(csr_matrix(states), draws).measure()
     assert dense.value == pytest.approx(sparse.value) and dense.null_B == pytest.approx(sparse.null_B)
 
 
@@ -121,9 +121,9 @@ def test_purity_counts_neighbours(seed: int) -> None:
     graph = build(states, 20, "euclidean", 0)
     same = (label[graph.indices_NK[:, 1:15]] == label[:, None]).mean(axis=1)
     draws = make_draws(label, None, QUIET, 150)
-    found = purity(layer_of(states, draws, graph), draws)
-    assert found.value == pytest.approx(np.mean([same[label == c].mean() for c in range(3)]), abs=1e-6)
-    assert found.low < found.value < found.high
+    bounds = purity(layer_of(states, draws, graph), draws)
+    assert bounds.value == pytest.approx(np.mean([same[label == c].mean() for c in range(3)]), abs=1e-6)
+    assert bounds.low < bounds.value < bounds.high
 
 
 def test_duplicates_do_not_make_noise_pure(seed: int) -> None:
@@ -131,10 +131,10 @@ def test_duplicates_do_not_make_noise_pure(seed: int) -> None:
     text = np.repeat(np.arange(50), 4)
     label = balanced_labels(rng, 50, 2)[text]
     states = rng.normal(size=(50, 30)).astype(np.float32)[text]
-    drawn = make_draws(label, text, Measure(permutations=99, seed=seed), 200)
-    found = purity(layer_of(states, drawn), drawn)
-    assert found.value < 0.8 and found.null_B.std() > 0.02
-    assert (found.null_B >= found.value).mean() > 0.005 or found.value < 0.7
+    draws = make_draws(label, text, Measure(permutations=99, seed=seed), 200)
+    bounds = purity(layer_of(states, draws), draws)
+    assert bounds.value < 0.8 and bounds.null_B.std() > 0.02
+    assert (bounds.null_B >= bounds.value).mean() > 0.005 or bounds.value < 0.7
 
 
 def test_silhouette_is_scikit_learns(seed: int) -> None:
@@ -142,12 +142,12 @@ def test_silhouette_is_scikit_learns(seed: int) -> None:
     label = rng.choice(4, 130, p=[0.55, 0.3, 0.1, 0.05])
     label[:8] = np.arange(8) % 4
     states = planted(rng, label, 1.5)
-    drawn = make_draws(label, None, Measure(permutations=3), 130)
-    found = silhouette(layer_of(states, drawn), drawn)
-    assert found.value == pytest.approx(silhouette_score(states, label), abs=1e-5)
-    expected = [silhouette_score(states, codes) for codes in drawn.permuted(0, 3)]
-    assert found.null_B == pytest.approx(expected, abs=1e-5)
-    assert found.low < found.value < found.high
+    draws = make_draws(label, None, Measure(permutations=3), 130)
+    bounds = silhouette(layer_of(states, draws), draws)
+    assert bounds.value == pytest.approx(silhouette_score(states, label), abs=1e-5)
+    expected = [silhouette_score(states, codes) for codes in draws.permuted(0, 3)]
+    assert bounds.null_B == pytest.approx(expected, abs=1e-5)
+    assert bounds.low < bounds.value < bounds.high
 
 
 @pytest.mark.parametrize("centred", [False, True])
@@ -156,7 +156,7 @@ def test_dispersion_is_the_mean_distance_over_pairs(seed: int, centred: bool) ->
     label = rng.choice(3, 80, p=[0.6, 0.3, 0.1])
     label[:6] = np.arange(6) % 3
     states = planted(rng, label, 3) + 5
-    drawn = make_draws(label, None, Measure(permutations=2), 80)
+    draws = make_draws(label, None, Measure(permutations=2), 80)
     moved = states - states.mean(axis=0) * centred
     units = moved / np.linalg.norm(moved, axis=1, keepdims=True)
 
@@ -167,10 +167,10 @@ def test_dispersion_is_the_mean_distance_over_pairs(seed: int, centred: bool) ->
             means.append(distances[np.triu_indices(len(distances), 1)].mean())
         return float(np.mean(means))
 
-    found = (dispersion_centred if centred else dispersion)(layer_of(states, drawn), drawn)
-    assert found.value == pytest.approx(expected(label), abs=1e-5)
-    assert found.null_B == pytest.approx([expected(c) for c in drawn.permuted(0, 2)], abs=1e-5)
-    assert found.low < found.value < found.high
+    bounds = (dispersion_centred if centred else dispersion)(layer_of(states, draws), draws)
+    assert bounds.value == pytest.approx(expected(label), abs=1e-5)
+    assert bounds.null_B == pytest.approx([expected(c) for c in draws.permuted(0, 2)], abs=1e-5)
+    assert bounds.low < bounds.value < bounds.high
 
 
 def test_dispersion_keeps_its_digits_where_all_point_one_way(seed: int) -> None:
@@ -178,17 +178,17 @@ def test_dispersion_keeps_its_digits_where_all_point_one_way(seed: int) -> None:
     angle = 1e-3 * rng.normal(size=400)
     states = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32) * 1000
     draws = make_draws(None, None, QUIET, 400)
-    found = dispersion(layer_of(states, draws), draws)
+    bounds = dispersion(layer_of(states, draws), draws)
     # 1 - cos of the difference of two angles, over pairs.
-    assert found.value == pytest.approx(angle.var(ddof=1), rel=1e-3)
+    assert bounds.value == pytest.approx(angle.var(ddof=1), rel=1e-3)
 
 
 def test_a_massive_dimension_shows_why_both_dispersions_are_reported(seed: int) -> None:
     rng = np.random.default_rng(seed)
     states = rng.normal(size=(100, 30)).astype(np.float32)
     states[:, 7] += 500
-    drawn = make_draws(balanced_labels(rng, 100, 2), None, QUIET, 100)
-    raw, centred = (measure(layer_of(states, drawn), drawn) for measure in (dispersion, dispersion_centred))
+    draws = make_draws(balanced_labels(rng, 100, 2), None, QUIET, 100)
+    raw, centred = (measure(layer_of(states, draws), draws) for measure in (dispersion, dispersion_centred))
     assert raw.value < 0.001 and centred.value > 0.95
 
 
@@ -197,16 +197,16 @@ def test_shuffled_labels_give_the_stated_false_positive_rate(seed: int) -> None:
     rounds, num_rows, settings = 120, 30, Measure(permutations=59)
     layers = [planted(rng, np.zeros(num_rows), 0, 8, 0) for _ in range(3)]
     layers[1] = layers[1] @ np.diag(np.geomspace(30, 0.1, 8)).astype(np.float32)
-    found = np.zeros(len(METRICS), int)
+    num_rejected = np.zeros(len(METRICS), int)
     for k in range(rounds):
         settings = Measure(permutations=59, seed=int(rng.integers(2**31)), folds=3)
-        drawn = make_draws(balanced_labels(rng, num_rows, 2), None, settings, num_rows)
-        p_LM = combine([measure_layer(s, settings, drawn) for s in layers]).values_LMB[:, :, 5]
-        found += (p_LM <= 0.05).any(axis=0)
+        draws = make_draws(balanced_labels(rng, num_rows, 2), None, settings, num_rows)
+        p_LM = combine([measure_layer(s, settings, draws) for s in layers]).values_LMB[:, :, 5]
+        num_rejected += (p_LM <= 0.05).any(axis=0)
         assert np.isfinite(p_LM).all(), k
     # 3 of 60 ranks: 5 %. A right test fails this once in 5,000 runs (5 measures, both sides).
     least, most = binom.ppf([2e-5, 1 - 2e-5], rounds, 0.05)
-    assert (found >= least).all() and (found <= most).all(), found / rounds
+    assert (num_rejected >= least).all() and (num_rejected <= most).all(), num_rejected / rounds
 
 
 def test_where_a_measure_means_nothing_it_says_so(seed: int) -> None:
@@ -214,10 +214,10 @@ def test_where_a_measure_means_nothing_it_says_so(seed: int) -> None:
     states = rng.normal(size=(40, 12)).astype(np.float32)
     same = np.repeat(states[:1], 40, axis=0)
     label = balanced_labels(rng, 40, 2)
-    drawn = make_draws(label, None, Measure(permutations=29), 40)
-    found = combine([measure_layer(s, Measure(permutations=29), drawn) for s in (same, states)])
-    assert {found.skipped[0, m] for m in METRICS} == {"all states are the same"} and len(found.skipped) == len(METRICS)
-    assert np.isnan(found.values_LMB[0]).all() and np.isfinite(found.values_LMB[1]).all()
+    draws = make_draws(label, None, Measure(permutations=29), 40)
+    separation = combine([measure_layer(s, Measure(permutations=29), draws) for s in (same, states)])
+    assert separation.skipped == {(0, m): "all states are the same" for m in METRICS}
+    assert np.isnan(separation.values_LMB[0]).all() and np.isfinite(separation.values_LMB[1]).all()
 
     alone = combine([measure_layer(states, QUIET, make_draws(["x"] * 40, None, QUIET, 40))])
     assert alone.skipped == {(0, m): "one label (x)" for m in METRICS if m != "dispersion"}
@@ -235,11 +235,11 @@ def test_few_sentences_have_figures(seed: int, num_rows: int) -> None:
     rng = np.random.default_rng(seed)
     label = balanced_labels(rng, num_rows, 2)
     settings = Measure(permutations=49, folds=5)
-    drawn = make_draws(label, None, settings, num_rows)
-    found = combine([measure_layer(planted(rng, label, 30, 64), settings, drawn)])
-    assert np.isfinite(found.values_LMB).all() and not found.skipped
-    assert (found.values_LMB[0, :, 1] <= found.values_LMB[0, :, 0]).all()
-    assert (found.values_LMB[0, :, 0] <= found.values_LMB[0, :, 2]).all()
+    draws = make_draws(label, None, settings, num_rows)
+    separation = combine([measure_layer(planted(rng, label, 30, 64), settings, draws)])
+    assert np.isfinite(separation.values_LMB).all() and not separation.skipped
+    assert (separation.values_LMB[0, :, 1] <= separation.values_LMB[0, :, 0]).all()
+    assert (separation.values_LMB[0, :, 0] <= separation.values_LMB[0, :, 2]).all()
 
 
 def test_sentences_without_a_label_change_nothing_but_the_neighbours(seed: int) -> None:
@@ -271,5 +271,5 @@ def test_standardising(seed: int) -> None:
 
 
 def test_one_hot() -> None:
-    found = one_hot(np.array([[0, 2], [1, 1]], np.int16), 3)
-    assert found.tolist() == [[[1, 0, 0], [0, 1, 0]], [[0, 0, 1], [0, 1, 0]]]
+    one_hot_UBC = one_hot(np.array([[0, 2], [1, 1]], np.int16), 3)
+    assert one_hot_UBC.tolist() == [[[1, 0, 0], [0, 1, 0]], [[0, 0, 1], [0, 1, 0]]]

@@ -37,11 +37,11 @@ def test_cka_is_the_unbiased_closed_form(seed: int) -> None:
     layers = [rng.normal(size=(70, d)).astype(np.float32) for d in (9, 9, 9)]
     layers[1] = layers[0] + layers[1]
     layers[2][:, 4] += 40_000
-    found = layer_cka(layers.__getitem__, 3)
+    cka = layer_cka(layers.__getitem__, 3)
     exact = [np.asarray(s, np.float64) - np.asarray(s, np.float64).mean(axis=0) for s in layers]
     for i in range(3):
         for j in range(3):
-            assert found[i, j] == pytest.approx(plain_cka(exact[i], exact[j]), abs=1e-4)
+            assert cka[i, j] == pytest.approx(plain_cka(exact[i], exact[j]), abs=1e-4)
 
 
 def test_cka_is_one_under_turns_and_scales_and_near_zero_for_strangers(seed: int) -> None:
@@ -50,13 +50,12 @@ def test_cka_is_one_under_turns_and_scales_and_near_zero_for_strangers(seed: int
     turn = np.linalg.qr(rng.normal(size=(40, 40)))[0]
     same = np.repeat(layer[:1], 300, axis=0)
     layers = [layer, (17 * layer @ turn + 3).astype(np.float32), rng.normal(size=(300, 40)).astype(np.float32), same]
-    found = layer_cka(layers.__getitem__, 4)
-    assert found[0, 1] == pytest.approx(1, abs=1e-4) and abs(found[0, 2]) < 0.1
-    assert np.isnan(found[3]).all() and np.isnan(found[:, 3]).all()
+    cka = layer_cka(layers.__getitem__, 4)
+    assert cka[0, 1] == pytest.approx(1, abs=1e-4) and abs(cka[0, 2]) < 0.1
+    assert np.isnan(cka[3]).all() and np.isnan(cka[:, 3]).all()
     # Where sentences are few, biased CKA of strangers is near 1; debiased it is near 0 on average.
-    few = [layer_cka([rng.normal(size=(12, 200)).astype(np.float32) for _ in range(2)].__getitem__, 2)[0, 1]
-           for _ in range(60)]  # fmt: skip
-    assert abs(np.mean(few)) < 0.12
+    pairs = rng.normal(size=(60, 2, 12, 200)).astype(np.float32)
+    assert abs(np.mean([layer_cka(pair.__getitem__, 2)[0, 1] for pair in pairs])) < 0.12
 
 
 def test_cka_rows_are_drawn_by_the_seed_within_memory() -> None:
@@ -72,15 +71,15 @@ def test_token_prediction_is_the_closed_form(seed: int) -> None:
     states, weights = rng.normal(size=(37, 8)).astype(np.float32), rng.normal(size=(8, 50)).astype(np.float32) * 3
     expected = rng.integers(0, 50, 37)
     expected[5] = -1
-    found = next_token(states, expected, lambda s: s @ weights, chunk_rows=10)
+    values = next_token(states, expected, lambda s: s @ weights, chunk_rows=10)
     logits = (states @ weights).astype(np.float64)
-    assert np.isnan(found[5]).all()
+    assert np.isnan(values[5]).all()
     for k in np.flatnonzero(expected >= 0):
         own, rest = logits[k, expected[k]], np.delete(logits[k], expected[k])
-        assert found[k, 0] == pytest.approx(log_softmax(logits[k])[expected[k]], abs=1e-4)
-        assert found[k, 1] == 1 + (rest > own).sum() and found[k, 2] == pytest.approx(own - rest.max(), abs=1e-4)
-    summary = summarise(found, np.arange(37))
-    known = found[expected >= 0]
+        assert values[k, 0] == pytest.approx(log_softmax(logits[k])[expected[k]], abs=1e-4)
+        assert values[k, 1] == 1 + (rest > own).sum() and values[k, 2] == pytest.approx(own - rest.max(), abs=1e-4)
+    summary = summarise(values, np.arange(37))
+    known = values[expected >= 0]
     assert summary.num_sentences == 36 and summary.logprob[0] == pytest.approx(known[:, 0].mean(), abs=1e-5)
     assert summary.top1[0] == pytest.approx((known[:, 1] == 1).mean())
     assert summary.logprob[1] < summary.logprob[0] < summary.logprob[2] <= 0
@@ -91,25 +90,25 @@ def test_token_prediction_is_the_closed_form(seed: int) -> None:
 def test_unembedding_may_return_read_only_or_infinite_logits() -> None:
     logits = np.array([[0.0, 2.0, -np.inf]], np.float32)
     logits.flags.writeable = False
-    found = next_token(np.zeros((1, 4), np.float32), np.array([1]), lambda s: logits)
-    assert found[0].tolist() == pytest.approx([-np.log1p(np.exp(-2)), 1, 2], abs=1e-5)
+    values = next_token(np.zeros((1, 4), np.float32), np.array([1]), lambda s: logits)
+    assert values[0].tolist() == pytest.approx([-np.log1p(np.exp(-2)), 1, 2], abs=1e-5)
 
 
 def test_controls_find_what_needs_no_model(seed: int) -> None:
     rng = np.random.default_rng(seed)
     label = rng.permutation(np.arange(120) % 2)
     settings = Measure(permutations=49)
-    drawn = make_draws(label, None, settings, 120)
+    draws = make_draws(label, None, settings, 120)
     texts = [f"the {rng.choice(['bright', 'dull'])} {'cat' if k else 'dog'} sat" for k in label]
     noise = rng.integers(0, 7, 120), rng.integers(4, 9, 120)
-    found = controls(texts, *noise, settings, drawn)
-    assert tuple(found) == CONTROLS
-    tfidf, last = (found[name].values_LMB[0, 0] for name in ("tfidf", "last_token_and_length"))
+    by_control = controls(texts, *noise, settings, draws)
+    assert tuple(by_control) == CONTROLS
+    tfidf, last = (by_control[name].values_LMB[0, 0] for name in ("tfidf", "last_token_and_length"))
     assert tfidf[0] > 0.98 and tfidf[5] == pytest.approx(0.02) and last[0] < 0.75
-    leaky = controls(["same words"] * 120, 10 + label, noise[1], settings, drawn)
+    leaky = controls(["same words"] * 120, 10 + label, noise[1], settings, draws)
     assert leaky["last_token_and_length"].values_LMB[0, 0, 0] > 0.98
     assert leaky["tfidf"].skipped == {(0, "probe"): "the same in every sentence"}
-    by_length = controls([""] * 120, np.zeros(120, int), 5 + 3 * label, settings, drawn)
+    by_length = controls([""] * 120, np.zeros(120, int), 5 + 3 * label, settings, draws)
     assert by_length["last_token_and_length"].values_LMB[0, 0, 0] > 0.98
     assert by_length["tfidf"].skipped == {(0, "probe"): "the texts hold no words"}
     one = controls(texts, *noise, settings, make_draws(["x"] * 120, None, settings, 120))
@@ -118,12 +117,12 @@ def test_controls_find_what_needs_no_model(seed: int) -> None:
 
 def side(name: str, rng: np.random.Generator, spreads: list[float], num_rows: int = 80) -> Side:
     label = np.arange(num_rows) % 4
-    drawn = make_draws(label, None, QUIET, num_rows)
+    draws = make_draws(label, None, QUIET, num_rows)
     centre = np.random.default_rng(1).normal(size=(4, 16))[label]
     layers = [(centre + s * rng.normal(size=(num_rows, 16)) + 1).astype(np.float32) for s in spreads]
-    found = combine([measure_layer(s, QUIET, drawn) for s in layers])
+    separation = combine([measure_layer(s, QUIET, draws) for s in layers])
     numbers = tuple(range(len(spreads)))
-    return Side(name, numbers, tuple(f"block_{k}" for k in numbers), found.metrics, found.values_LMB)
+    return Side(name, numbers, tuple(f"block_{k}" for k in numbers), separation.metrics, separation.values_LMB)
 
 
 def test_the_tighter_of_two_is_named_where_both_measures_agree(seed: int) -> None:
