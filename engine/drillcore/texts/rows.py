@@ -92,7 +92,7 @@ def ingest(path: Path, dataset: Dataset, cache: Path, problems: Problems) -> Row
     """The rows of a dataset, read now or taken from the cache; None where `problems` says what is wrong.
 
     Raises:
-        TextError: the file's name has no known ending, or a kept column's name cannot be used.
+        TextError: the file's name has no known ending.
         RunError: the cache cannot be written.
     """
     kind = format_of(path)
