@@ -1,7 +1,4 @@
-"""Modules stay within 400 lines and functions within 60: what outgrows that is split along what it owns.
-
-`python tools/sizes.py` checks ROOTS; `--all` lists what is too large in tests, too, and does not fail for it.
-"""
+"""Modules stay within 400 lines and functions within 60: what outgrows that is split along what it owns."""
 
 from __future__ import annotations
 
@@ -10,9 +7,7 @@ import sys
 from pathlib import Path
 
 MAX_MODULE, MAX_FUNCTION = 400, 60
-# The folders whose sizes are checked. To add: "tests", once `--all` lists nothing of it.
-ROOTS = ("engine", "benchmarks", "tools")
-OTHERS = ("tests",)
+ROOTS = ("engine", "benchmarks", "tools", "tests")
 
 
 def oversized(root: Path) -> list[str]:
@@ -31,13 +26,12 @@ def oversized(root: Path) -> list[str]:
     return problems
 
 
-def main(arguments: list[str]) -> int:
-    """Print what is too large; 1 if any of it is in ROOTS."""
+def main() -> int:
+    """Print what is too large; returns 1 if anything is."""
     problems = [problem for root in ROOTS for problem in oversized(Path(root))]
-    others = [problem for root in OTHERS for problem in oversized(Path(root))] if "--all" in arguments else []
-    print("\n".join([*problems, *others]) or "sizes: every module and function is within its limits")
+    print("\n".join(problems) or "sizes: every module and function is within its limits")
     return 1 if problems else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -75,6 +75,65 @@ def request(port: int, method: str, path: str, body: bytes | None = None) -> byt
         connection.close()
 
 
+class ProxyHandler(BaseHTTPRequestHandler):
+    """Answers the requests of one `Proxy`, which a subclass names with the port of the server behind it."""
+
+    proxy: Proxy
+    target: int
+    protocol_version = "HTTP/1.1"
+
+    def _pass(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        fault = self.proxy.fault(self.command, self.path)
+        self.proxy.requests.append((self.command, self.path, fault))
+        if fault == "reset":
+            self._cut()
+            return
+        if fault in ("500", "403"):
+            self._answer(int(fault), {}, b"<Error><Code>Injected</Code></Error>")
+            return
+        if isinstance(fault, float):
+            time.sleep(fault)
+        connection = http.client.HTTPConnection("127.0.0.1", self.target, timeout=60)
+        connection.request(self.command, self.path, body, dict(self.headers))
+        answer = connection.getresponse()
+        data = answer.read()
+        connection.close()
+        if fault == "cut":
+            self._cut()
+            return
+        self._answer(answer.status, dict(answer.headers), data)
+
+    def _cut(self) -> None:
+        # Linger of no time at all: the peer sees a reset.
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self.close_connection = True
+        self.connection.close()
+
+    def _answer(self, status: int, headers: dict[str, str], data: bytes) -> None:
+        try:
+            self.send_response(status)
+            for name, value in headers.items():
+                if name.lower() not in ("content-length", "connection", "transfer-encoding", "date", "server"):
+                    self.send_header(name, value)
+            length = headers.get("Content-Length", str(len(data))) if self.command == "HEAD" else str(len(data))
+            self.send_header("Content-Length", length)
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(data)
+        except OSError:
+            self.close_connection = True  # the client gave up waiting
+
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _pass
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Silent."""
+
+    def finish(self) -> None:
+        with suppress(OSError, ValueError):  # cut on purpose
+            super().finish()
+
+
 class Proxy:
     """Passes requests on to a server, unless `fault(method, path)` names what is to go wrong.
 
@@ -85,63 +144,8 @@ class Proxy:
     def __init__(self, port: int) -> None:
         self.fault: Callable[[str, str], str | float | None] = lambda method, path: None
         self.requests: list[tuple[str, str, str | float | None]] = []
-        proxy = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def _pass(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                fault = proxy.fault(self.command, self.path)
-                proxy.requests.append((self.command, self.path, fault))
-                if fault == "reset":
-                    self._cut()
-                    return
-                if fault in ("500", "403"):
-                    self._answer(int(fault), {}, b"<Error><Code>Injected</Code></Error>")
-                    return
-                if isinstance(fault, float):
-                    time.sleep(fault)
-                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-                connection.request(self.command, self.path, body, dict(self.headers))
-                answer = connection.getresponse()
-                data = answer.read()
-                connection.close()
-                if fault == "cut":
-                    self._cut()
-                    return
-                self._answer(answer.status, dict(answer.headers), data)
-
-            def _cut(self) -> None:
-                # Linger of no time at all: the peer sees a reset.
-                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-                self.close_connection = True
-                self.connection.close()
-
-            def _answer(self, status: int, headers: dict[str, str], data: bytes) -> None:
-                try:
-                    self.send_response(status)
-                    for name, value in headers.items():
-                        if name.lower() not in ("content-length", "connection", "transfer-encoding", "date", "server"):
-                            self.send_header(name, value)
-                    length = headers.get("Content-Length", str(len(data))) if self.command == "HEAD" else str(len(data))
-                    self.send_header("Content-Length", length)
-                    self.end_headers()
-                    if self.command != "HEAD":
-                        self.wfile.write(data)
-                except OSError:
-                    self.close_connection = True  # the client gave up waiting
-
-            do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _pass
-
-            def log_message(self, format: str, *arguments: Any) -> None:
-                """Silent."""
-
-            def finish(self) -> None:
-                with suppress(OSError, ValueError):  # cut on purpose
-                    super().finish()
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        handler = type("Handler", (ProxyHandler,), {"proxy": self, "target": port})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
         self._server.handle_error = lambda *arguments: None  # type: ignore[method-assign]
         self.port = self._server.server_address[1]
