@@ -35,12 +35,21 @@ def write_job(folder: Path, model: str, count: int) -> Path:
     ]
     (folder / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
     job = {
-        "name": "vllm", "store": "store.zarr", "models": [{"id": model, "as": "m"}],
+        "name": "vllm",
+        "store": "store.zarr",
+        "models": [{"id": model, "as": "m"}],
         "datasets": [{"name": "rows", "path": "rows.jsonl"}],
-        "extract": {"backend": "vllm", "dtype": "float32", "shard_sentences": 16, "block_sentences": 16,
-                    "batch_tokens": 128, "threads": 2},
-        "measure": {"permutations": 10, "sample": 200}, "project": {"method": "pca"},
-    }  # fmt: skip
+        "extract": {
+            "backend": "vllm",
+            "dtype": "float32",
+            "shard_sentences": 16,
+            "block_sentences": 16,
+            "batch_tokens": 128,
+            "threads": 2,
+        },
+        "measure": {"permutations": 10, "sample": 200},
+        "project": {"method": "pca"},
+    }
     (folder / "job.yaml").write_text(yaml.safe_dump(job), encoding="utf-8")
     return folder / "job.yaml"
 
@@ -48,10 +57,14 @@ def write_job(folder: Path, model: str, count: int) -> Path:
 def start_job(job: Path) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", "drillcore", "run", job.name],
-        cwd=job.parent, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        cwd=job.parent,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
         # A shell that runs the tests in its background has them ignore it.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )  # fmt: skip
+    )
 
 
 def finish_job(job: Path) -> dict[str, Any]:

@@ -30,7 +30,8 @@ class Feeder:
     def __init__(
         self, kinds: AttentionKinds, device: torch.device, dtype: torch.dtype, *, packed: bool, flex_nodes: int | None
     ) -> None:
-        self._kinds, self._device, self._dtype = kinds, device, dtype
+        self._kinds = kinds
+        self._device, self._dtype = device, dtype
         self._packed, self._flex_nodes = packed, flex_nodes
         self._masks: dict[tuple[int, str], PackMask] = {}
 

@@ -68,7 +68,8 @@ class PackMask:
     def __init__(self, num_rows: int, width: int, window: int | None, device: torch.device) -> None:
         if width % TILE:
             raise ValueError(f"packs are {width} nodes wide, which is not a multiple of {TILE}")
-        self._shape, self._window, reach = (num_rows, width), window, window or width
+        self._shape, self._window = (num_rows, width), window
+        reach = window or width
         ends = torch.arange(1, width + 1, device=device, dtype=torch.int32).repeat(num_rows, 1)
         depths = torch.zeros(num_rows, width, device=device, dtype=torch.int32)
         self._ends_RW, self._depth_RW = ends, depths

@@ -119,7 +119,8 @@ class RowPooler(nn.Module):
 
     def __init__(self, original: Any, recorder: Recorder | None, rows: SharedRows | None) -> None:
         super().__init__()
-        self._original, self._recorder, self._rows = original, recorder, rows
+        self._original = original
+        self._recorder, self._rows = recorder, rows
         self._next = 0
 
     def get_supported_tasks(self) -> Any:
