@@ -21,7 +21,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 # drillcore's command line in a process of this interpreter, installed or not.
-DRILLCORE = (sys.executable, "-c", "import sys; from drillcore.cli.main import main; sys.argv[0] = 'drillcore'; main()")
+DRILLCORE = (sys.executable, "-m", "drillcore")
 
 
 def make_parser(doc: str | None, *, quick: str | None = None) -> argparse.ArgumentParser:

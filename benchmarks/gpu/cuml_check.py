@@ -64,15 +64,17 @@ def main() -> int:
     parser.add_argument("--toy", action="store_true")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    from drillcore.projections import load
+    from drillcore.projections import load_projection
 
     install()
     rng = np.random.default_rng(0)
     few = clouds(400 if options.toy else 3000, rng)
-    rows = [compare(load("umap-learn"), few, metric, "exact") for metric in ("euclidean", "cosine")]
+    rows = [compare(load_projection("umap-learn"), few, metric, "exact") for metric in ("euclidean", "cosine")]
     if not options.toy:
         on_gpu = [few, clouds(50_000, rng)]
-        rows += [compare(load("cuml"), p, metric, "cuml") for p in on_gpu for metric in ("euclidean", "cosine")]
+        rows += [
+            compare(load_projection("cuml"), p, metric, "cuml") for p in on_gpu for metric in ("euclidean", "cosine")
+        ]
     for row in rows:
         print(row, flush=True)
     if options.out is not None:

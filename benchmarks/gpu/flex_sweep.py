@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.nn.attention.flex_attention import flex_attention
 
 from benchmarks.gpu.ceilings import CUDA, DEVICE, DTYPE, median_seconds
 from benchmarks.gpu.models import TEXTS
@@ -62,7 +63,7 @@ def _attention(
         mask = flex.PackMask(num_rows, WIDTH, None, torch.device(DEVICE)).fill(ends, depths)
     finally:
         flex.TILE = before
-    call = torch.compile(flex.flex_attention, dynamic=False)
+    call = torch.compile(flex_attention, dynamic=False)
     settings = {"block_mask": mask, "enable_gqa": heads != kv_heads, "kernel_options": options or None}
     return lambda: call(query, key, value, **settings)
 
