@@ -1,1 +1,1 @@
-"""Grids, curves and the report: plain numpy in frozen dataclasses (`panels`, `curves`, `report`) to files."""
+"""Grids, curves and the report: from plain NumPy arrays in frozen dataclasses (`data`) to files."""

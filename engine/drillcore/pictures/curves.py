@@ -1,6 +1,6 @@
 """Measures per layer as curves with intervals and nulls, drawn by matplotlib.
 
-Owns the look of the charts in PNG and SVG files; the report draws the same data by itself.
+Owns the look of the charts in PNG and SVG files; the page of the report draws the same data with its own script.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CHART_INCHES = (6.2, 3.4)
 CONTROL_DASHES: tuple[Any, ...] = ("--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))
 CONTROL_HEX = "#6b6b6b"
 NULL_HEX, NULL_ALPHA = "#808080", 0.18
-# Fixed ids (and no date): the same charts give the same bytes. Dollars in names are no mathematics.
+# Fixed ids (and no date): the same charts give the same bytes. A dollar sign in a name does not begin a formula.
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "drillcore",
     "font.family": "DejaVu Sans",
@@ -41,7 +41,12 @@ STYLE: dict[Any, Any] = {
 
 
 def series_hex(charts: tuple[Chart, ...]) -> dict[str, str]:
-    """A colour for each series' name, the same in every chart; controls that belong to none are grey."""
+    """A colour for each name of a series, the same in every chart; controls of all series are grey.
+
+    >>> line = Series("Montreal", np.arange(2), np.array([0.5, 0.9]))
+    >>> series_hex((Chart("Linear probe", "accuracy", (line,)),))
+    {'Montreal': '#0072B2'}
+    """
     names = list(dict.fromkeys(s.name for chart in charts for s in chart.series if not s.control))
     controls = {s.name: CONTROL_HEX for chart in charts for s in chart.series if s.control}
     return {**controls, **dict(zip(names, category_hex(names), strict=True))}
@@ -50,8 +55,11 @@ def series_hex(charts: tuple[Chart, ...]) -> dict[str, str]:
 def write_curves(charts: Charts, path: Path, *, columns: int = 2) -> Path:
     """Write the charts as one picture, PNG or SVG by the path's suffix, and return the path.
 
-    The same charts give the same bytes. Raises ValueError where there is no chart, OSError where the file cannot be
-    written.
+    columns: charts side by side. The same charts give the same bytes.
+
+    Raises:
+        ValueError: there is no chart.
+        OSError: the file cannot be written.
     """
     if not charts.charts:
         raise ValueError(f"{charts.title!r} has no charts")
@@ -61,7 +69,7 @@ def write_curves(charts: Charts, path: Path, *, columns: int = 2) -> Path:
         # matplotlib takes the format from the suffix.
         scratch = path.with_name(f"{path.stem}.partial{path.suffix}")
         with replacing(path, scratch), warnings.catch_warnings():
-            # A script that the font lacks is drawn as boxes; that is all there is to say.
+            # Characters that the font lacks are drawn as boxes, which needs no warning.
             warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
             figure.savefig(scratch, dpi=DPI, metadata=metadata)
     return path
@@ -93,7 +101,7 @@ def _figure(charts: Charts, columns: int) -> Figure:
 
 
 def _dashes(charts: Charts) -> dict[str, Any]:
-    """How each control is dashed, by name."""
+    """The dashes of each control's line, by its name."""
     names = dict.fromkeys(s.name for chart in charts.charts for s in chart.series if s.control)
     return {name: CONTROL_DASHES[i % len(CONTROL_DASHES)] for i, name in enumerate(names)}
 
@@ -111,7 +119,7 @@ def _chart(ax: Axes, chart: Chart, colors: dict[str, str], dashes: dict[str, Any
         ax.set_ylim(*chart.value_range)
     if not relative_depth:
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    # Bands that lie upon each other shall be no darker than one.
+    # Bands on top of each other are together no darker than one band.
     num_nulls = sum(series.null_high_L is not None for series in chart.series)
     faint = 1 - (1 - NULL_ALPHA) ** (1 / max(num_nulls, 1))
     for series in chart.series:
@@ -138,15 +146,15 @@ def _draw(ax: Axes, series: Series, color: str, dashes: Any, faint: float, relat
 def _legend(
     figure: Figure, charts: Charts, colors: dict[str, str], dashes: dict[str, Any], columns: int, top: float
 ) -> None:
-    everything = [s for chart in charts.charts for s in chart.series]
+    all_series = [s for chart in charts.charts for s in chart.series]
     entries: list[tuple[str, Line2D | Patch]] = [
         (name, Line2D([], [], color=color, linewidth=1.8)) for name, color in colors.items() if name not in dashes
     ]
     for name, style in dashes.items():
         entries.append((name, Line2D([], [], color=CONTROL_HEX, linestyle=style, linewidth=1.2)))
-    if any(s.low_L is not None for s in everything):
+    if any(s.low_L is not None for s in all_series):
         entries.append(("interval", Patch(color="#0072B2", alpha=0.2, linewidth=0)))
-    if any(s.null_high_L is not None for s in everything):
+    if any(s.null_high_L is not None for s in all_series):
         entries.append(("null: mean to upper end", Patch(color=NULL_HEX, alpha=NULL_ALPHA, linewidth=0)))
     handles = [handle for _, handle in entries]
     numbers = [str(i) for i in range(len(entries))]
@@ -154,5 +162,5 @@ def _legend(
         handles, numbers, ncols=columns, frameon=False, fontsize=8.5, loc="upper left", bbox_to_anchor=(0, top)
     )
     for text, (name, _) in zip(legend.get_texts(), entries, strict=True):
-        # As a label, a name that begins with an underscore would be dropped.
+        # matplotlib drops labels that begin with an underscore, but not texts that are set afterwards.
         text.set_text(printable(name))

@@ -1,6 +1,6 @@
-"""What a picture shows, as plain frozen data: panels, the rows they stand in, and the grid of rows.
+"""What pictures show, as plain frozen data: grids of panels, charts of curves, tables, and the report of all of them.
 
-Shape legend: N points, 2 axes of the projection.
+Shape legend: N points, L layers, 2 axes of the projection.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ Values = NDArray[np.int32] | NDArray[np.float32]
 class Panel:
     """One layer's projection.
 
-    `title` is drawn above it (a layer name). `points_N2` is float32; rows that are not finite are not drawn.
-    `values_N` colours the points: integers index `Grid.categories` (negative: no label), floats lie in
-    `Grid.value_range` (NaN: no value). `degenerate` says that all states of the layer were identical: the points
-    mean nothing then, and the panel says so instead of drawing them.
+    title: drawn above it (a layer name). points_N2: float32; rows that are not finite are not drawn. values_N: colours
+    of the points; integers index `Grid.categories` (negative: no label), floats lie in `Grid.value_range` (NaN: no
+    value). degenerate: all states of the layer were identical, so that the points mean nothing; the panel says so
+    instead of drawing them.
 
     Raises ValueError where shapes do not fit.
+
+    >>> Panel("block_1", np.zeros((3, 2), np.float32), np.array([0, 1, -1], np.int32)).title
+    'block_1'
     """
 
     title: str
@@ -43,12 +46,12 @@ class Panel:
 
 
 PanelSource = Panel | Callable[[], Panel] | None
-"""A panel; or a function that reads it when its turn comes, so that a large grid is never whole in memory; or a gap."""
+"""A panel; a function that reads it when it is drawn, so that a large grid is never in memory as a whole; or a gap."""
 
 
 @dataclass(frozen=True, eq=False)
 class PanelRow:
-    """Panels side by side under one heading, the model's or the dataset's name."""
+    """Panels side by side. title: heading above them, the name of a model or dataset; may be empty."""
 
     title: str
     panels: tuple[PanelSource, ...]
@@ -56,14 +59,20 @@ class PanelRow:
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Rows of panels with what explains them.
+    """Rows of panels with title, legend and small print.
 
-    Points are coloured by `categories` (labels, in legend order), or, where `value_range` is given, by value along
-    a colour bar named `value_name`; with neither they have one colour and no legend. `panel_px` is a panel's width
-    and height. `footer` is the small print: backend, seed, n_neighbors, and that distances between clusters mean
-    nothing. Titles may hold line breaks. `unlabelled` adds the grey of points without label or value to the legend.
+    categories: labels in the order of the legend; the points' integers index them. value_range, value_name: instead of
+    categories, the range of the points' floats and the name of their colour bar. With neither, all points have one
+    colour and there is no legend. panel_px: width and height of a panel in pixels. footer: the small print (library,
+    seed, parameters). unlabelled: adds the grey of points without label or value to the legend. Titles may hold line
+    breaks.
 
-    Raises ValueError where the grid has no panel or its colours contradict each other.
+    Raises ValueError where the grid has no panel, or has both categories and a range of values.
+
+    >>> panel = Panel("block_1", np.zeros((2, 2), np.float32), np.array([0, 1], np.int32))
+    >>> grid = Grid("Cities", "UMAP", (PanelRow("my-model", (panel, panel)),), ("Montreal", "Toronto"))
+    >>> grid.num_columns
+    2
     """
 
     title: str
@@ -94,14 +103,17 @@ class Grid:
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """One measure along the layers of one model.
+    """One measure along the layers of one model: a line of a chart.
 
-    `layers_L` are the layer contract's numbers, ascending. `low_L` and `high_L` are the ends of the interval around
-    `value_L`; `null_mean_L` and `null_high_L` are the null's mean and its upper end, between which chance lies. NaN
-    is a gap. `control` marks what the measure must beat (a probe on the last token, random weights): drawn dashed, in
-    the colour of the series `of` this name, or grey where it belongs to none.
+    layers_L: layer numbers, ascending. value_L: the measure, NaN where there is a gap. low_L, high_L: ends of its
+    interval. null_mean_L, null_high_L: mean and upper end of the null; values between them are explained by chance.
+    control: something that the measure must beat (a probe on the last token, random weights); drawn dashed. of: name of
+    the series that a control belongs to and whose colour it has; empty for a control of all, which is grey.
 
-    Raises ValueError where lengths differ.
+    Raises ValueError where lengths differ or one end of an interval is missing.
+
+    >>> probe = Series("my-model", np.arange(3), np.array([0.5, 0.8, 0.9]))
+    >>> shuffled = Series("random weights", np.arange(3), np.array([0.5, 0.6, 0.6]), control=True, of="my-model")
     """
 
     name: str
@@ -126,10 +138,11 @@ class Series:
 
 @dataclass(frozen=True, eq=False)
 class Chart:
-    """Series that share axes. `value_range` fixes the vertical axis; `note` is small print below.
+    """Series that share axes.
 
-    `relative_depth`: in the report, the horizontal axis is each model's own depth, 0 to 1 (`Charts` says so for all of
-    its charts).
+    value_name: of the vertical axis. value_range: its ends, by default those of the values. note: small print below.
+    relative_depth: in the report, the horizontal axis is the relative depth, 0 to 1 in each model (`Charts` has one
+    such field for all of its charts).
     """
 
     title: str
@@ -142,7 +155,7 @@ class Chart:
 
 @dataclass(frozen=True, eq=False)
 class Charts:
-    """A picture of charts side by side; with `relative_depth` the horizontal axis is each model's own depth, 0 to 1."""
+    """A picture of several charts. relative_depth: the horizontal axis is the relative depth, 0 to 1 in each model."""
 
     title: str
     subtitle: str
@@ -153,9 +166,12 @@ class Charts:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the overview. `header` may be empty: then the first cell of each row names it.
+    """A table of the overview. header: may be empty; the first cell of a row is its name.
 
-    Raises ValueError where a row has another number of cells than the rest.
+    Raises ValueError where rows differ in their number of cells.
+
+    >>> Table("Datasets", ("dataset", "sentences"), (("complete", "50"), ("incomplete", "50"))).title
+    'Datasets'
     """
 
     title: str
@@ -170,9 +186,9 @@ class Table:
 
 @dataclass(frozen=True, eq=False)
 class ReportDataset:
-    """A dataset's sentences and its grid: one row a model, every panel with one point a sentence, in order.
+    """The sentences of a dataset and their grid: a row for each model, and in every panel one point for each sentence.
 
-    `notes` stand beside the texts (an expected next token, a row's id) and may be empty.
+    notes: shown beside the texts (an expected next token, the id of a row); as many as texts, or none.
     """
 
     name: str
@@ -183,7 +199,7 @@ class ReportDataset:
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """One page: overview tables, charts per layer with what is to be said of all of them, and the datasets' grids."""
+    """One page: the tables of the overview, charts per layer with their small print, and the datasets' grids."""
 
     title: str
     subtitle: str

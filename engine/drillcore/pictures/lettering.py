@@ -1,4 +1,4 @@
-"""Text in pictures: one family of fonts that matplotlib ships, so that no machine needs fonts of its own."""
+"""Text in pictures, set in a font that matplotlib ships, so that no machine needs to have fonts installed."""
 
 from __future__ import annotations
 
@@ -14,23 +14,31 @@ FAINT_INK = (96, 96, 96)
 
 @cache
 def font(size_px: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans of a size in pixels."""
+    """DejaVu Sans at a size in pixels."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name, size_px)
 
 
 def printable(text: str) -> str:
-    """One line of text: line breaks and other control characters become spaces."""
+    """One line of text: line breaks and other control characters become spaces.
+
+    >>> printable("two\\nlines")
+    'two lines'
+    """
     return "".join(c if c.isprintable() else " " for c in text)
 
 
 def width_px(text: str, face: ImageFont.FreeTypeFont) -> int:
-    """Width of a line of text."""
+    """Width of a line of text in pixels."""
     return round(face.getlength(text))
 
 
 def fitted(text: str, face: ImageFont.FreeTypeFont, limit_px: int) -> str:
-    """The text, cut with an ellipsis where it is wider than `limit_px`."""
+    """The text as one line, cut with an ellipsis where it is wider than `limit_px`.
+
+    >>> fitted("Montreal", font(14), 200), fitted("Montreal" * 100, font(14), 60)
+    ('Montreal', 'Montr…')
+    """
     text = printable(text)
     if width_px(text, face) <= limit_px:
         return text
@@ -45,7 +53,7 @@ def fitted(text: str, face: ImageFont.FreeTypeFont, limit_px: int) -> str:
 
 
 def wrapped(text: str, face: ImageFont.FreeTypeFont, limit_px: int) -> list[str]:
-    """Lines no wider than `limit_px`, broken at spaces and where the text breaks."""
+    """Lines no wider than `limit_px`, broken at spaces and at the line breaks of the text."""
     lines = []
     for paragraph in filter(None, text.split("\n")):
         line = ""
@@ -62,5 +70,5 @@ def wrapped(text: str, face: ImageFont.FreeTypeFont, limit_px: int) -> list[str]
 def draw_centered(
     image: Image.Image, center_xy: tuple[int, int], text: str, face: ImageFont.FreeTypeFont, fill: tuple[int, int, int]
 ) -> None:
-    """Draw one line centred on a point, on a middle line that is the same for every text."""
+    """Draw one line of text centred on a point; the height of its letters does not move it up or down."""
     ImageDraw.Draw(image).text(center_xy, text, fill=fill, font=face, anchor="mm")

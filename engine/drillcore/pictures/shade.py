@@ -1,8 +1,9 @@
 """Panels to pixels by datashader: one recipe for few points, one for many.
 
-Few (up to 5,000 points): aggregated at twice the size, each point spread to a disc, reduced by averaging, so that
-single sentences can be seen. Several panels are aggregated at once, since datashader's fixed cost of a call would
-dominate. Many: counts per pixel; opacity by histogram equalisation over the panel, colour the mean of the labels'.
+Up to 5,000 points: aggregate at twice the size, spread each point to a disc, and reduce by averaging, so that single
+sentences are visible. Several panels are aggregated in one call, because a call has a fixed cost that would dominate.
+More points: count them in each pixel; the opacity comes from histogram equalisation over the panel, the colour is the
+mean of the labels' colours.
 
 Shape legend: N points, Y X pixels, C categories, 2 axes, 3 red-green-blue.
 """
@@ -32,19 +33,19 @@ RGB = NDArray[np.uint8]
 
 @dataclass(frozen=True, eq=False)
 class Palette:
-    """Colours of a grid: `table` is uint8 [C + 1, 3], its last row for points without label or value."""
+    """Colours of a grid. table: RGB, uint8 [C + 1, 3]; the last row is for points without label or value."""
 
     table: NDArray[np.uint8]
     value_range: tuple[float, float] | None
 
     @classmethod
     def of(cls, grid: Grid) -> Palette:
-        """The palette that a grid's categories or values ask for."""
+        """The palette for the categories or values of a grid."""
         continuous = grid.value_range is not None
         return cls(value_table() if continuous else category_table(grid.categories), grid.value_range)
 
     def codes(self, panel: Panel) -> NDArray[np.int32]:
-        """Row of the table for each point. Raises ValueError for a value that the grid has no colour for."""
+        """Row of the table for each point, int32 [N]. Raises ValueError for a value that has no colour in the grid."""
         last = len(self.table) - 1
         if self.value_range is not None:
             return value_steps(panel.values_N.astype(np.float64), *self.value_range)
@@ -58,7 +59,10 @@ class Palette:
 
 @dataclass(frozen=True)
 class Frame:
-    """The square of the projection that a panel shows, the same scale on both axes."""
+    """The square of the projection that a panel shows, at the same scale on both axes.
+
+    x, y: its centre. half: half its side.
+    """
 
     x: float
     y: float
@@ -66,23 +70,31 @@ class Frame:
 
     @classmethod
     def around(cls, points_N2: NDArray[np.float32]) -> Frame | None:
-        """The square around all finite points, with a margin; None where there is none."""
+        """The square around all finite points, with a margin; None where no point is finite.
+
+        >>> Frame.around(np.array([[0, 0], [9, 1], [np.nan, 0]], np.float32))
+        Frame(x=4.5, y=0.5, half=5.0)
+        """
         if not points_N2.size:
             return None
-        # Column by column: numpy reduces along the long axis of [N, 2] many times slower.
+        # Column by column: NumPy reduces along the long axis of [N, 2] many times slower.
         ends = [(float(column.min()), float(column.max())) for column in points_N2.T]
         if not np.isfinite(ends).all():
             return cls.around(points_N2[np.isfinite(points_N2).all(axis=1)])
         half = max(high - low for low, high in ends) / 2 / (1 - 2 * MARGIN)
         x, y = ((low + high) / 2 for low, high in ends)
-        # Float32 resolves no less than this around the centre.
+        # Float32 cannot resolve smaller squares around this centre.
         return cls(x, y, max(half, 1e-6 * max(abs(x), abs(y), 1e-3)))
 
 
 def shade(panels: Iterable[Panel | None], panel_px: int, palette: Palette) -> list[RGB | None]:
     """Each panel as RGB on white, uint8 [panel_px, panel_px, 3]; None where there is no finite point to draw.
 
-    Panels are taken one at a time: no more than two of many points are held at once.
+    Panels are taken one at a time, so that at most two of many points are in memory at once.
+
+    >>> unknown = Panel("block_1", np.full((2, 2), np.nan, np.float32), np.array([0, 1], np.int32))
+    >>> shade([unknown], 200, Palette(category_table(["Montreal", "Toronto"]), None))
+    [None]
     """
     images: list[RGB | None] = []
     waiting: list[tuple[int, Panel, Frame]] = []
@@ -111,31 +123,35 @@ def shade(panels: Iterable[Panel | None], panel_px: int, palette: Palette) -> li
 
 
 def disc_px(num_points: int, panel_px: int) -> int:
-    """Radius of a point in the supersampled image: smaller the more there are, in proportion to the panel."""
+    """Radius of a point in the supersampled image, in its pixels: smaller for more points, larger for larger panels.
+
+    >>> disc_px(50, 200), disc_px(5_000, 200)
+    (6, 2)
+    """
     crowding = float(min(1.5, (200 / max(num_points, 1)) ** 0.3))
     return max(1, round(panel_px * SUPERSAMPLING / 100 * crowding))
 
 
 def _few(framed: Sequence[tuple[Panel, Frame]], panel_px: int, palette: Palette) -> Iterator[RGB]:
     size, parts = panel_px * SUPERSAMPLING, []
-    for place, (panel, frame) in enumerate(framed):
+    for position, (panel, frame) in enumerate(framed):
         unit_N2 = (panel.points_N2.astype(np.float64) - (frame.x, frame.y)) / (2 * frame.half) + 0.5
-        # Middles of pixels: rounding at their edges would depend on the panel's place among the others.
-        parts.append(np.floor(unit_N2 * size) + np.array([0.5 + place * size, 0.5]))
+        # Centres of pixels: at an edge, rounding would depend on the panel's position among the others.
+        parts.append(np.floor(unit_N2 * size) + np.array([0.5 + position * size, 0.5]))
     codes_N = np.concatenate([palette.codes(panel) for panel, _ in framed])
     reach_N = np.repeat([0.6 * disc_px(len(p), panel_px) for p in parts], [len(p) for p in parts])
     xy_N2 = _beside(np.concatenate(parts), codes_N, reach_N)
     canvas = ds.Canvas(size * len(framed), size, (0, size * len(framed)), (0, size))
     points = pd.DataFrame({"x": xy_N2[:, 0], "y": xy_N2[:, 1], "code": codes_N})
-    # The last point of a pixel gives its colour: a mixture would be a colour that the legend does not have.
+    # The last point in a pixel gives its colour: a mixture would be a colour that is not in the legend.
     codes_YX = canvas.points(points, "x", "y", ds.last("code")).values
     rgba = np.zeros(codes_YX.shape, np.uint32)
     drawn = ~np.isnan(codes_YX)
     table = palette.table.astype(np.uint32)
     opaque = np.uint32(0xFF000000) | table[:, 2] << 16 | table[:, 1] << 8 | table[:, 0]
     rgba[drawn] = opaque[codes_YX[drawn].astype(np.int64)]
-    for place, (panel, _) in enumerate(framed):
-        image = tf.Image(rgba[:, place * size : (place + 1) * size], dims=["y", "x"])
+    for position, (panel, _) in enumerate(framed):
+        image = tf.Image(rgba[:, position * size : (position + 1) * size], dims=["y", "x"])
         spread = tf.spread(image, px=disc_px(len(panel.points_N2), panel_px), shape="circle")
         yield _reduced(spread)
 
@@ -143,14 +159,14 @@ def _few(framed: Sequence[tuple[Panel, Frame]], panel_px: int, palette: Palette)
 def _beside(
     xy_N2: NDArray[np.float64], codes_N: NDArray[np.int32], reach_N: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Points, with those of several labels on one spot moved beside each other, or one label would hide the others.
+    """The points, but those of several labels on one spot side by side, so that no label hides another.
 
-    `reach_N`: how far from the spot, in pixels.
+    reach_N: how far such a point is moved from the spot, in pixels.
     """
     spots, spot_N = np.unique(xy_N2[:, 0] * 2.0**20 + xy_N2[:, 1], return_inverse=True)
     if len(spots) == len(xy_N2):
         return xy_N2
-    # Distinct labels of each spot in order, each with its rank on the spot.
+    # The distinct labels of each spot in order; a label's rank among them gives the direction in which it moves.
     pairs, pair_N = np.unique(spot_N * 2**20 + codes_N, return_inverse=True)
     of_pair = pairs // 2**20
     first_of_spot, labels_of_spot = np.unique(of_pair, return_index=True, return_counts=True)[1:]
@@ -173,33 +189,33 @@ def _many(panel: Panel, frame: Frame, panel_px: int, palette: Palette) -> RGB:
         image = _mean_values(canvas, panel, palette)
     else:
         image = _mixed_labels(canvas, panel, palette)
-    # In a large panel a pixel is too small to see while points are sparse.
+    # Where points are sparse in a large panel, a single pixel is too small to be seen.
     px = round((0.02 * panel_px**2 / len(panel.points_N2)) ** 0.5)
     if px:
         image = tf.spread(image, px=px, shape="circle")
-    # Dropping the alpha channel without a background would ruin the colours.
+    # Without a background, dropping the alpha channel would change the colours.
     return np.asarray(tf.set_background(image, "white").to_pil().convert("RGB"))
 
 
 def _mean_values(canvas: ds.Canvas, panel: Panel, palette: Palette) -> tf.Image:
     low, high = palette.value_range or (0.0, 1.0)
     points = pd.DataFrame({"x": panel.points_N2[:, 0], "y": panel.points_N2[:, 1], "value": panel.values_N})
-    found = canvas.points(points, "x", "y", ds.summary(mean=ds.mean("value"), count=ds.count()))
-    codes_YX = value_steps(found["mean"].values, low, high)
-    return _image(palette.table[np.minimum(codes_YX, NUM_STEPS)], np.where(found["count"].values > 0, 255, 0))
+    summary = canvas.points(points, "x", "y", ds.summary(mean=ds.mean("value"), count=ds.count()))
+    codes_YX = value_steps(summary["mean"].values, low, high)
+    return _image(palette.table[np.minimum(codes_YX, NUM_STEPS)], np.where(summary["count"].values > 0, 255, 0))
 
 
 def _mixed_labels(canvas: ds.Canvas, panel: Panel, palette: Palette) -> tf.Image:
     codes_N = palette.codes(panel)
     points = pd.DataFrame({"x": panel.points_N2[:, 0], "y": panel.points_N2[:, 1]})
-    # Sums of red, green, blue and points.
+    # Sums of red, green and blue, and the number of points.
     sums_YX4 = np.zeros((canvas.plot_height, canvas.plot_width, 4))
-    some = max(1, 4 * MAX_CELLS // sums_YX4[:, :, 0].size)  # categories counted at once
-    for first in range(0, len(palette.table), some):
-        table = palette.table[first : first + some].astype(np.float64)
+    at_once = max(1, 4 * MAX_CELLS // sums_YX4[:, :, 0].size)  # categories
+    for first in range(0, len(palette.table), at_once):
+        table = palette.table[first : first + at_once].astype(np.float64)
         chosen, labels_N = points, codes_N
-        if some < len(palette.table):
-            inside = (codes_N >= first) & (codes_N < first + some)
+        if at_once < len(palette.table):
+            inside = (codes_N >= first) & (codes_N < first + at_once)
             chosen, labels_N = points[inside], codes_N[inside] - np.int32(first)
         label = pd.Categorical.from_codes(labels_N, categories=range(len(table)))
         counts_YXC = canvas.points(chosen.assign(label=label), "x", "y", ds.by("label", ds.count())).values

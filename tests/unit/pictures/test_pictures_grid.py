@@ -38,7 +38,7 @@ def pixels(path: Path) -> np.ndarray:
 
 
 def panels_in(picture: np.ndarray, panel_px: int) -> int:
-    """Panels that stand in a picture, found by the upper edges of their frames."""
+    """Number of panels in a picture, counted by the edges of their frames."""
     framed = (picture == FRAME).all(axis=2)
     edges = 0
     for line in framed:
@@ -56,7 +56,7 @@ def test_same_grid_same_bytes(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["many-one.png", "many-two.png", "one.png", "two.png"]
 
 
-def test_every_panel_stands_in_the_picture(tmp_path: Path) -> None:
+def test_every_panel_is_in_the_picture(tmp_path: Path) -> None:
     seed = secrets.randbits(32)
     print("seed", seed)
     rng = np.random.default_rng(seed)
@@ -104,17 +104,17 @@ def test_large_grids_become_tiles_that_hold_every_panel(tmp_path: Path) -> None:
     assert path.name == "whole.png"
 
 
-def test_panels_of_many_points_are_not_held(tmp_path: Path) -> None:
+def test_at_most_two_panels_of_many_points_are_in_memory(tmp_path: Path) -> None:
     alive: list[weakref.ref[Panel]] = []
     most = 0
 
     def load() -> Panel:
         nonlocal most
         gc.collect()
-        found = panel(6_000, len(alive))
-        alive.append(weakref.ref(found))
+        loaded = panel(6_000, len(alive))
+        alive.append(weakref.ref(loaded))
         most = max(most, sum(ref() is not None for ref in alive))
-        return found
+        return loaded
 
     rows = tuple(PanelRow(f"model {r}", (load,) * 8) for r in range(2))
     write_grid(Grid("Title", "", rows, ("a", "b"), panel_px=50), tmp_path / "grid.png")
@@ -133,7 +133,7 @@ def test_legends_of_many_labels_and_values(tmp_path: Path) -> None:
     assert heights[0] > heights[1] > heights[2]
 
 
-def test_grids_check_themselves() -> None:
+def test_contradictory_grids_are_refused() -> None:
     rows = (PanelRow("", (panel(3),)),)
     with pytest.raises(ValueError, match="has no panels"):
         Grid("T", "", (PanelRow("", ()),))
@@ -172,7 +172,7 @@ def test_png_writer_keeps_pixels_and_refuses_what_does_not_fit(tmp_path: Path) -
     assert [p.name for p in tmp_path.iterdir()] == ["p.png"]
 
 
-def test_depths_align() -> None:
+def test_rows_align_by_relative_depth() -> None:
     assert columns_by_depth(3, 9) == [0, 4, 8] and columns_by_depth(1, 9) == [0] and columns_by_depth(0, 9) == []
     for depth in range(2, 40):
         columns = columns_by_depth(depth, 40)
@@ -199,7 +199,7 @@ def test_colours_of_the_source_experiment_do_not_depend_on_order() -> None:
     assert len(set(category_hex([str(i) for i in range(7)]))) == 7
 
 
-def test_lines_of_text_stay_within_their_room() -> None:
+def test_lines_of_text_are_no_wider_than_asked() -> None:
     face = font(14)
     text = "Lorem ipsum dolor sit amet, " * 8 + "x" * 200 + "\nnext\tline \u0007"
     lines = wrapped(text, face, 300)

@@ -55,8 +55,8 @@ def job(tmp_path_factory: pytest.TempPathFactory, models: Any) -> Path:
     return folder / "job.yaml"
 
 
-class Heard(Silent):
-    """Keeps what a run says."""
+class Recorder(Silent):
+    """Records the lines that a run reports."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -69,16 +69,16 @@ class Heard(Silent):
 
 
 def render(job: Path, out: Path, *sets: str) -> tuple[dict[str, bytes], list[str]]:
-    """Render into a folder: its pictures and report by name, and what was said."""
-    heard = Heard()
-    run_stages(load_job(job, sets, None, None), ("render",), heard, out)
+    """Render into a folder; returns its pictures and report by name, and the lines that were reported."""
+    recorder = Recorder()
+    run_stages(load_job(job, sets, None, None), ("render",), recorder, out)
     files = [*(out / "pictures").glob("*.png"), out / "report.html"]
-    return {path.name: path.read_bytes() for path in files}, heard.lines
+    return {path.name: path.read_bytes() for path in files}, recorder.lines
 
 
 @pytest.fixture(scope="module")
 def drawn(job: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes], list[str]]:
-    """Everything rendered once: the folder, its files, and what was said."""
+    """Everything rendered once: the folder, its files, and the lines that were reported."""
     folder = tmp_path_factory.mktemp("drawn")
     return folder, *render(job, folder)
 
@@ -89,29 +89,29 @@ def gray(path: Path) -> np.ndarray:
 
 
 def meta_of(report: bytes) -> dict[str, Any]:
-    """What the report's page is told, but for its points."""
-    found = report.decode().split('id="meta">')[1].split("</script>")[0]
-    return dict(json.loads(found))
+    """The metadata in the page of a report."""
+    text = report.decode().split('id="meta">')[1].split("</script>")[0]
+    return dict(json.loads(text))
 
 
-def test_every_picture_once_and_again_only_where_something_changed(job: Path, drawn: Any) -> None:
-    folder, files, said = drawn
+def test_pictures_are_drawn_once_and_again_only_after_a_change(job: Path, drawn: Any) -> None:
+    folder, files, lines = drawn
     assert set(files) == {
         *(f"{m}--{d}.png" for m in ("small", "deep", "random") for d in ("labelled", "plain", "all-datasets")),
         *(f"all-models--{d}{end}.png" for d in ("labelled", "plain") for end in ("", "--curves")),
         *(f"{m}--curves.png" for m in ("small", "deep")),
         "report.html",
     }
-    assert said[-2].startswith("pictures: 16 drawn") and said[-1] == f"report: {folder / 'report.html'}"
+    assert lines[-2].startswith("pictures: 16 drawn") and lines[-1] == f"report: {folder / 'report.html'}"
     times = {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
-    assert render(job, folder)[1][-2].startswith("pictures: 0 drawn, 16 there already")
+    assert render(job, folder)[1][-2].startswith("pictures: 0 drawn, 16 up to date")
     (folder / "pictures" / "deep--plain.png").unlink()
-    again, said = render(job, folder)
-    assert said[-2].startswith("pictures: 1 drawn") and again == files, "same store, same bytes"
+    again, lines = render(job, folder)
+    assert lines[-2].startswith("pictures: 1 drawn") and again == files, "same store, same bytes"
     assert sum(path.stat().st_mtime_ns != time for path, time in times.items()) == 1
 
 
-def test_the_report_tells_the_run(job: Path, drawn: Any) -> None:
+def test_the_report_shows_measures_tables_and_datasets_of_the_run(job: Path, drawn: Any) -> None:
     meta = meta_of(drawn[1]["report.html"])
     titles = [chart["title"] for chart in meta["charts"]]
     assert "labelled · Linear probe (primary)" in titles and not any("plain · Linear" in t for t in titles)
@@ -135,7 +135,7 @@ def test_the_report_tells_the_run(job: Path, drawn: Any) -> None:
     assert "no label, one colour" in meta["datasets"][1]["subtitle"]
 
 
-def test_layers_colours_depths_and_tiles_as_the_job_says(job: Path, tmp_path: Path, drawn: Any) -> None:
+def test_the_job_chooses_layers_colours_depths_and_tiles(job: Path, tmp_path: Path, drawn: Any) -> None:
     folder, whole, _ = drawn
     chosen, _ = render(job, tmp_path / "chosen", "render.layers=[0,3]", "render.color=score", "render.tile_px=1000")
     meta = meta_of(chosen["report.html"])
@@ -171,7 +171,9 @@ def test_layers_colours_depths_and_tiles_as_the_job_says(job: Path, tmp_path: Pa
         ("project.method=umap", "small/labelled has no umap projection to draw", "drillcore project"),
     ],
 )
-def test_what_cannot_be_drawn_is_said_plainly(job: Path, tmp_path: Path, setting: str, message: str, hint: str) -> None:
+def test_a_job_that_cannot_be_drawn_is_refused_with_a_hint(
+    job: Path, tmp_path: Path, setting: str, message: str, hint: str
+) -> None:
     with pytest.raises(RunError, match=message) as caught:
         render(job, tmp_path, setting)
     assert hint in caught.value.hint
@@ -208,9 +210,9 @@ def test_export_writes_what_is_stored(job: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(table["projection_x"].to_numpy(), points[:, 0])
     distances = np.linalg.norm(states[:, None] - states[None], axis=2)
     np.fill_diagonal(distances, np.inf)
-    for i, found in enumerate(table["neighbors"].to_pylist()):
-        assert len(found["ids"]) == 15 and i not in found["ids"]
-        np.testing.assert_allclose(found["distances"], np.sort(distances[i])[:15], rtol=1e-3, atol=1e-5)
+    for i, nearest in enumerate(table["neighbors"].to_pylist()):
+        assert len(nearest["ids"]) == 15 and i not in nearest["ids"]
+        np.testing.assert_allclose(nearest["distances"], np.sort(distances[i])[:15], rtol=1e-3, atol=1e-5)
     assert {p.name for p in tmp_path.iterdir()} == {"a.npy", "a.parquet", "b.parquet"}
 
 
@@ -224,7 +226,7 @@ def test_export_writes_what_is_stored(job: Path, tmp_path: Path) -> None:
         (("3", "npy", "none/a.npy", "deep/plain"), DrillcoreError, "could not be written"),
     ],
 )
-def test_export_says_what_is_wrong(
+def test_export_refuses_wrong_arguments(
     job: Path, tmp_path: Path, arguments: tuple[Any, ...], kind: type[Exception], message: str
 ) -> None:
     layer, form, name, group = arguments
@@ -233,7 +235,7 @@ def test_export_says_what_is_wrong(
     assert not list(tmp_path.iterdir())
 
 
-def test_anndata_or_what_to_install(job: Path, tmp_path: Path) -> None:
+def test_export_to_anndata_or_a_hint_what_to_install(job: Path, tmp_path: Path) -> None:
     path, store = tmp_path / "a.h5ad", str(job.parent / "runs/job.zarr")
     try:
         import anndata
@@ -243,5 +245,5 @@ def test_anndata_or_what_to_install(job: Path, tmp_path: Path) -> None:
         assert "pip install anndata" in caught.value.hint and not path.exists()
         return
     list(export_layer(store, "3", "anndata", path, "deep/plain"))
-    found = anndata.read_h5ad(path)
-    np.testing.assert_array_equal(found.X, np.asarray(drillcore.open(store)["deep/plain"].hidden_states.sel(layer=3)))
+    data = anndata.read_h5ad(path)
+    np.testing.assert_array_equal(data.X, np.asarray(drillcore.open(store)["deep/plain"].hidden_states.sel(layer=3)))

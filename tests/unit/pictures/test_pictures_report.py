@@ -45,8 +45,8 @@ def report(texts: list[str], *rows: PanelRow, charts: tuple[Chart, ...] = (), ti
 
 
 def elements(path: Path) -> dict[str, str]:
-    found = re.findall(r'<script type="[^"]+" id="([^"]+)">(.*?)</script>', path.read_text("utf-8"), re.DOTALL)
-    return dict(found)
+    pairs = re.findall(r'<script type="[^"]+" id="([^"]+)">(.*?)</script>', path.read_text("utf-8"), re.DOTALL)
+    return dict(pairs)
 
 
 def numbers(blob: str) -> np.ndarray:
@@ -60,13 +60,13 @@ def test_data_survive_the_file(tmp_path: Path) -> None:
     points[1, 7] = np.nan
     texts = [f"sentence {i} " + "é" * (i % 5) for i in range(50)]
     row = PanelRow("m", (panel(points[0]), panel(points[2], degenerate=True), None, lambda: panel(points[1])))
-    found = elements(write_report(report(texts, row), tmp_path / "r.html"))
-    meta = json.loads(found["meta"])
+    content = elements(write_report(report(texts, row), tmp_path / "r.html"))
+    meta = json.loads(content["meta"])
     dataset = meta["datasets"][0]
     assert [p and p["degenerate"] for p in dataset["rows"][0]["panels"]] == [False, True, None, False]
-    assert json.loads(zlib.decompress(base64.b64decode(found[dataset["texts"]]))) == texts
-    assert numbers(found[dataset["codes"]]).tolist() == [i % 2 for i in range(50)]
-    stored = numbers(found[dataset["rows"][0]["points"]]).reshape(2, 2, 50)
+    assert json.loads(zlib.decompress(base64.b64decode(content[dataset["texts"]]))) == texts
+    assert numbers(content[dataset["codes"]]).tolist() == [i % 2 for i in range(50)]
+    stored = numbers(content[dataset["rows"][0]["points"]]).reshape(2, 2, 50)
     np.testing.assert_array_equal(stored[0], quantised(points[0]))
     np.testing.assert_array_equal(stored[1], quantised(points[1]))
     assert dataset["shown"] == dataset["count"] == 50 and dataset["cut"] is None
@@ -139,16 +139,16 @@ def test_large_datasets_are_sampled_and_shown_as_images(tmp_path: Path) -> None:
     points = random.normal(size=(2, 9_000, 2)).astype(np.float32)
     texts = [f"sentence {i}" for i in range(9_000)]
     shown = report(texts, PanelRow("m", (panel(points[0]), panel(points[1]))))
-    found = elements(write_report(shown, tmp_path / "r.html", max_panel_points=4_000))
-    dataset = json.loads(found["meta"])["datasets"][0]
+    content = elements(write_report(shown, tmp_path / "r.html", max_panel_points=4_000))
+    dataset = json.loads(content["meta"])["datasets"][0]
     assert dataset["count"] == 9_000 and dataset["shown"] == 2_000
-    chosen = numbers(found[dataset["numbers"]]).view(np.uint32)
+    chosen = numbers(content[dataset["numbers"]]).view(np.uint32)
     assert len(set(chosen.tolist())) == 2_000
-    kept = json.loads(zlib.decompress(base64.b64decode(found[dataset["texts"]])))
-    assert kept == [f"sentence {i}" for i in chosen]
-    stored = numbers(found[dataset["rows"][0]["points"]]).reshape(2, 2, 2_000)
+    sampled = json.loads(zlib.decompress(base64.b64decode(content[dataset["texts"]])))
+    assert sampled == [f"sentence {i}" for i in chosen]
+    stored = numbers(content[dataset["rows"][0]["points"]]).reshape(2, 2, 2_000)
     np.testing.assert_array_equal(stored[1], quantised(points[1])[:, chosen])
-    images = json.loads(found[dataset["rows"][0]["images"]])
+    images = json.loads(content[dataset["rows"][0]["images"]])
     assert len(images) == 2 and all(base64.b64decode(image).startswith(b"\x89PNG") for image in images)
 
 

@@ -1,4 +1,4 @@
-"""Where things stand in a grid: columns, sizes in pixels, lines of panels, and the parts a large grid is cut into."""
+"""The layout of a grid: columns, sizes in pixels, lines of panels, and the tiles that a large grid is cut into."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 from drillcore.pictures.data import Grid, PanelRow, PanelSource
 
-MIN_WIDTH_PX = 640  # so that titles and legends have room over a single panel
-LONGEST_LINE = 10  # panels of a single row that need no wrapping
+MIN_WIDTH_PX = 640  # leaves room for title and legend above a single panel
+LONGEST_LINE = 10  # panels; a longer single row is wrapped
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Sizes in pixels; `columns` is the number of panels side by side."""
+    """Sizes in pixels. columns: panels side by side. scale: of fonts and margins, 1 for a panel of 200 pixels."""
 
     panel: int
     columns: int
@@ -25,14 +25,17 @@ class Layout:
 
     @classmethod
     def of(cls, grid: Grid, columns: int | None = None) -> Layout:
-        """Sizes in proportion to the panel; by default a single long row is wrapped, several are not."""
+        """Sizes in proportion to the panel.
+
+        columns: by default `default_columns`.
+        """
         scale = min(max(grid.panel_px / 200, 0.8), 4.0)
         sizes = [round(scale * size) for size in (20, 10, 20, 30)]
         return cls(grid.panel_px, columns or default_columns(grid), scale, *sizes)
 
     @property
     def width(self) -> int:
-        """Width of the picture."""
+        """Width of the picture in pixels."""
         panels = self.columns * (self.panel + self.gap) - self.gap
         return max(panels, round(MIN_WIDTH_PX * self.scale)) + 2 * self.margin
 
@@ -56,7 +59,7 @@ class Layout:
 
 
 def default_columns(grid: Grid) -> int:
-    """All columns side by side, but a single long row wrapped into six to ten, whichever leaves fewest gaps."""
+    """All panels of a row side by side; a single long row is wrapped into six to ten columns with the fewest gaps."""
     count = grid.num_columns
     if len(grid.rows) > 1 or count <= LONGEST_LINE:
         return count
@@ -64,9 +67,10 @@ def default_columns(grid: Grid) -> int:
 
 
 def tiles(grid: Grid, columns: int | None, tile_px: int, head_px: int) -> tuple[list[list[Grid]], int]:
-    """The grid cut into grids no wider or higher than `tile_px` where panels allow it, and their panels side by side.
+    """The grid cut into grids that are at most `tile_px` wide and high, and the number of their panels side by side.
 
-    Outer list: top to bottom; inner: left to right. `head_px` is the height of head and foot together.
+    A tile with a single panel may be larger. The outer list goes from top to bottom, the inner ones from left to right.
+    head_px: height of head and foot together.
     """
     layout = Layout.of(grid, columns)
     height = head_px + sum(layout.row_height(row) for row in grid.rows)
@@ -87,21 +91,33 @@ def tiles(grid: Grid, columns: int | None, tile_px: int, head_px: int) -> tuple[
 
 
 def _even(count: int, most: int) -> int:
-    """Size of equal parts of `count` things, none larger than `most` (or 1)."""
+    """Size of equal parts of `count` things, none larger than `most` (or 1).
+
+    >>> _even(10, 4)
+    4
+    >>> _even(9, 5)
+    5
+    """
     return -(-count // -(-count // max(1, most)))
 
 
 def _part(grid: Grid, rows: tuple[PanelRow, ...], start: int, stop: int) -> Grid:
     cut = tuple(PanelRow(row.title, row.panels[start:stop]) for row in rows)
-    shown = f"columns {start + 1} to {min(stop, grid.num_columns)} of {grid.num_columns}"
+    position = f"columns {start + 1} to {min(stop, grid.num_columns)} of {grid.num_columns}"
     if len(rows) < len(grid.rows):
         first = next(i for i, row in enumerate(grid.rows) if row is rows[0])
-        shown = f"rows {first + 1} to {first + len(rows)} of {len(grid.rows)}, {shown}"
-    return replace(grid, rows=cut, subtitle=f"{grid.subtitle}\n{shown}".lstrip())
+        position = f"rows {first + 1} to {first + len(rows)} of {len(grid.rows)}, {position}"
+    return replace(grid, rows=cut, subtitle=f"{grid.subtitle}\n{position}".lstrip())
 
 
 def columns_by_depth(num_panels: int, num_columns: int) -> list[int]:
-    """Column of each of a model's layers: the first and last at the ends, the others in proportion between."""
+    """Column of each layer of a model: the first and last layer at the ends, the others in proportion between them.
+
+    Raises ValueError where there are more panels than columns.
+
+    >>> columns_by_depth(3, 9)
+    [0, 4, 8]
+    """
     if num_panels > num_columns:
         raise ValueError(f"{num_panels} panels do not fit {num_columns} columns")
     if num_panels <= 1:
@@ -111,7 +127,7 @@ def columns_by_depth(num_panels: int, num_columns: int) -> list[int]:
 
 
 def aligned_by_depth(grid: Grid) -> Grid:
-    """The grid with each row spread over all columns by relative depth; the columns between stay empty."""
+    """The grid with the panels of each row moved to the columns of their relative depth, with gaps between them."""
     return replace(grid, rows=tuple(PanelRow(row.title, _spread(row.panels, grid.num_columns)) for row in grid.rows))
 
 

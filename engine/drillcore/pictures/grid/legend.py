@@ -1,4 +1,4 @@
-"""The head of a grid: title, subtitle, and the legend or colour bar; and its foot, the small print."""
+"""The head of a grid (title, subtitle, and legend or colour bar) and its foot (the small print), as pixels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_LABEL_PX = 320
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the head: text, its size, and what it is."""
+    """One line of text. size_px: of its font."""
 
     text: str
     size_px: int
@@ -25,31 +25,31 @@ class Line:
 
 
 def head(grid: Grid, width: int, margin: int, scale: float) -> NDArray[np.uint8]:
-    """The head as RGB, uint8 [height, width, 3]. `scale` multiplies every size; the height is what it takes."""
-    # A picture shrunk to a screen's width shall still have a readable title.
+    """The head as RGB, uint8 [height, width, 3], as high as its content. scale: multiplies every size."""
+    # The title of a wide picture must be readable when the picture is shrunk to the width of a screen.
     scale *= min(max(width / (2000 * scale), 1), 2)
     room = width - 2 * margin
     lines = [
         Line(text, round(22 * scale), True) for text in wrapped(grid.title, font(round(22 * scale), bold=True), room)
     ]
     lines += [Line(text, round(14 * scale)) for text in wrapped(grid.subtitle, font(round(14 * scale)), room)]
-    text = _text_block(lines, width, margin, INK)
-    explained = _legend(grid, width, margin, scale) if grid.categories else _color_bar(grid, width, margin, scale)
-    return np.concatenate([_blank(margin, width), text, *explained, _blank(round(6 * scale), width)])
+    text = _text_lines(lines, width, margin, INK)
+    legend = _legend(grid, width, margin, scale) if grid.categories else _color_bar(grid, width, margin, scale)
+    return np.concatenate([_blank(margin, width), text, *legend, _blank(round(6 * scale), width)])
 
 
 def foot(grid: Grid, width: int, margin: int, scale: float) -> NDArray[np.uint8]:
-    """The small print as RGB, uint8 [height, width, 3]."""
+    """The small print as RGB, uint8 [height, width, 3], as high as its content."""
     size = round(12 * scale)
     lines = [Line(text, size) for text in wrapped(grid.footer, font(size), width - 2 * margin)]
-    return np.concatenate([_text_block(lines, width, margin, FAINT_INK), _blank(margin, width)])
+    return np.concatenate([_text_lines(lines, width, margin, FAINT_INK), _blank(margin, width)])
 
 
 def _blank(height: int, width: int) -> NDArray[np.uint8]:
     return np.full((height, width, 3), 255, np.uint8)
 
 
-def _text_block(lines: list[Line], width: int, margin: int, ink: tuple[int, int, int]) -> NDArray[np.uint8]:
+def _text_lines(lines: list[Line], width: int, margin: int, ink: tuple[int, int, int]) -> NDArray[np.uint8]:
     heights = [round(line.size_px * 1.45) for line in lines]
     image = Image.new("RGB", (width, sum(heights)), "white") if lines else None
     if image is None:
@@ -62,7 +62,7 @@ def _text_block(lines: list[Line], width: int, margin: int, ink: tuple[int, int,
 
 
 def _legend(grid: Grid, width: int, margin: int, scale: float) -> list[NDArray[np.uint8]]:
-    """Labels beside discs of their colours, in columns of equal width where they need several lines."""
+    """Labels beside discs in their colours; in columns of equal width where they need several lines."""
     face, disc = font(round(14 * scale)), round(12 * scale)
     names = [fitted(name, face, round(MAX_LABEL_PX * scale)) for name in grid.categories]
     colors = category_hex(grid.categories)
@@ -91,7 +91,7 @@ def _disc(size: int, color: str) -> Image.Image:
 
 
 def _color_bar(grid: Grid, width: int, margin: int, scale: float) -> list[NDArray[np.uint8]]:
-    """The colours from the low to the high value, between their numbers, behind the value's name."""
+    """The name of the value, its least value, the colours, its greatest value; nothing for a grid without values."""
     if grid.value_range is None:
         return []
     face = font(round(14 * scale))

@@ -1,6 +1,8 @@
-"""PNG files written stripe by stripe, so that a picture of any height needs the memory of one stripe.
+"""PNG files written stripe by stripe, so that a picture of any height takes only the memory of one stripe.
 
-Owns the file format (W3C PNG, 8-bit RGB, no interlace) and the replacement of the old file in one step.
+Owns the file format (W3C PNG, 8-bit RGB, no interlace) and the replacement of an old file in one step.
+
+Shape legend: Y rows and X columns of pixels, 3 red-green-blue.
 """
 
 from __future__ import annotations
@@ -20,9 +22,10 @@ ROWS_AT_ONCE = 64
 
 
 class PngWriter:
-    """Writes a picture of known size from the top down; the file appears at `path` when all of it is written.
+    """Writes a picture of known size from the top down; the file appears at `path` once all of it is written.
 
-    The same pixels give the same bytes. Raises ValueError for stripes that do not fit, OSError as the system does.
+    width, height: in pixels. The same pixels give the same bytes. Raises ValueError for stripes that do not fit,
+    OSError where the file cannot be written.
     """
 
     def __init__(self, path: Path, width: int, height: int) -> None:
@@ -47,7 +50,7 @@ class PngWriter:
         self._rows += len(pixels_YX3)
         for start in range(0, len(pixels_YX3), ROWS_AT_ONCE):
             part = pixels_YX3[start : start + ROWS_AT_ONCE].reshape(-1, self.width * 3)
-            # Byte 0 of a scanline is its filter; none compresses scattered points best.
+            # Byte 0 of a line names its filter; scattered points compress best without one.
             lines = np.pad(part, ((0, 0), (1, 0)))
             self._chunk(b"IDAT", self._compress.compress(lines.tobytes()))
 

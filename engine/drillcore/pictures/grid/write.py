@@ -1,6 +1,6 @@
 """Grids of panels as PNG files, drawn line by line, so that memory does not grow with the grid.
 
-The public function is `write_grid`; everything about sizes is in `layout`, about pixels of a panel in `shade`.
+The public function is `write_grid`. Sizes are in `layout`, the pixels of a panel in `shade`.
 """
 
 from __future__ import annotations
@@ -24,17 +24,19 @@ FRAME = (190, 190, 190)
 MARKED = (240, 240, 240)
 IDENTICAL = "all states identical"
 EMPTY = "no points"
-HEAD_ROOM_PX = 100  # for what a tile's subtitle says beyond the grid's
+HEAD_ROOM_PX = 100  # for what the subtitle of a tile adds to that of the grid
 
 
 def write_grid(grid: Grid, path: Path, *, columns: int | None = None, tile_px: int = 16_384) -> list[Path]:
     """Write a grid as PNG and return the files: one, or tiles `<stem>-r1-c1.png` where it is larger than `tile_px`.
 
-    `columns` is the number of panels side by side; by default a single row of more than ten panels is wrapped and
-    several rows are not. Each tile has title, legend and small print of its own; panels are not cut, so a tile is
-    larger than `tile_px` where one panel with its head is. The same grid gives the same bytes.
+    columns: panels side by side; by default a single row of more than ten panels is wrapped, and several rows are not.
+    tile_px: largest width and height of a file. Each tile has its own title, legend and small print. Panels are not
+    cut: a tile is larger than `tile_px` where a single panel with its head is. The same grid gives the same bytes.
 
-    Raises ValueError for values without colour, OSError where a file cannot be written.
+    Raises:
+        ValueError: a point has a value without colour.
+        OSError: a file cannot be written.
     """
     layout = Layout.of(grid, columns)
     width = min(layout.width, tile_px)
@@ -77,7 +79,7 @@ def _stripes(row: PanelRow, layout: Layout, palette: Palette) -> Iterator[NDArra
 
 
 class Caption(NamedTuple):
-    """What a line keeps of a panel once its points are let go."""
+    """What is needed of a panel after its points are released."""
 
     title: str
     degenerate: bool
@@ -86,20 +88,20 @@ class Caption(NamedTuple):
 def _line(sources: tuple[PanelSource, ...], layout: Layout, palette: Palette) -> NDArray[np.uint8]:
     """One line of panels with their captions, uint8 [line_height, width, 3]."""
     captions: list[Caption | None] = []
-    images = shade(_loaded(sources, captions), layout.panel, palette)
+    images = shade(_load_panels(sources, captions), layout.panel, palette)
     pixels = np.full((layout.line_height, layout.width, 3), 255, np.uint8)
-    for i, found in enumerate(images):
-        if found is not None:
+    for i, image in enumerate(images):
+        if image is not None:
             left = layout.left(i)
-            pixels[layout.caption : layout.caption + layout.panel, left : left + layout.panel] = found
+            pixels[layout.caption : layout.caption + layout.panel, left : left + layout.panel] = image
     strip = Image.fromarray(pixels)
-    for i, (caption, found) in enumerate(zip(captions, images, strict=True)):
+    for i, (caption, image) in enumerate(zip(captions, images, strict=True)):
         if caption is not None:
-            _frame(strip, caption, layout.left(i), layout, drawn=found is not None)
+            _frame(strip, caption, layout.left(i), layout, drawn=image is not None)
     return np.asarray(strip)
 
 
-def _loaded(sources: tuple[PanelSource, ...], captions: list[Caption | None]) -> Iterator[Panel | None]:
+def _load_panels(sources: tuple[PanelSource, ...], captions: list[Caption | None]) -> Iterator[Panel | None]:
     for source in sources:
         panel = source() if callable(source) else source
         captions.append(None if panel is None else Caption(panel.title, panel.degenerate))

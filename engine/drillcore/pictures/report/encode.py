@@ -1,7 +1,7 @@
-"""Points, labels and texts in the form that the report's page reads: small, deflated, base64.
+"""Points, labels and texts in the form that the page of the report reads: small, deflated, base64.
 
-Owns the format: a blob is base64 of zlib. Numbers of 16 bits are written as all low bytes, then all high bytes, which
-deflates better; the page is told the lengths beside it.
+Owns the format: a blob is zlib data in base64. Numbers of 16 bits are written as all low bytes and then all high bytes,
+which deflates better. Lengths are not in the blob; the page has them from its metadata.
 
 Shape legend: N points, 2 axes.
 """
@@ -24,9 +24,13 @@ MISSING = 65_535
 
 
 def quantised(points_N2: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """Points in their panel's frame, 0 to 65,534 on each axis, x of all points and then y of all: uint16 [2, N].
+    """Points within the frame of their panel, 0 to 65,534 on each axis: uint16 [2, N], first all x, then all y.
 
     A point that is not finite is 65,535 on both axes.
+
+    >>> quantised(np.array([[0, 0], [9, 9], [np.nan, 0]], np.float32))
+    array([[ 3277, 62257, 65535],
+           [ 3277, 62257, 65535]], dtype=uint16)
     """
     frame = Frame.around(points_N2) or Frame(0.0, 0.0, 1.0)
     unit_N2 = (points_N2.astype(np.float64) - (frame.x, frame.y)) / (2 * frame.half) + 0.5
@@ -53,23 +57,37 @@ def _blob(data: bytes) -> bytes:
 
 
 def cut_length(texts: Sequence[str], budget: int) -> int | None:
-    """The longest length in characters to which texts can be cut so that all fit the budget; None if none need be."""
+    """The greatest length in characters to which texts can be cut so that all fit the budget, but at least 16.
+
+    None where no text need be cut. budget: characters of all texts together.
+
+    >>> cut_length(["a" * 100, "b" * 10], 60)
+    50
+    """
     lengths = np.sort(np.fromiter((len(text) for text in texts), np.int64, len(texts)))
     if lengths.sum() <= budget:
         return None
-    # With the k shortest kept whole, the others may have an equal share of the rest.
-    kept = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-    shares = (budget - kept) // np.arange(len(lengths), 0, -1)
+    # Where the k shortest texts stay whole, the others have equal shares of the rest.
+    whole = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    shares = (budget - whole) // np.arange(len(lengths), 0, -1)
     return max(int(shares[np.argmax(shares <= lengths)]), 16)
 
 
 def cut(text: str, length: int | None) -> str:
-    """The text, or its beginning with an ellipsis where it is longer than `length`."""
+    """The text, or its beginning with an ellipsis where it is longer than `length`.
+
+    >>> cut("Montreal", 4), cut("Montreal", None)
+    ('Mon…', 'Montreal')
+    """
     return text if length is None or len(text) <= length else text[: length - 1] + "…"
 
 
 def script_json(value: Any) -> str:
-    """JSON that may stand in a script element: nothing in it can end the element or begin a comment."""
+    """JSON for a script element: nothing in it can end the element or begin a comment.
+
+    >>> print(script_json(["</script>"]))
+    ["\\u003c/script\\u003e"]
+    """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -77,7 +95,11 @@ def script_json(value: Any) -> str:
 
 
 def numbers(values: NDArray[Any] | None) -> list[float | int | None] | None:
-    """Numbers for JSON, to six digits; what is not finite is null."""
+    """Numbers for JSON, with six digits; NaN and infinities become None.
+
+    >>> numbers(np.array([0.12345678, np.nan]))
+    [0.123457, None]
+    """
     if values is None:
         return None
     return [float(f"{v:.6g}") if np.isfinite(v) else None for v in values.tolist()]

@@ -1,7 +1,9 @@
-"""The report: one HTML file that holds its data, its script and its style, and asks the network for nothing.
+"""The report: one HTML file with all of its data, script and style, which loads nothing from the network.
 
-Owns what goes into the file and in which order; the form of the data is in `encode`, how it looks in `assets`.
-Data are written as they are made, so that a large report needs the memory of one row of panels.
+Owns the contents of the file and their order; the form of the data is in `encode`, their look in `assets`. Data are
+written row by row, so that a large report takes only the memory of one row of panels.
+
+Shape legend: N sentences, K sentences that the page holds.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from drillcore.system.files import replacing
 
 MAX_PANEL_POINTS = 3_200_000  # 100,000 sentences in 32 panels
 MAX_TEXT_CHARACTERS = 12_000_000
-SAMPLE_SENTENCES = (1_000, 20_000)  # least and most where a dataset has to be sampled
+SAMPLE_SENTENCES = (1_000, 20_000)  # fewest and most in a sample
 IMAGE_COLORS = 64
 SCRIPTS = ("data.js", "paint.js", "panels.js", "closeup.js", "charts.js", "page.js")
 
@@ -50,11 +52,13 @@ def write_report(
 ) -> Path:
     """Write the report as one HTML file and return its path.
 
-    Where the datasets' panels hold more than `max_panel_points` points together, the larger datasets are shown as
-    datashader images with a sample of their sentences to point at; texts are cut where they exceed
-    `max_text_characters` together. The page says both. The same report gives the same bytes.
+    max_panel_points: of all panels of all datasets together. Above that, the larger datasets are shown as datashader
+    images, with a random sample of their sentences to point at. max_text_characters: of all texts together; above that,
+    long texts are cut. The page says so in both cases. The same report gives the same bytes.
 
-    Raises ValueError where a panel has not one point for each sentence, OSError where the file cannot be written.
+    Raises:
+        ValueError: a panel does not have one point for each sentence.
+        OSError: the file cannot be written.
     """
     with replacing(path) as scratch, scratch.open("w", encoding="utf-8", newline="\n") as file:
         _Writer(report, file, max_panel_points, max_text_characters).write()
@@ -71,7 +75,7 @@ def _hash(text: str) -> str:
 
 @dataclass(frozen=True)
 class _Sample:
-    """Which sentences of a dataset the page holds; all of them where `image_px` is 0."""
+    """Sentences of a dataset that the page holds. image_px: size of the panels' images; 0 where it holds them all."""
 
     indexes_K: NDArray[np.int64]
     image_px: int
@@ -125,8 +129,8 @@ class _Writer:
         codes_N = np.zeros(count, np.int32)
         rows = []
         for r, row in enumerate(grid.rows):
-            found, codes = self._row(f"{name}-r{r}", row, count, sample, palette)
-            rows.append(found)
+            content, codes = self._row(f"{name}-r{r}", row, count, sample, palette)
+            rows.append(content)
             codes_N = codes_N if codes is None else codes
         chosen = [dataset.texts[i] for i in sample.indexes_K]
         length = cut_length(chosen, self.text_room)
@@ -178,16 +182,16 @@ class _Writer:
             if not panel.degenerate:
                 points.append(quantised(panel.points_N2)[:, sample.indexes_K])
                 images.append(_image(panel, sample.image_px, palette))
-        found: dict[str, Any] = {"title": row.title, "panels": panels}
-        found["points"] = self._blob(f"{name}-points", packed_numbers(points))
+        content: dict[str, Any] = {"title": row.title, "panels": panels}
+        content["points"] = self._blob(f"{name}-points", packed_numbers(points))
         if sample.image_px:
             self._element(f"{name}-images", "application/json", script_json(images))
-            found["images"] = f"{name}-images"
-        return found, codes
+            content["images"] = f"{name}-images"
+        return content, codes
 
 
 def _image(panel: Panel, image_px: int, palette: Palette) -> str:
-    """The panel as a PNG of few colours, base64; nothing where no image is wanted."""
+    """The panel as a PNG of few colours in base64; empty without an image."""
     (pixels,) = shade([panel], image_px, palette) if image_px else (None,)
     if pixels is None:
         return ""

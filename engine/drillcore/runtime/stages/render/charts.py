@@ -19,7 +19,7 @@ from drillcore.runtime.results import Measured, read_prediction, read_separation
 
 @dataclass(frozen=True)
 class LineSource:
-    """A group whose measures are drawn as a line. control: what the line `of` a name (or all others) must beat."""
+    """A group whose measures are drawn as a line. control: what the line named by `of`, or every line, must beat."""
 
     name: str
     group: zarr.Group
@@ -29,13 +29,13 @@ class LineSource:
 
 @dataclass(frozen=True)
 class Look:
-    """How a measure is drawn."""
+    """How a measure is drawn. transform: from stored to drawn values."""
 
     title: str
     value_name: str
     value_range: tuple[float, float] | None = None
     note: str = ""
-    shown: Callable[[NDArray[Any]], NDArray[Any]] = np.asarray
+    transform: Callable[[NDArray[Any]], NDArray[Any]] = np.asarray
 
 
 READ = {"separation": read_separation, "prediction": read_prediction}
@@ -74,16 +74,16 @@ def charts_of(sources: Sequence[LineSource]) -> tuple[Chart, ...]:
 
 def _line(source: LineSource, layers_L: NDArray[Any], bounds: dict[str, NDArray[Any]], look: Look) -> Series:
     with np.errstate(divide="ignore"):
-        shown = {name: look.shown(values_L).astype(np.float64) for name, values_L in bounds.items() if name != "p"}
+        drawn = {name: look.transform(values_L).astype(np.float64) for name, values_L in bounds.items() if name != "p"}
     if source.control:
-        return Series(source.name, layers_L, shown["value"], control=True, of=source.of)
-    low_L, high_L = _ends(shown, "low", "high")
-    mean_L, beyond_L = _ends(shown, "null_mean", "null_high")
-    return Series(source.name, layers_L, shown["value"], low_L, high_L, mean_L, beyond_L)
+        return Series(source.name, layers_L, drawn["value"], control=True, of=source.of)
+    low_L, high_L = _ends(drawn, "low", "high")
+    mean_L, upper_L = _ends(drawn, "null_mean", "null_high")
+    return Series(source.name, layers_L, drawn["value"], low_L, high_L, mean_L, upper_L)
 
 
 def _ends(bounds: dict[str, NDArray[Any]], *names: str) -> tuple[NDArray[Any], NDArray[Any]] | tuple[None, None]:
-    """Both ends of a band, or none where one of them is nowhere known."""
+    """Both ends of a band; none where one of them is unknown at every layer."""
     first, second = (bounds.get(name) for name in names)
     if first is None or second is None or np.isnan(first).all() or np.isnan(second).all():
         return None, None
@@ -112,16 +112,16 @@ def small_print(sources: Sequence[LineSource]) -> str:
     """What a reader must know of the intervals and the null."""
     records = [result_facts(s.group, "separation") or {} for s in sources]
     permutations = sorted({int(r["permutations"]) for r in records if r.get("permutations")})
-    words = ["Bands: 95 % intervals, by leaving out groups of sentences."]
+    sentences = ["Bands: 95 % intervals, by leaving out groups of sentences."]
     if permutations:
         times = " or ".join(f"{n:,}" for n in permutations)
-        words.append(
+        sentences.append(
             f"Null: {times} permutations of the labels, the same for all layers; its upper end holds over all layers "
             "at once (95 %)."
         )
-    words.append("Measured in the raw space, never on the projection.")
+    sentences.append("Measured in the raw space, never on the projection.")
     notes = dict.fromkeys(str(note) for r in records for note in r.get("notes", []))
-    return " ".join([*words, *notes])
+    return " ".join([*sentences, *notes])
 
 
 def chart_inputs(source: LineSource) -> list[Any]:

@@ -1,4 +1,4 @@
-"""What colours the points of a grid: labels or values of a coordinate of the store.
+"""The colours of a grid's points, from the labels or values of a coordinate of the store.
 
 Shape legend: N sentences of a group.
 """
@@ -20,9 +20,12 @@ from drillcore.store.layout import COLUMN_CHUNK, array_of, attributes_of
 
 @dataclass(frozen=True)
 class Coloring:
-    """Colours of several groups' points, the same for all of them.
+    """Colours of the points of several groups, with one legend.
 
-    values: for each group what `Panel.values_N` takes. The other fields are those of `Grid`.
+    values: for each group the `Panel.values_N`. The other fields are those of `Grid`.
+
+    >>> Coloring((np.array([0, 1], np.int32),), ("Montreal", "Toronto"), value_name="label").words
+    'colour: label'
     """
 
     values: tuple[NDArray[Any], ...]
@@ -40,21 +43,21 @@ class Coloring:
 
 
 def coloring(groups: Sequence[zarr.Group], name: str) -> Coloring:
-    """The colours by a coordinate: numbers along a bar (but for labels), all else as labels.
+    """The colours by a coordinate: numbers along a colour bar, everything else (and `label`, if not float) as labels.
 
-    Groups without labels have one colour. Raises RunError for another coordinate that is in none of the groups.
+    Where no group has labels, all points have one colour. Raises RunError for any other coordinate that no group has.
     """
-    found = [array_of(g, name) if name in _columns(g) else None for g in groups]
-    if not any(found) and name != "label":
+    arrays = [array_of(g, name) if name in _columns(g) else None for g in groups]
+    if not any(arrays) and name != "label":
         known = sorted({n for g in groups for n in _columns(g)} - {"text", "row_id"})
         raise RunError(
             f"render.color: {groups[0].path} has no coordinate {name}",
             hint=f"One of {', '.join(known)}; further fields of the texts come in by `keep`.",
         )
-    kinds = [np.dtype(a.dtype).kind for a in found if a is not None]
+    kinds = [np.dtype(a.dtype).kind for a in arrays if a is not None]
     if kinds and (all(k == "f" for k in kinds) or (name != "label" and all(k in "if" for k in kinds))):
-        return _values(groups, found, name)
-    return _labels(groups, found, name)
+        return _values(groups, arrays, name)
+    return _labels(groups, arrays, name)
 
 
 def _columns(group: zarr.Group) -> list[str]:
@@ -90,7 +93,7 @@ def _labels(groups: Sequence[zarr.Group], arrays: Sequence[zarr.Array[Any] | Non
 
 
 def _numbered(group: zarr.Group, array: zarr.Array[Any] | None, number_of: dict[str, int]) -> NDArray[np.int32]:
-    """A number for each sentence's label; `number_of` is added to. Never are all labels in memory as strings."""
+    """A number for each sentence's label; adds new labels to `number_of`. Labels are read a piece at a time."""
     codes_N = np.empty(_size(group), np.int32)
     if array is None:
         codes_N[:] = number_of.setdefault("", len(number_of))

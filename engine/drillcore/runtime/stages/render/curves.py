@@ -9,15 +9,17 @@ from drillcore.job.fields import Model
 from drillcore.pictures.data import Chart, Charts
 from drillcore.runtime.context import Context
 from drillcore.runtime.stages.render.charts import LineSource, chart_inputs, charts_of, small_print
-from drillcore.runtime.stages.render.layers import called
+from drillcore.runtime.stages.render.layers import model_title
 
 RANDOM = "control: random weights"
 
 
 @dataclass(frozen=True)
-class CurvesPlan:
-    """A picture of charts. name: of its file. relative: by depth, since the models differ in it.
-    over_models: the lines are models, not datasets."""
+class CurvesSpec:
+    """A picture of charts. name: of its file. relative: drawn by relative depth, because the models' depths differ.
+
+    over_models: the lines are models, not datasets.
+    """
 
     name: str
     title: str
@@ -38,53 +40,53 @@ class CurvesPlan:
         return Charts(self.title, self.subtitle, charts, small_print(self.sources), self.relative)
 
 
-def curve_plans(context: Context) -> list[CurvesPlan]:
-    """All pictures of curves of a job, models first; none of what was not measured."""
+def curve_specs(context: Context) -> list[CurvesSpec]:
+    """All pictures of curves of a job, models first, without those for which nothing was measured."""
     models = context.job.models
     datasets = [d.name for d in context.job.datasets]
-    plans = [_of_model(context, model, datasets) for model in models if not _is_control(model, models)]
+    specs = [_of_model(context, model, datasets) for model in models if not _is_control(model, models)]
     if sum(not _is_control(model, models) for model in models) > 1:
-        plans += [_over_models(context, models, dataset) for dataset in datasets]
-    return [plan for plan in plans if charts_of(plan.sources)]
+        specs += [_over_models(context, models, dataset) for dataset in datasets]
+    return [spec for spec in specs if charts_of(spec.sources)]
 
 
-def report_charts(plans: list[CurvesPlan]) -> tuple[tuple[Chart, ...], str]:
+def report_charts(specs: list[CurvesSpec]) -> tuple[tuple[Chart, ...], str]:
     """The report's charts, over models where there are several, else the one model's; and their small print."""
-    over_models = [plan for plan in plans if plan.over_models]
+    over_models = [spec for spec in specs if spec.over_models]
     all_charts: list[Chart] = []
     notes: dict[str, None] = {}
-    for plan in over_models or plans:
-        charts = plan.charts()
+    for spec in over_models or specs:
+        charts = spec.charts()
         for chart in charts.charts if charts else ():
-            title = f"{plan.title} · {chart.title}" if over_models else chart.title
-            all_charts.append(replace(chart, title=title, relative_depth=plan.relative))
-            notes[small_print(plan.sources)] = None
+            title = f"{spec.title} · {chart.title}" if over_models else chart.title
+            all_charts.append(replace(chart, title=title, relative_depth=spec.relative))
+            notes[small_print(spec.sources)] = None
     return tuple(all_charts), " ".join(notes)
 
 
 def _is_control(model: Model, models: tuple[Model, ...]) -> bool:
-    """Whether a model with random weights stands beside the same one with its own."""
+    """Whether a model has random weights, and the job also has the same model with trained weights."""
     return model.random_weights and any(m.id == model.id and not m.random_weights for m in models)
 
 
-def _of_model(context: Context, model: Model, datasets: list[str]) -> CurvesPlan:
+def _of_model(context: Context, model: Model, datasets: list[str]) -> CurvesSpec:
     beside = [m for m in context.job.models if _is_control(m, (model,))]
     sources = [LineSource(d, context.store.dataset(model.group, d).group) for d in datasets]
     for other in beside:
         groups = [context.store.dataset(other.group, d).group for d in datasets]
         sources += [LineSource(RANDOM, g, control=True, of=d) for d, g in zip(datasets, groups, strict=True)]
     subtitle = "measures of the last-token hidden states, layer by layer"
-    return CurvesPlan(f"{model.group}--curves", called(context, model.group), subtitle, tuple(sources))
+    return CurvesSpec(f"{model.group}--curves", model_title(context, model.group), subtitle, tuple(sources))
 
 
-def _over_models(context: Context, models: tuple[Model, ...], dataset: str) -> CurvesPlan:
+def _over_models(context: Context, models: tuple[Model, ...], dataset: str) -> CurvesSpec:
     sources = []
     for model in models:
         same = next((m for m in models if m.id == model.id and not m.random_weights), model)
         control = _is_control(model, models)
         group = context.store.dataset(model.group, dataset).group
-        of = called(context, same.group) if control else ""
-        sources.append(LineSource(RANDOM if control else called(context, model.group), group, control, of))
+        of = model_title(context, same.group) if control else ""
+        sources.append(LineSource(RANDOM if control else model_title(context, model.group), group, control, of))
     depths = {context.inputs.layers[m.group][-1] for m in models}
     subtitle = "measures of the last-token hidden states of all models, layer by layer"
-    return CurvesPlan(f"all-models--{dataset}--curves", dataset, subtitle, tuple(sources), len(depths) > 1, True)
+    return CurvesSpec(f"all-models--{dataset}--curves", dataset, subtitle, tuple(sources), len(depths) > 1, True)

@@ -1,4 +1,4 @@
-"""Grids from the projections of the store: a model's datasets apart and together, a dataset of all models."""
+"""Grids from the projections of the store: for a model each dataset and all of them, for a dataset all models."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from drillcore.pictures.grid.layout import aligned_by_depth
 from drillcore.runtime.context import Context
 from drillcore.runtime.results import ProjectionFacts
 from drillcore.runtime.stages.render.colors import coloring
-from drillcore.runtime.stages.render.layers import called, slots_of
+from drillcore.runtime.stages.render.layers import model_title, slots_of
 from drillcore.runtime.stages.render.points import ProjectedPoints
 from drillcore.store.layout import attributes_of
 from drillcore.store.writer import GroupWriter
 
 
 @dataclass(frozen=True)
-class GridPlan:
+class GridSpec:
     """A grid to draw. name: of its file. members: heading and group of each row."""
 
     name: str
@@ -41,42 +41,42 @@ def point_inputs(writer: GroupWriter, method: str) -> list[str]:
     return [writer.group.path, writer.result_made_from(method), columns]
 
 
-def grid_plans(context: Context) -> list[GridPlan]:
+def grid_specs(context: Context) -> list[GridSpec]:
     """All grids of a job."""
     models = [m.group for m in context.job.models]
     datasets = [d.name for d in context.job.datasets]
     group = context.store.dataset
-    plans: list[GridPlan] = []
+    specs: list[GridSpec] = []
     for model in models:
-        name = called(context, model)
-        plans += [GridPlan(f"{model}--{d}", f"{name} · {d}", (("", group(model, d)),)) for d in datasets]
+        name = model_title(context, model)
+        specs += [GridSpec(f"{model}--{d}", f"{name} · {d}", (("", group(model, d)),)) for d in datasets]
         if len(datasets) > 1:
-            plans.append(GridPlan(f"{model}--all-datasets", name, tuple((d, group(model, d)) for d in datasets)))
+            specs.append(GridSpec(f"{model}--all-datasets", name, tuple((d, group(model, d)) for d in datasets)))
     if len(models) > 1:
-        plans += [over_models(context, d, f"all-models--{d}") for d in datasets]
-    return plans
+        specs += [over_models(context, d, f"all-models--{d}") for d in datasets]
+    return specs
 
 
-def over_models(context: Context, dataset: str, name: str) -> GridPlan:
+def over_models(context: Context, dataset: str, name: str) -> GridSpec:
     """A dataset with models as rows."""
     models = [m.group for m in context.job.models]
-    rows = tuple((called(context, m), context.store.dataset(m, dataset)) for m in models)
-    return GridPlan(name, dataset, rows)
+    rows = tuple((model_title(context, m), context.store.dataset(m, dataset)) for m in models)
+    return GridSpec(name, dataset, rows)
 
 
-def build_grid(plan: GridPlan, settings: Render, project: Project) -> Grid:
-    """The grid, its points read when they are drawn.
+def build_grid(spec: GridSpec, settings: Render, project: Project) -> Grid:
+    """The grid; its points are read when they are drawn.
 
-    Raises RunError where the job colours by what is not there.
+    Raises RunError where the job colours by a coordinate that does not exist.
     """
-    projections = [ProjectedPoints(writer.group, project.method) for _, writer in plan.members]
-    colors = coloring([writer.group for _, writer in plan.members], settings.color)
+    projections = [ProjectedPoints(writer.group, project.method) for _, writer in spec.members]
+    colors = coloring([writer.group for _, writer in spec.members], settings.color)
     rows = tuple(
         PanelRow(heading, _panels(projection, values_N, settings))
-        for (heading, _), projection, values_N in zip(plan.members, projections, colors.values, strict=True)
+        for (heading, _), projection, values_N in zip(spec.members, projections, colors.values, strict=True)
     )
     grid = Grid(
-        title=plan.title,
+        title=spec.title,
         subtitle=f"last-token hidden states, {project.method.upper()} of each layer; {colors.words}",
         rows=rows,
         categories=colors.categories,

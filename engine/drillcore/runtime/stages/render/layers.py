@@ -1,4 +1,4 @@
-"""Which layers are drawn, and what models and datasets are called in pictures."""
+"""Which layers are drawn, and the titles of models in pictures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from drillcore.runtime.context import Context
 
 
 def slots_of(settings: Render, numbers: Sequence[int]) -> list[int]:
-    """Positions of the layers to draw, of a group that holds these layer numbers."""
+    """Positions of the layers to draw in a group that holds layers of these numbers.
+
+    >>> slots_of(Render(layers=2), [0, 1, 2, 3]), slots_of(Render(layers=[1, 3]), [0, 1, 2, 3])
+    ([0, 2, 3], [1, 3])
+    """
     wanted = settings.layers
     if isinstance(wanted, tuple):
         return [k for k, n in enumerate(numbers) if n in wanted]
@@ -22,7 +26,7 @@ def slots_of(settings: Render, numbers: Sequence[int]) -> list[int]:
 
 
 def check_layers(context: Context) -> None:
-    """Raise RunError where `render.layers` names a layer that no model has, or none of a model's."""
+    """Raise RunError where `render.layers` names a layer that no model has, or no layer of some model."""
     wanted = context.job.render.layers
     if not isinstance(wanted, tuple):
         return
@@ -52,8 +56,8 @@ def _ranges(layers: Sequence[int]) -> str:
     return f"{layers[0]} to {layers[-1]}" if whole else ", ".join(map(str, layers))
 
 
-def called(context: Context, group: str) -> str:
-    """What a model is called in pictures: quantised and instruct models by what they are."""
+def model_title(context: Context, group: str) -> str:
+    """The name of a model in pictures; for converted models with their kind and quantisation."""
     source = context.inputs.sources[group]
     model: Model = source.model
     if model.random_weights:

@@ -17,8 +17,8 @@ from drillcore.runtime.results import read_projection_facts
 from drillcore.store.layout import COLUMN_CHUNK, array_of
 from drillcore.store.reader import read_array
 
-# A projection up to this size is read once and kept in memory, a larger one layer by layer.
-HELD_BYTES = 512 * 2**20
+# A projection of at most this size is read once and stays in memory; a larger one is read layer by layer.
+MEMORY_BYTES = 512 * 2**20
 
 
 class ProjectedPoints:
@@ -33,32 +33,35 @@ class ProjectedPoints:
         self.facts = read_projection_facts(group, method)
 
     @cached_property
-    def _held_LN2(self) -> NDArray[np.float32] | None:
-        return self._read(...) if 8 * self.num_sentences * len(self.names) <= HELD_BYTES else None
+    def _points_LN2(self) -> NDArray[np.float32] | None:
+        return self._read(...) if 8 * self.num_sentences * len(self.names) <= MEMORY_BYTES else None
 
     def _read(self, part: Any) -> NDArray[np.float32]:
         return np.asarray(array_of(self.group, self.method)[part], np.float32)
 
     def layer(self, slot: int) -> NDArray[np.float32]:
         """Points [N, 2] of the layer at position `slot`."""
-        return self._read(slot) if self._held_LN2 is None else self._held_LN2[slot]
+        return self._read(slot) if self._points_LN2 is None else self._points_LN2[slot]
 
 
 class Texts(Sequence[str]):
-    """A column of strings, read a chunk at a time; fast for ascending indexes."""
+    """A column of strings, read a chunk at a time; fast for ascending indexes.
+
+    pattern: format of a text that is not empty.
+    """
 
     def __init__(self, group: zarr.Group, name: str, pattern: str = "{}") -> None:
         self._array, self._pattern = array_of(group, name), pattern
-        self._chunk, self._held = -1, np.empty(0, object)
+        self._chunk, self._texts = -1, np.empty(0, object)
 
     def __len__(self) -> int:
         return int(self._array.shape[0])
 
     def __getitem__(self, index: Any) -> Any:
-        number = range(len(self))[index]
-        chunk, place = divmod(number, COLUMN_CHUNK)
+        sentence = range(len(self))[index]
+        chunk, place = divmod(sentence, COLUMN_CHUNK)
         if chunk != self._chunk:
-            self._held = np.asarray(self._array[chunk * COLUMN_CHUNK : (chunk + 1) * COLUMN_CHUNK])
+            self._texts = np.asarray(self._array[chunk * COLUMN_CHUNK : (chunk + 1) * COLUMN_CHUNK])
             self._chunk = chunk
-        text = str(self._held[place])
+        text = str(self._texts[place])
         return self._pattern.format(text) if text else ""

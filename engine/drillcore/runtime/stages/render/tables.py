@@ -10,7 +10,7 @@ from drillcore.pictures.data import Table
 from drillcore.runtime.context import Context
 from drillcore.runtime.results import read_prediction, read_separation
 from drillcore.runtime.stages.render.colors import coloring
-from drillcore.runtime.stages.render.layers import called
+from drillcore.runtime.stages.render.layers import model_title
 from drillcore.store.layout import attributes_of
 from drillcore.store.reader import read_array
 
@@ -19,7 +19,7 @@ NONE = "–"
 
 
 def overview(context: Context) -> tuple[Table, ...]:
-    """All tables. They hold no times and no machine: the same store gives the same page."""
+    """All tables. They contain no times and no facts of the machine: the same store gives the same page."""
     return (_job(context), _datasets(context), _models(context), _figures(context), _versions(context))
 
 
@@ -71,7 +71,7 @@ def _models(context: Context) -> Table:
         error = check.get("worst_relative_error")
         rows.append(
             (
-                called(context, model.group),
+                model_title(context, model.group),
                 str(source.facts.num_layers),
                 str(source.facts.hidden_size),
                 str(numerics.get("dtype", NONE)),
@@ -88,10 +88,8 @@ def _figures(context: Context) -> Table:
     for model in job.models:
         for dataset in job.datasets:
             group = context.store.dataset(model.group, dataset.name).group
-            trust = read_array(group, "trustworthiness") if "trustworthiness" in group else np.empty(0)
-            known = trust[np.isfinite(trust)] if trust.dtype.kind == "f" else trust
-            shown = f"{known.min():.2f} to {known.max():.2f}" if len(known) else NONE
-            rows.append((called(context, model.group), dataset.name, *_best_probe(group), _token(group), shown))
+            title = model_title(context, model.group)
+            rows.append((title, dataset.name, *_best_probe(group), _top1(group), _trustworthiness(group)))
     header = (
         "model",
         "dataset",
@@ -106,7 +104,7 @@ def _figures(context: Context) -> Table:
 
 
 def _best_probe(group: zarr.Group) -> tuple[str, str, str, str]:
-    """The primary measure where it is largest, the layer, the null's upper end and p."""
+    """The primary measure at its best layer, the name of that layer, the upper end of the null, and p."""
     measured = read_separation(group)
     best = None if measured is None else measured.best(PRIMARY)
     if best is None:
@@ -115,10 +113,18 @@ def _best_probe(group: zarr.Group) -> tuple[str, str, str, str]:
     return (interval, best.layer_name, _number(best.null_high, ".2f"), _number(best.p, ".3g"))
 
 
-def _token(group: zarr.Group) -> str:
+def _top1(group: zarr.Group) -> str:
+    """Share of sentences whose expected next token is the likeliest at the last layer."""
     measured = read_prediction(group)
     by_bound = None if measured is None else measured.of("top1")
     return NONE if by_bound is None else _number(float(by_bound["value"][-1]), ".0%")
+
+
+def _trustworthiness(group: zarr.Group) -> str:
+    """Trustworthiness of the projection: of the worst layer and of the best."""
+    trust_L = read_array(group, "trustworthiness") if "trustworthiness" in group else np.empty(0)
+    known = trust_L[np.isfinite(trust_L)] if trust_L.dtype.kind == "f" else trust_L
+    return f"{known.min():.2f} to {known.max():.2f}" if len(known) else NONE
 
 
 def _number(value: float, form: str) -> str:
