@@ -83,8 +83,9 @@ def test_the_report_of_the_demo(visit: Any, demo: Path, rng: np.random.Generator
     group = zarr.open_group(demo / "demo.zarr/demo--smollm2-135m-instruct/incomplete", mode="r")
     points, texts = np.asarray(group["umap"][...]), [str(t) for t in group["text"][...]]
     shown = visit(path)
+    incomplete = shown.page.locator("#datasets > section h2").all_text_contents().index("incomplete")
     for layer in rng.integers(2, len(points), 4).tolist():
         index = isolated_sentence(points[layer], rng)
-        shown.hover(shown.drawn(1, 0, layer), tuple(places(points[layer])[index]))
+        shown.hover(shown.drawn(incomplete, 0, layer), tuple(places(points[layer])[index]))
         assert shown.tip() == texts[index]
     assert "instruct, 4-bit weights" in (shown.page.locator("h3").first.text_content() or "")
