@@ -1,4 +1,4 @@
-// Charts: a value per layer with its interval and its null, as SVG, with a table of the numbers.
+// Charts: a measure per layer with its interval and null, as SVG, and a table of the numbers.
 
 const CHART = { width: 560, height: 280, left: 56, right: 12, top: 10, bottom: 40 };
 const DASHES = ["7 4", "2 3", "8 3 2 3", "10 3 2 3 2 3"];
@@ -13,9 +13,9 @@ function svg(tag, attributes, ...children) {
 function ticks(low, high, count) {
   const rough = (high - low) / count, power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((s) => s * power).find((s) => s >= rough * 0.999);
-  const found = [];
-  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) found.push(i * step);
-  return found;
+  const values = [];
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) values.push(i * step);
+  return values;
 }
 
 function extent(chart) {
@@ -35,7 +35,7 @@ function extent(chart) {
 class ChartView {
   constructor(chart) {
     this.chart = chart;
-    // Where each layer stands: at its number or, for models of different depths, at its share of the model's depth.
+    // The place of each layer: its number or, for models of different depths, its relative depth.
     for (const s of chart.series) {
       const deepest = Math.max(...s.layers, 1);
       s.places = chart.relativeDepth ? s.layers.map((layer) => layer / deepest) : s.layers;
@@ -52,9 +52,9 @@ class ChartView {
     this.node.append(this.place, this.read);
     if (chart.note) this.node.append(element("p", { class: "small" }, chart.note));
     this.node.append(this.numbers());
-    this.place.addEventListener("pointermove", (event) => this.at(this.placeAt(event)));
-    this.place.addEventListener("pointerleave", () => this.at(null));
-    this.place.addEventListener("blur", () => this.at(null));
+    this.place.addEventListener("pointermove", (event) => this.showValues(this.placeAt(event)));
+    this.place.addEventListener("pointerleave", () => this.showValues(null));
+    this.place.addEventListener("blur", () => this.showValues(null));
     this.place.addEventListener("keydown", (event) => this.key(event));
     this.draw();
   }
@@ -69,7 +69,7 @@ class ChartView {
     return CHART.height - CHART.bottom - ((value - low) / (high - low)) * (CHART.height - CHART.top - CHART.bottom);
   }
 
-  // Path through the known values; a gap begins a new line.
+  // Path through the known values; after a gap it begins again.
   path(layers, values) {
     let pen = "M", path = "";
     values.forEach((value, i) => {
@@ -138,7 +138,7 @@ class ChartView {
     return this.places.reduce((a, b) => (Math.abs(this.x(b) - x) < Math.abs(this.x(a) - x) ? b : a), this.places[0]);
   }
 
-  at(place) {
+  showValues(place) {
     this.shown = place ?? null;
     this.cursor.setAttribute("visibility", place === null || place === undefined ? "hidden" : "visible");
     this.read.replaceChildren();
@@ -161,10 +161,10 @@ class ChartView {
     event.preventDefault();
     const last = this.places.length - 1;
     const at = this.shown === null ? (step > 0 ? -1 : last + 1) : this.places.indexOf(this.shown);
-    this.at(this.places[Math.min(Math.max(at + step, 0), last)]);
+    this.showValues(this.places[Math.min(Math.max(at + step, 0), last)]);
   }
 
-  // The same numbers for who cannot see the chart; made when opened.
+  // The same numbers for readers who cannot see the chart; created when opened.
   numbers() {
     const details = element("details", { class: "small" }, element("summary", {}, "Numbers"));
     details.addEventListener("toggle", () => {
@@ -213,7 +213,7 @@ function lineKey(s, name) {
 
 function seriesKeys() {
   const series = new Map(meta.charts.flatMap((chart) => chart.series).map((s) => [s.name, s]));
-  // A kind of control has one entry, whatever it belongs to.
+  // One entry for each kind of control, whichever series it belongs to.
   const kinds = [...series.values()].map((s) => (s.control ? { ...s, of: "" } : s));
   const keys = element("div", { class: "keys" }, ...kinds.map((s) => lineKey(s, s.name)));
   if ([...series.values()].some((s) => s.low)) keys.append(key("", "in the line's colour: its interval", "band"));

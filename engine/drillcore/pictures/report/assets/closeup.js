@@ -1,10 +1,10 @@
-// Close-up: one panel large, with zoom, pan, and a slider that morphs a layer into the next.
+// Close-up: one enlarged panel, with zoom, pan, and a slider that morphs each layer into the next.
 
 const closeup = (() => {
   const dialog = byId("closeup"), stage = byId("stage"), canvas = byId("closeup-canvas");
   const slider = byId("layer"), mark = byId("closeup-mark"), play = byId("play");
   const [ring, pin] = stage.querySelectorAll(".ring");
-  const calm = matchMedia("(prefers-reduced-motion: reduce)");
+  const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
   let row = null, panels = [], position = 0, zoom = 1, center = [0.5, 0.5], morph = null, drag = null;
   let frame = 0, motion = 0, buffers = null, image = null;
 
@@ -17,28 +17,28 @@ const closeup = (() => {
     buffers = [new Float32Array(row.dataset.size), new Float32Array(row.dataset.size)];
     slider.max = panels.length - 1;
     slider.disabled = play.disabled = panels.length < 2;
-    whole();
+    resetView();
     dialog.showModal();
     dialog.append(tip);
     tip.hidden = true;
-    go(panels.indexOf(panel));
+    goTo(panels.indexOf(panel));
     stage.focus();
     row.load().then(draw);
   }
 
-  // Square on the stage that shows the panel, in CSS pixels.
+  // The square of the stage in which the panel is drawn, in CSS pixels.
   function view() {
     const { clientWidth: width, clientHeight: height } = stage, side = Math.min(width, height) * zoom;
     return { side, left: width / 2 - center[0] * side, top: height / 2 - center[1] * side };
   }
 
-  function whole() {
+  function resetView() {
     zoom = 1;
     center = [0.5, 0.5];
     draw();
   }
 
-  function go(where) {
+  function goTo(where) {
     position = Math.min(Math.max(where, 0), panels.length - 1);
     slider.value = position;
     const { title } = panels[Math.round(position)];
@@ -49,19 +49,19 @@ const closeup = (() => {
     draw();
   }
 
-  function glide(target, speed = 3) {
+  function animateTo(target, speed = 3) {
     cancelAnimationFrame(motion);
-    if (calm.matches) return go(target);
+    if (reducedMotion.matches) return goTo(target);
     let last = performance.now();
     const step = (now) => {
       const distance = target - position, stride = ((now - last) / 1000) * speed;
       last = now;
       if (Math.abs(distance) <= stride) {
-        go(target);
+        goTo(target);
         stop();
         return;
       }
-      go(position + Math.sign(distance) * stride);
+      goTo(position + Math.sign(distance) * stride);
       motion = requestAnimationFrame(step);
     };
     motion = requestAnimationFrame(step);
@@ -73,7 +73,7 @@ const closeup = (() => {
     play.textContent = "Play";
   }
 
-  // Points between two layers lie on the straight line from one place to the other.
+  // Between two layers, a point lies on the straight line between its places in the two.
   function coordinates() {
     const first = panels[Math.floor(position)], second = panels[Math.ceil(position)];
     const near = panels[Math.round(position)];
@@ -112,7 +112,7 @@ const closeup = (() => {
     placeRings();
   }
 
-  // Of a sampled dataset all sentences stand behind the sample, as an image, while a layer is at rest.
+  // For a sampled dataset, draw the image of all sentences behind the sample, unless the slider is between layers.
   function drawImage(place) {
     const panel = panels[position];
     if (!panel || !row.images || row.dataset.filtered) return;
@@ -152,14 +152,14 @@ const closeup = (() => {
     return nearest(row.dataset, ...morph, x, y, 16 / place.side);
   }
 
-  // Zoom so that the place under (x, y), in CSS pixels of the stage, stays where it is.
+  // Zoom around (x, y), in CSS pixels of the stage: the place under it does not move.
   function zoomBy(factor, x = stage.clientWidth / 2, y = stage.clientHeight / 2) {
-    const before = view(), held = [(x - before.left) / before.side, (y - before.top) / before.side];
+    const before = view(), fixed = [(x - before.left) / before.side, (y - before.top) / before.side];
     zoom = Math.min(Math.max(zoom * factor, 0.5), 200);
     const after = view();
     center = [
-      held[0] - (x - stage.clientWidth / 2) / after.side,
-      held[1] - (y - stage.clientHeight / 2) / after.side,
+      fixed[0] - (x - stage.clientWidth / 2) / after.side,
+      fixed[1] - (y - stage.clientHeight / 2) / after.side,
     ];
     draw();
   }
@@ -206,16 +206,16 @@ const closeup = (() => {
     if (moves[event.key]) panBy(...moves[event.key]);
     else if (event.key === "+" || event.key === "=") zoomBy(1.5);
     else if (event.key === "-") zoomBy(1 / 1.5);
-    else if (event.key === "0") whole();
+    else if (event.key === "0") resetView();
     else return;
     event.preventDefault();
   });
 
   slider.addEventListener("input", () => {
     stop();
-    go(Number(slider.value));
+    goTo(Number(slider.value));
   });
-  slider.addEventListener("change", () => glide(Math.round(position)));
+  slider.addEventListener("change", () => animateTo(Math.round(position)));
   slider.addEventListener("keydown", (event) => {
     const at = Math.round(position), last = panels.length - 1;
     const targets = {
@@ -225,21 +225,21 @@ const closeup = (() => {
     if (!(event.key in targets)) return;
     event.preventDefault();
     stop();
-    glide(Math.min(Math.max(targets[event.key], 0), last), 4);
+    animateTo(Math.min(Math.max(targets[event.key], 0), last), 4);
   });
   play.addEventListener("click", () => {
     if (play.getAttribute("aria-pressed") === "true") {
       stop();
-      return glide(Math.round(position));
+      return animateTo(Math.round(position));
     }
-    if (position >= panels.length - 1) go(0);
+    if (position >= panels.length - 1) goTo(0);
     play.setAttribute("aria-pressed", "true");
     play.textContent = "Stop";
-    glide(panels.length - 1, 1);
+    animateTo(panels.length - 1, 1);
   });
   byId("zoom-in").addEventListener("click", () => zoomBy(1.5));
   byId("zoom-out").addEventListener("click", () => zoomBy(1 / 1.5));
-  byId("zoom-reset").addEventListener("click", whole);
+  byId("zoom-reset").addEventListener("click", resetView);
   byId("closeup-close").addEventListener("click", () => dialog.close());
   dialog.addEventListener("close", () => {
     stop();

@@ -1,4 +1,4 @@
-// Data: what this file holds, decoded when it is first needed.
+// Data: the contents of this file, decoded when first needed.
 
 const meta = JSON.parse(document.getElementById("meta").textContent);
 const LARGEST = 65534;
@@ -6,7 +6,7 @@ const MISSING = 65535;
 const HIDDEN = 0, DIM = 1, SHOWN = 2;
 const byId = (id) => document.getElementById(id);
 
-// Every text enters the page as a text node or an attribute's value, never as markup.
+// All text enters the page as text nodes or attribute values, never as markup.
 function element(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
@@ -45,7 +45,7 @@ class Dataset {
     this.size = info.shown;
     this.hiddenCodes = new Set();
     this.matched = null;
-    this.rows = info.rows.map((row) => new Row(this, row));
+    this.rows = info.rows.map((row) => new PanelRow(this, row));
     this.refresh();
   }
 
@@ -62,7 +62,7 @@ class Dataset {
     return this.loading;
   }
 
-  // What is to be done with each sentence: not drawn, drawn pale, drawn in its colour.
+  // Decide for each sentence whether it is hidden, drawn pale, or drawn in its colour.
   refresh() {
     const status = new Uint8Array(this.size).fill(SHOWN);
     for (let i = 0; i < this.size; i++) {
@@ -80,7 +80,7 @@ class Dataset {
     return this.matched;
   }
 
-  // The label or value of a sentence, in words.
+  // The label or value of a sentence, as text.
   label(index) {
     const { categories, colors, valueRange, valueName } = this.info, code = this.codes[index];
     if (valueRange) {
@@ -92,7 +92,7 @@ class Dataset {
     return categories[code] ?? "";
   }
 
-  // A node that shows a sentence, its label, its number and what else is known of it.
+  // A node with a sentence, its label, its number and its note.
   card(index) {
     const about = element("span", { class: "about" });
     const label = this.label(index);
@@ -106,7 +106,7 @@ class Dataset {
   }
 }
 
-class Row {
+class PanelRow {
   constructor(dataset, info) {
     this.dataset = dataset;
     this.title = info.title;
@@ -134,17 +134,17 @@ class Row {
   }
 }
 
-// The sentence whose point is nearest to a place (x to the right, y downwards, 0 to 1), or -1 beyond reach.
+// The sentence whose point is nearest to a place (x to the right, y downwards, 0 to 1), or -1 if none is within reach.
 function nearest(dataset, xs, ys, x, y, reach) {
   const px = x * LARGEST, py = (1 - y) * LARGEST, { status } = dataset;
   const wanted = dataset.matched && dataset.matched.includes(1) ? SHOWN : DIM;
-  let best = (reach * LARGEST) ** 2, found = -1;
+  let smallest = (reach * LARGEST) ** 2, index = -1;
   for (let i = 0; i < xs.length; i++) {
     const distance = (xs[i] - px) ** 2 + (ys[i] - py) ** 2;
-    if (distance < best && status[i] >= wanted && xs[i] !== MISSING) {
-      best = distance;
-      found = i;
+    if (distance < smallest && status[i] >= wanted && xs[i] !== MISSING) {
+      smallest = distance;
+      index = i;
     }
   }
-  return found;
+  return index;
 }

@@ -1,4 +1,4 @@
-// Page: overview, navigation, search, theme, and the order in which all is set up.
+// Page: overview, navigation, search, theme, and the order in which everything is set up.
 
 const chartViews = [];
 const LISTED = 50;
@@ -52,7 +52,7 @@ function build() {
   });
 }
 
-// Theme: the system's, or the reader's choice, which the browser may or may not remember.
+// Theme: that of the system, or the reader's choice, which some browsers cannot remember.
 const THEMES = ["auto", "light", "dark"];
 const systemDark = matchMedia("(prefers-color-scheme: dark)");
 let theme = "auto";
@@ -74,7 +74,7 @@ function applyTheme() {
 function setUpTheme() {
   try {
     theme = THEMES.includes(localStorage.getItem("drillcore-theme")) ? localStorage.getItem("drillcore-theme") : "auto";
-  } catch { /* storage is closed to pages opened from disk in some browsers */ }
+  } catch { /* some browsers have no storage for pages opened from disk */ }
   byId("theme").addEventListener("click", () => {
     theme = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length];
     try {

@@ -1,4 +1,4 @@
-// Paint: points to pixels, one recipe for few points and one for many, as the grids' own (see docs/pictures.md).
+// Paint: points to pixels, with one recipe for few points and one for many, like the PNG grids (docs/pictures.md).
 
 const FEW = 5000;
 const MIN_ALPHA = 100;
@@ -16,7 +16,7 @@ function luminance(rgb) {
   return 0.2126 * r + 0.7152 * g + 0.0722 * b;
 }
 
-// A colour as it is on white; on black lightened until it stands out (contrast of at least 4 to 1).
+// A colour as given on white; on black, lightened until its contrast is at least 4 to 1.
 function tint(hex) {
   if (!dark) return hex;
   let rgb = parts(hex);
@@ -53,7 +53,7 @@ function sprite(rgb, radius) {
   return sprites.get(name);
 }
 
-// `view` places the panel in the canvas: its side and left and upper edge, in device pixels.
+// `view` is the place of the panel in the canvas: its side, left and upper edge, in device pixels.
 function paint(canvas, dataset, xs, ys, view, zoom = 1) {
   const context = canvas.getContext("2d");
   context.clearRect(0, 0, canvas.width, canvas.height);
@@ -83,7 +83,7 @@ function paintFew(context, dataset, xs, ys, view, zoom) {
   }
 }
 
-// Points of several labels on one spot are drawn beside each other, or one label would hide the others.
+// Points of several labels on one spot are drawn side by side, so that no label hides another.
 function labelsOfSpots({ status, codes }, xs, ys) {
   const spots = new Map();
   for (let i = 0; i < xs.length; i++) {
@@ -104,7 +104,7 @@ function paintMany(context, dataset, xs, ys, view) {
   }
   for (const plane of ["count", "dim", "r", "g", "b"]) scratch[plane].fill(0, 0, size);
   const { count, dim, r, g, b } = scratch;
-  // Sparse points are drawn as squares of several pixels, or nobody would see them.
+  // Sparse points are drawn as squares of several pixels; single pixels would be too small to see.
   const dot = Math.max(1, Math.round(Math.sqrt((0.12 * view.side ** 2) / xs.length)));
   const square = Math.min(dot, Math.round(4 * devicePixelRatio));
   for (let i = 0; i < xs.length; i++) {
@@ -134,7 +134,7 @@ function paintMany(context, dataset, xs, ys, view) {
   context.putImageData(image, 0, 0);
 }
 
-// Opacity for each count, by histogram equalisation over the pixels that hold points.
+// Opacity for each count, by histogram equalisation over the pixels with points.
 function equalised(count, size) {
   let most = 0;
   for (let at = 0; at < size; at++) most = Math.max(most, count[at]);

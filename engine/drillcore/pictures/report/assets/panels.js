@@ -1,4 +1,4 @@
-// Panels: the grids on the page, what is pointed at, and what is pinned.
+// Panels: the grids on the page, the sentence under the pointer, and the pinned sentence.
 
 const datasets = meta.datasets.map((info) => new Dataset(info));
 const views = [];
@@ -6,10 +6,10 @@ const dirty = new Set();
 const state = { hover: null, pin: null };
 const tip = byId("tip");
 
-// Panels are painted when they come near the screen, a few in each frame, so that the page never hangs.
+// Panels are painted when they come near the screen, a few in each frame, so that the page stays responsive.
 const watcher = new IntersectionObserver(
   (entries) => {
-    for (const entry of entries) entry.target.view.seen(entry.isIntersecting);
+    for (const entry of entries) entry.target.view.setVisible(entry.isIntersecting);
   },
   { rootMargin: "300px" },
 );
@@ -56,7 +56,7 @@ class PanelView {
     views.push(this);
   }
 
-  async seen(visible) {
+  async setVisible(visible) {
     this.visible = visible;
     this.ring.hidden = this.pin.hidden = true;
     if (!visible) return;
@@ -81,7 +81,7 @@ class PanelView {
     paint(canvas, dataset, xs, ys, { side, left: 0, top: 0 });
   }
 
-  // The image shows every sentence; it gives way while a search or the legend singles some out.
+  // The image shows every sentence; it is hidden while a search or the legend selects some of them.
   paintImage() {
     if (!this.image) {
       this.image = element("img", { alt: "", src: `data:image/png;base64,${this.row.images[this.panel.slot]}` });
@@ -113,7 +113,7 @@ class PanelView {
   }
 }
 
-// Point at a sentence, pin one, or leave off; rings follow in every panel of its dataset.
+// Change the sentence under the pointer or the pinned one; update their rings in every panel of the dataset.
 function show(change, event = null) {
   const before = state.hover, pinned = state.pin;
   Object.assign(state, change);
@@ -140,7 +140,7 @@ function moveTip(x, y) {
   tip.style.transform = `translate(${Math.max(4, left)}px, ${Math.max(4, top)}px)`;
 }
 
-// Labels as switches, or the colour bar; where points have neither, nothing.
+// The labels as switches, or the colour bar; empty where points have neither.
 function legend(dataset) {
   const { info } = dataset, keys = element("div", { class: "keys", role: "group", "aria-label": "Labels" });
   if (info.valueRange) keys.append(colorBar(info));
@@ -172,7 +172,7 @@ function colorBar(info) {
   return element("span", { class: "key" }, element("bdi", {}, info.valueName), low, ramp, high);
 }
 
-// The page and the close-up each have legends, which keep in step; the focus stays where it was.
+// The page and the close-up have legends that show the same state; the keyboard focus stays where it was.
 const legendPlaces = [];
 
 function drawLegends(pressed = null) {
