@@ -56,7 +56,9 @@ def shortened(value: object) -> str:
     "['a', ['b', [...]]]"
     """
     short = reprlib.Repr()
-    short.maxlevel, short.maxstring, short.maxother = 2, 60, 60
+    short.maxlevel = 2
+    short.maxstring = 60
+    short.maxother = 60
     try:
         return short.repr(value)
     except ValueError:  # Python does not print a number of more than 4,300 digits

@@ -25,7 +25,10 @@ class LayerStates:
     def __init__(
         self, states_NH: NDArray[np.float32], settings: Measure, draws: Draws, graph: Graph | None = None
     ) -> None:
-        self._states_NH, self._settings, self._draws, self._graph = states_NH, settings, draws, graph
+        self._states_NH = states_NH
+        self._settings = settings
+        self._draws = draws
+        self._graph = graph
 
     @property
     def raw_UH(self) -> NDArray[np.float32]:

@@ -64,7 +64,9 @@ class Probe:
         self._states, self._draws = states, draws
         parts = [np.flatnonzero(draws.fold_U == f) for f in np.unique(draws.fold_U)]
         grams, sums = zip(*(self._moments(rows) for rows in parts), strict=True)
-        gram_HH, sum_H, num_rows = sum(grams), sum(sums), len(draws.fold_U)
+        gram_HH = sum(grams)
+        sum_H = sum(sums)
+        num_rows = len(draws.fold_U)
         self._folds = [
             _fold(rows, gram_HH - g, sum_H - s, num_rows - len(rows))
             for rows, g, s in zip(parts, grams, sums, strict=True)

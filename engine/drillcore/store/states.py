@@ -51,7 +51,9 @@ class StatesReader:
             num_sentences, tuple(range(num_layers)), (), hidden_size, str(array.dtype), array.shards[0], array.chunks[0]
         )
         self.dtype = array.dtype
-        self._group, self._store, self._key = group, group.store, f"{array.path}/c"
+        self._group = group
+        self._store = group.store
+        self._key = f"{array.path}/c"
         self._known = lru_cache(maxsize=256)(self._read_index)
 
     def __getstate__(self) -> dict[str, Any]:

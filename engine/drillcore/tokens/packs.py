@@ -91,7 +91,9 @@ def sort_sentences(sequences: Sequences) -> Sorted:
 
 def _shared_prefix(sequences: Sequences, order: Int64) -> Int64:
     """Tokens that each sentence of `order` shares with the one before it; 0 for the first."""
-    ids, start, length = sequences.ids_T, sequences.offsets_N1[order], sequences.lengths_N[order]
+    ids = sequences.ids_T
+    start = sequences.offsets_N1[order]
+    length = sequences.lengths_N[order]
     shared = np.zeros(len(order), dtype=np.int64)
     limit = np.minimum(length[1:], length[:-1])
     alive = np.arange(1, len(order))[limit > 0]

@@ -96,7 +96,9 @@ def _color_bar(grid: Grid, width: int, margin: int, scale: float) -> list[NDArra
         return []
     face = font(round(14 * scale))
     image = Image.new("RGB", (width, round(26 * scale)), "white")
-    draw, middle, x = ImageDraw.Draw(image), image.height // 2, margin
+    draw = ImageDraw.Draw(image)
+    middle = image.height // 2
+    x = margin
     name = fitted(grid.value_name, face, round(MAX_LABEL_PX * scale))
     before = f"{name}   {grid.value_range[0]:.4g}".lstrip()
     draw.text((x, middle), before, fill=INK, font=face, anchor="lm")

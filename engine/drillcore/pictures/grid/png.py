@@ -29,7 +29,9 @@ class PngWriter:
     """
 
     def __init__(self, path: Path, width: int, height: int) -> None:
-        self.path, self.width, self.height = path, width, height
+        self.path = path
+        self.width = width
+        self.height = height
         self._rows = 0
         self._compress = zlib.compressobj(6)
 

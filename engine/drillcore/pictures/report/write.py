@@ -123,7 +123,9 @@ class _Writer:
         return name
 
     def _dataset(self, number: int, dataset: ReportDataset) -> dict[str, Any]:
-        count, grid, name = len(dataset.texts), dataset.grid, f"d{number}"
+        count = len(dataset.texts)
+        grid = dataset.grid
+        name = f"d{number}"
         sample = self._sample(count)
         palette = Palette.of(grid)
         codes_N = np.zeros(count, np.int32)
@@ -167,7 +169,9 @@ class _Writer:
         self, name: str, row: PanelRow, count: int, sample: _Sample, palette: Palette
     ) -> tuple[dict[str, Any], NDArray[np.int32] | None]:
         panels: list[dict[str, Any] | None] = []
-        points, images, codes = [], [], None
+        points = []
+        images = []
+        codes = None
         for source in row.panels:
             panel = source() if callable(source) else source
             if panel is None:

@@ -53,7 +53,9 @@ class LocalSweep:
     def __init__(
         self, worker: Worker, models: Sequence[ModelPlan], progress: Progress, say: Callable[[str], None]
     ) -> None:
-        self._worker, self._models, self._say = worker, models, say
+        self._worker = worker
+        self._models = models
+        self._say = say
         self._progress, self._tasks = CountedProgress(progress), tuple[BlockTask, ...]()
 
     def __enter__(self) -> Self:
@@ -105,7 +107,9 @@ class LocalExecutor:
     """Everything on this machine."""
 
     def __init__(self, settings: Run, extract: Extract, say: Callable[[str], None]) -> None:
-        self._worker, self._extract, self._say = Worker(), extract, say
+        self._worker = Worker()
+        self._extract = extract
+        self._say = say
 
     def describe(self) -> dict[str, Any]:
         """Host and cores."""

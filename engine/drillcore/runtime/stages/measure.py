@@ -28,7 +28,7 @@ from drillcore.system.files import digest
 
 
 @dataclass(frozen=True)
-class LayerTask:
+class MeasureTask:
     """One layer of a dataset, for an executor."""
 
     store: str
@@ -39,7 +39,7 @@ class LayerTask:
     graphs: LayerGraphs | None
 
 
-def measure_one(task: LayerTask) -> dict[str, Bounds]:
+def measure_one(task: MeasureTask) -> dict[str, Bounds]:
     """Read a layer and measure it."""
     group = open_dataset(task.store, task.group)
     states_NH = read_layer(group, task.slot)
@@ -71,7 +71,7 @@ def _measure_dataset(context: Context, writer: GroupWriter) -> None:
     # A fold must not separate identical sentences: without groups, equal texts form a group.
     draws = make_draws(labels, column(writer.group, "row_id") if groups is None else groups, settings, num_sentences)
     graphs = None if draws.skipped else graphs_of(job, writer)
-    tasks = [LayerTask(context.store.location.address, path, k, settings, draws, graphs) for k in range(num_layers)]
+    tasks = [MeasureTask(context.store.location.address, path, k, settings, draws, graphs) for k in range(num_layers)]
     context.listener.start(f"measure {path}", num_layers, "layers")
     started = time.perf_counter()
     bounds_L: list[dict[str, Bounds]] = [{} for _ in tasks]

@@ -40,7 +40,7 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class LayerTask:
+class ProjectTask:
     """One layer of a unit, for an executor."""
 
     store: str
@@ -51,7 +51,7 @@ class LayerTask:
     graphs: LayerGraphs | None
 
 
-def project_layer(task: LayerTask) -> Projected:
+def project_layer(task: ProjectTask) -> Projected:
     """Read a layer and project it."""
     parts = [read_layer(open_dataset(task.store, group), task.slot) for group in task.groups]
     states_NH = parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -106,7 +106,7 @@ def _project_unit(context: Context, unit: Unit, settings: Project, graphs: Layer
     address = context.store.location.address
     # cuML searches for neighbours on the GPU itself.
     shared = graphs if chosen == "umap-learn" else None
-    tasks = [LayerTask(address, paths, k, chosen, settings, shared) for k in range(num_layers)]
+    tasks = [ProjectTask(address, paths, k, chosen, settings, shared) for k in range(num_layers)]
     context.listener.start(f"project {_name(unit)} ({chosen}: {reason})", num_layers, "layers")
     started = time.perf_counter()
     layers: list[Projected | None] = [None] * num_layers

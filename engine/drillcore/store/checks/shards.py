@@ -30,7 +30,9 @@ class ShardChecks:
     """The shards of one group with sound metadata. `complete`: all of them should be committed."""
 
     def __init__(self, group: zarr.Group, shape: Shape, complete: bool) -> None:
-        self._group, self._shape, self._complete = group, shape, complete
+        self._group = group
+        self._shape = shape
+        self._complete = complete
         self._reader = StatesReader(group)
 
     def findings(self) -> Iterator[Finding]:

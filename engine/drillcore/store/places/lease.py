@@ -98,7 +98,10 @@ class _Keeper(threading.Thread):
 
     def __init__(self, bucket: S3Store, key: str, note: dict[str, Any], e_tag: str | None) -> None:
         super().__init__(name="lease", daemon=True)
-        self._bucket, self._key, self._note, self._e_tag = bucket, key, note, e_tag
+        self._bucket = bucket
+        self._key = key
+        self._note = note
+        self._e_tag = e_tag
         self._done, self.lost = threading.Event(), False
 
     def run(self) -> None:

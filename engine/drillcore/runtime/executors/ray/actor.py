@@ -76,7 +76,9 @@ class RayWorker:
     """
 
     def __init__(self, extract: Extract, progress_seconds: float) -> None:
-        self._extract, self._progress_seconds, self._worker = extract, progress_seconds, Worker()
+        self._extract = extract
+        self._progress_seconds = progress_seconds
+        self._worker = Worker()
         self._model, self._turn = threading.Lock(), threading.Lock()
 
     def facts(self) -> Facts:

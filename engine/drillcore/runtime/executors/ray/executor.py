@@ -31,7 +31,9 @@ class RayExecutor:
             raise MissingExtraError(
                 "executor ray needs ray, which is not installed", hint="pip install 'drillcore[ray]'"
             ) from None
-        self._settings, self._extract, self._say = settings, extract, say
+        self._settings = settings
+        self._extract = extract
+        self._say = say
         self._actors: Actors | None = None
         self._done: dict[str, Any] = {}
 

@@ -44,8 +44,12 @@ class RaySweep:
         say: Callable[[str], None],
         on_exit: Callable[[Actors, bool], None],
     ) -> None:
-        self._actors, self._models, self._retries = actors, models, retries
-        self._progress, self._say, self._on_exit = progress, say, on_exit
+        self._actors = actors
+        self._models = models
+        self._retries = retries
+        self._progress = progress
+        self._say = say
+        self._on_exit = on_exit
         self._tasks = [self._same_threads(m.task) for m in models]
         self._position = {m.name: i for i, m in enumerate(models)}
         self._scheduler = Scheduler([m.cost for m in models], [m.num_blocks for m in models], actors.size.num_workers)

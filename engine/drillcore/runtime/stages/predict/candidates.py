@@ -62,7 +62,9 @@ def _worker() -> Worker:
 
 def _prefixes(task: PieceTask) -> tuple[tuple[NDArray[np.intp], NDArray[np.intp]], Sequences, NDArray[np.int64]]:
     """Where each prefix counts (sentence, candidate), the prefixes, and the token wanted after each."""
-    places, rows, wanted = [], [], []
+    places = []
+    rows = []
+    wanted = []
     for n, sentence in enumerate(task.tokens):
         for c, candidate in enumerate(task.candidates):
             for at, token in enumerate(candidate):

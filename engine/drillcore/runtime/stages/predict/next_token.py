@@ -27,7 +27,7 @@ FIGURES = ("logprob", "top1", "median_rank")
 
 
 @dataclass(frozen=True)
-class LayerTask:
+class PredictTask:
     """One layer of a dataset, for an executor. expected_N: token ids, -1 where a sentence expects none."""
 
     store: str
@@ -40,7 +40,7 @@ class LayerTask:
     expected_N: NDArray[np.int64]
 
 
-def predict_layer(task: LayerTask) -> NDArray[np.float32]:
+def predict_layer(task: PredictTask) -> NDArray[np.float32]:
     """Read a layer and put it through the model's head; returns [N, Q]."""
     from drillcore.backends.head import open_head
 
@@ -92,7 +92,7 @@ def _layers(context: Context, model: Model, writer: GroupWriter, expected_N: NDA
     final = context.inputs.sources[model.group].facts.num_layers + 1
     address, base = context.store.location.address, str(loaded.base.resolve())
     tasks = [
-        LayerTask(address, path, k, int(n) == final, model, base, loaded.job.extract, expected_N)
+        PredictTask(address, path, k, int(n) == final, model, base, loaded.job.extract, expected_N)
         for k, n in enumerate(numbers.tolist())
     ]
     context.listener.start(f"predict {path}", len(tasks), "layers")
@@ -117,7 +117,8 @@ def _last(summary: TokenSummary) -> dict[str, Any]:
 
 def _line(summaries: list[TokenSummary]) -> str:
     """How well the expected token is predicted, in one line."""
-    (share, low, high), first, last = summaries[-1].top1, summaries[0].median_rank, summaries[-1].median_rank
+    share, low, high = summaries[-1].top1
+    first, last = summaries[0].median_rank, summaries[-1].median_rank
     return (
         f"the expected next token is the likeliest for {share:.0%} ({low:.0%} to {high:.0%}) of the sentences at the "
         f"last layer, median rank {last:,.0f} there and {first:,.0f} at the first"
