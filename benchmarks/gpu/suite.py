@@ -64,7 +64,7 @@ def measure_model(name: str, options: argparse.Namespace, scratch: Path, matmul_
 
 def measure_text(backend: Any, tokens: Sequences, repeats: int, matmul_flops: float) -> dict[str, Any]:
     """drillcore and the peers in turn; the peers on a share of the sentences, so that rates are compared."""
-    work = backend.plan(tokens)
+    work = backend.lay_out(tokens)
     shares = {peer: share_for(peer, tokens) for peer in PEERS}
     runs: dict[str, Callable[[], Any]] = {"drillcore": lambda: [None for _ in backend.run(work)]}
     runs |= {peer: (lambda run=run, few=shares[peer]: run(backend, few)) for peer, run in PEERS.items()}

@@ -39,7 +39,7 @@ def measure_model(name: str, folder: Path, options: Any, matmul_flops: float) ->
     compiled = CompiledLayers(backend._loaded)
     row["check"] = check(source, backend, tokens.slice(0, CHECKED), compiled)
     note("checked")
-    work = backend.plan(tokens)
+    work = backend.lay_out(tokens)
     row |= {"nodes": work.num_nodes, "batches": len(work.parts), "sentences": len(tokens)}
     designs = {"eager": nullcontext(), "compiled": compiled}
     for design, in_use in designs.items():

@@ -123,12 +123,12 @@ class Own:
         backend, blocks = self._worker.load(self._task), self._blocks(text)
         started = time.perf_counter()
         for block in blocks:
-            backend.plan(block)
+            backend.lay_out(block)
         return time.perf_counter() - started
 
     def _forward(self, text: Text) -> float:
         backend = self._worker.load(self._task)
-        works = [backend.plan(block) for block in self._blocks(text)]
+        works = [backend.lay_out(block) for block in self._blocks(text)]
         started = time.perf_counter()
         for work in works:
             for _ in backend.run(work):

@@ -15,7 +15,7 @@ from support.plain import random_sentences, relative_error
 
 def collect(backend, block: Sequences) -> np.ndarray:
     """All states [N, K, H] of a block, and that every sentence came exactly once."""
-    work = backend.plan(block)
+    work = backend.lay_out(block)
     assert work.num_sentences == len(block)
     states_NKH, count_N = None, np.zeros(len(block), int)
     for part in backend.run(work):

@@ -47,7 +47,7 @@ class ToyBackend:
     def prepare(self, sample, stored):
         return Prepared(stored or {"layout": "toy", **versions()}, SelfCheck("toy", 0.0, {}, 0), 0.0)
 
-    def plan(self, block):
+    def lay_out(self, block):
         """Sentences of one length together, the longest first."""
         parts = []
         for length in sorted(set(block.lengths_N.tolist()), reverse=True):

@@ -43,7 +43,7 @@ class TestVllm(BackendContract):
         draw = np.random.default_rng(seed)
         trunk = draw.integers(3, 384, 3 * CHUNK)
         block = [np.concatenate([trunk, draw.integers(3, 384, n)]).astype(np.int32) for n in range(1, 9)]
-        work = backend.plan(Sequences.of(block))
+        work = backend.lay_out(Sequences.of(block))
         computed = sum(part.num_nodes for part in backend.run(work))
         assert computed == work.num_nodes < len(trunk) + 8 * 64
         states = collect(backend, Sequences.of(block))
@@ -84,7 +84,7 @@ def test_the_demo_model(engines, plain_model, seed, ranks):
     backend = engines.get(DEMO_ID, tensor_parallel=ranks)
     sentences = random_sentences(seed, backend.facts.vocab_size, longest=3 * CHUNK, count=16)
     assert min(map(len, sentences)) == 1 and max(map(len, sentences)) > CHUNK
-    work = backend.plan(Sequences.of(sentences))
+    work = backend.lay_out(Sequences.of(sentences))
     computed = sum(part.num_nodes for part in backend.run(work))
     assert computed == work.num_nodes < sum(map(len, sentences))
     states = collect(backend, Sequences.of(sentences))
@@ -127,4 +127,4 @@ def test_random_weights_are_those_of_the_other_backend(tiny, seed, leaves_nothin
 def test_a_sentence_beyond_the_cache_is_refused(tiny, engines):
     backend = engines.get(str(tiny("llama")))
     with pytest.raises(RunError, match="has 600 tokens"):
-        backend.plan(Sequences.of([np.ones(600, np.int32)]))
+        backend.lay_out(Sequences.of([np.ones(600, np.int32)]))

@@ -72,9 +72,9 @@ class AutoBackend:
             self._backend = load_backend(name, self._source, self._extract, self._layers)
             self._name = name
 
-    def plan(self, block: Sequences) -> Work:
+    def lay_out(self, block: Sequences) -> Work:
         """As the chosen backend does."""
-        return self._chosen().plan(block)
+        return self._chosen().lay_out(block)
 
     def run(self, work: Work) -> Iterator[States]:
         """As the chosen backend does."""
@@ -165,10 +165,10 @@ def _measure(
         prepared = backend.prepare(sample, None)
         if first:
             few = sample.slice(0, min(MIN_SAMPLE, len(sample)))
-            spent = min(pass_seconds(backend, backend.plan(few)) for _ in range(2))
+            spent = min(pass_seconds(backend, backend.lay_out(few)) for _ in range(2))
             count = max(MIN_SAMPLE, int(len(few) * PASS_SECONDS / max(spent, 1e-9)))
             sample = sample.slice(0, min(count, len(sample)))
-        work = backend.plan(sample)
+        work = backend.lay_out(sample)
         spent = min(pass_seconds(backend, work) for _ in range(PASSES))
     finally:
         backend.close()

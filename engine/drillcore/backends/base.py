@@ -119,7 +119,7 @@ class Backend(Protocol):
         Raises SelfCheckError where no layout passes.
         """
 
-    def plan(self, block: Sequences) -> Work:
+    def lay_out(self, block: Sequences) -> Work:
         """Make a block of sentences ready, on the CPU; another thread may call `run` meanwhile."""
 
     def run(self, work: Work) -> Iterator[States]:
@@ -134,7 +134,7 @@ class Backend(Protocol):
 
 def all_states(backend: Backend, sentences: Sequences) -> NDArray[np.float32]:
     """States [N, K, H] of at least one sentence, float32, in the sentences' order."""
-    parts = list(backend.run(backend.plan(sentences)))
+    parts = list(backend.run(backend.lay_out(sentences)))
     states_NKH = np.empty((len(sentences), *parts[0].values_GKH.shape[1:]), np.float32)
     for part in parts:
         states_NKH[part.sentence_S] = part.values_GKH[part.row_S]

@@ -36,7 +36,7 @@ class FakeBackend:
         """Nothing to load."""
         return Prepared(stored or {"layout": "fake"}, SelfCheck("fake", 0.0, {}, 0), 0.0)
 
-    def plan(self, block: Sequences) -> Work:
+    def lay_out(self, block: Sequences) -> Work:
         """Batches of a fixed number of sentences, last ones first."""
         parts = [(s, block.slice(s, min(s + BATCH, len(block)))) for s in range(0, len(block), BATCH)]
         return Work(len(block), len(block.ids_T), 0, parts[::-1])

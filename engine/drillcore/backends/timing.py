@@ -11,7 +11,7 @@ from drillcore.tokens.sequences import Sequences
 def pass_seconds(backend: Backend, block: Sequences | Work) -> float:
     """Seconds of one pass over a block; its planning counts too unless it is given as planned work."""
     started = time.perf_counter()
-    for _ in backend.run(block if isinstance(block, Work) else backend.plan(block)):
+    for _ in backend.run(block if isinstance(block, Work) else backend.lay_out(block)):
         pass
     return time.perf_counter() - started
 

@@ -61,7 +61,7 @@ def estimate(loaded: LoadedJob, progress: ProgressListener, *, calibrate: bool =
             numerics = backend.prepare(pairs[0].tokens.slice(0, min(8, len(pairs[0].tokens))), None).numerics
             rate = _rate(backend, pairs)
             for pair in pairs:
-                works = [backend.plan(block) for block in _blocks(pair)]
+                works = [backend.lay_out(block) for block in _blocks(pair)]
                 nodes, padding = sum(w.num_nodes for w in works), sum(w.num_padding for w in works)
                 yield _estimate(inputs, pair, nodes, padding, nodes / rate, numerics.get("dtype", "float32"))
         finally:
@@ -101,5 +101,5 @@ def _count_packs(pair: Input) -> tuple[int, int]:
 def _rate(backend: Backend, pairs: list[Input]) -> float:
     """Useful nodes a second over a few batches of the largest dataset, the first one left out where there are more."""
     tokens = max((p.tokens for p in pairs), key=len)
-    work = backend.plan(tokens.slice(0, min(CALIBRATION_SENTENCES, len(tokens))))
+    work = backend.lay_out(tokens.slice(0, min(CALIBRATION_SENTENCES, len(tokens))))
     return nodes_per_second(backend, work, CALIBRATION_SECONDS)

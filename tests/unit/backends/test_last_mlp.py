@@ -32,4 +32,4 @@ def test_the_deepest_mlp_gets_the_gathered_nodes_only(architecture, wanted, mode
     distinct = len({s.tobytes() for s in block})
     assert seen[deepest] == -(-distinct // STEP) * STEP
     if deepest:
-        assert seen[0] >= backend.plan(block).num_nodes > seen[deepest]
+        assert seen[0] >= backend.lay_out(block).num_nodes > seen[deepest]

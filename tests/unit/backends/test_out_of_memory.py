@@ -39,7 +39,7 @@ def test_halving_gives_the_same_states_and_says_so(layout, models, seed):
     block = Sequences.of(random_sentences(seed, 384, count=120))
     small, large = (backend_with_room_for(n, folder, layout) for n in (2, 10_000))
     assert relative_error(collect(small, block), collect(large, block)).max() <= 1e-5
-    work = small.plan(block)
+    work = small.lay_out(block)
     parts = list(small.run(work))
     assert any("halved" in p.note for p in parts)
     assert sum(p.num_nodes for p in parts) == work.num_nodes

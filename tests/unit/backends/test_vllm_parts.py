@@ -222,10 +222,10 @@ def test_stored_numerics_decide_for_auto(source, seed):
     sentences = Sequences.of(random_sentences(seed, 384, count=10))
     backend = AutoBackend(source, Extract(backend="auto"), (0, 3))
     with pytest.raises(RunError, match="no backend is chosen yet"):
-        backend.plan(sentences)
+        backend.lay_out(sentences)
     prepared = backend.prepare(sentences, {"backend": "fake", "layout": "fake", "block_sentences": 32})
     assert prepared.numerics["backend"] == "fake" and not prepared.choice
-    assert sum(len(part.sentence_S) for part in backend.run(backend.plan(sentences))) == 10
+    assert sum(len(part.sentence_S) for part in backend.run(backend.lay_out(sentences))) == 10
     backend.close()
 
 

@@ -41,7 +41,7 @@ class Arithmetic:
         self.fail_in_plan = self.fail_in_run = -1
         self.poison: tuple[int, float] | None = None
 
-    def plan(self, block: Sequences) -> Work:
+    def lay_out(self, block: Sequences) -> Work:
         assert threading.current_thread() is not threading.main_thread()
         number = len(self.planned)
         self.planned.append(number)

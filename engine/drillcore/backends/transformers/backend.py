@@ -188,7 +188,7 @@ class TransformersBackend:
             self._linears.use()
         return self_check.make_check(self._numerics["layout"], self._numerics["dtype"], errors, len(sentences), notes)
 
-    def plan(self, block: Sequences) -> Work:
+    def lay_out(self, block: Sequences) -> Work:
         """Packs or padded batches of a block."""
         nodes = self._numerics["batch_nodes"]
         if self._numerics["layout"] == "packed":

@@ -116,7 +116,7 @@ class VllmBackend:
             "vllm": self._version,
         }
 
-    def plan(self, block: Sequences) -> Work:
+    def lay_out(self, block: Sequences) -> Work:
         """Each distinct prompt once, in the order that shares most."""
         assert self._settings is not None and self._rows is not None
         longest = int(block.lengths_N.max(initial=0))

@@ -7,7 +7,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 from drillcore.backends.device import Hardware
 from drillcore.job.fields import Extract, Run
-from drillcore.runtime.work.tasks import BlockTask, ModelPlan, Outcome
+from drillcore.runtime.work.tasks import BlockTask, Outcome, SweepModel
 from drillcore.system.progress import Progress
 
 Item = TypeVar("Item")
@@ -49,7 +49,7 @@ class Executor(Protocol):
     def hardware(self) -> Hardware:
         """What a worker computes with."""
 
-    def sweep(self, models: Sequence[ModelPlan], progress: Progress) -> Sweep:
+    def sweep(self, models: Sequence[SweepModel], progress: Progress) -> Sweep:
         """Prepare the models and run their blocks; nothing starts before the sweep is iterated over."""
 
     def map(

@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 from drillcore.backends.device import Hardware, host_hardware
 from drillcore.errors import ModelError, NumericsError, RunError, SelfCheckError
 from drillcore.job.fields import Extract, Run
-from drillcore.runtime.work.tasks import BlockFailed, BlockTask, ModelFailed, ModelPlan, ModelReady, Outcome
+from drillcore.runtime.work.tasks import BlockFailed, BlockTask, ModelFailed, ModelReady, Outcome, SweepModel
 from drillcore.runtime.work.worker import Worker
 from drillcore.system.machine import free_memory_bytes, num_cores
 from drillcore.system.progress import Progress
@@ -51,7 +51,7 @@ class LocalSweep:
     """Models one after the other on this process's worker; an error that is not a block's own ends the run."""
 
     def __init__(
-        self, worker: Worker, models: Sequence[ModelPlan], progress: Progress, say: Callable[[str], None]
+        self, worker: Worker, models: Sequence[SweepModel], progress: Progress, say: Callable[[str], None]
     ) -> None:
         self._worker = worker
         self._models = models
@@ -119,7 +119,7 @@ class LocalExecutor:
         """This host's."""
         return host_hardware(self._extract)
 
-    def sweep(self, models: Sequence[ModelPlan], progress: Progress) -> LocalSweep:
+    def sweep(self, models: Sequence[SweepModel], progress: Progress) -> LocalSweep:
         """One model after the other, in the job's order."""
         return LocalSweep(self._worker, models, progress, self._say)
 

@@ -34,7 +34,7 @@ LOOP_BYTES = 16_384
 class BlockBackend(Protocol):
     """What the pipeline needs of a backend: one prepared model."""
 
-    def plan(self, block: Sequences) -> Work:
+    def lay_out(self, block: Sequences) -> Work:
         """Lay out a block, in the planning thread while another block runs."""
 
     def run(self, work: Work) -> Iterator[States]:
@@ -160,16 +160,16 @@ def _planned(
 ) -> Iterator[tuple[BlockTask, Work, Clock]]:
     """Yield each task with its planned work, while the next one is being planned."""
 
-    def plan(task: BlockTask) -> tuple[BlockTask, Work, Clock]:
+    def lay_out(task: BlockTask) -> tuple[BlockTask, Work, Clock]:
         clock, started = Clock(), time.perf_counter()
-        work = backend.plan(task.tokens)
+        work = backend.lay_out(task.tokens)
         task.tokens.release()
         clock.add("plan", started)
         return task, work, clock
 
     ahead: Future[tuple[BlockTask, Work, Clock]] | None = None
     for task in tasks:
-        following = planner.submit(plan, task)
+        following = planner.submit(lay_out, task)
         if ahead is not None:
             yield ahead.result()
         ahead = following

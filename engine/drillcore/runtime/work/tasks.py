@@ -54,7 +54,7 @@ class BlockTask:
 
 
 @dataclass(frozen=True)
-class ModelPlan:
+class SweepModel:
     """A model of a sweep, before it is loaded.
 
     num_blocks: how many blocks it will have at most; which ones is known once it is prepared, since they carry its

@@ -41,7 +41,7 @@ class Facts:
 
 
 class Turn:
-    """A backend that several blocks share: they plan at any time, and run the model one at a time.
+    """A backend that several blocks share: they are laid out at any time, and run the model one at a time.
 
     waited_seconds: spent waiting for the others.
     """
@@ -50,9 +50,9 @@ class Turn:
         self._backend, self._lock = backend, lock
         self._has_turn, self.waited_seconds = False, 0.0
 
-    def plan(self, block: Sequences) -> Work:
+    def lay_out(self, block: Sequences) -> Work:
         """Make a block ready."""
-        return self._backend.plan(block)
+        return self._backend.lay_out(block)
 
     def run(self, work: Work) -> Iterator[States]:
         """Wait for the model, then run it."""

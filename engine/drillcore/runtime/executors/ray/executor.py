@@ -10,7 +10,7 @@ from drillcore.backends.device import Hardware
 from drillcore.errors import MissingExtraError
 from drillcore.job.fields import Extract, Run
 from drillcore.runtime.executors.ray.cluster import Cluster, share_out
-from drillcore.runtime.work.tasks import ModelPlan
+from drillcore.runtime.work.tasks import SweepModel
 from drillcore.system.progress import Progress
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class RayExecutor:
         actors = self._start()
         return replace(actors.first().hardware, threads=actors.size.threads, num_workers=actors.size.num_workers)
 
-    def sweep(self, models: Sequence[ModelPlan], progress: Progress) -> RaySweep:
+    def sweep(self, models: Sequence[SweepModel], progress: Progress) -> RaySweep:
         """Run the models over all workers; the workers are given back when the sweep's context ends."""
         from drillcore.runtime.executors.ray.sweep import RaySweep
 

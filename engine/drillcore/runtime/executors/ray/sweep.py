@@ -24,10 +24,10 @@ from drillcore.runtime.work.tasks import (
     BlockFailed,
     BlockTask,
     ModelFailed,
-    ModelPlan,
     ModelReady,
     ModelTask,
     Outcome,
+    SweepModel,
 )
 from drillcore.system.progress import Progress
 
@@ -38,7 +38,7 @@ class RaySweep:
     def __init__(
         self,
         actors: Actors,
-        models: Sequence[ModelPlan],
+        models: Sequence[SweepModel],
         retries: int,
         progress: Progress,
         say: Callable[[str], None],

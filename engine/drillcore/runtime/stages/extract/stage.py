@@ -28,9 +28,9 @@ from drillcore.runtime.work.tasks import (
     BlockFailed,
     BlockTask,
     ModelFailed,
-    ModelPlan,
     ModelReady,
     ModelTask,
+    SweepModel,
 )
 from drillcore.store.group import GroupWriter
 from drillcore.store.layout import attributes_of
@@ -62,10 +62,10 @@ def extract(context: Context) -> None:
 def _sweep(context: Context, runs: Sequence[ModelRun]) -> list[BlockFailed | ModelFailed]:
     """Hand everything to the executor; returns what failed."""
     failed: list[BlockFailed | ModelFailed] = []
-    by_name, plans = {run.name: run for run in runs}, [run.plan() for run in runs]
-    context.listener.start("extract", sum(p.num_sentences for p in plans), "sentences")
+    by_name, models = {run.name: run for run in runs}, [run.sweep_model() for run in runs]
+    context.listener.start("extract", sum(m.num_sentences for m in models), "sentences")
     try:
-        with context.executor.sweep(plans, Progress(context.listener.advance)) as sweep:
+        with context.executor.sweep(models, Progress(context.listener.advance)) as sweep:
             for outcome in sweep:
                 run = by_name[outcome.model]
                 if isinstance(outcome, ModelReady):
@@ -139,7 +139,7 @@ class ModelRun:
         self._context.listener.say(f"{self.name}: all {sentences:,} sentences are up to date")
         return False
 
-    def plan(self) -> ModelPlan:
+    def sweep_model(self) -> SweepModel:
         """What an executor needs to know before the model is loaded."""
         size = self._block_sentences()
         if self._stored is not None:
@@ -150,7 +150,7 @@ class ModelRun:
             sentences = sum(len(p.tokens) for p in self._pairs)
         all_sentences = sum(len(p.tokens) for p in self._pairs)
         cost = sum(cost_of(self._context, p) for p in self._pairs) * sentences / max(1, all_sentences)
-        return ModelPlan(self._task(), blocks, sentences, cost)
+        return SweepModel(self._task(), blocks, sentences, cost)
 
     def pending_blocks(self, prepared: Prepared) -> list[BlockTask]:
         """The blocks to extract, now that the model is loaded: settles its numerics and creates its arrays."""

@@ -80,7 +80,7 @@ def _logprobs(backend: Backend, prefixes: Sequences, wanted_P: NDArray[np.int64]
     logprob_P = np.full(len(prefixes), np.nan, np.float32)
     if not len(prefixes):
         return logprob_P
-    for part in backend.run(backend.plan(prefixes)):
+    for part in backend.run(backend.lay_out(prefixes)):
         for start in range(0, len(part.sentence_S), CHUNK_ROWS):
             rows = slice(start, start + CHUNK_ROWS)
             states_RH, place_R = np.asarray(part.values_GKH[part.row_S[rows], 0], np.float32), part.sentence_S[rows]
