@@ -103,6 +103,8 @@ def _check_names(loaded: LoadedJob) -> None:
     for dataset in loaded.job.datasets:
         check_group_name(dataset.name, "dataset")
         check_kept_names(dataset)
+        for column in dataset.keep:
+            check_group_name(column, "column")
 
 
 def _read_rows(loaded: LoadedJob, listener: ProgressListener) -> dict[str, RowTable]:
