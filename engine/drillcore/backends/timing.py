@@ -9,7 +9,7 @@ from drillcore.tokens.sequences import Sequences
 
 
 def pass_seconds(backend: Backend, block: Sequences | Work) -> float:
-    """Seconds of one pass over a block; its planning counts too unless it is given as planned work."""
+    """Seconds of one pass over a block; laying it out counts too unless it is given laid out."""
     started = time.perf_counter()
     for _ in backend.run(block if isinstance(block, Work) else backend.lay_out(block)):
         pass
