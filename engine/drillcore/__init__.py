@@ -53,12 +53,13 @@ def open(store: str | PathLike[str]) -> xr.DataTree:
     return open_tree(str(store))
 
 
-def extract(model: str, sentences: Sequence[str], **settings: Any) -> xr.Dataset:
+def extract(model: str, sentences: str | Sequence[str], **settings: Any) -> xr.Dataset:
     """Hidden states of a few sentences, in memory.
 
-    model: hub id, local directory, or demo/smollm2-135m-instruct. settings: fields of the job's `extract` section.
-    Returns a dataset with `hidden_states` [sentence, layer, hidden] float32 and the store's coordinates. Raises the
-    errors of `drillcore.errors`.
+    model: hub id, local directory, or demo/smollm2-135m-instruct. sentences: one string is one sentence; otherwise a
+    list, tuple, NumPy array or pandas Series of strings. settings: fields of the job's `extract` section.
+    Returns a dataset with `hidden_states` [sentence, layer, hidden] float32 and the store's coordinates. Raises
+    TypeError where `sentences` is something else, and the errors of `drillcore.errors`.
 
     >>> states = drillcore.extract("./model", ["The capital of France is", "Hello"], layers=[0, 2])
     >>> states.hidden_states.shape[:2], states.layer_name.values.tolist()

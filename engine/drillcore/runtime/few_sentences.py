@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from drillcore.errors import JobError
+from drillcore.errors import JobError, TextError
 from drillcore.job.fields import Job, LoadedJob, expand, is_local
 from drillcore.runtime.runner import run_stages
 from drillcore.store.tree import open_tree
 from drillcore.system.progress import Silent
+from drillcore.texts.columns import as_sentence
 
 if TYPE_CHECKING:
     import xarray as xr
 
 
-def extract_in_memory(model: str, sentences: Sequence[str], settings: dict[str, Any]) -> xr.Dataset:
+def extract_in_memory(model: str, sentences: str | Sequence[str], settings: dict[str, Any]) -> xr.Dataset:
     """Run the extract stage with a store in a temporary folder, and load the result into memory.
 
     settings: fields of the job's `extract` section. Returns and raises what `drillcore.extract` does.
@@ -26,9 +27,10 @@ def extract_in_memory(model: str, sentences: Sequence[str], settings: dict[str, 
     import pyarrow.parquet as pq
     from pydantic import ValidationError
 
+    texts = list_of_sentences(sentences)
     with tempfile.TemporaryDirectory(prefix="drillcore-") as scratch:
         folder = Path(scratch)
-        pq.write_table(pa.table({"text": pa.array(list(sentences), pa.string())}), folder / "sentences.parquet")
+        pq.write_table(pa.table({"text": pa.array(texts, pa.string())}), folder / "sentences.parquet")
         location = str(expand(model).resolve()) if is_local(model) else model
         try:
             job = Job.model_validate(
@@ -49,3 +51,58 @@ def extract_in_memory(model: str, sentences: Sequence[str], settings: dict[str, 
         run_stages(loaded, ("extract",), Silent())
         states: xr.Dataset = open_tree(loaded.store)["model/sentences"].to_dataset().load()
     return states
+
+
+def list_of_sentences(sentences: object) -> list[str]:
+    """The sentences that a caller passed: one string is one sentence; otherwise a sequence of strings, in its order.
+
+    NumPy arrays and pandas Series of strings are sequences of strings.
+
+    Raises:
+        TypeError: something else was passed, or one item is no string; says what to pass.
+        TextError: there is no sentence, or one is empty or cannot be stored.
+
+    >>> list_of_sentences("Hello"), list_of_sentences(("a", "b"))
+    (['Hello'], ['a', 'b'])
+    """
+    if isinstance(sentences, str):
+        return [_checked(sentences, "the sentence")]
+    remedy = _remedy(sentences)
+    if remedy:
+        raise TypeError(f"sentences must be a string or a sequence of strings, not {_kind(sentences)}: {remedy}")
+    items = list(sentences)  # type: ignore[call-overload]
+    for place, item in enumerate(items):
+        if not isinstance(item, str):
+            raise TypeError(f"sentences[{place}] is {_kind(item)}, not a string: pass one string for each sentence")
+    if not items:
+        raise TextError("there is no sentence to extract", hint="Pass at least one string.")
+    return [_checked(item, f"sentences[{place}]") for place, item in enumerate(items)]
+
+
+def _checked(sentence: str, where: str) -> str:
+    try:
+        # An enum of strings has a str() of its own.
+        return as_sentence(str.__str__(sentence))
+    except ValueError as error:
+        raise TextError(f"{where} {error}", hint="Leave it out or replace it; nothing was computed.") from None
+
+
+def _remedy(sentences: object) -> str:
+    """What to pass instead of what is not a sequence; empty where it may be one."""
+    num_axes = getattr(sentences, "ndim", 1)
+    if isinstance(sentences, bytes | bytearray | memoryview):
+        return "decode it, for example sentences.decode()"
+    if num_axes != 1 or hasattr(sentences, "columns"):
+        return "pass one column or row of it, for example list(table['text'])"
+    if isinstance(sentences, Mapping):
+        return "pass the strings themselves, for example list(sentences.values())"
+    if isinstance(sentences, Iterator):
+        return "it can be read only once; pass list(sentences)"
+    # The items of an array of characters are letters, not sentences.
+    if not (isinstance(sentences, Sized) and hasattr(sentences, "__getitem__")) or hasattr(sentences, "typecode"):
+        return "pass a list of strings"
+    return ""
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else f"of type {type(value).__name__}"

@@ -50,7 +50,7 @@ def columns_of(dataset: Dataset, first: dict[str, Any], types: dict[str, Any]) -
     label = dataset.label
     if label is None and "label" in first and dataset.text != "label":
         label = "label"
-    columns = [Column(dataset.text, "text", _sentence, pa.string())]
+    columns = [Column(dataset.text, "text", as_sentence, pa.string())]
     if label is not None:
         columns.append(Column(label, "label", _category, pa.string()))
     if dataset.group is not None:
@@ -155,7 +155,12 @@ def _described(value: Any) -> str:
     return names.get(type(value), f"a {type(value).__name__}")
 
 
-def _sentence(value: Any) -> str:
+def as_sentence(value: Any) -> str:
+    """A value as a sentence; raises ValueError, with a message that goes on after a name, where it cannot be one.
+
+    >>> as_sentence("Hello")
+    'Hello'
+    """
     text = _string(value)
     if not text or text.isspace():
         raise ValueError("is empty")
@@ -168,7 +173,7 @@ def _category(value: Any) -> str:
         return _written(value)
     if not isinstance(value, str):
         raise ValueError(f"must be a string, an integer or a boolean, and is {_described(value)}")
-    return _sentence(value)
+    return as_sentence(value)
 
 
 def _continuation(value: Any) -> str:
