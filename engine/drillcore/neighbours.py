@@ -21,6 +21,8 @@ Backend = Literal["auto", "exact", "pynndescent", "cuml"]
 EXACT_UP_TO = 8192
 # pynndescent searches with at least this many neighbours: with fewer its recall falls.
 LEAST_SEARCHED = 15
+# Of a float32 state, relative to its size.
+ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -99,9 +101,13 @@ def without_variance(states_NH: NDArray[np.float32]) -> bool:
     """
     if len(states_NH) < 2:
         return True
-    low_H, high_H = states_NH.min(axis=0), states_NH.max(axis=0)
+    return same_but_for_rounding(states_NH.min(axis=0), states_NH.max(axis=0))
+
+
+def same_but_for_rounding(low_H: NDArray[Any], high_H: NDArray[Any]) -> bool:
+    """Whether states between these ends of each dimension are the same, up to rounding."""
     size_H = np.maximum(np.abs(low_H), np.abs(high_H))
-    return bool(np.all(high_H - low_H <= 1e-6 * np.maximum(size_H, np.median(size_H))))
+    return bool(np.all(high_H - low_H <= ROUNDING * np.maximum(size_H, np.median(size_H))))
 
 
 def _centred(states_NH: NDArray[np.float32]) -> NDArray[np.float32]:

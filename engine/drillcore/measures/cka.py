@@ -16,6 +16,8 @@ from drillcore.neighbours import without_variance
 # Sampled states of all layers together; fewer sentences are sampled where they would take more.
 MEMORY_BYTES = 1_000_000_000
 CHUNK_BYTES = 200_000_000
+# Of products of float32 states that are scaled to a size near 1.
+ROUNDING = 1e-5
 
 
 def cka_rows(num_sentences: int, num_layers: int, hidden_size: int, settings: Measure) -> NDArray[np.int64]:
@@ -34,8 +36,9 @@ def layer_cka(read: Callable[[int], NDArray[np.float32]], num_layers: int) -> ND
     """Debiased linear CKA [L, L] (Kornblith and others, 2019, with the unbiased HSIC of Song and others, 2012).
 
     read: the sampled states [S, H] of the layer at a position. 1 where two layers agree up to turning and scaling,
-    about 0 where they have nothing in common, a little below by chance; NaN for layers without variance, and for fewer
-    than 4 sentences.
+    about 0 where they have nothing in common, a little below by chance; NaN for layers without variance, for fewer
+    than 4 sentences, and where the estimate means nothing: of few sentences, most of them with one state, a layer's
+    HSIC with itself is 0 but for rounding, or smaller than that with another layer.
 
     >>> states = np.float32(np.random.default_rng(0).normal(size=(50, 8)))
     >>> layers = [states, 3 * states[:, ::-1] + 1]  # mirrored, scaled and moved
@@ -50,8 +53,11 @@ def layer_cka(read: Callable[[int], NDArray[np.float32]], num_layers: int) -> ND
         return cka_LL
     hsic_LL = _hsic(ready)
     size_L = np.sqrt(np.maximum(np.diag(hsic_LL), 0))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        cka_LL[np.ix_(known, known)] = np.where(size_L > 0, hsic_LL / np.outer(size_L, size_L), np.nan)
+    size_LL = np.outer(size_L, size_L)
+    cka = np.full_like(hsic_LL, np.nan)
+    np.divide(hsic_LL, size_LL, out=cka, where=size_LL > ROUNDING)
+    cka[np.abs(cka) > 1 + ROUNDING] = np.nan
+    cka_LL[np.ix_(known, known)] = cka
     return cka_LL
 
 

@@ -16,7 +16,7 @@ from scipy.sparse import csr_matrix, hstack
 from drillcore.job.fields import Measure
 from drillcore.measures.draws import Draws
 from drillcore.measures.intervals import Bounds, skip
-from drillcore.measures.probe import Probe
+from drillcore.measures.probe import Probe, without_scatter
 from drillcore.measures.separation import Separation, combine
 
 CONTROLS = ("last_token_and_length", "tfidf")
@@ -97,8 +97,9 @@ def _probe(features: Callable[[], Any], draws: Draws) -> Bounds:
     if matrix is None:
         return skip("the texts hold no words")
     if not _varies(matrix):
-        return skip("the same in every sentence")
-    return Probe(matrix, draws).measure()
+        return skip(f"the same in all {matrix.shape[0]:,} sentences")
+    reason = without_scatter(matrix, draws)
+    return skip(reason) if reason else Probe(matrix, draws).measure()
 
 
 def _varies(features: csr_matrix) -> bool:

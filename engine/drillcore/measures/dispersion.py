@@ -5,6 +5,8 @@ Shape legend: U sentences, H dimensions, B permutations, C labels, G jackknife b
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
@@ -13,6 +15,7 @@ from drillcore.measures import METRICS
 from drillcore.measures.draws import Draws, one_hot
 from drillcore.measures.intervals import Bounds, plain_interval, skip
 from drillcore.measures.layer import LayerStates
+from drillcore.neighbours import ROUNDING
 
 CHUNK_ROWS = 16_384
 
@@ -20,7 +23,8 @@ CHUNK_ROWS = 16_384
 def dispersion(layer: LayerStates, draws: Draws) -> Bounds:
     """Mean over the labels of the mean cosine distance over pairs of their sentences; smaller is tighter.
 
-    Exact, and linear in the number of sentences.
+    Exact, and linear in the number of sentences. A state that is zero (once centred: one at the mean) has no direction;
+    its distance to every other sentence counts as 1.
 
     >>> from drillcore.job.fields import Measure
     >>> from drillcore.measures.draws import make_draws
@@ -40,50 +44,70 @@ def dispersion_centred(layer: LayerStates, draws: Draws) -> Bounds:
     return _measure(layer.raw_UH, draws, centred=True)
 
 
+@dataclass(frozen=True)
+class _Directions:
+    """Unit vectors less their mean, and that mean: where all point one way, float32 keeps digits of the rest only.
+
+    directed_U: whether a state has a direction; its unit vector is zero where not.
+    """
+
+    units_UH: NDArray[np.float32]
+    middle_H: NDArray[np.float64]
+    directed_U: NDArray[np.bool_]
+
+
 def _measure(states_UH: NDArray[np.float32], draws: Draws, *, centred: bool) -> Bounds:
-    units_UH, middle_H = _unit_vectors(states_UH, centred)
+    directions = _directions(states_UH, centred)
     name = "dispersion_centred" if centred else "dispersion"
-    codes_1U = draws.codes_U[None].astype(np.int16)
-    value = float(_dispersions(units_UH, middle_H, codes_1U, draws.num_labels)[0])
+    value = float(_dispersions(directions, draws.codes_U[None].astype(np.int16), draws.num_labels)[0])
     if np.isnan(value):
         return skip("no label has two sentences")
-    without_G = _without_jackknife_blocks(units_UH, middle_H, draws)
+    without_G = _without_jackknife_blocks(directions, draws)
     low, high = plain_interval(value, without_G, METRICS[name].low, METRICS[name].high)
-    null_B = draws.under_permutations(lambda codes_BU: _dispersions(units_UH, middle_H, codes_BU, draws.num_labels))
+    null_B = draws.under_permutations(lambda codes_BU: _dispersions(directions, codes_BU, draws.num_labels))
     return Bounds(value, low, high, null_B)
 
 
-def _unit_vectors(states_UH: NDArray[np.float32], centred: bool) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Unit vectors less their mean, and that mean: where all point one way, float32 keeps digits of the rest only."""
+def _directions(states_UH: NDArray[np.float32], centred: bool) -> _Directions:
     mean_H = states_UH.mean(axis=0, dtype=np.float64) if centred else np.zeros(states_UH.shape[1])
+    size_H = np.abs(states_UH).max(axis=0)
+    # Below this a difference from the mean is rounding, and so is its direction.
+    rounding_H = ROUNDING * np.maximum(size_H, np.median(size_H)) if centred else np.zeros(len(size_H))
     units_UH = np.empty(states_UH.shape, np.float32)
-    middle_H = np.zeros(states_UH.shape[1])
+    middle_H, directed_U = np.zeros(states_UH.shape[1]), np.empty(len(states_UH), np.bool_)
     for turn in ("sum", "subtract"):
         for start in range(0, len(states_UH), CHUNK_ROWS):
             rows = slice(start, start + CHUNK_ROWS)
             wide = states_UH[rows] - mean_H
+            directed_U[rows] = (np.abs(wide) > rounding_H).any(axis=1)
+            wide[~directed_U[rows]] = 0
             wide /= np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-30)
             if turn == "sum":
                 middle_H += wide.sum(axis=0) / len(states_UH)
             else:
                 units_UH[rows] = wide - middle_H
-    return units_UH, middle_H
+    return _Directions(units_UH, middle_H, directed_U)
 
 
-def _dispersions(
-    units_UH: NDArray[np.float32], middle_H: NDArray[np.float64], codes_BU: NDArray[np.int16], num_labels: int
-) -> NDArray[np.float64]:
+def _dispersions(directions: _Directions, codes_BU: NDArray[np.int16], num_labels: int) -> NDArray[np.float64]:
     """Dispersion under each permutation [B]; NaN where no label has two sentences."""
     labels_UBC = one_hot(codes_BU, num_labels)
     counts_BC = labels_UBC.sum(axis=0, dtype=np.float64)
-    sums_HBC = (units_UH.T @ labels_UBC.reshape(len(labels_UBC), -1)).reshape(-1, *counts_BC.shape)
-    return _mean_distance(sums_HBC.astype(np.float64), middle_H, counts_BC)
+    directed_BC = labels_UBC[directions.directed_U].sum(axis=0, dtype=np.float64)
+    sums_HBC = (directions.units_UH.T @ labels_UBC.reshape(len(labels_UBC), -1)).reshape(-1, *counts_BC.shape)
+    return _mean_distance(sums_HBC.astype(np.float64), directions.middle_H, counts_BC, directed_BC)
 
 
 def _mean_distance(
-    sums_HBC: NDArray[np.float64], middle_H: NDArray[np.float64], counts_BC: NDArray[np.float64]
+    sums_HBC: NDArray[np.float64],
+    middle_H: NDArray[np.float64],
+    counts_BC: NDArray[np.float64],
+    directed_BC: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """1 - the mean cosine over pairs, from the length of the sum of the unit vectors of each label."""
+    """1 - the mean cosine over pairs, from the length of the sum of the unit vectors of each label.
+
+    counts_BC: sentences of each label; directed_BC: those whose state has a direction.
+    """
     whole_BC = (
         (sums_HBC**2).sum(axis=0)
         + 2 * counts_BC * np.tensordot(middle_H, sums_HBC, 1)
@@ -91,15 +115,15 @@ def _mean_distance(
     )
     pairs_BC = counts_BC * (counts_BC - 1)
     held_BC = counts_BC > 1
-    distance_BC = np.where(held_BC, 1 - (whole_BC - counts_BC) / np.maximum(pairs_BC, 1), 0.0)
+    distance_BC = np.where(held_BC, 1 - (whole_BC - directed_BC) / np.maximum(pairs_BC, 1), 0.0)
     number_B = held_BC.sum(axis=1)
-    return np.asarray(np.where(number_B > 0, distance_BC.sum(axis=1) / np.maximum(number_B, 1), np.nan))
+    mean_B = np.clip(distance_BC.sum(axis=1) / np.maximum(number_B, 1), 0, 2)
+    return np.asarray(np.where(number_B > 0, mean_B, np.nan))
 
 
-def _without_jackknife_blocks(
-    units_UH: NDArray[np.float32], middle_H: NDArray[np.float64], draws: Draws
-) -> NDArray[np.float64]:
+def _without_jackknife_blocks(directions: _Directions, draws: Draws) -> NDArray[np.float64]:
     """Dispersion without each jackknife block [G]; sums are taken one label at a time, to bound memory."""
+    units_UH = directions.units_UH
     num_blocks = int(draws.jackknife_U.max()) + 1
     total_G, number_G = np.zeros(num_blocks), np.zeros(num_blocks)
     for code in range(draws.num_labels):
@@ -107,9 +131,12 @@ def _without_jackknife_blocks(
         blocks_M = draws.jackknife_U[own_M]
         chooser = csr_matrix((np.ones(len(own_M), np.float32), (blocks_M, own_M)), shape=(num_blocks, len(units_UH)))
         sums_GH = np.asarray(chooser @ units_UH, np.float64)
-        left_G = len(own_M) - np.bincount(blocks_M, minlength=num_blocks)
+        left_G, directed_G = (
+            kept_M.sum() - np.bincount(blocks_M, kept_M, num_blocks)
+            for kept_M in (np.ones(len(own_M)), directions.directed_U[own_M].astype(np.float64))
+        )
         left_HG1 = (sums_GH.sum(axis=0) - sums_GH).T[:, :, None]
-        distance_G = _mean_distance(left_HG1, middle_H, left_G[:, None].astype(np.float64))
+        distance_G = _mean_distance(left_HG1, directions.middle_H, left_G[:, None], directed_G[:, None])
         held_G = ~np.isnan(distance_G)
         total_G[held_G] += distance_G[held_G]
         number_G += held_G

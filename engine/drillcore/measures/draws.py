@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -133,7 +133,8 @@ def make_draws(
     """Draw everything for a dataset.
 
     groups: sentences that must stay together; where there are none, pass hashes of the texts, so that duplicates stay
-    together. Sentences without a label, and labels that fewer than two groups hold, are left out, with a note.
+    together. Sentences without a label, labels that fewer than two groups hold, and labels whose groups (which hold
+    others too) all lie in one fold, so that a probe would never see them, are left out, with a note.
 
     >>> draws = make_draws(list("aabb" * 5), None, Measure(permutations=9), 20)
     >>> draws.labels, draws.num_permutations, draws.permuted(0, 9).shape
@@ -142,13 +143,31 @@ def make_draws(
     codes_N, names = number(labels) if labels is not None else (np.zeros(num_sentences, np.int64), ["all"])
     group_N = _groups(groups, num_sentences)
     groups_C = _groups_per_label(codes_N, group_N, len(names))
-    enough = groups_C >= (2 if len(names) > 1 else 1)
-    counted = [name for name, ok in zip(names, enough, strict=True) if ok]
-    rows_U = np.flatnonzero((codes_N >= 0) & np.append(enough, False)[codes_N])
-    codes_U = (np.cumsum(enough) - 1)[codes_N[rows_U]]
+    enough_C = groups_C >= (2 if len(names) > 1 else 1)
+    draws = _draws_of(codes_N, names, group_N, enough_C, settings)
+    confined: list[Any] = []
+    while not draws.skipped and (lone := _in_one_fold(draws)):
+        confined += lone
+        enough_C &= np.array([name not in lone for name in names])
+        draws = _draws_of(codes_N, names, group_N, enough_C, settings)
+    notes = _notes(codes_N, names, enough_C, confined)
+    return replace(draws, skipped="no labels" if labels is None else draws.skipped, notes=(*notes, *draws.notes))
+
+
+def _draws_of(
+    codes_N: NDArray[np.int64],
+    names: list[Any],
+    group_N: NDArray[np.int64],
+    enough_C: NDArray[np.bool_],
+    settings: Measure,
+) -> Draws:
+    """The draws where the labels of `enough_C` count."""
+    counted = [name for name, ok in zip(names, enough_C, strict=True) if ok]
+    rows_U = np.flatnonzero((codes_N >= 0) & np.append(enough_C, False)[codes_N])
+    codes_U = (np.cumsum(enough_C) - 1)[codes_N[rows_U]]
     group_U = np.unique(group_N[rows_U], return_inverse=True)[1].astype(np.int64)
-    notes = _notes(codes_N, names, enough)
-    skipped = _why_not(labels, counted, len(rows_U), int(group_U.max(initial=-1)) + 1)
+    skipped = _why_not(codes_N, names, counted, len(rows_U), int(group_U.max(initial=-1)) + 1)
+    notes = []
     permutations = 0 if skipped else _affordable(settings.permutations, len(rows_U) * max(1, len(counted)))
     if permutations < settings.permutations and not skipped:
         notes.append(f"{permutations} permutations instead of {settings.permutations}, to bound the work")
@@ -158,7 +177,7 @@ def make_draws(
     if len(sample_S) < len(rows_U):
         notes.append(f"silhouette on {len(sample_S):,} sentences drawn by the seed")
     return Draws(
-        num_sentences=num_sentences,
+        num_sentences=len(codes_N),
         labels=tuple(counted),
         rows_U=rows_U,
         codes_U=codes_U,
@@ -171,6 +190,13 @@ def make_draws(
         skipped=skipped,
         notes=tuple(notes),
     )
+
+
+def _in_one_fold(draws: Draws) -> list[Any]:
+    """Labels whose sentences all lie in one fold."""
+    pairs = np.unique(draws.codes_U * (int(draws.fold_U.max()) + 1) + draws.fold_U)
+    folds_C = np.bincount(pairs // (int(draws.fold_U.max()) + 1), minlength=draws.num_labels)
+    return [name for name, num_folds in zip(draws.labels, folds_C, strict=True) if num_folds < 2]
 
 
 def _groups(groups: Sequence[Any] | NDArray[Any] | None, num_sentences: int) -> NDArray[np.int64]:
@@ -189,25 +215,35 @@ def _groups_per_label(codes_N: NDArray[np.int64], group_N: NDArray[np.int64], nu
     return np.bincount(pairs[0], minlength=num_labels)
 
 
-def _notes(codes_N: NDArray[np.int64], names: list[Any], enough: NDArray[np.bool_]) -> list[str]:
+def _notes(codes_N: NDArray[np.int64], names: list[Any], enough_C: NDArray[np.bool_], confined: list[Any]) -> list[str]:
     notes = []
     if missing := int((codes_N < 0).sum()):
         notes.append(f"{missing:,} sentences without a label are left out")
-    rare = [str(name) for name, ok in zip(names, enough, strict=True) if not ok]
+    rare = [str(name) for name, ok in zip(names, enough_C, strict=True) if not ok and name not in confined]
     if rare:
-        shown = ", ".join(rare[:5]) + (f" and {len(rare) - 5} more" if len(rare) > 5 else "")
-        notes.append(f"labels held by one sentence or one group are left out: {shown}")
+        notes.append(f"labels held by one sentence or one group are left out: {_few(rare)}")
+    if confined:
+        notes.append(f"labels whose groups all lie in one fold are left out: {_few([str(c) for c in confined])}")
     return notes
 
 
-def _why_not(labels: Any, counted: list[Any], num_rows: int, num_groups: int) -> str:
-    if labels is None or not counted:
-        return "no labels"
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _why_not(codes_N: NDArray[np.int64], names: list[Any], counted: list[Any], num_rows: int, num_groups: int) -> str:
+    labelled = int((codes_N >= 0).sum())
+    if not labelled:
+        return f"no labels: none of the {len(codes_N):,} sentences has one"
+    if not counted:
+        where = "one sentence, one group or one fold"
+        return f"each of the {len(names):,} labels is held by {where}, of {labelled:,} labelled sentences"
     if len(counted) == 1:
-        return f"one label ({counted[0]})"
+        others = f"; {len(names) - 1:,} more are too rare to be measured" if len(names) > 1 else ""
+        return f"one label ({counted[0]}), of {num_rows:,} sentences{others}"
     if num_rows < FEWEST_SENTENCES:
         return f"{num_rows} labelled sentences; at least {FEWEST_SENTENCES} are needed"
-    return "one group" if num_groups < 2 else ""
+    return f"one group, of {num_rows:,} sentences" if num_groups < 2 else ""
 
 
 def _affordable(wanted: int, work: int) -> int:

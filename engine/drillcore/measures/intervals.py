@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEVEL = 0.95
+# Shares are sums of float32 values: smaller differences are rounding.
+ROUNDING = 1e-6
 
 
 def _no_draws() -> NDArray[np.float64]:
@@ -62,11 +64,15 @@ def quantile(num_blocks: int) -> float:
 def plain_interval(value: float, without_G: NDArray[np.float64], lowest: float, highest: float) -> tuple[float, float]:
     """Value plus and minus Student's quantile times the jackknife's error, kept within the measure's range.
 
+    NaN for both ends where fewer than two jackknife blocks leave anything to measure.
+
     >>> low, high = plain_interval(0.5, np.array([0.45, 0.5, 0.55]), 0.0, 1.0)
     >>> round(low, 2), round(high, 2)
     (0.25, 0.75)
     """
     margin = quantile(len(without_G)) * jackknife_error(without_G)
+    if math.isnan(margin):
+        return math.nan, math.nan
     return max(lowest, value - margin), min(highest, value + margin)
 
 
@@ -85,7 +91,9 @@ def share_interval(
     error = jackknife_error(without_G)
     if math.isnan(error):
         return math.nan, math.nan
-    size = value * (1 - value) / error**2 if error > 0 else units
+    # Rounding is no error: it would give all-right answers an effective size without end, and no interval.
+    value = min(1.0, max(0.0, value))
+    size = value * (1 - value) / error**2 if error > ROUNDING else units
     size = min(size, units) if one_each else size
     square = quantile(len(without_G)) ** 2
     middle = (value + square / (2 * size)) / (1 + square / size)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from drillcore.job.fields import Measure
 from drillcore.measures import NEIGHBORS
 from drillcore.measures.draws import Draws
-from drillcore.neighbours import Graph, build
+from drillcore.neighbours import ROUNDING, Graph, build
 
 
 class LayerStates:
@@ -68,5 +68,7 @@ def standardised(states_NH: NDArray[np.float32], how: str) -> NDArray[np.float32
     moved_NH: NDArray[np.float32] = states_NH - states_NH.mean(axis=0, dtype=np.float64).astype(np.float32)
     if how == "zscore":
         spread_H = moved_NH.std(axis=0, dtype=np.float64)
-        moved_NH /= np.where(spread_H > 0, spread_H, 1).astype(np.float32)
+        # A dimension that varies by rounding alone would weigh as much as every other one.
+        varies_H = spread_H > ROUNDING * np.abs(states_NH).max(axis=0)
+        moved_NH /= np.where(varies_H, spread_H, 1).astype(np.float32)
     return moved_NH

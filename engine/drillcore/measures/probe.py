@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from drillcore.measures.draws import Draws, one_hot
-from drillcore.measures.intervals import Bounds, share_interval
+from drillcore.measures.intervals import Bounds, share_interval, skip
 from drillcore.measures.layer import LayerStates
+from drillcore.neighbours import same_but_for_rounding
 
 NUM_PENALTIES = 16
 CHUNK_ROWS = 16_384
@@ -53,11 +54,45 @@ def probe(layer: LayerStates, draws: Draws) -> Bounds:
     >>> bounds.value, round(bounds.low, 2), bounds.null_B.shape
     (1.0, 0.91, (99,))
     """
-    return Probe(layer.standardised_UH, draws).measure()
+    # Of the raw states: the centre of all sentences says nothing of a difference's size.
+    reason = without_scatter(layer.raw_UH, draws)
+    return skip(reason) if reason else Probe(layer.standardised_UH, draws).measure()
+
+
+def without_scatter(states_UH: Any, draws: Draws) -> str:
+    """Why the probe cannot learn: the folds that it would train on all hold one state; empty where none does.
+
+    states_UH: float32 array, or a SciPy sparse matrix.
+
+    >>> from drillcore.job.fields import Measure
+    >>> from drillcore.measures.draws import make_draws
+    >>> states = np.ones((20, 2), np.float32)
+    >>> states[3] = 7
+    >>> without_scatter(states, make_draws(["a", "b"] * 10, None, Measure(), 20))
+    'training without fold 3 of 5 has no scatter: its 16 sentences have the same state'
+    """
+    folds = np.unique(draws.fold_U)
+    ends = [_ends(states_UH[np.flatnonzero(draws.fold_U == f)]) for f in folds]
+    for k, fold in enumerate(folds):
+        low_H = np.min([low for j, (low, _) in enumerate(ends) if j != k], axis=0)
+        high_H = np.max([high for j, (_, high) in enumerate(ends) if j != k], axis=0)
+        if same_but_for_rounding(low_H, high_H):
+            number = int((draws.fold_U != fold).sum())
+            return (
+                f"training without fold {k + 1} of {len(folds)} has no scatter: "
+                f"its {number:,} sentences have the same state"
+            )
+    return ""
+
+
+def _ends(states_RH: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Smallest and largest value of each dimension [H]."""
+    low, high = states_RH.min(axis=0), states_RH.max(axis=0)
+    return (low, high) if isinstance(low, np.ndarray) else (low.toarray().ravel(), high.toarray().ravel())
 
 
 class Probe:
-    """The probe on any features. states: [U, H] float32 array, or a SciPy sparse matrix."""
+    """The probe on any features that have scatter. states: [U, H] float32 array, or a SciPy sparse matrix."""
 
     def __init__(self, states: Any, draws: Draws) -> None:
         states, self._centre_H = _rotated(states)
@@ -208,14 +243,16 @@ def _balanced(right_BU: NDArray[np.bool_], codes_BU: NDArray[np.integer], num_la
 def balanced_without_jackknife_blocks(
     score_U: NDArray[Any], codes_U: NDArray[np.int64], jackknife_U: NDArray[np.int64], num_labels: int
 ) -> NDArray[np.float64]:
-    """Mean over the labels of their mean score, without each jackknife block [G]."""
+    """Mean over the labels of their mean score, without each jackknife block [G] that leaves a sentence."""
     num_blocks = int(jackknife_U.max()) + 1
     places_U = jackknife_U * num_labels + codes_U
     totals_GC = np.bincount(places_U, minlength=num_blocks * num_labels).reshape(-1, num_labels)
     sums_GC = np.bincount(places_U, score_U, minlength=num_blocks * num_labels).reshape(-1, num_labels)
     count_left_GC, score_left_GC = totals_GC.sum(axis=0) - totals_GC, sums_GC.sum(axis=0) - sums_GC
     held_GC = count_left_GC > 0
-    return np.asarray((score_left_GC / np.maximum(count_left_GC, 1)).sum(axis=1) / held_GC.sum(axis=1))
+    left_G = held_GC.any(axis=1)
+    shares_GC = score_left_GC[left_G] / np.maximum(count_left_GC[left_G], 1)
+    return np.asarray(shares_GC.sum(axis=1) / held_GC[left_G].sum(axis=1))
 
 
 def most_units(draws: Draws) -> float:

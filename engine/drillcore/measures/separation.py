@@ -18,6 +18,9 @@ from drillcore.measures.intervals import LEVEL, Bounds, skip
 from drillcore.measures.layer import LayerStates
 from drillcore.neighbours import Graph, without_variance
 
+# Draws of one layer that differ by less, relative to their size, are the same.
+ROUNDING = 1e-7
+
 
 @dataclass(frozen=True)
 class Separation:
@@ -64,9 +67,11 @@ def _why_not(name: str, raw_UH: NDArray[np.float32], draws: Draws) -> str:
     """Why a measure means nothing for a layer; empty where it does."""
     if METRICS[name].fewest_labels > 1 and draws.skipped:
         return draws.skipped
+    if not len(raw_UH) and draws.skipped:
+        return draws.skipped
     if len(raw_UH) < 2:
-        return "fewer than two sentences"
-    return "all states are the same" if without_variance(raw_UH) else ""
+        return f"{len(raw_UH)} of {draws.num_sentences:,} sentences count; two are needed"
+    return f"all {len(raw_UH):,} states are the same" if without_variance(raw_UH) else ""
 
 
 def combine(layers: Sequence[Mapping[str, Bounds]]) -> Separation:
@@ -112,7 +117,11 @@ def _null(column: Sequence[Bounds], sign: int) -> NDArray[np.float64]:
 
 
 def _distances(draws_LB: NDArray[np.float64], sign: int) -> NDArray[np.float64]:
-    """Each draw's distance from its layer's mean in standard deviations, larger where it separates better."""
+    """Each draw's distance from its layer's mean in standard deviations, larger where it separates better.
+
+    0 where all draws are the same up to rounding: in its deviations rounding would look like a difference.
+    """
     spread_L1 = draws_LB.std(axis=1, keepdims=True)
     moved_LB = sign * (draws_LB - draws_LB.mean(axis=1, keepdims=True))
-    return np.asarray(moved_LB / np.where(spread_L1 > 0, spread_L1, 1))
+    varies_L1 = spread_L1 > ROUNDING * np.abs(draws_LB).max(axis=1, keepdims=True)
+    return np.asarray(np.where(varies_L1, moved_LB / np.where(varies_L1, spread_L1, 1), 0.0))

@@ -19,7 +19,7 @@ CHUNK_ROWS = 1024
 def silhouette(layer: LayerStates, draws: Draws) -> Bounds:
     """Mean silhouette in Euclidean distance of the sampled sentences, as scikit-learn defines it.
 
-    A sentence alone with its label in the sample scores 0.
+    A sentence alone with its label in the sample scores 0, and so does one whose label is the only one there.
 
     >>> from drillcore.job.fields import Measure
     >>> from drillcore.measures.draws import make_draws
@@ -33,7 +33,8 @@ def silhouette(layer: LayerStates, draws: Draws) -> Bounds:
     """
     codes_S, jackknife_S = draws.codes_U[draws.sample_S], draws.jackknife_U[draws.sample_S]
     if len(np.unique(codes_S)) < 2 or len(codes_S) == len(np.unique(codes_S)):
-        return skip("the sample holds too few sentences of each label")
+        held = len(np.unique(codes_S))
+        return skip(f"the sample of {len(codes_S):,} sentences holds {held:,} of {draws.num_labels:,} labels")
     distances_SS = _distances(layer.standardised_UH[draws.sample_S])
     scores_S = _scores(distances_SS, codes_S[None].astype(np.int16), draws.num_labels)[0]
     value = float(scores_S.mean())
@@ -81,7 +82,10 @@ def _from_sums(
     np.put_along_axis(means_SBC, own_SB1, np.inf, axis=2)
     outside_SB = means_SBC.min(axis=2)
     larger_SB = np.maximum(inside_SB, outside_SB)
-    scores_SB = np.where((size_SB > 1) & (larger_SB > 0), (outside_SB - inside_SB) / np.maximum(larger_SB, 1e-30), 0.0)
+    # Under a permutation all sampled sentences may have one label: there is no other one to be far from.
+    known_SB = (size_SB > 1) & (larger_SB > 0) & np.isfinite(outside_SB)
+    scores_SB = np.zeros_like(larger_SB)
+    np.divide(outside_SB - inside_SB, larger_SB, out=scores_SB, where=known_SB)
     return np.asarray(scores_SB.T, np.float64)
 
 

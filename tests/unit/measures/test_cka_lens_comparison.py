@@ -107,7 +107,7 @@ def test_controls_find_what_needs_no_model(seed: int) -> None:
     assert tfidf[0] > 0.98 and tfidf[5] == pytest.approx(0.02) and last[0] < 0.75
     leaky = controls(["same words"] * 120, 10 + label, noise[1], settings, draws)
     assert leaky["last_token_and_length"].values_LMB[0, 0, 0] > 0.98
-    assert leaky["tfidf"].skipped == {(0, "probe"): "the same in every sentence"}
+    assert leaky["tfidf"].skipped == {(0, "probe"): "the same in all 120 sentences"}
     by_length = controls([""] * 120, np.zeros(120, int), 5 + 3 * label, settings, draws)
     assert by_length["last_token_and_length"].values_LMB[0, 0, 0] > 0.98
     assert by_length["tfidf"].skipped == {(0, "probe"): "the texts hold no words"}

@@ -63,11 +63,21 @@ def test_missing_and_rare_labels_are_left_out_and_noted(seed: int) -> None:
     ("label", "group", "reason"),
     [
         (None, None, "no labels"),
-        ([None] * 20, None, "no labels"),
-        (["x"] * 20, None, "one label (x)"),
-        (["x"] * 19 + ["y"], None, "one label (x)"),
+        ([None] * 20, None, "no labels: none of the 20 sentences has one"),
+        (["x"] * 20, None, "one label (x), of 20 sentences"),
+        (["x"] * 19 + ["y"], None, "one label (x), of 19 sentences; 1 more are too rare to be measured"),
         (["x", "y"] * 4, None, "8 labelled sentences; at least 10 are needed"),
-        (["x", "y"] * 10, ["g"] * 20, "no labels"),
+        (
+            ["x", "y"] * 10,
+            ["g"] * 20,
+            "each of the 2 labels is held by one sentence, one group or one fold, of 20 labelled sentences",
+        ),
+        (
+            [f"l{k}" for k in range(20)],
+            None,
+            "each of the 20 labels is held by one sentence, one group or one fold, of 20 labelled sentences",
+        ),
+        (["x"], None, "one label (x), of 1 sentences"),
     ],
 )
 def test_reasons_to_skip(label: list[str] | None, group: list[str] | None, reason: str) -> None:

@@ -223,11 +223,11 @@ def test_where_a_measure_means_nothing_it_says_so(seed: int) -> None:
     label = balanced_labels(rng, 40, 2)
     draws = make_draws(label, None, Measure(permutations=29), 40)
     separation = combine([measure_layer(s, Measure(permutations=29), draws) for s in (same, states)])
-    assert separation.skipped == {(0, m): "all states are the same" for m in METRICS}
+    assert separation.skipped == {(0, m): "all 40 states are the same" for m in METRICS}
     assert np.isnan(separation.values_LMB[0]).all() and np.isfinite(separation.values_LMB[1]).all()
 
     alone = combine([measure_layer(states, QUIET, make_draws(["x"] * 40, None, QUIET, 40))])
-    assert alone.skipped == {(0, m): "one label (x)" for m in METRICS if m != "dispersion"}
+    assert alone.skipped == {(0, m): "one label (x), of 40 sentences" for m in METRICS if m != "dispersion"}
     assert np.isfinite(alone.values_LMB[0, 3, :3]).all() and np.isnan(alone.values_LMB[0, 3, 3:]).all()
 
     none = measure_layer(states, QUIET, make_draws(None, None, QUIET, 40))
