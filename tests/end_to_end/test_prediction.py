@@ -20,7 +20,7 @@ from drillcore.system.progress import Silent
 TEXTS = ["the river", "a city near the old port", "first", "the north of the capital is a"]
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gemma2", "cohere", "granite", "gpt2"])
+@pytest.mark.parametrize("architecture", ["llama", "gemma2", "cohere", "granite", "gpt2", "biogpt", "lfm2"])
 def test_the_last_layers_give_the_models_own_logits(architecture, models, tmp_path, seed):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -33,9 +33,13 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "starcoder2": {**_LLAMA, "sliding_window": 4},
     "falcon": {"new_decoder_architecture": True, "num_kv_heads": 2, "alibi": False},
     "bloom": {"n_layer": 3, "n_head": 4},
+    # Final norms under names of their own.
+    "biogpt": {"intermediate_size": 64},
+    "xglm": {"d_model": 32, "num_layers": 3, "attention_heads": 4, "ffn_dim": 64},
+    "lfm2": {**_LLAMA, "layer_types": ["conv", "full_attention", "conv"]},
     "mamba": {"state_size": 8, "intermediate_size": 64},
 }
-PACKED = [a for a in ARCHITECTURES if a not in ("bloom", "mamba")]
+PACKED = [a for a in ARCHITECTURES if a not in ("bloom", "mamba", "lfm2")]
 
 
 def tiny_config(architecture: str, **changes: Any) -> Any:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from drillcore.errors import ModelError
 from drillcore.tokens.sequences import Sequences
 
 FloatStates = NDArray[Any]
@@ -98,7 +99,8 @@ class Prepared:
     """The result of `prepare`: the numerics of a loaded model and the check that they are right.
 
     numerics: JSON-ready; everything that decides bytes. load_seconds: reading weights and checking. choice: which
-    backend was chosen and why, if the job left it open and it was chosen now; JSON-ready.
+    backend was chosen and why, if the job left it open and it was chosen now; JSON-ready. head_problem: why the model
+    cannot predict tokens from states; empty where its own logits prove that it can.
     """
 
     numerics: dict[str, Any]
@@ -106,6 +108,7 @@ class Prepared:
     load_seconds: float
     notes: tuple[str, ...] = field(default=())
     choice: dict[str, Any] = field(default_factory=dict)
+    head_problem: str = ""
 
 
 class Backend(Protocol):
@@ -139,3 +142,11 @@ def all_states(backend: Backend, sentences: Sequences) -> NDArray[np.float32]:
     for part in parts:
         states_NKH[part.sentence_S] = part.values_GKH[part.row_S]
     return states_NKH
+
+
+def prediction_refused(model_id: str, problem: str) -> ModelError:
+    """The error that ends a job which asks for token prediction where a model's head is not proved."""
+    return ModelError(
+        f"token prediction is refused for model {model_id}: {problem}",
+        hint="Leave out expected_next and candidates for this model; its hidden states are not affected.",
+    )

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from drillcore.backends import self_check
 from drillcore.backends.base import FloatStates, Prepared, SelfCheck, States, Work, all_states
 from drillcore.backends.device import host_hardware
-from drillcore.backends.head import unembed
+from drillcore.backends.head import head_problem, unembed
 from drillcore.backends.source import ModelSource
 from drillcore.backends.transformers import cpu_attention as products
 from drillcore.backends.transformers import flex_attention as flex
@@ -84,7 +84,8 @@ class TransformersBackend:
                 continue
             if check.passed:
                 seconds = self._load_seconds + time.perf_counter() - started
-                return Prepared(dict(self._numerics), check, seconds, tuple(notes))
+                problem = head_problem(self._loaded)
+                return Prepared(dict(self._numerics), check, seconds, tuple(notes), head_problem=problem)
             layer = max(check.relative_error, key=lambda k: np.nan_to_num(check.relative_error[k], nan=np.inf))
             notes.append(
                 f"{layout}: relative error {check.relative_error[layer]:.2g} at layer {layer}, bound {check.bound:.2g}"
@@ -174,6 +175,12 @@ class TransformersBackend:
         loaded.causal.set_attn_implementation(self._plain_attention)
         if self._linears is not None:
             self._linears.rest()
+        if loaded.final_norm is None and loaded.cut in self._layers:
+            raise ModelError(
+                f"model {self._source.model.id}: what follows its last decoder layer could not be found by running it, "
+                f"so layer {loaded.cut} cannot be compared with transformers",
+                hint="Leave that layer out: extract.layers: hf.",
+            )
         longest = sentences[int(np.argmax(sentences.lengths_N))]
         if len(longest) >= 2 and not self_check.is_causal(self._loaded.decoder, longest):
             raise ModelError(

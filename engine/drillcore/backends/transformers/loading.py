@@ -11,12 +11,11 @@ from torch import Tensor, nn
 
 from drillcore.backends.device import choose_device, choose_dtype
 from drillcore.backends.source import ModelSource
+from drillcore.backends.transformers.ending import Ending, find_ending
 from drillcore.backends.transformers.hooks import find_decoder_layers
 from drillcore.errors import ModelError
 from drillcore.job.fields import Extract
 from drillcore.system.quiet import quiet_transformers
-
-FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f")
 
 
 @dataclass(frozen=True)
@@ -24,16 +23,21 @@ class Loaded:
     """A model ready to run.
 
     causal: the whole model. decoder: without LM head, cut after the deepest wanted layer. decoder_layers: those that
-    are left. final_norm: what follows layer L, or None. cut: how many decoder layers are left.
+    are left. ending: what followed the last one before the cut. cut: how many decoder layers are left.
     """
 
     causal: Any
     decoder: Any
     decoder_layers: nn.ModuleList
-    final_norm: Callable[[Tensor], Tensor] | None
+    ending: Ending
     cut: int
     device: torch.device
     dtype: torch.dtype
+
+    @property
+    def final_norm(self) -> Callable[[Tensor], Tensor] | None:
+        """What follows layer L, which changes nothing where nothing does; None where it was not found."""
+        return self.ending.final_norm
 
 
 def load_model(source: ModelSource, extract: Extract, deepest: int, attention: str | None = None) -> Loaded:
@@ -54,14 +58,14 @@ def load_model(source: ModelSource, extract: Extract, deepest: int, attention: s
     decoder = causal.get_decoder()
     num_layers = source.facts.num_layers
     owner, name, decoder_layers = find_decoder_layers(decoder, num_layers)
+    ending = find_ending(causal, decoder, decoder_layers, source.facts.vocab_size)
     cut = num_layers if deepest > num_layers else max(deepest, 1)
     if cut < num_layers:
         decoder_layers = decoder_layers[:cut]
         setattr(owner, name, decoder_layers)
         # Some decoders count their layers by the configuration, others by the list.
         decoder.config.get_text_config(decoder=True).num_hidden_layers = cut
-    norm = next((getattr(owner, n) for n in FINAL_NORMS if getattr(owner, n, None) is not None), None)
-    return Loaded(causal, decoder, decoder_layers, norm, cut, device, dtype)
+    return Loaded(causal, decoder, decoder_layers, ending, cut, device, dtype)
 
 
 def _read(source: ModelSource, dtype: torch.dtype, device: torch.device) -> Any:

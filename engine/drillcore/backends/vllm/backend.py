@@ -74,7 +74,8 @@ class VllmBackend:
             check = self_check.make_check(LAYOUT, settings.dtype, errors, len(sentences), tuple(notes))
             if check.passed:
                 numerics = self._numerics(settings, sums)
-                self._prepared = Prepared(numerics, check, time.perf_counter() - started, tuple(notes))
+                seconds, problem = time.perf_counter() - started, self._reference.head_problem()
+                self._prepared = Prepared(numerics, check, seconds, tuple(notes), head_problem=problem)
                 return self._prepared
             layer = max(errors, key=lambda k: np.nan_to_num(errors[k], nan=np.inf))
             notes.append(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from drillcore.backends import self_check
 from drillcore.backends.base import FloatStates
-from drillcore.backends.head import unembed
+from drillcore.backends.head import head_problem, unembed
 from drillcore.backends.source import ModelSource
 from drillcore.backends.transformers.loading import load_model
 from drillcore.errors import ModelError
@@ -88,6 +88,10 @@ class Reference:
                 # max() would drop a NaN.
                 worst[layer] = float(np.maximum(worst[layer], float(difference)))
         return worst
+
+    def head_problem(self) -> str:
+        """Why the model's head cannot be used on states; empty where its own logits prove that it can."""
+        return head_problem(self._loaded)
 
     def unembed(self, states_GH: FloatStates) -> NDArray[np.float32]:
         """Logits [G, V] of states [G, H] of layer L: the model's own final norm, unembedding, scale and softcap."""

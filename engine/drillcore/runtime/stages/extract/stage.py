@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-from drillcore.backends.base import Prepared
+from drillcore.backends.base import Prepared, prediction_refused
 from drillcore.errors import DrillcoreError, RunError
 from drillcore.runtime.context import Context
 from drillcore.runtime.stages.extract.pending import (
@@ -69,8 +69,11 @@ def _sweep(context: Context, runs: Sequence[ModelRun]) -> list[BlockFailed | Mod
             for outcome in sweep:
                 run = by_name[outcome.model]
                 if isinstance(outcome, ModelReady):
-                    sweep.extract(outcome.model, run.pending_blocks(outcome.prepared))
-                    continue
+                    refused = run.refused_prediction(outcome.prepared)
+                    sweep.extract(outcome.model, [] if refused else run.pending_blocks(outcome.prepared))
+                    if refused is None:
+                        continue
+                    outcome = refused
                 run.add(outcome)
                 if not isinstance(outcome, BlockDone):
                     failed.append(outcome)
@@ -151,6 +154,13 @@ class ModelRun:
         all_sentences = sum(len(p.tokens) for p in self._pairs)
         cost = sum(cost_of(self._context, p) for p in self._pairs) * sentences / max(1, all_sentences)
         return SweepModel(self._task(), blocks, sentences, cost)
+
+    def refused_prediction(self, prepared: Prepared) -> ModelFailed | None:
+        """The failure of a model that is to predict tokens and whose head is not proved; None where all is well."""
+        predicts = any(p.dataset.expected_next or p.dataset.candidates for p in self._pairs)
+        if not (predicts and prepared.head_problem):
+            return None
+        return ModelFailed(self.name, prediction_refused(self._task().model.id, prepared.head_problem))
 
     def pending_blocks(self, prepared: Prepared) -> list[BlockTask]:
         """The blocks to extract, now that the model is loaded: settles its numerics and creates its arrays."""
