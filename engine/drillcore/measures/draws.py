@@ -239,8 +239,9 @@ def _why_not(codes_N: NDArray[np.int64], names: list[Any], counted: list[Any], n
         where = "one sentence, one group or one fold"
         return f"each of the {len(names):,} labels is held by {where}, of {labelled:,} labelled sentences"
     if len(counted) == 1:
-        others = f"; {len(names) - 1:,} more are too rare to be measured" if len(names) > 1 else ""
-        return f"one label ({counted[0]}), of {num_rows:,} sentences{others}"
+        rare = len(names) - 1
+        others = f"; {rare:,} more {'is' if rare == 1 else 'are'} too rare to be measured" if rare else ""
+        return f"one label ({counted[0]}), of {num_rows:,} sentence{'' if num_rows == 1 else 's'}{others}"
     if num_rows < FEWEST_SENTENCES:
         return f"{num_rows} labelled sentences; at least {FEWEST_SENTENCES} are needed"
     return f"one group, of {num_rows:,} sentences" if num_groups < 2 else ""

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from drillcore.errors import RunError
 from drillcore.job.fields import Project
 from drillcore.neighbours import Graph, distinct, without_variance
 
@@ -26,7 +27,8 @@ SAMPLE = 2000
 class Projected:
     """One layer in two dimensions.
 
-    points_N2: float32; identical states lie on one point. degenerate: the layer has no variance, and all points are 0.
+    points_N2: float32; identical states lie on one point. degenerate: no two states differ (in direction, where the
+    metric is cosine), and all points are 0.
     backend: library and version. trustworthiness: 0 to 1, see `trustworthiness`; NaN where degenerate, or for fewer
     than three distinct states. seconds: of projecting it. note: what a reader of the panel must know, or empty.
     """
@@ -61,7 +63,8 @@ def project_distinct(
     """Project the distinct states by `embed` and give equal states equal points.
 
     Without this, UMAP spreads identical states into a plausible cloud. `instead` projects fewer than `fewest` distinct
-    states. `graph` is that of all sentences, so it is used only where all of them differ.
+    states. `graph` is that of all sentences, so it is used only where all of them differ. Raises RunError where the
+    points are not finite.
 
     >>> states = np.float32([[0, 0, 1], [4, 2, 1], [0, 0, 1], [6, 6, 1]])
     >>> first_two = lambda states_UH, settings, graph: states_UH[:, :2]
@@ -70,10 +73,10 @@ def project_distinct(
     ([[0.0, 0.0], [4.0, 2.0], [0.0, 0.0], [6.0, 6.0]], '3 distinct states among 4')
     """
     started = time.perf_counter()
-    if without_variance(states_NH):
+    reason = _without_difference(states_NH, settings)
+    if reason:
         zeros_N2 = np.zeros((len(states_NH), 2), np.float32)
-        seconds = time.perf_counter() - started
-        return Projected(zeros_N2, True, backend, float("nan"), seconds, "all states are the same")
+        return Projected(zeros_N2, True, backend, float("nan"), time.perf_counter() - started, reason)
     first_U, place_N = distinct(states_NH)
     note = "" if len(first_U) == len(states_NH) else f"{len(first_U):,} distinct states among {len(states_NH):,}"
     if len(first_U) < fewest and instead is not None:
@@ -81,8 +84,23 @@ def project_distinct(
     if len(first_U) < len(states_NH):
         states_NH, graph = states_NH[first_U], None
     points_U2 = embed(states_NH, settings, graph)
+    if not np.isfinite(points_U2).all():
+        raise RunError(
+            f"{backend} gave points that are not finite for {len(states_NH):,} states", hint="Set project.method: pca."
+        )
     trust = trustworthiness(states_NH, points_U2, settings)
     return Projected(points_U2[place_N], False, backend, trust, time.perf_counter() - started, note)
+
+
+def _without_difference(states_NH: NDArray[np.float32], settings: Project) -> str:
+    """Why a layer has nothing to project: no two states differ in the metric; empty where some do."""
+    if without_variance(states_NH):
+        return "all states are the same"
+    if settings.method == "umap" and settings.metric == "cosine":
+        lengths_N1 = np.linalg.norm(states_NH.astype(np.float64), axis=1, keepdims=True)
+        if lengths_N1.min() > 0 and without_variance((states_NH / lengths_N1).astype(np.float32)):
+            return "all states point the same way"
+    return ""
 
 
 def trustworthiness(states_NH: NDArray[np.float32], points_N2: NDArray[np.float32], settings: Project) -> float:

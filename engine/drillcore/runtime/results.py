@@ -5,7 +5,7 @@ Shape legend: L layers (as stored), M measures, B bounds.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -107,7 +107,8 @@ class ProjectionFacts:
     """How the points of a group were made.
 
     backend: library and version; reason: why it was chosen. n_neighbors, min_dist, metric: those of UMAP. fit: each or
-    joint. degenerate: layers without variance. Fields that older versions did not record are None.
+    joint. degenerate: layers without variance. notes: what a reader of a panel must know, by the layer's name. Fields
+    that older versions did not record are None.
     """
 
     backend: str
@@ -119,10 +120,12 @@ class ProjectionFacts:
     fit: str = "each"
     aligned: bool = False
     degenerate: int = 0
+    notes: dict[str, str] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
-        """JSON-ready, without the fields that are None."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        """JSON-ready, without the fields that are None and without `notes` where there are none."""
+        facts = {name: value for name, value in asdict(self).items() if value is not None}
+        return facts if self.notes else {name: value for name, value in facts.items() if name != "notes"}
 
 
 def read_projection_facts(group: zarr.Group, method: str) -> ProjectionFacts | None:
@@ -130,5 +133,5 @@ def read_projection_facts(group: zarr.Group, method: str) -> ProjectionFacts | N
     facts = result_facts(group, method)
     if facts is None:
         return None
-    known = {field.name for field in fields(ProjectionFacts)}
+    known = {f.name for f in fields(ProjectionFacts)}
     return ProjectionFacts(**{name: value for name, value in facts.items() if name in known})

@@ -11,6 +11,7 @@ from drillcore.job.fields import LoadedJob
 from drillcore.runtime.context import Context
 from drillcore.runtime.executors import EXECUTORS
 from drillcore.runtime.executors.base import Executor
+from drillcore.runtime.failures import PartFailed, is_whole
 from drillcore.runtime.manifest import Manifest
 from drillcore.runtime.preflight import check_job
 from drillcore.runtime.repair import give_up_damage
@@ -55,8 +56,7 @@ def _run_stages(loaded: LoadedJob, stages: Sequence[str], listener: ProgressList
         context = Context(inputs, store, executor, manifest, listener, folder)
         try:
             give_up_damage(store, folder, listener)
-            for stage in stages:
-                load_stage(stage)(context)
+            _run_each(stages, context)
             store.finish()
         except BaseException as error:
             # On a full disk this fails too, and must not hide the first error.
@@ -67,6 +67,22 @@ def _run_stages(loaded: LoadedJob, stages: Sequence[str], listener: ProgressList
             executor.close()
         manifest.write("done")
     return folder
+
+
+def _run_each(stages: Sequence[str], context: Context) -> None:
+    """Run the stages; what failed for some groups of one does not keep the others from the next."""
+    failed: list[PartFailed] = []
+    for stage in stages:
+        try:
+            load_stage(stage)(context)
+        except PartFailed as error:
+            failed.append(error)
+            context.listener.say(str(error))
+            if not any(is_whole(context.store.dataset(p.model.group, p.dataset.name)) for p in context.inputs.pairs):
+                break  # nothing is left for the next stage
+    if failed:
+        hints = " ".join(dict.fromkeys(e.hint for e in failed if e.hint))
+        raise PartFailed("\n".join(map(str, failed)), hint=hints) from failed[0].__cause__
 
 
 def _ending(error: BaseException) -> str:

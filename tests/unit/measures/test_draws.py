@@ -65,7 +65,7 @@ def test_missing_and_rare_labels_are_left_out_and_noted(seed: int) -> None:
         (None, None, "no labels"),
         ([None] * 20, None, "no labels: none of the 20 sentences has one"),
         (["x"] * 20, None, "one label (x), of 20 sentences"),
-        (["x"] * 19 + ["y"], None, "one label (x), of 19 sentences; 1 more are too rare to be measured"),
+        (["x"] * 19 + ["y"], None, "one label (x), of 19 sentences; 1 more is too rare to be measured"),
         (["x", "y"] * 4, None, "8 labelled sentences; at least 10 are needed"),
         (
             ["x", "y"] * 10,
@@ -77,7 +77,7 @@ def test_missing_and_rare_labels_are_left_out_and_noted(seed: int) -> None:
             None,
             "each of the 20 labels is held by one sentence, one group or one fold, of 20 labelled sentences",
         ),
-        (["x"], None, "one label (x), of 1 sentences"),
+        (["x"], None, "one label (x), of 1 sentence"),
     ],
 )
 def test_reasons_to_skip(label: list[str] | None, group: list[str] | None, reason: str) -> None:

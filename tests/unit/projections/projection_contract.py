@@ -59,6 +59,15 @@ class ProjectionContract:
         assert projected.degenerate and not projected.points_N2.any() and np.isnan(projected.trustworthiness)
         assert projected.note == "all states are the same"
 
+    def test_states_that_differ_in_length_alone_are_not_apart_by_cosine(self, seed):
+        """UMAP by cosine sees one state: it would draw a plausible random cloud."""
+        lengths = np.random.default_rng(seed).uniform(1, 9, (80, 1)).astype(np.float32)
+        states = draw(seed, 1) * lengths
+        for metric in ("cosine", "euclidean"):
+            projected = self.fit(states, Project(metric=metric, n_epochs=20))
+            assert projected.degenerate == (metric == "cosine") == (not projected.points_N2.any())
+            assert projected.note == ("all states point the same way" if metric == "cosine" else "")
+
     @pytest.mark.parametrize("num_distinct", [2, 3, 4, 6, 30])
     def test_equal_states_lie_on_one_point(self, seed, num_distinct):
         place = np.random.default_rng(seed).integers(0, num_distinct, 200)

@@ -6,6 +6,7 @@ Shape legend: N sentences, L layers (as stored), H hidden size.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +20,12 @@ from drillcore.measures.draws import Draws, make_draws
 from drillcore.measures.intervals import Bounds
 from drillcore.measures.separation import Separation, combine, measure_layer
 from drillcore.runtime.context import Context
+from drillcore.runtime.failures import Failures, check_whole
 from drillcore.runtime.results import read_separation
 from drillcore.runtime.stages.graphs import LayerGraphs, graphs_of, memory_needed
 from drillcore.store.group import GroupWriter
 from drillcore.store.layout import array_of
-from drillcore.store.reader import column, open_dataset, read_layer
+from drillcore.store.reader import column, open_dataset, read_array, read_layer
 from drillcore.system.files import digest
 
 
@@ -48,13 +50,19 @@ def measure_one(task: MeasureTask) -> dict[str, Bounds]:
 
 
 def measure(context: Context) -> None:
-    """Measure every dataset that changed since it was last measured."""
+    """Measure every dataset that changed since it was last measured.
+
+    Raises PartFailed, once all others are measured, where some cannot be.
+    """
     started = time.perf_counter()
-    job = context.job
+    job, failures = context.job, Failures("measure")
     for model in job.models:
         for dataset in job.datasets:
             writer = context.store.dataset(model.group, dataset.name)
-            _measure_dataset(context, writer)
+            with failures.of(writer.group.path):
+                check_whole(writer)
+                _measure_dataset(context, writer)
+    failures.raise_if_any()
     context.manifest.record("stages", "measure", wall_seconds=round(time.perf_counter() - started, 3))
 
 
@@ -94,7 +102,7 @@ def _measure_dataset(context: Context, writer: GroupWriter) -> None:
 
 def _facts(writer: GroupWriter, settings: Measure, draws: Draws, separation: Separation) -> dict[str, Any]:
     """What a reader of the measures must know: settings, samples, what was skipped, and the controls."""
-    skipped = {name: reason for (_, name), reason in separation.skipped.items()}
+    skipped = _skipped(separation, [str(n) for n in read_array(writer.group, "layer_name")])
     facts: dict[str, Any] = {
         "primary": PRIMARY,
         "standardise": settings.standardise,
@@ -117,6 +125,17 @@ def _facts(writer: GroupWriter, settings: Measure, draws: Draws, separation: Sep
     return facts
 
 
+def _skipped(separation: Separation, layer_names: Sequence[str]) -> dict[str, str]:
+    """Why each measure was skipped, by its name: with the layers, where others were measured."""
+    reasons: dict[str, dict[str, list[str]]] = {}
+    for (slot, metric), reason in separation.skipped.items():
+        reasons.setdefault(metric, {}).setdefault(reason, []).append(layer_names[slot])
+    return {
+        metric: "; ".join(r if len(at) == len(layer_names) else f"{', '.join(at)}: {r}" for r, at in by_reason.items())
+        for metric, by_reason in reasons.items()
+    }
+
+
 def _number(value: np.float32) -> float | None:
     """JSON has no NaN."""
     return float(value) if np.isfinite(value) else None
@@ -127,10 +146,10 @@ def _best_line(writer: GroupWriter, draws: Draws) -> str:
     measured = read_separation(writer.group)
     if draws.skipped or measured is None or PRIMARY not in measured.metrics:
         return f"; skipped: {draws.skipped}" if draws.skipped else ""
-    best = measured.best(PRIMARY)
+    best, missing = measured.best(PRIMARY), measured.facts.get("skipped", {}).get(PRIMARY, "")
+    not_measured = f"; linear probe not measured: {missing}" if missing else ""
     if best is None:
-        return ""
-    return (
-        f"; linear probe at most {best.value:.2f} ({best.low:.2f} to {best.high:.2f}) at {best.layer_name}, "
-        f"null up to {best.null_high:.2f} over all layers, p = {best.p:.3g}"
-    )
+        return not_measured
+    null = f", null up to {best.null_high:.2f} over all layers, p = {best.p:.3g}" if np.isfinite(best.p) else ""
+    interval = f" ({best.low:.2f} to {best.high:.2f})"
+    return f"; linear probe at most {best.value:.2f}{interval} at {best.layer_name}{null}{not_measured}"

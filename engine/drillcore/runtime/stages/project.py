@@ -6,6 +6,7 @@ Shape legend: N sentences, L layers (as stored), H hidden size.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +17,11 @@ from drillcore.projections import choose_projection, load_projection
 from drillcore.projections.align import align
 from drillcore.projections.base import Projected
 from drillcore.runtime.context import Context
+from drillcore.runtime.failures import Failures, check_whole
 from drillcore.runtime.results import ProjectionFacts
 from drillcore.runtime.stages.graphs import LayerGraphs, graphs_of, memory_needed
 from drillcore.store.layout import array_of
-from drillcore.store.reader import open_dataset, read_layer
+from drillcore.store.reader import open_dataset, read_array, read_layer
 from drillcore.store.writer import GroupWriter
 from drillcore.system.files import digest
 
@@ -61,18 +63,19 @@ def project_layer(task: ProjectTask) -> Projected:
 
 
 def project(context: Context) -> None:
-    """Project every dataset that changed since it was last projected."""
-    settings = context.job.project
+    """Project every dataset that changed since it was last projected.
+
+    Raises PartFailed, once all others are projected, where some cannot be.
+    """
+    settings, failures = context.job.project, Failures("project")
     started = time.perf_counter()
     for model in context.job.models:
-        for unit in _units(context, model.group, settings):
-            graphs = graphs_of(context.job, unit.writers[0])
-            if _is_up_to_date(unit, settings):
-                context.listener.say(f"{_name(unit)}: projection is up to date")
-            else:
-                _project_unit(context, unit, settings, graphs)
-            if graphs is not None:
-                graphs.forget(unit.num_layers)
+        for writers in _together(context, model.group, settings):
+            with failures.of(_name(writers)):
+                for writer in writers:
+                    check_whole(writer)
+                _project_if_changed(context, _unit(model.group, writers, settings), settings)
+    failures.raise_if_any()
     context.manifest.record("stages", "project", wall_seconds=round(time.perf_counter() - started, 3))
 
 
@@ -81,23 +84,29 @@ def _is_up_to_date(unit: Unit, settings: Project) -> bool:
     return all(w.result_made_from(settings.method) == unit.made_from for w in unit.writers)
 
 
-def _units(context: Context, model: str, settings: Project) -> list[Unit]:
+def _together(context: Context, model: str, settings: Project) -> list[list[GroupWriter]]:
     """What is projected together, for one model."""
     writers = [context.store.dataset(model, d.name) for d in context.job.datasets]
-    groups = [writers] if settings.fit == "joint" else [[w] for w in writers]
-    return [
-        Unit(
-            model,
-            members,
-            [int(array_of(w.group, "hidden_states").shape[0]) for w in members],
-            digest([[w.fingerprints() for w in members], settings.model_dump(mode="json")]),
-        )
-        for members in groups
-    ]
+    return [writers] if settings.fit == "joint" else [[w] for w in writers]
 
 
-def _name(unit: Unit) -> str:
-    return " + ".join(w.group.path for w in unit.writers)
+def _unit(model: str, writers: list[GroupWriter], settings: Project) -> Unit:
+    sizes = [int(array_of(w.group, "hidden_states").shape[0]) for w in writers]
+    return Unit(model, writers, sizes, digest([[w.fingerprints() for w in writers], settings.model_dump(mode="json")]))
+
+
+def _name(writers: Sequence[GroupWriter]) -> str:
+    return " + ".join(w.group.path for w in writers)
+
+
+def _project_if_changed(context: Context, unit: Unit, settings: Project) -> None:
+    graphs = graphs_of(context.job, unit.writers[0])
+    if _is_up_to_date(unit, settings):
+        context.listener.say(f"{_name(unit.writers)}: projection is up to date")
+    else:
+        _project_unit(context, unit, settings, graphs)
+    if graphs is not None:
+        graphs.forget(unit.num_layers)
 
 
 def _project_unit(context: Context, unit: Unit, settings: Project, graphs: LayerGraphs | None) -> None:
@@ -107,7 +116,7 @@ def _project_unit(context: Context, unit: Unit, settings: Project, graphs: Layer
     # cuML searches for neighbours on the GPU itself.
     shared = graphs if chosen == "umap-learn" else None
     tasks = [ProjectTask(address, paths, k, chosen, settings, shared) for k in range(num_layers)]
-    context.listener.start(f"project {_name(unit)} ({chosen}: {reason})", num_layers, "layers")
+    context.listener.start(f"project {_name(unit.writers)} ({chosen}: {reason})", num_layers, "layers")
     started = time.perf_counter()
     layers: list[Projected | None] = [None] * num_layers
     hidden_size = int(array_of(unit.writers[0].group, "hidden_states").shape[2])
@@ -117,7 +126,7 @@ def _project_unit(context: Context, unit: Unit, settings: Project, graphs: Layer
         context.listener.advance(1)
     facts = _record(context, unit, [p for p in layers if p is not None], reason)
     seconds = time.perf_counter() - started
-    context.listener.finish(f"{_name(unit)}: {num_layers} layers projected{_by(facts)} in {seconds:.1f} s")
+    context.listener.finish(f"{_name(unit.writers)}: {num_layers} layers projected{_by(facts)} in {seconds:.1f} s")
 
 
 def _by(facts: ProjectionFacts) -> str:
@@ -131,6 +140,7 @@ def _record(context: Context, unit: Unit, layers: list[Projected], reason: str) 
     settings = context.job.project
     raw_LN2 = np.stack([p.points_N2 for p in layers])
     degenerate_L = np.array([p.degenerate for p in layers])
+    names = read_array(unit.writers[0].group, "layer_name")
     facts = ProjectionFacts(
         backend=layers[0].backend,
         reason=reason,
@@ -141,6 +151,7 @@ def _record(context: Context, unit: Unit, layers: list[Projected], reason: str) 
         fit=settings.fit,
         aligned=settings.align,
         degenerate=int(degenerate_L.sum()),
+        notes={str(name): p.note for name, p in zip(names, layers, strict=True) if p.note},
     )
     _write(unit, settings, raw_LN2, degenerate_L, np.array([p.trustworthiness for p in layers], np.float32), facts)
     context.manifest.record("models", unit.model, project=facts.record())

@@ -9,8 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 from drillcore.backends.base import Prepared, prediction_refused
-from drillcore.errors import DrillcoreError, RunError
+from drillcore.errors import DrillcoreError
 from drillcore.runtime.context import Context
+from drillcore.runtime.failures import PartFailed
 from drillcore.runtime.stages.extract.pending import (
     Target,
     block_size,
@@ -104,7 +105,7 @@ def _failure(failed: Sequence[BlockFailed | ModelFailed], num_models: int) -> Dr
     models = sum(isinstance(f, ModelFailed) for f in failed)
     counts = [f"{n} {kind}" for n, kind in ((models, "models"), (len(failed) - models, "blocks")) if n]
     hint = " ".join(dict.fromkeys(h for h in hints if h))
-    return RunError(
+    return PartFailed(
         f"{' and '.join(counts)} failed for good, everything else is kept:\n" + "\n".join(lines),
         hint=f"{hint} Run the same command again to try them once more.".strip(),
     )

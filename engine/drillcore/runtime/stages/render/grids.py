@@ -16,7 +16,7 @@ from drillcore.pictures.grid.layout import aligned_by_depth
 from drillcore.runtime.context import Context
 from drillcore.runtime.results import ProjectionFacts
 from drillcore.runtime.stages.render.colors import coloring
-from drillcore.runtime.stages.render.layers import model_title, slots_of
+from drillcore.runtime.stages.render.layers import model_title, slots_of, unprojected
 from drillcore.runtime.stages.render.points import ProjectedPoints
 from drillcore.store.layout import attributes_of
 from drillcore.store.writer import GroupWriter
@@ -42,24 +42,25 @@ def point_inputs(writer: GroupWriter, method: str) -> list[str]:
 
 
 def grid_specs(context: Context) -> list[GridSpec]:
-    """All grids of a job."""
+    """All grids of a job, of the models and datasets that are projected."""
     models = [m.group for m in context.job.models]
-    datasets = [d.name for d in context.job.datasets]
-    group = context.store.dataset
+    group, missing = context.store.dataset, unprojected(context)
     specs: list[GridSpec] = []
     for model in models:
         name = model_title(context, model)
+        datasets = [d.name for d in context.job.datasets if (model, d.name) not in missing]
         specs += [GridSpec(f"{model}--{d}", f"{name} · {d}", (("", group(model, d)),)) for d in datasets]
         if len(datasets) > 1:
             specs.append(GridSpec(f"{model}--all-datasets", name, tuple((d, group(model, d)) for d in datasets)))
     if len(models) > 1:
-        specs += [over_models(context, d, f"all-models--{d}") for d in datasets]
-    return specs
+        specs += [over_models(context, d.name, f"all-models--{d.name}") for d in context.job.datasets]
+    return [spec for spec in specs if spec.members]
 
 
 def over_models(context: Context, dataset: str, name: str) -> GridSpec:
-    """A dataset with models as rows."""
-    models = [m.group for m in context.job.models]
+    """A dataset with the models as rows for which it is projected."""
+    missing = unprojected(context)
+    models = [m.group for m in context.job.models if (m.group, dataset) not in missing]
     rows = tuple((model_title(context, m), context.store.dataset(m, dataset)) for m in models)
     return GridSpec(name, dataset, rows)
 
@@ -120,4 +121,16 @@ def _made_by(facts: ProjectionFacts | None, project: Project) -> str:
         words.append("datasets in one space")
     if facts.aligned:
         words.append("each layer turned onto the layer before")
-    return ", ".join(words)
+    return "; ".join([", ".join(words), *_layer_notes(facts.notes)])
+
+
+def _layer_notes(notes: dict[str, str]) -> list[str]:
+    """What a reader must know of single layers, those of the same note together.
+
+    >>> _layer_notes({"embed": "2 distinct states: principal components"})
+    ['embed: 2 distinct states: principal components']
+    """
+    by_note: dict[str, list[str]] = {}
+    for layer, note in notes.items():
+        by_note.setdefault(note, []).append(layer.replace("_", " "))
+    return [f"{', '.join(k) if len(k) < 4 else f'{len(k)} layers, {k[0]} to {k[-1]}'}: {n}" for n, k in by_note.items()]

@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from drillcore.errors import RunError
 from drillcore.job.fields import Model, Render, is_local
 from drillcore.runtime.context import Context
 
@@ -25,35 +24,17 @@ def slots_of(settings: Render, numbers: Sequence[int]) -> list[int]:
     return list(range(len(numbers)))
 
 
-def check_layers(context: Context) -> None:
-    """Raise RunError where `render.layers` names a layer that no model has, or no layer of some model."""
-    wanted = context.job.render.layers
-    if not isinstance(wanted, tuple):
-        return
-    held = context.inputs.layers
-    nowhere = [n for n in wanted if not any(n in layers for layers in held.values())]
-    empty = [name for name, layers in held.items() if not set(wanted) & set(layers)]
-    if nowhere or empty or not wanted:
-        what = f"layer {nowhere[0]} is in no model's store" if nowhere else f"no layer of {', '.join(empty)} is chosen"
-        ranges = "; ".join(f"{name}: {_ranges(layers)}" for name, layers in held.items())
-        raise RunError(f"render.layers: {what}", hint=f"There are {ranges}.")
-
-
-def check_projected(context: Context) -> None:
-    """Raise RunError where a model and dataset has no projection to draw."""
-    job = context.job
+def unprojected(context: Context) -> dict[tuple[str, str], str]:
+    """Why a model and dataset cannot be drawn, for each that has no projection."""
+    job, why = context.job, dict[tuple[str, str], str]()
     for model in job.models:
         for dataset in job.datasets:
             writer = context.store.dataset(model.group, dataset.name)
             if not writer.result_made_from(job.project.method):
                 stage = "project" if "hidden_states" in writer.group else "run"
-                what = f"{model.group}/{dataset.name} has no {job.project.method} projection to draw"
-                raise RunError(what, hint=f"Run `drillcore {stage}` first.")
-
-
-def _ranges(layers: Sequence[int]) -> str:
-    whole = list(layers) == list(range(layers[0], layers[-1] + 1))
-    return f"{layers[0]} to {layers[-1]}" if whole else ", ".join(map(str, layers))
+                what = f"there is no {job.project.method} projection to draw; run `drillcore {stage}` first"
+                why[model.group, dataset.name] = what
+    return why
 
 
 def model_title(context: Context, group: str) -> str:

@@ -44,8 +44,9 @@ def draw_report(context: Context, curves: list[CurvesSpec]) -> Path:
 
 
 def _specs(context: Context) -> list[GridSpec]:
-    """A grid for each dataset, models as rows."""
-    return [over_models(context, d.name, d.name) for d in context.job.datasets]
+    """A grid for each dataset that is projected, models as rows."""
+    specs = [over_models(context, d.name, d.name) for d in context.job.datasets]
+    return [spec for spec in specs if spec.members]
 
 
 def _notes(writer: GroupWriter) -> Texts | tuple[str, ...]:

@@ -10,12 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from drillcore.errors import RunError
 from drillcore.pictures.curves import write_curves
 from drillcore.pictures.grid.write import write_grid
 from drillcore.runtime.context import Context
+from drillcore.runtime.failures import Failures
 from drillcore.runtime.stages.render.curves import CurvesSpec, curve_specs
 from drillcore.runtime.stages.render.grids import GridSpec, build_grid, grid_specs
-from drillcore.runtime.stages.render.layers import check_layers, check_projected
+from drillcore.runtime.stages.render.layers import unprojected
 from drillcore.runtime.stages.render.report import REPORT, draw_report, report_inputs
 from drillcore.system.files import digest, write_atomic
 
@@ -36,22 +38,28 @@ class Picture:
 def render(context: Context) -> None:
     """Draw every picture whose inputs changed since it was last drawn.
 
-    Raises RunError where there is no projection, or the job asks for layers or colours that do not exist.
+    Raises RunError where nothing is projected, PartFailed, once all others are drawn, where something cannot be.
     """
-    started = time.perf_counter()
-    check_layers(context)
-    check_projected(context)
+    started, failures = time.perf_counter(), Failures("render")
+    missing = unprojected(context)
+    for (model, dataset), why in missing.items():
+        with failures.of(f"{model}/{dataset}"):
+            raise RunError(why)
+    if len(missing) == len(context.inputs.pairs):
+        failures.raise_if_any()
     folder = context.out / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
     pictures = list(_pictures(context, folder))
     context.listener.start("render", len(pictures), "pictures")
     notes, drawn = _read_notes(folder), 0
     for picture in pictures:
-        drawn += _redraw(picture, folder, notes)
+        with failures.of(f"picture {picture.name}"):
+            drawn += _redraw(picture, folder, notes)
         context.listener.advance(1)
     context.manifest.record("stages", "render", wall_seconds=round(time.perf_counter() - started, 3))
     context.listener.finish(f"pictures: {drawn} drawn, {len(pictures) - drawn} up to date, in {folder}")
     context.listener.say(f"report: {(context.out / REPORT).absolute()}")
+    failures.raise_if_any()
 
 
 def _pictures(context: Context, folder: Path) -> Iterator[Picture]:

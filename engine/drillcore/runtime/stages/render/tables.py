@@ -10,7 +10,7 @@ from drillcore.pictures.data import Table
 from drillcore.runtime.context import Context
 from drillcore.runtime.results import read_prediction, read_separation
 from drillcore.runtime.stages.render.colors import coloring
-from drillcore.runtime.stages.render.layers import model_title
+from drillcore.runtime.stages.render.layers import model_title, unprojected
 from drillcore.store.layout import attributes_of
 from drillcore.store.reader import read_array
 
@@ -41,8 +41,13 @@ def _versions(context: Context) -> Table:
 def _datasets(context: Context) -> Table:
     job = context.job
     rows = []
+    missing = unprojected(context)
     for dataset in job.datasets:
-        group = context.store.dataset(job.models[0].group, dataset.name).group
+        model = next((m.group for m in job.models if (m.group, dataset.name) not in missing), None)
+        if model is None:
+            rows.append((dataset.name, dataset.path.rsplit("/", 1)[-1], NONE, NONE, NONE))
+            continue
+        group = context.store.dataset(model, dataset.name).group
         lengths_N = read_array(group, "n_tokens")
         tokens = f"{lengths_N.min()} to {lengths_N.max()}, median {np.median(lengths_N):g}"
         rows.append((dataset.name, dataset.path.rsplit("/", 1)[-1], f"{len(lengths_N):,}", _labels(group), tokens))
