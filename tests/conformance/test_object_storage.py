@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import threading
 from collections import Counter
 from contextlib import suppress
@@ -219,6 +220,28 @@ class TestLease:
             for _ in range(600):  # an interrupt does not end one long wait
                 threading.Event().wait(0.05)
         assert json.loads(obstore.get(bucket, key).bytes().to_bytes())["host"] == "elsewhere"
+        obstore.delete(bucket, key)
+
+    def test_one_that_was_lost_ends_the_run_in_its_own_thread(self, bucket, key, monkeypatch):
+        """The program's main thread, which does something else, is left alone, and so are its signals."""
+        monkeypatch.setattr(lease, "RENEW_SECONDS", 0.05)
+        before, raised = signal.getsignal(signal.SIGTERM), []
+
+        def hold():
+            try:
+                with lease.lease(bucket, key, "s3://b/x"):
+                    self._left_behind(bucket, key)
+                    for _ in range(600):
+                        threading.Event().wait(0.05)
+            except BaseException as error:
+                raised.append(error)
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        while thread.is_alive():
+            assert signal.getsignal(signal.SIGTERM) is before
+            thread.join(0.05)
+        assert isinstance(raised[0], CommitError) and "took over the store" in str(raised[0])
         obstore.delete(bucket, key)
 
     def test_one_that_someone_removed_is_taken_again(self, bucket, key, monkeypatch):

@@ -101,11 +101,11 @@ def test_asked_to_stop_at_any_moment(work, undisturbed, seed):
 
 READY = """
 import drillcore.runtime.runner
-run = drillcore.runtime.runner._run_stages
+run = drillcore.runtime.runner.run_stages
 def ready(*arguments):
     READY.touch()
     return run(*arguments)
-drillcore.runtime.runner._run_stages = ready
+drillcore.runtime.runner.run_stages = ready
 """
 
 

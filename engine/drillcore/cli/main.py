@@ -10,8 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from drillcore.errors import DrillcoreError
+from drillcore.errors import DrillcoreError, InterruptedRun
 from drillcore.system.machine import few_arenas
+from drillcore.system.signals import stoppable
 
 app = typer.Typer(
     add_completion=False,
@@ -35,7 +36,8 @@ def main() -> None:
     debug = "--debug" in sys.argv
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     try:
-        app(arguments, prog_name="drillcore", standalone_mode=False)
+        with stoppable():
+            app(arguments, prog_name="drillcore", standalone_mode=False)
     except DrillcoreError as error:
         if debug:
             raise
@@ -77,6 +79,10 @@ def _stages(
     display = make_display(_console())
     try:
         folder = run_stages(loaded, stages, display, out)
+    except KeyboardInterrupt:
+        raise InterruptedRun(
+            "interrupted; what was committed is kept", hint="Run the same command again to go on."
+        ) from None
     finally:
         display.close()
     display.say(f"done: store {_short(loaded.store)}, results in {_short(str(folder))}")

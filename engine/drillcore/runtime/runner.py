@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from drillcore.errors import DrillcoreError, InterruptedRun, RunError
+from drillcore.errors import DrillcoreError, RunError
 from drillcore.job.fields import LoadedJob
 from drillcore.runtime.context import Context
 from drillcore.runtime.executors import EXECUTORS
@@ -21,24 +21,14 @@ from drillcore.store.places.lock import refuse_if_held, store_lock
 from drillcore.store.writer import StoreWriter, refuse_foreign
 from drillcore.system.progress import ProgressListener
 from drillcore.system.registry import load_by_name
-from drillcore.system.signals import stoppable
 
 
 def run_stages(loaded: LoadedJob, stages: Sequence[str], listener: ProgressListener, out: Path | None = None) -> Path:
     """Run some stages of a job, in the order of the pipeline; returns the folder beside the store.
 
-    Raises an error of the tree in `errors`; whatever it is, the manifest says how the run ended.
+    Raises an error of the tree in `errors`; whatever it is, the manifest says how the run ended. Handles no signal: a
+    KeyboardInterrupt passes through, and what was committed is kept.
     """
-    try:
-        with stoppable():
-            return _run_stages(loaded, stages, listener, out)
-    except KeyboardInterrupt:
-        raise InterruptedRun(
-            "interrupted; what was committed is kept", hint="Run the same command again to go on."
-        ) from None
-
-
-def _run_stages(loaded: LoadedJob, stages: Sequence[str], listener: ProgressListener, out: Path | None) -> Path:
     # Workers may run elsewhere: their tasks must not depend on the working directory.
     location = Location(loaded.store if loaded.store.startswith("s3://") else str(Path(loaded.store).absolute()))
     location.check()

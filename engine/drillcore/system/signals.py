@@ -1,9 +1,11 @@
-"""SIGTERM ends a run as Ctrl-C does."""
+"""SIGTERM ends a command as Ctrl-C does.
+
+Only the command line takes signals. A program that calls drillcore as a library keeps its own handlers.
+"""
 
 from __future__ import annotations
 
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -11,10 +13,7 @@ from types import FrameType
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt while inside. No effect outside the main thread, which alone gets signals."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+    """SIGTERM raises KeyboardInterrupt while inside, in the main thread, which must be the one that enters."""
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield

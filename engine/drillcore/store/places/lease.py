@@ -6,11 +6,10 @@ is free once it has not been renewed for a while, or at once where its owner was
 
 from __future__ import annotations
 
-import _thread
+import ctypes
 import json
 import os
 import platform
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -24,9 +23,8 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, NotModifiedError, PreconditionError
 from obstore.store import S3Store
 
-from drillcore.errors import CommitError, InterruptedRun, StoreError
+from drillcore.errors import CommitError, StoreError
 from drillcore.store.places.s3 import WAITS_SECONDS, refused
-from drillcore.system.signals import stoppable
 
 LEASE_SECONDS = 60.0
 RENEW_SECONDS = 15.0
@@ -80,21 +78,23 @@ def lease(bucket: S3Store, key: str, address: str) -> Iterator[None]:
     keeper = _Keeper(bucket, key, note, _take(bucket, key, address, note))
     keeper.start()
     try:
-        with stoppable():
+        try:
             yield
-    except (KeyboardInterrupt, InterruptedRun):
-        if keeper.lost:
-            raise CommitError(
-                f"another run took over the store {address}: {_read(bucket, key, address)}",
-                hint="This run could not renew its lease for too long. What is committed is kept.",
-            ) from None
-        raise
-    finally:
-        keeper.end()
+        finally:
+            keeper.end()
+    except _LeaseLost:
+        raise CommitError(
+            f"another run took over the store {address}: {_read(bucket, key, address)}",
+            hint="This run could not renew its lease for too long. What is committed is kept.",
+        ) from None
+
+
+class _LeaseLost(BaseException):
+    """Raised in the thread that holds the lease; nothing but the lease itself may catch it."""
 
 
 class _Keeper(threading.Thread):
-    """Renews the lease in the background; interrupts the main thread where the lease is lost."""
+    """Renews the lease in the background; interrupts the thread that holds it where the lease is lost."""
 
     def __init__(self, bucket: S3Store, key: str, note: dict[str, Any], e_tag: str | None) -> None:
         super().__init__(name="lease", daemon=True)
@@ -102,7 +102,8 @@ class _Keeper(threading.Thread):
         self._key = key
         self._note = note
         self._e_tag = e_tag
-        self._done, self.lost = threading.Event(), False
+        self._holder = threading.get_ident()
+        self._done = threading.Event()
 
     def run(self) -> None:
         """Renew the lease until `end` is called."""
@@ -111,9 +112,9 @@ class _Keeper(threading.Thread):
                 self._e_tag = _put(self._bucket, self._key, self._note, {"e_tag": self._e_tag})
             except (PreconditionError, AlreadyExistsError, NotModifiedError, FileNotFoundError):
                 if not self._is_still_ours():
-                    self.lost = True
-                    # Not SIGINT: a run that a script started in the background ignores it.
-                    _thread.interrupt_main(signal.SIGTERM)
+                    # Not a signal: those are the program's, and its main thread may be busy with something else.
+                    holder = ctypes.c_ulong(self._holder)
+                    ctypes.pythonapi.PyThreadState_SetAsyncExc(holder, ctypes.py_object(_LeaseLost))
                     return
             except BaseError:
                 continue  # unreachable: either the next write of the run fails, or the next renewal succeeds
