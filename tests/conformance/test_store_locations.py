@@ -193,31 +193,43 @@ def test_consolidated_metadata_goes_before_changes_and_comes_back(address, seed)
     assert "m/e" in json.loads(read_file(store, "zarr.json"))["consolidated_metadata"]["metadata"]
 
 
-def test_the_lock_keeps_a_second_one_out_and_names_the_first(address, tmp_path):
-    location, folder = Location(address), tmp_path / "beside"
-    refuse_if_held(location, folder)
-    assert not folder.exists()
+def test_the_lock_keeps_a_second_one_out_and_names_the_first(address):
+    location = Location(address)
+    refuse_if_held(location)
+    assert not location.beside().exists()
     for _ in range(2):
-        with store_lock(location, folder):
-            for attempt in (lambda: refuse_if_held(location, folder), lambda: store_lock(location, folder).__enter__()):
+        with store_lock(location):
+            for attempt in (lambda: refuse_if_held(location), lambda: store_lock(location).__enter__()):
                 with pytest.raises(StoreError, match=f"another run holds the store .*process {os.getpid()} on "):
                     attempt()
-        refuse_if_held(location, folder)
+        refuse_if_held(location)
+
+
+def test_a_link_to_a_store_has_the_stores_own_lock_and_a_name_of_its_own(tmp_path):
+    target, link = Location(str(tmp_path / "objects" / "1f3a")), Location(str(tmp_path / "cities.zarr"))
+    link.path.symlink_to(target.path)
+    assert link.beside() == tmp_path / "cities" and link.bookkeeping == target.bookkeeping == target.beside()
+    with store_lock(link):
+        for location in (target, link):
+            with pytest.raises(StoreError, match="another run holds the store"):
+                refuse_if_held(location)
+    # The target of the link comes into being where it points.
+    fill(link.address, states(3))
+    assert link.path.is_symlink() and (target.path / "zarr.json").exists()
 
 
 def test_the_lock_of_a_killed_run_is_free(address, forge, tmp_path):
     """At once, where it ran on this machine."""
     first = f"""
 import os, signal
-from pathlib import Path
 from drillcore.store.places.location import Location
 from drillcore.store.places.lock import store_lock
-with store_lock(Location({address!r}), Path({str(tmp_path)!r}) / "beside"):
+with store_lock(Location({address!r})):
     os.kill(os.getpid(), signal.SIGKILL)
 """
     assert forge.run(cwd=tmp_path, first=first, env=aws_environment()).status == -signal.SIGKILL
     location = Location(address)
     if location.is_s3:
         assert obstore.head(open_bucket(BUCKET, ""), location.bucket_and_key[1] + ".lock")["size"] > 0
-    with store_lock(location, tmp_path / "beside"):
+    with store_lock(location):
         pass

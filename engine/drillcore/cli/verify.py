@@ -32,7 +32,7 @@ def verify_lines(address: str, out: Path | None = None) -> Iterator[str]:
     yield from _lines(findings, check_metadata(root.store), "metadata")
     for path in group_paths(root.store):
         yield from _lines(findings, check_group(root.store, path, row_ids), path)
-    note = location.beside(out) / NOTE
+    note = (out or location.bookkeeping) / NOTE
     if not findings:
         note.unlink(missing_ok=True)
         yield f"store {address}: whole"

@@ -42,6 +42,17 @@ def expand(path: str) -> Path:
         return Path(path)
 
 
+def in_place(path: Path) -> Path:
+    """An absolute path that keeps its last name: a symbolic link's own name says what it is, not its target's.
+
+    Hubs and data versioning keep files under their checksums and give the names to links.
+
+    >>> in_place(Path("/tmp/../texts/a.jsonl")).as_posix()
+    '/texts/a.jsonl'
+    """
+    return path.resolve() if path.name in ("", "..") else path.parent.resolve() / path.name
+
+
 def check_name(value: str) -> str:
     """Return a name that can be a group of the store; raises ValueError for any other.
 
@@ -320,8 +331,8 @@ class LoadedJob(Closed):
         named = self.job.store
         if named is None:
             return str(Path("runs") / f"{Path(self.source).stem}.zarr")
-        return named if named.startswith("s3://") else str((self.base / expand(named)).resolve())
+        return named if named.startswith("s3://") else str(in_place(self.base / expand(named)))
 
     def path(self, dataset: Dataset) -> Path:
         """Where a dataset's file is."""
-        return (self.base / expand(dataset.path)).resolve()
+        return in_place(self.base / expand(dataset.path))

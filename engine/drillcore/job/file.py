@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from drillcore.errors import JobError
 from drillcore.job.choices import did_you_mean, shortened
-from drillcore.job.fields import Job, LoadedJob
+from drillcore.job.fields import Job, LoadedJob, in_place
 
 Path_ = tuple[str | int, ...]
 
@@ -64,7 +64,7 @@ def load_job(
     value.setdefault("name", path.stem)
     _override(value, overrides)
     if store is not None:
-        value["store"] = store if store.startswith("s3://") else str(Path(store).resolve())
+        value["store"] = store if store.startswith("s3://") else str(in_place(Path(store)))
     try:
         job = Job.model_validate(value)
     except ValidationError as error:

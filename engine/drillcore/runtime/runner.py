@@ -16,7 +16,7 @@ from drillcore.runtime.manifest import Manifest
 from drillcore.runtime.preflight import check_job
 from drillcore.runtime.repair import give_up_damage
 from drillcore.runtime.stages import load_stage
-from drillcore.store.places.location import Location
+from drillcore.store.places.location import Location, make_folder
 from drillcore.store.places.lock import refuse_if_held, store_lock
 from drillcore.store.writer import StoreWriter, refuse_foreign
 from drillcore.system.progress import ProgressListener
@@ -33,10 +33,11 @@ def run_stages(loaded: LoadedJob, stages: Sequence[str], listener: ProgressListe
     location = Location(loaded.store if loaded.store.startswith("s3://") else str(Path(loaded.store).absolute()))
     location.check()
     folder = location.beside(out)
-    refuse_if_held(location, folder)
+    refuse_if_held(location)
     refuse_foreign(location, loaded.job.name)
     inputs = check_job(loaded, listener)
-    with store_lock(location, folder):
+    make_folder(folder)
+    with store_lock(location):
         manifest = Manifest(folder / "manifest.json", loaded)
         store = StoreWriter(location, loaded.job.name, manifest.facts["versions"].get("drillcore", ""))
         manifest.write("running")
@@ -45,7 +46,7 @@ def run_stages(loaded: LoadedJob, stages: Sequence[str], listener: ProgressListe
         manifest.record("executor", **executor.describe())
         context = Context(inputs, store, executor, manifest, listener, folder)
         try:
-            give_up_damage(store, folder, listener)
+            give_up_damage(store, {folder, location.bookkeeping}, listener)
             _run_each(stages, context)
             store.finish()
         except BaseException as error:

@@ -29,7 +29,8 @@ class Reader:
     suffixes: endings of file names. function: `module:function`, called as function(file, wanted, on_problem) with a
     `TextFile`, the fields that are needed, and where problems go; yields `Row`s. is_typed: the format tells numbers
     from strings. has_columns: all rows have the same fields, so that a missing one is reported once, not for each row.
-    is_compressible: .gz or .zst may follow the suffix.
+    is_compressible: .gz or .zst may follow the suffix. rules: part of the key under which rows are cached; increase it
+    where the reader gives other rows for the same file.
     """
 
     suffixes: tuple[str, ...]
@@ -37,13 +38,14 @@ class Reader:
     is_typed: bool
     has_columns: bool
     is_compressible: bool = True
+    rules: int = 1
 
 
 _HERE = "drillcore.texts.readers"
 READERS = {
     "jsonl": Reader((".jsonl", ".ndjson"), f"{_HERE}.jsonl:read_jsonl", is_typed=True, has_columns=False),
     "csv": Reader((".csv",), f"{_HERE}.csv:read_csv", is_typed=False, has_columns=True),
-    "tsv": Reader((".tsv",), f"{_HERE}.csv:read_tsv", is_typed=False, has_columns=True),
+    "tsv": Reader((".tsv",), f"{_HERE}.tsv:read_tsv", is_typed=False, has_columns=True, rules=2),
     "txt": Reader((".txt",), f"{_HERE}.plain:read_plain", is_typed=False, has_columns=True),
     "parquet": Reader(
         (".parquet",), f"{_HERE}.parquet:read_parquet", is_typed=True, has_columns=True, is_compressible=False

@@ -131,7 +131,7 @@ def _state(path: Path) -> tuple[int, ...]:
 def _digest(path: Path, kind: Format, dataset: Dataset) -> str:
     settings = {
         "version": FORMAT_VERSION,
-        "kind": [kind.kind, kind.compression],
+        "kind": [kind.kind, kind.compression, *([kind.reader.rules] if kind.reader.rules > 1 else [])],
         "source": file_digest(path),
         **dataset.model_dump(include={"text", "label", "group", "expected_next", "keep", "limit"}),
     }

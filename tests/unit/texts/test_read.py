@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -61,6 +62,24 @@ def test_csv_keeps_quotes_delimiters_and_newlines() -> None:
     content = b'text,label\r\n"two\r\nlines, and ""more""",a\r\n5" pipe,"b\nc"\r\n'
     want = {"text": ['two\r\nlines, and "more"', '5" pipe'], "label": ["a", "b\nc"]}
     assert read_content("a.csv", content) == (want, [])
+
+
+def test_tsv_has_no_quotes_and_no_escapes() -> None:
+    """An unpaired quotation mark once swallowed the rows after it, with their labels inside the text."""
+    texts = ['5" pipe', '"Hello', "b", 'c"', '"all of it"', '"a "" b"', "tab \\t", "\u2028x\x85y\x0bz\x0c", "9", "'d"]
+    lines = ["text\tlabel", *(f"{text}\t{label}" for text, label in zip(texts, "xyxyxyxyxy", strict=True))]
+    want = {"text": texts, "label": list("xyxyxyxyxy")}
+    for end in ("\n", "\r\n"):
+        assert read_content("a.tsv", (end.join(lines) + end).encode()) == (want, [])
+
+
+def test_random_fields_come_back_from_tsv(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    characters = ['"', "'", "\\", ",", ";", " ", "a", "ß", "\u2028", "\x85", "\x0b", "\x1c", "\ufeff", "{", "#"]
+    texts = ["x" + "".join(draw.choice(characters, draw.integers(1, 9))) for _ in range(300)]
+    labels = ["y" + "".join(draw.choice(characters, draw.integers(1, 3))) for _ in range(300)]
+    content = "label\ttext\n" + "".join(f"{label}\t{text}\n" for text, label in zip(texts, labels, strict=True))
+    assert read_content("a.tsv", content.encode()) == ({"text": texts, "label": labels}, [])
 
 
 def test_a_line_longer_than_many_chunks() -> None:

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import secrets
 import tempfile
 from collections.abc import Callable
@@ -68,14 +69,20 @@ def jsonl(rows: list[Row]) -> bytes:
     return "".join(json.dumps(row, ensure_ascii=bool(i % 2)) + "\n" for i, row in enumerate(rows)).encode()
 
 
-def delimited(rows: list[Row], delimiter: str, end: str) -> bytes:
+def commas(rows: list[Row], end: str) -> bytes:
     out = io.StringIO()
     # Ended by a bare line feed, Python's writer leaves a carriage return inside a field unquoted before 3.13.
     quoting = csv.QUOTE_MINIMAL if end == "\r\n" else csv.QUOTE_ALL
-    writer = csv.DictWriter(out, list(rows[0]), delimiter=delimiter, lineterminator=end, quoting=quoting)
+    writer = csv.DictWriter(out, list(rows[0]), lineterminator=end, quoting=quoting)
     writer.writeheader()
     writer.writerows(rows)
     return out.getvalue().encode()
+
+
+def tabs(rows: list[Row]) -> bytes:
+    names = list(rows[0])
+    records = [names, *([str(row[name]) for name in names] for row in rows)]
+    return "".join("\t".join(record) + "\n" for record in records).encode()
 
 
 def parquet(rows: list[Row], **options: Any) -> bytes:
@@ -88,9 +95,9 @@ WRITERS: dict[str, Callable[[list[Row]], bytes]] = {
     "a.jsonl": jsonl,
     "b.jsonl.gz": lambda rows: gzip.compress(jsonl(rows)),
     "c.jsonl.zst": lambda rows: zstd(jsonl(rows)),
-    "d.csv": lambda rows: delimited(rows, ",", "\r\n"),
-    "e.csv": lambda rows: delimited(rows, ",", "\n"),
-    "f.tsv": lambda rows: delimited(rows, "\t", "\n"),
+    "d.csv": lambda rows: commas(rows, "\r\n"),
+    "e.csv": lambda rows: commas(rows, "\n"),
+    "f.tsv": tabs,
     "g.parquet": parquet,
     "h.parquet": lambda rows: parquet(rows, row_group_size=2, use_dictionary=False, compression="zstd"),
 }
@@ -103,6 +110,8 @@ WRITERS: dict[str, Callable[[list[Row]], bytes]] = {
 def test_rows_come_back_exactly(name: str, rows: list[Row]) -> None:
     # A cell of CSV has no type: notes that are all written like numbers would be read as numbers.
     wanted = [row | {"note": f"n{row['note']}"} for row in rows]
+    if name.endswith(".tsv"):  # which cannot hold its own delimiters
+        wanted = [{k: re.sub("[\t\r\n]", "", v) if isinstance(v, str) else v for k, v in row.items()} for row in wanted]
     got, problems = read(name, WRITERS[name](wanted), keep=KEPT)
     assert problems.shown == []
     assert got == wanted
@@ -125,8 +134,8 @@ def test_plain_lines_come_back_exactly(sentences: list[str], end: str, mark: boo
 def test_a_wrong_row_of_csv_is_named_by_the_line_it_begins_on(rows: list[Row], data: st.DataObject) -> None:
     wrong = data.draw(st.integers(0, len(rows) - 1))
     rows[wrong]["text"] = " "
-    line = 1 + delimited(rows[:wrong], ",", "\r\n").count(b"\n") if wrong else 2
-    _, problems = read("a.csv", delimited(rows, ",", "\r\n"))
+    line = 1 + commas(rows[:wrong], "\r\n").count(b"\n") if wrong else 2
+    _, problems = read("a.csv", commas(rows, "\r\n"))
     assert [(problem.line, problem.message) for problem in problems.shown] == [(line, "field `text` is empty")]
 
 
@@ -175,12 +184,12 @@ def test_random_bytes_are_read_or_refused(name: str, content: bytes) -> None:
 SAMPLE = [{"text": f'a "{i}"\n é', "label": "x", "whole": i} for i in range(30)]
 WHOLE = {
     "a.jsonl": jsonl(SAMPLE),
-    "a.csv": delimited(SAMPLE, ",", "\r\n"),
-    "a.tsv": delimited(SAMPLE, "\t", "\n"),
+    "a.csv": commas(SAMPLE, "\r\n"),
+    "a.tsv": tabs(SAMPLE),
     "a.txt": "one\ntwo é\n".encode(),
     "a.parquet": parquet(SAMPLE),
     "a.jsonl.gz": gzip.compress(jsonl(SAMPLE)),
-    "a.csv.zst": zstd(delimited(SAMPLE, ",", "\n")),
+    "a.csv.zst": zstd(commas(SAMPLE, "\n")),
 }
 edits = st.lists(
     st.tuples(

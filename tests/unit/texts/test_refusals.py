@@ -16,6 +16,8 @@ from reading import ROWS, read, read_content, zstd
 from drillcore.errors import TextError
 from drillcore.texts.readers import lines as text_lines
 
+TSV = "; TSV has no quotes: no field can hold a tab or a line end (CSV and JSONL can)"
+
 
 def test_all_wrong_lines_are_reported_at_once() -> None:
     lines = [
@@ -71,7 +73,7 @@ def test_a_line_of_json_that_is_not_an_object(line: bytes) -> None:
     ("name", "content", "want"),
     [
         ("a.csv", b'text\n"two\nlines"\n\nb\n', "a.csv:4: is empty: every line must hold a row"),
-        ("b.csv", b'text,n\n"a\nb\nc",1\nd\n', "b.csv:5: has 1 fields where the header has 2"),
+        ("b.csv", b'text,n\n"a\nb\nc",1\nd\n', "b.csv:5: has 1 field where the header has 2"),
         ("c.csv", b'text,n\n"a\nb",1\nd,2,3\n', "c.csv:4: has 3 fields where the header has 2"),
         ("d.csv", b'text\na\n"never\nclosed\n', "d.csv:3: a quote is opened in this row and never closed"),
         ("e.csv", b'text\n"bad"x\n', "e.csv:2: a quote inside a quoted field must be doubled"),
@@ -82,7 +84,10 @@ def test_a_line_of_json_that_is_not_an_object(line: bytes) -> None:
         ("j.csv", b"words,n\na,1\nb,2\n", "j.csv: no field `text`; there is `words`, `n`"),
         ("k.csv", b"text,label\n", "k.csv: holds no sentence"),
         ("l.csv", b"", "l.csv: holds no sentence"),
-        ("a.tsv", b"text\tlabel\na\n", "a.tsv:2: has 1 fields where the header has 2"),
+        ("a.tsv", b"text\tlabel\na\n", "a.tsv:2: has 1 field where the header has 2" + TSV),
+        ("b.tsv", b'text\tlabel\n"two\nlines"\tx\n', "b.tsv:2: has 1 field where the header has 2" + TSV),
+        ("c.tsv", b"text\tlabel\ra\tx\r", "c.tsv:1: holds a carriage return; lines must end in LF or CRLF"),
+        ("d.tsv", b"text\tlabel\n\na\tx\n", "d.tsv:2: is empty: every line must hold a row"),
         ("a.txt", b"a\n\nb\n", "a.txt:2: is empty: every line must hold a row"),
         ("b.txt", b"a\rb\n", "b.txt:1: holds a carriage return; lines must end in LF or CRLF"),
         ("c.txt", b"\n\n", "c.txt: holds no sentence"),
@@ -92,6 +97,11 @@ def test_a_line_of_json_that_is_not_an_object(line: bytes) -> None:
         ("c.jsonl", gzip.compress(ROWS), "c.jsonl: is compressed with gzip: end its name in .gz"),
         ("d.jsonl", zstd(ROWS), "d.jsonl: is compressed with zstd: end its name in .zst"),
         ("f.jsonl", b"[", "f.jsonl:1: is not one JSON object: one a line is wanted, not an array"),
+        (
+            "g.jsonl",
+            b"{\n",
+            "g.jsonl:1: is not one JSON object: a whole one on each line is wanted, not one over several lines",
+        ),
         ("e.jsonl.gz", gzip.compress(b""), "e.jsonl.gz: holds no sentence"),
     ],
 )
@@ -139,6 +149,8 @@ def test_parquet_files_with_wrong_columns_or_values(tmp_path: Path) -> None:
     assert read(path)[1] == ["a.parquet: holds no sentence"]
     pq.write_table(pa.Table.from_arrays([good, good], names=["text", "text"]), path)
     assert read(path)[1] == ["a.parquet: names the column `text` twice"]
+    pq.write_table(pa.Table.from_arrays([good, good, good], names=["text", "label", "label"]), path)
+    assert read(path)[1] == ["a.parquet: names the column `label` twice"]
 
 
 @pytest.mark.parametrize("suffix", [".jsonl.gz", ".jsonl.zst", ".parquet"])

@@ -310,6 +310,17 @@ def test_a_file_that_changes_while_it_is_read_is_refused(source: Path, tmp_path:
     assert ingested(source, cache).num_rows == 20_001
 
 
+@pytest.mark.parametrize(("kind", "is_new"), [("jsonl", False), ("csv", False), ("tsv", True)])
+def test_rows_of_a_reader_whose_rules_changed_are_read_again(tmp_path: Path, kind: str, is_new: bool) -> None:
+    """Other readers keep the keys that they had, and stores written with them stay up to date."""
+    content = b'{"text": "a"}\n' if kind == "jsonl" else b"text\na\n"
+    (tmp_path / f"a.{kind}").write_bytes(content)
+    settings = {"version": 1, "kind": [kind, ""], "source": hashlib.sha256(content).hexdigest()}
+    settings |= {"text": "text", "label": None, "group": None, "expected_next": None, "keep": [], "limit": None}
+    before = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    assert (ingested(tmp_path / f"a.{kind}", tmp_path / "cache").digest != before) is is_new
+
+
 def test_row_ids_are_hashes_of_the_text() -> None:
     texts = ["a", "é", "a", "a "]
     ids = row_ids(texts)

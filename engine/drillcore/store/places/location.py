@@ -56,7 +56,7 @@ class Location:
 
     @property
     def stem(self) -> str:
-        """Name of the folder beside the store for manifest, pictures, report, logs and lock."""
+        """Name of the folder beside the store for manifest, pictures, report and logs."""
         name = PurePosixPath(self.address.rstrip("/")).name
         stem = PurePosixPath(name).stem
         return stem if stem != name else f"{name}.run"
@@ -67,6 +67,11 @@ class Location:
             return out
         return Path("runs") / self.stem if self.is_s3 else self.path.parent / self.stem
 
+    @property
+    def bookkeeping(self) -> Path:
+        """Folder of the lock and of `verify`'s note: one for a store, whatever link or --out a run names."""
+        return Location(self.address if self.is_s3 else str(self.path.resolve())).beside()
+
     def open(self, *, read_only: bool = False) -> Store:
         """The Zarr store; raises StoreError where the place cannot hold one."""
         if self.is_s3:
@@ -74,7 +79,8 @@ class Location:
 
             return S3Place(open_bucket(*self.bucket_and_key), read_only=read_only)
         self.check()
-        return LocalStore(self.path, read_only=True) if read_only else DurableStore(self.path)
+        root = self.path.resolve()  # the target of a link need not exist yet
+        return LocalStore(root, read_only=True) if read_only else DurableStore(root)
 
     def check(self) -> None:
         """Raise StoreError where the address cannot be that of a store; writes nothing."""

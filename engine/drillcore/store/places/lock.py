@@ -17,43 +17,45 @@ from drillcore.errors import CommitError, StoreError
 from drillcore.store.places.location import Location, make_folder
 
 
-def refuse_if_held(location: Location, folder: Path) -> None:
+def refuse_if_held(location: Location) -> None:
     """Raise StoreError, naming the holder, where another run has the store; writes nothing."""
     if location.is_s3:
         from drillcore.store.places.lease import refuse_if_leased
 
         refuse_if_leased(*_lease_place(location), location.address)
         return
-    with suppress(FileNotFoundError, NotADirectoryError), (folder / "lock").open("r", encoding="utf-8") as stream:
-        _hold(stream, folder, location, fcntl.LOCK_SH)
+    lock = location.bookkeeping / "lock"
+    with suppress(FileNotFoundError, NotADirectoryError), lock.open("r", encoding="utf-8") as stream:
+        _hold(stream, location, fcntl.LOCK_SH)
 
 
 @contextmanager
-def store_lock(location: Location, folder: Path) -> Iterator[None]:
-    """Hold the lock of a store, whose companion folder is `folder`.
+def store_lock(location: Location) -> Iterator[None]:
+    """Hold the lock of a store.
 
     Raises StoreError, naming the holder, where another run has it; CommitError where no lock can be created.
     """
-    make_folder(folder)
     if location.is_s3:
         from drillcore.store.places.lease import lease
 
         with lease(*_lease_place(location), location.address):
             yield
         return
-    with _locked(location, folder):
+    make_folder(location.bookkeeping)
+    with _locked(location):
         yield
 
 
 @contextmanager
-def _locked(location: Location, folder: Path) -> Iterator[None]:
+def _locked(location: Location) -> Iterator[None]:
+    lock = location.bookkeeping / "lock"
     try:
-        stream = (folder / "lock").open("a+", encoding="utf-8")
+        stream = lock.open("a+", encoding="utf-8")
     except OSError as error:
-        what = f"{folder / 'lock'} could not be written: {error.strerror}"
+        what = f"{lock} could not be written: {error.strerror}"
         raise CommitError(what, hint="Fix the folder or its permissions.") from error
     with stream:
-        _hold(stream, folder, location, fcntl.LOCK_EX)
+        _hold(stream, location, fcntl.LOCK_EX)
         # A note for the run that comes second; a full disk must not keep out the first one.
         with suppress(OSError):
             stream.truncate(0)
@@ -62,12 +64,12 @@ def _locked(location: Location, folder: Path) -> Iterator[None]:
         yield
 
 
-def _hold(stream: TextIOWrapper, folder: Path, location: Location, how: int) -> None:
+def _hold(stream: TextIOWrapper, location: Location, how: int) -> None:
     try:
         fcntl.flock(stream, how | fcntl.LOCK_NB)
     except OSError:
         raise StoreError(
-            f"another run holds the store {location.address}: {_holder(folder / 'lock')}",
+            f"another run holds the store {location.address}: {_holder(location.bookkeeping / 'lock')}",
             hint="Wait for it, stop it, or give this job another store.",
         ) from None
 

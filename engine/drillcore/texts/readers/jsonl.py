@@ -36,6 +36,9 @@ def _object(decoder: json.JSONDecoder, line: str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         if line.lstrip().startswith("["):
             raise ValueError("is not one JSON object: one a line is wanted, not an array") from None
+        if line.strip() == "{":
+            what = "is not one JSON object: a whole one on each line is wanted, not one over several lines"
+            raise ValueError(what) from None
         raise ValueError(f"is not JSON: {error.msg} (column {error.colno})") from None
     except RecursionError:
         raise ValueError("is nested too deeply") from None

@@ -25,6 +25,7 @@ OnProblem = Callable[[int | None, str], None]
 
 CHUNK_BYTES = 1 << 20
 MAX_LINE_BYTES = 256 << 20
+LONE_RETURN = "holds a carriage return; lines must end in LF or CRLF"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 SIGNATURES = {
     b"\xff\xfe": "is UTF-16, not UTF-8: save it as UTF-8",
@@ -115,6 +116,16 @@ def _split(stream: Any) -> Iterator[bytes]:
             pieces, num_bytes = [rest[-1]], len(rest[-1])
     if num_bytes:
         yield b"".join(pieces)
+
+
+def without_line_end(line: str) -> str | None:
+    r"""A line without the carriage return of a CRLF; None where it holds one that ends no line.
+
+    >>> without_line_end("a\r"), without_line_end("a\rb")
+    ('a', None)
+    """
+    text = line.removesuffix("\r")
+    return None if "\r" in text else text
 
 
 def quoted(name: str) -> str:

@@ -29,7 +29,7 @@ def read_parquet(file: TextFile, wanted: Sequence[str], on_problem: OnProblem) -
     """Rows with the fields of the columns that are wanted, numbered from 1."""
     with pq.ParquetFile(file.path, pre_buffer=False, page_checksum_verification=True) as table:
         names = table.schema_arrow.names
-        twice = named_twice([name for name in names if name in wanted])
+        twice = named_twice([name for name in names if name in (*wanted, "label")])
         if twice is not None:
             raise UnreadableError(None, f"names the column {quoted(twice)} twice")
         if not set(wanted) <= set(names):
