@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 __all__ = ["errors", "extract", "open", "run"]
 
 
-def run(job: str | PathLike[str], *, set: Sequence[str] = (), store: str | None = None) -> str:
+def run(job: str | PathLike[str], *, set: Sequence[str] = (), store: str | None = None, overwrite: bool = False) -> str:
     """Run every stage of a job file; returns the store's address.
 
-    set: overrides such as `extract.dtype=float32`. store: overrides the job's store. Raises the errors of
+    set: overrides such as `extract.dtype=float32`. store: overrides the job's store. overwrite: whether states may be
+    computed again, or dropped, where the job changed; it is refused with StoreError otherwise. Raises the errors of
     `drillcore.errors`.
 
     >>> store = drillcore.run("job.yaml", set=["render.panel_px=150"])
@@ -35,7 +36,7 @@ def run(job: str | PathLike[str], *, set: Sequence[str] = (), store: str | None 
     from drillcore.system.progress import Silent
 
     loaded = load_job(Path(job), set, store)
-    run_stages(loaded, ALL_STAGES, Silent())
+    run_stages(loaded, ALL_STAGES, Silent(), overwrite=overwrite)
     return loaded.store
 
 

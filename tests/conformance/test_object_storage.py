@@ -16,6 +16,7 @@ import pytest
 from drillcore.errors import CommitError, DrillcoreError, StoreError
 from drillcore.store.places import lease
 from drillcore.store.places.s3 import open_bucket
+from support.runs import sentences
 from support.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, Proxy, aws_environment
 
 pytest_plugins = ["support.run_fixtures", "support.s3_fixtures"]
@@ -51,6 +52,34 @@ def test_a_command_fills_a_bucket_as_it_fills_a_folder_also_when_killed(new_work
     want = work.states()
     for path, data in want.items():
         assert obstore.get(bucket, path).bytes().to_bytes() == data, path
+
+
+def test_a_bucket_refuses_what_would_be_lost_and_grows(new_work, s3, seed):
+    work = new_work(seed=seed, count=40)
+    place = f"s3://{BUCKET}/{work.folder.parent.name}/changing.zarr"
+    bucket = open_bucket(BUCKET, place.removeprefix(f"s3://{BUCKET}/"))
+
+    def objects():
+        return {o["path"]: o["e_tag"] for batch in obstore.list(bucket) for o in batch}
+
+    _finish(work, place)
+    before = objects()
+    work.job["datasets"][0]["limit"] = 10
+    work.save()
+    refused = work.run("--store", place, env=aws_environment())
+    assert refused.status == 2 and "40 sentences × 5 layers" in refused.err, refused.err
+    assert objects() == before
+    del work.job["datasets"][0]["limit"]
+    work.texts("d", sentences(seed, 40) + sentences(seed + 1, 30))
+    work.save()
+    _finish(work, place)
+    after, whole = objects(), [p for p in before if p.startswith("m/d/hidden_states/c/0/")]
+    assert whole and all(after[p] == before[p] for p in whole)
+    work.job["store"] = place
+    work.save()
+    limited = work.run("--limit", "5", env=aws_environment())
+    assert limited.status == 0 and place.replace(".zarr", "-limit5.zarr") in limited.out, limited.err
+    assert objects() == after
 
 
 def _finish(work, place, first=""):

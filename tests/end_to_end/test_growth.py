@@ -1,4 +1,4 @@
-"""A job that grows or changes computes what that touches, and nothing else."""
+"""A job that grows, or changes with --overwrite, computes what that touches, and nothing else."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_one_text_changes_and_its_block_runs(work, texts_seed):
     before, rows = work.committed(), sentences(texts_seed, 100)
     rows[40]["text"] = "another sentence altogether"
     work.texts("d", rows)
-    work.finish()
+    work.finish("--overwrite")
     assert work.extracted() == BLOCK
     assert untouched(work, before, lambda key: int(key.split()[1]) not in (2, 3))
     now = work.committed()
@@ -130,7 +130,7 @@ def test_one_text_changes_and_its_block_runs(work, texts_seed):
 def test_a_setting_of_the_extraction_changes_and_all_runs(change, work, new_work, texts_seed):
     work.job["extract"] |= change
     work.save()
-    work.finish()
+    work.finish("--overwrite")
     assert work.extracted() == 100
     fresh = new_work("fresh", seed=texts_seed, count=100)
     fresh.job["extract"] |= change
@@ -150,7 +150,7 @@ def test_another_model_under_the_same_name_runs(work, models):
     before = work.committed()
     work.job["models"][0]["id"] = str(models("llama", seed=5))
     work.save()
-    work.finish()
+    work.finish("--overwrite")
     assert work.extracted() == 100 and not set(work.committed().values()) & set(before.values())
 
 
@@ -182,10 +182,10 @@ def test_any_sequence_of_changes_ends_as_a_fresh_run(new_work, texts_seed, model
         print(kind, end=" ")
         work.texts("d", rows)
         work.save()
-        command = work.start()
+        command = work.start("--overwrite")
         if not command.ended_within(draw.uniform(0, 1.5)):
             command.send()
-    work.finish()
+    work.finish("--overwrite")
     fresh = new_work("fresh", count=1)
     fresh.job = work.job
     fresh.texts("d", rows)

@@ -99,8 +99,9 @@ class Work:
         found = {}
         for record in self.store.glob("*/*/shard_fingerprint/c/*/0"):
             group, shard = record.parents[3], record.parent.name
-            if any(record.read_bytes()[:32]):
-                files = [record, group / "hidden_states" / "c" / shard / "0" / "0"]
+            states = group / "hidden_states" / "c" / shard / "0" / "0"
+            if any(record.read_bytes()[:32]) and states.exists():
+                files = [record, states]
                 marks = [n for f in files for n in (f.stat().st_ino, f.stat().st_mtime_ns)]
                 found[f"{group.relative_to(self.store)} {shard}"] = tuple(marks)
         return found

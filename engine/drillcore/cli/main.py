@@ -26,7 +26,12 @@ JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="The job file.")]
 StoreName = Annotated[str, typer.Argument(metavar="STORE", help="Path or s3:// address of a store.")]
 Store = Annotated[str | None, typer.Option("--store", help="Override the job's store.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one field of the job.")]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="First N sentences of each dataset.")]
+Limit = Annotated[
+    int | None, typer.Option("--limit", min=1, help="First N sentences of each dataset, into a store of its own.")
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Compute states again, or drop them, where the job changed.")
+]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder for manifest, pictures and logs.")]
 
 
@@ -69,7 +74,13 @@ def _console() -> Any:
 
 
 def _stages(
-    job: Path, stages: Sequence[str], store: str | None, sets: list[str] | None, limit: int | None, out: Path | None
+    job: Path,
+    stages: Sequence[str],
+    store: str | None,
+    sets: list[str] | None,
+    limit: int | None,
+    out: Path | None,
+    overwrite: bool = False,
 ) -> None:
     from drillcore.cli.display import make_display
     from drillcore.job.file import load_job
@@ -78,7 +89,7 @@ def _stages(
     loaded = load_job(job, sets or (), store, limit)
     display = make_display(_console())
     try:
-        folder = run_stages(loaded, stages, display, out)
+        folder = run_stages(loaded, stages, display, out, overwrite=overwrite)
     except KeyboardInterrupt:
         raise InterruptedRun(
             "interrupted; what was committed is kept", hint="Run the same command again to go on."
@@ -95,11 +106,31 @@ def _short(path: str) -> str:
 
 
 @app.command()
-def run(job: JobFile, store: Store = None, set_: Set = None, limit: Limit = None, out: Out = None) -> None:
+def run(
+    job: JobFile,
+    store: Store = None,
+    set_: Set = None,
+    limit: Limit = None,
+    out: Out = None,
+    overwrite: Overwrite = False,
+) -> None:
     """Run every stage of a job; skips what is already done."""
     from drillcore.runtime.stages import ALL_STAGES
 
-    _stages(job, ALL_STAGES, store, set_, limit, out)
+    _stages(job, ALL_STAGES, store, set_, limit, out, overwrite)
+
+
+@app.command()
+def extract(
+    job: JobFile,
+    store: Store = None,
+    set_: Set = None,
+    limit: Limit = None,
+    out: Out = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Extract hidden states into the store."""
+    _stages(job, ("extract",), store, set_, limit, out, overwrite)
 
 
 def _stage_command(stage: str, help_text: str) -> Callable[..., None]:
@@ -110,7 +141,6 @@ def _stage_command(stage: str, help_text: str) -> Callable[..., None]:
     return command
 
 
-app.command("extract")(_stage_command("extract", "Extract hidden states into the store."))
 app.command("measure")(_stage_command("measure", "Measure how well each layer separates the labels."))
 app.command("predict")(_stage_command("predict", "Predict next tokens and candidates through the model's own head."))
 app.command("project")(_stage_command("project", "Project each layer to two dimensions."))

@@ -281,7 +281,7 @@ class Job(Closed):
     name: Name = "job"
     """Name of the job; by default the job file's stem."""
     store: str | None = None
-    """Path (relative to the job file) or s3:// address of the store; by default runs/<job-stem>.zarr."""
+    """Path or s3:// address of the store; by default runs/<job-stem>.zarr. Paths are relative to the job file."""
     models: Annotated[tuple[Model, ...], Field(min_length=1)]
     datasets: Annotated[tuple[Dataset, ...], Field(min_length=1)]
     extract: Extract = Extract()
@@ -330,8 +330,21 @@ class LoadedJob(Closed):
         """Path or s3:// address of the store."""
         named = self.job.store
         if named is None:
-            return str(Path("runs") / f"{Path(self.source).stem}.zarr")
+            return str(self.base.absolute() / self._default)
         return named if named.startswith("s3://") else str(in_place(self.base / expand(named)))
+
+    @property
+    def former_store(self) -> str | None:
+        """Where the default store was while it was relative to the working directory; None where that changes nothing.
+
+        A job that names its store has no default.
+        """
+        former = str(Path.cwd() / self._default)
+        return None if self.job.store is not None or former == self.store else former
+
+    @property
+    def _default(self) -> Path:
+        return Path("runs") / f"{Path(self.source).stem}.zarr"
 
     def path(self, dataset: Dataset) -> Path:
         """Where a dataset's file is."""

@@ -45,8 +45,9 @@ def load_job(
 ) -> LoadedJob:
     """Read and check a job file.
 
-    overrides: `a.b=c`, c being YAML. store: replaces the job's store. limit: caps the sentences of every dataset.
-    Raises JobError, which lists every mistake with its line.
+    overrides: `a.b=c`, c being YAML. store: replaces the job's store. limit: caps the sentences of every dataset, and
+    the store is one of its own, beside the job's, unless `store` names one. Raises JobError, which lists every mistake
+    with its line.
     """
     text = _read(path)
     try:
@@ -74,7 +75,21 @@ def load_job(
     if limit is not None:
         capped = [d.model_copy(update={"limit": min(limit, d.limit or limit)}) for d in job.datasets]
         job = job.model_copy(update={"datasets": tuple(capped)})
-    return LoadedJob(job=job, base=path.resolve().parent, source=str(path))
+    loaded = LoadedJob(job=job, base=path.resolve().parent, source=str(path))
+    if limit is None or store is not None:
+        return loaded
+    return loaded.model_copy(update={"job": job.model_copy(update={"store": limited_store(loaded.store, limit)})})
+
+
+def limited_store(address: str, limit: int) -> str:
+    """Address of the store for the first `limit` sentences: beside the whole one, which it must not overwrite.
+
+    >>> limited_store("s3://bucket/runs/job.zarr", 10)
+    's3://bucket/runs/job-limit10.zarr'
+    """
+    folder, slash, name = address.rstrip("/").rpartition("/")
+    suffix = Path(name).suffix
+    return f"{folder}{slash}{name.removesuffix(suffix)}-limit{limit}{suffix}"
 
 
 def _read(path: Path) -> str:

@@ -15,7 +15,7 @@ from drillcore.system.progress import ProgressListener
 
 @dataclass(frozen=True)
 class Context:
-    """A run under way. out: folder beside the store."""
+    """A run under way. out: folder beside the store. overwrite: whether committed states may be computed again."""
 
     inputs: Inputs
     store: StoreWriter
@@ -23,6 +23,7 @@ class Context:
     manifest: Manifest
     listener: ProgressListener
     out: Path
+    overwrite: bool = False
 
     @property
     def job(self) -> Job:

@@ -20,7 +20,8 @@ class Manifest:
 
     def __init__(self, path: Path, loaded: LoadedJob) -> None:
         self._path = path
-        earlier = _read(path)
+        earlier = read_manifest(path)
+        self.earlier_versions: dict[str, str] = earlier.get("versions", {})
         self.facts: dict[str, Any] = {
             "job": loaded.job.model_dump(mode="json", by_alias=True),
             "store": loaded.store,
@@ -55,7 +56,8 @@ class Manifest:
             ) from error
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of an earlier run; empty where there is none, or it is damaged."""
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

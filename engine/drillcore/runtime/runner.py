@@ -12,8 +12,9 @@ from drillcore.runtime.context import Context
 from drillcore.runtime.executors import EXECUTORS
 from drillcore.runtime.executors.base import Executor
 from drillcore.runtime.failures import PartFailed, is_whole
+from drillcore.runtime.guard import check_place, refuse_losses, refuse_unready
 from drillcore.runtime.manifest import Manifest
-from drillcore.runtime.preflight import check_job
+from drillcore.runtime.preflight import Inputs, check_job
 from drillcore.runtime.repair import give_up_damage
 from drillcore.runtime.stages import load_stage
 from drillcore.store.places.location import Location, make_folder
@@ -23,41 +24,69 @@ from drillcore.system.progress import ProgressListener
 from drillcore.system.registry import load_by_name
 
 
-def run_stages(loaded: LoadedJob, stages: Sequence[str], listener: ProgressListener, out: Path | None = None) -> Path:
+def run_stages(
+    loaded: LoadedJob,
+    stages: Sequence[str],
+    listener: ProgressListener,
+    out: Path | None = None,
+    *,
+    overwrite: bool = False,
+) -> Path:
     """Run some stages of a job, in the order of the pipeline; returns the folder beside the store.
 
-    Raises an error of the tree in `errors`; whatever it is, the manifest says how the run ended. Handles no signal: a
-    KeyboardInterrupt passes through, and what was committed is kept.
+    overwrite: whether committed states may be taken away or computed again where the job changed. Raises an error of
+    the tree in `errors`; whatever it is, the manifest says how the run ended. Handles no signal: a KeyboardInterrupt
+    passes through, and what was committed is kept.
     """
     # Workers may run elsewhere: their tasks must not depend on the working directory.
     location = Location(loaded.store if loaded.store.startswith("s3://") else str(Path(loaded.store).absolute()))
     location.check()
-    folder = location.beside(out)
+    folder = location.beside(out, loaded.base)
     refuse_if_held(location)
     refuse_foreign(location, loaded.job.name)
+    check_place(loaded, location, listener)
     inputs = check_job(loaded, listener)
-    make_folder(folder)
-    with store_lock(location):
-        manifest = Manifest(folder / "manifest.json", loaded)
-        store = StoreWriter(location, loaded.job.name, manifest.facts["versions"].get("drillcore", ""))
-        manifest.write("running")
-        job = loaded.job
-        executor: Executor = load_by_name("executor", job.run.executor, EXECUTORS)(job.run, job.extract, listener.say)
-        manifest.record("executor", **executor.describe())
-        context = Context(inputs, store, executor, manifest, listener, folder)
-        try:
-            give_up_damage(store, {folder, location.bookkeeping}, listener)
-            _run_each(stages, context)
-            store.finish()
-        except BaseException as error:
-            # On a full disk this fails too, and must not hide the first error.
-            with suppress(RunError):
-                manifest.write(_ending(error))
-            raise
-        finally:
-            executor.close()
-        manifest.write("done")
+    job = loaded.job
+    if "extract" not in stages:
+        refuse_unready(inputs, location, folder, stages)
+    executor: Executor = load_by_name("executor", job.run.executor, EXECUTORS)(job.run, job.extract, listener.say)
+    try:
+        with store_lock(location):
+            if "extract" in stages and not overwrite:
+                refuse_losses(inputs, location, folder, executor.hardware)
+            _run_locked(inputs, stages, executor, location, folder, listener, overwrite)
+    finally:
+        executor.close()
     return folder
+
+
+def _run_locked(
+    inputs: Inputs,
+    stages: Sequence[str],
+    executor: Executor,
+    location: Location,
+    folder: Path,
+    listener: ProgressListener,
+    overwrite: bool,
+) -> None:
+    """The run itself, once nothing speaks against it."""
+    loaded = inputs.loaded
+    make_folder(folder)
+    manifest = Manifest(folder / "manifest.json", loaded)
+    store = StoreWriter(location, loaded.job.name, manifest.facts["versions"].get("drillcore", ""))
+    manifest.write("running")
+    manifest.record("executor", **executor.describe())
+    context = Context(inputs, store, executor, manifest, listener, folder, overwrite)
+    try:
+        give_up_damage(store, {folder, location.bookkeeping}, listener)
+        _run_each(stages, context)
+        store.finish()
+    except BaseException as error:
+        # On a full disk this fails too, and must not hide the first error.
+        with suppress(RunError):
+            manifest.write(_ending(error))
+        raise
+    manifest.write("done")
 
 
 def _run_each(stages: Sequence[str], context: Context) -> None:

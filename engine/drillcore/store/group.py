@@ -5,8 +5,9 @@ A shard counts once it has a fingerprint, which is written only after its data a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -14,12 +15,13 @@ import google_crc32c
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.abc.store import Store
 
 from drillcore.errors import CommitError, DamageError
 from drillcore.store import layout
 from drillcore.store.arrays import ARRAYS
 from drillcore.store.layout import COLUMN_CHUNK, Shape, array_of, attributes_of, create_array
-from drillcore.store.places.files import list_names, read_file, remove_folder, write_file, write_pieces
+from drillcore.store.places.files import list_names, read_file, read_size, remove_folder, write_file, write_pieces
 from drillcore.store.shards import encode_shard
 from drillcore.store.states import StatesReader
 
@@ -35,7 +37,8 @@ class GroupWriter:
     def ensure(self, shape: Shape, columns: Sequence[tuple[str, str]]) -> None:
         """Make the arrays fit. `columns`: names and dtypes of the coordinates.
 
-        Another shape creates all arrays again, other columns only the columns. Damaged metadata are written again, and
+        More sentences make the arrays longer, and committed shards stay; the results of later stages are removed. Any
+        other shape creates all arrays again, other columns only the columns. Damaged metadata are written again, and
         the data stay.
         """
         every = [("sentence", "int64"), *columns]
@@ -43,7 +46,10 @@ class GroupWriter:
         of_columns = {name: expected.pop(name) for name, _ in every}
         differing = self._differing(expected)
         if differing and attributes_of(self.group).get("shape") != shape.as_attribute():
-            self._create(shape)
+            if self._grows_to(shape):
+                self._grow(shape, differing, expected)
+            else:
+                self._create(shape)
         else:
             for name in differing:
                 write_file(self.group.store, f"{self.group.path}/{name}/zarr.json", expected[name])
@@ -77,6 +83,27 @@ class GroupWriter:
             if name != "zarr.json":
                 remove_folder(self.group.store, f"{self.group.path}/{name}")
         layout.create_extract_arrays(self.group, shape)
+        self.__dict__.pop("_reader", None)
+
+    def _grows_to(self, shape: Shape) -> bool:
+        """Whether a shape differs from the stored one in nothing but that it has more sentences."""
+        try:
+            stored = layout.shape_of(attributes_of(self.group))
+        except (ValueError, KeyError, TypeError):
+            return False
+        longer = replace(stored, num_sentences=shape.num_sentences)
+        return stored.num_sentences < shape.num_sentences and longer == shape
+
+    def _grow(self, shape: Shape, differing: Sequence[str], expected: dict[str, bytes]) -> None:
+        """Make the arrays longer: their metadata alone, since a shard is a file. Results are of fewer sentences."""
+        self._set_attributes({**attributes_of(self.group), "results": {}})
+        for name in list_names(self.group.store, self.group.path):
+            if name in ARRAYS and ARRAYS[name].is_result:
+                remove_folder(self.group.store, f"{self.group.path}/{name}")
+        remove_folder(self.group.store, f"{self.group.path}/shard_planned")
+        for name in {*differing, "shard_planned"}:
+            write_file(self.group.store, f"{self.group.path}/{name}/zarr.json", expected[name])
+        self.__dict__.pop("_reader", None)
 
     def _ensure_layers(self, shape: Shape) -> None:
         for name, values in layout.layer_values(shape).items():
@@ -123,15 +150,11 @@ class GroupWriter:
         """Hex fingerprint of each shard, empty also where the shard's file is missing or cut short."""
         return self._each_shard(lambda shard: self._fingerprint(shard) if self._is_whole(shard) else "")
 
-    def _each_shard(self, look: Any) -> list[str]:
-        num_shards = array_of(self.group, "shard_fingerprint").shape[0]
-        with ThreadPoolExecutor(READERS, "look") as pool:
-            return list(pool.map(look, range(num_shards)))
+    def _each_shard(self, look: Callable[[int], str]) -> list[str]:
+        return _each(look, array_of(self.group, "shard_fingerprint").shape[0])
 
     def _fingerprint(self, shard: int) -> str:
-        raw = read_file(self.group.store, f"{self.group.path}/shard_fingerprint/c/{shard}/0")
-        fingerprint = None if raw is None else read_fingerprint(raw)
-        return fingerprint.hex() if fingerprint else ""
+        return _fingerprint_of(self.group.store, self.group.path, shard)
 
     def _is_whole(self, shard: int) -> bool:
         """Whether a shard's file exists and ends as it must; quick, does not see damage further in."""
@@ -204,11 +227,40 @@ class GroupWriter:
         others = {n: r for n, r in results.items() if r.get("made_from") not in made_from}
         self._set_attributes({**before, "results": others})
 
+    def describe(self, **facts: Any) -> None:
+        """Set some attributes of the group; the others stay."""
+        self._set_attributes({**attributes_of(self.group), **facts})
+
     def drop_columns(self) -> None:
         """Remove the record of what the coordinates were made from, so that they are written again."""
         before = attributes_of(self.group)
         before.pop("columns_made_from", None)
         self._set_attributes(before)
+
+
+def claimed_shards(store: Store, path: str, num_shards: int) -> list[str]:
+    """Hex fingerprint of each shard of a group, empty where it is not committed or its file is gone.
+
+    Unlike `GroupWriter.committed` it needs no metadata, which may be damaged: what stands here would be lost if the
+    shard were written again.
+    """
+
+    def look(shard: int) -> str:
+        fingerprint = _fingerprint_of(store, path, shard)
+        return fingerprint if fingerprint and read_size(store, f"{path}/hidden_states/c/{shard}/0/0") else ""
+
+    return _each(look, num_shards)
+
+
+def _each(look: Callable[[int], str], num_shards: int) -> list[str]:
+    with ThreadPoolExecutor(READERS, "look") as pool:
+        return list(pool.map(look, range(num_shards)))
+
+
+def _fingerprint_of(store: Store, path: str, shard: int) -> str:
+    raw = read_file(store, f"{path}/shard_fingerprint/c/{shard}/0")
+    fingerprint = None if raw is None else read_fingerprint(raw)
+    return fingerprint.hex() if fingerprint else ""
 
 
 def read_fingerprint(raw: bytes) -> bytes | None:

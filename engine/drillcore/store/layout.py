@@ -65,6 +65,15 @@ class Shape:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
 
+def shape_of(attributes: dict[str, Any]) -> Shape:
+    """The shape that a group's attributes record; raises ValueError, KeyError or TypeError where they hold none."""
+    described: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in attributes["shape"].items()}
+    shape = Shape(**described)
+    if not (shape.num_sentences > 0 and shape.shard > 0 and shape.chunk > 0):
+        raise ValueError("the shape is not valid")
+    return shape
+
+
 def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
     """An array of a group by name; raises DamageError where it is missing or its metadata cannot be read."""
     try:

@@ -16,7 +16,7 @@ from drillcore.store import layout
 from drillcore.store.arrays import ARRAYS, dtype_name
 from drillcore.store.checks.finding import Finding
 from drillcore.store.checks.shards import ShardChecks
-from drillcore.store.layout import Shape, array_of
+from drillcore.store.layout import array_of, shape_of
 from drillcore.store.places.files import list_names, read_file
 from drillcore.store.reader import read_array
 
@@ -64,7 +64,7 @@ def check_group(store: Store, path: str, ids_of: IdsOf) -> Iterator[Finding]:
     try:
         attributes = _document(store, path)["attributes"]
         group = zarr.open_group(store, path=path, mode="r", zarr_format=3, use_consolidated=False)
-        shape = _shape(attributes)
+        shape = shape_of(attributes)
     except UNREADABLE as error:
         if list_names(store, f"{path}/shard_fingerprint/c"):
             yield Finding(path, "zarr.json", f"is damaged, and what is below it cannot be checked: {error}")
@@ -85,14 +85,6 @@ def check_group(store: Store, path: str, ids_of: IdsOf) -> Iterator[Finding]:
         yield from _check_columns(group, ["sentence", *(n for n, _ in columns)], ids_of)
     for name in attributes.get("results", {}):
         yield from _check_result(group, name)
-
-
-def _shape(attributes: dict[str, Any]) -> Shape:
-    described: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in attributes["shape"].items()}
-    shape = Shape(**described)
-    if not (shape.num_sentences > 0 and shape.shard > 0 and shape.chunk > 0):
-        raise ValueError("the shape is not valid")
-    return shape
 
 
 def _check_layers(group: zarr.Group, name: str, values: Any) -> Iterator[Finding]:

@@ -61,11 +61,14 @@ class Location:
         stem = PurePosixPath(name).stem
         return stem if stem != name else f"{name}.run"
 
-    def beside(self, out: Path | None = None) -> Path:
-        """The folder beside the store, or within `out` for one on S3."""
+    def beside(self, out: Path | None = None, base: Path | None = None) -> Path:
+        """The folder beside the store, unless `out` names one.
+
+        base: folder of the job file, below which a store on S3 has its folder; by default the working directory.
+        """
         if out is not None:
             return out
-        return Path("runs") / self.stem if self.is_s3 else self.path.parent / self.stem
+        return (base or Path()) / "runs" / self.stem if self.is_s3 else self.path.parent / self.stem
 
     @property
     def bookkeeping(self) -> Path:

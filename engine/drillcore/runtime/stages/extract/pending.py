@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
-from drillcore.backends import MODEL_DISTRIBUTIONS, layers, numerics_hold
+from drillcore.backends import MODEL_DISTRIBUTIONS, numerics_hold
+from drillcore.backends.device import Hardware
 from drillcore.backends.source import identity
-from drillcore.errors import CommitError
+from drillcore.errors import CommitError, StoreError
+from drillcore.job.fields import Extract
 from drillcore.runtime.context import Context
-from drillcore.runtime.preflight import Input
+from drillcore.runtime.preflight import Input, Inputs
 from drillcore.runtime.stages.extract.coordinates import column_types, write_columns
-from drillcore.runtime.work.blocks import Block, block_sentences, make_blocks, pending, spread_block
-from drillcore.store.layout import FORMAT, Shape, choose_shape
+from drillcore.runtime.stages.extract.recipes import ATTRIBUTE, Recipe, recorded
+from drillcore.runtime.stages.extract.standing import Asked, LazyRowIds, Standing, block_of, shape_for
+from drillcore.runtime.work.blocks import Block, block_sentences, make_blocks, spread_block
+from drillcore.store.layout import Shape, attributes_of
 from drillcore.store.writer import GroupWriter
 from drillcore.system.files import digest
-from drillcore.texts.rows import RowTable, row_ids
+
+# Fields that every request holds. One that was added later is left out while it has its default, so that stores which
+# were written before stay up to date.
+ALWAYS = frozenset(
+    {"attention", "backend", "batch_tokens", "block_sentences", "device", "dtype"}
+    | {"layers", "layout", "shard_sentences", "store_dtype", "tensor_parallel", "threads"}
+)
 
 
 @dataclass(frozen=True)
@@ -39,57 +50,49 @@ class Target:
 
     def committed_shards(self, block: Block) -> frozenset[int]:
         """Shards of a block that are committed as they must be; they stay when the block is computed again."""
-        numbers = range(block.first_shard, block.first_shard + len(block.fingerprints))
-        return frozenset(i for i in numbers if self.committed[i] == self.planned[i])
-
-    @property
-    def outdated_shards(self) -> list[int]:
-        """Shards whose fingerprint is that of other inputs."""
-        return [i for i, stored in enumerate(self.committed) if stored and stored != self.planned[i]]
+        return frozenset(i for i in _shards(block) if self.committed[i] == self.planned[i])
 
 
-@dataclass(frozen=True)
-class LazyRowIds:
-    """Ids of the rows of a dataset, never all of them in memory."""
-
-    rows: RowTable
-
-    def __getitem__(self, rows: slice) -> list[str]:
-        return row_ids(self.rows.texts(rows.start, rows.stop))
+def _shards(block: Block) -> range:
+    return range(block.first_shard, block.first_shard + len(block.fingerprints))
 
 
-def request_of(context: Context, name: str) -> dict[str, Any]:
-    """What the numerics are resolved for: they are resolved again when any of it changes."""
-    source, extract = context.inputs.sources[name], context.job.extract
+def request_of(inputs: Inputs, name: str, hardware: Hardware, versions: dict[str, str]) -> dict[str, Any]:
+    """What the numerics of a model are resolved for: they are resolved again when any of it changes.
+
+    versions: of all packages.
+    """
+    source, extract = inputs.sources[name], inputs.loaded.job.extract
+    defaults = Extract().model_dump(mode="json")
     settings = extract.model_dump(mode="json", exclude={"too_long", "special_tokens"})
-    versions = {k: v for k, v in context.manifest.facts["versions"].items() if k in MODEL_DISTRIBUTIONS}
-    hardware = context.executor.hardware()
     return {
         "model": identity(source),
         "dtype": source.model.dtype,
-        "layers": list(context.inputs.layers[name]),
-        "extract": settings,
-        "versions": versions,
+        "layers": list(inputs.layers[name]),
+        "extract": {k: v for k, v in settings.items() if k in ALWAYS or v != defaults[k]},
+        "versions": {k: v for k, v in versions.items() if k in MODEL_DISTRIBUTIONS},
         "device": hardware.device,
         "cores": hardware.threads if extract.threads == "auto" else None,
     }
 
 
-def stored_numerics(context: Context, known: dict[str, Any], request: dict[str, Any]) -> dict[str, Any] | None:
-    """Numerics that an earlier run stored, if they are for this request and for the engine that is installed now."""
-    if known.get("numerics_for") != digest(request):
-        return None
-    stored: dict[str, Any] | None = known.get("numerics")
-    backend = context.job.extract.backend
-    return stored if stored is not None and numerics_hold(backend, stored) else None
+def asked_of(context: Context, name: str) -> Asked:
+    """What the job asks of a model's groups, on this executor's hardware."""
+    hardware, facts = context.executor.hardware(), context.manifest
+    request = request_of(context.inputs, name, hardware, facts.facts["versions"])
+    return Asked(context.inputs, request, hardware, facts.earlier_versions)
 
 
-def _shape(context: Context, pair: Input) -> Shape:
-    name, extract = pair.model.group, context.job.extract
-    facts, wanted = context.inputs.sources[name].facts, context.inputs.layers[name]
-    names = [layers.layer_name(k, facts.num_layers) for k in wanted]
-    shard = None if extract.shard_sentences == "auto" else extract.shard_sentences
-    return choose_shape(len(pair.tokens), wanted, names, facts.hidden_size, extract.store_dtype, shard)
+def stored_numerics(
+    context: Context, known: dict[str, Any], request: dict[str, Any], recipes: Iterable[Recipe]
+) -> dict[str, Any] | None:
+    """Numerics that an earlier run stored, if they are for this request and for the engine that is installed now.
+
+    known: attributes of the model's group, which hold those of the last request. recipes: of its datasets' groups.
+    """
+    stored = known.get("numerics") if known.get("numerics_for") == digest(request) else None
+    found: dict[str, Any] | None = stored or next((r.numerics for r in recipes if r.request == request), None)
+    return found if found is not None and numerics_hold(context.job.extract.backend, found) else None
 
 
 def block_size(context: Context, name: str, pairs: list[Input]) -> int:
@@ -97,7 +100,7 @@ def block_size(context: Context, name: str, pairs: list[Input]) -> int:
     wanted = context.job.extract.block_sentences
     if wanted != "auto":
         return wanted
-    hardware, shapes = context.executor.hardware(), [_shape(context, p) for p in pairs]
+    hardware, shapes = context.executor.hardware(), [shape_for(context.inputs, p) for p in pairs]
     largest = max(block_sentences(s.shard, s.sentence_bytes, hardware.memory_bytes) for s in shapes)
     sentences, whole = sum(len(p.tokens) for p in pairs), sum(cost_of(context, p) for p in context.inputs.pairs)
     share = sum(cost_of(context, p) for p in pairs) / max(1, whole)
@@ -109,42 +112,74 @@ def cost_of(context: Context, pair: Input) -> int:
     return len(pair.tokens.ids_T) * max(1, context.inputs.sources[pair.model.group].facts.num_parameters)
 
 
-def num_blocks(context: Context, pair: Input, block_sentences: int) -> int:
+def num_blocks(standing: Standing, block_sentences: int) -> int:
     """Number of blocks of a dataset with `block_sentences` sentences each."""
-    return -(-len(pair.tokens) // _block(_shape(context, pair), block_sentences))
+    return -(-standing.shape.num_sentences // block_of(standing.shape, block_sentences))
 
 
-def _block(shape: Shape, block_sentences: int) -> int:
-    """Sentences of a block, rounded down to whole shards."""
-    return max(shape.shard, block_sentences // shape.shard * shape.shard)
+def fit_group(context: Context, standing: Standing) -> GroupWriter:
+    """Make the group's arrays and coordinates fit the dataset; they do not depend on the numerics.
 
-
-def fit_group(context: Context, pair: Input) -> GroupWriter:
-    """Make the group's arrays and coordinates fit the dataset; they do not depend on the numerics."""
+    Recipes that agree with the job are recorded, also those of a group whose version of drillcore did not.
+    """
+    pair = standing.pair
     writer = context.store.dataset(pair.model.group, pair.dataset.name)
-    writer.ensure(_shape(context, pair), column_types(pair))
+    writer.ensure(standing.shape, column_types(pair))
+    writer.describe(**{ATTRIBUTE: [r.record() for r in standing.recipes]})
     write_columns(writer, pair)
     return writer
 
 
-def target_of(
-    context: Context, pair: Input, writer: GroupWriter, request: dict[str, Any], numerics: dict[str, Any]
-) -> Target:
-    """Find the pending blocks of a group that fits its dataset."""
-    shape = _shape(context, pair)
-    common = {
-        "format": FORMAT,
-        "request": request,
-        "policy": asdict(pair.policy),
-        "store_dtype": shape.store_dtype,
-        "numerics": numerics,
-    }
-    block = _block(shape, numerics["block_sentences"])
-    blocks = make_blocks(pair.tokens, LazyRowIds(pair.rows), common, len(pair.tokens), shape.shard, block)
-    planned = [p for b in blocks for p in b.fingerprints]
-    writer.plan_fingerprints(planned)
+def target_of(standing: Standing, writer: GroupWriter) -> Target | None:
+    """A group that fits its dataset, if every shard is committed with one of its recipes; None otherwise."""
     committed = writer.committed()
-    return Target(pair, writer, shape, pending(blocks, committed), planned, committed)
+    if not all(standing.stays(i, fingerprint) for i, fingerprint in enumerate(committed)):
+        return None
+    writer.plan_fingerprints(committed)
+    return Target(standing.pair, writer, standing.shape, [], committed, committed)
+
+
+def pending_of(context: Context, standing: Standing, recipe: Recipe, writer: GroupWriter | None) -> Target:
+    """Find the pending blocks of a group under the recipe of this run, and make the group ready for them.
+
+    writer: where the group fits its dataset already; it is made to fit otherwise. Raises StoreError, before anything is
+    taken away, where a group turns out to hold states of another kind, and the run may not overwrite them.
+    """
+    pair, shape = standing.pair, standing.shape
+    block = block_of(shape, recipe.numerics["block_sentences"])
+    common = recipe.common(shape)
+    blocks = make_blocks(pair.tokens, LazyRowIds(pair.rows), common, len(pair.tokens), shape.shard, block)
+    wanted = [fingerprint for b in blocks for fingerprint in b.fingerprints]
+    _refuse_other_states(context, standing, recipe, wanted)
+    if writer is None:
+        before = context.store.dataset(pair.model.group, pair.dataset.name)
+        known = zip(standing.claimed, wanted, strict=False)
+        before.retract([i for i, (c, w) in enumerate(known) if c and c != w and not standing.stays(i, c)])
+        writer = fit_group(context, standing)
+    committed = writer.committed()
+    planned = [c if standing.stays(i, c) else w for i, (c, w) in enumerate(zip(committed, wanted, strict=True))]
+    writer.plan_fingerprints(planned)
+    writer.retract([i for i, stored in enumerate(committed) if stored and stored != planned[i]])
+    pending = [b for b in blocks if any(committed[i] != planned[i] for i in _shards(b))]
+    if pending:
+        others = [r for r in recorded(attributes_of(writer.group)) if r != recipe]
+        writer.describe(**{ATTRIBUTE: [r.record() for r in (*others, recipe)]})
+    return Target(pair, writer, shape, pending, planned, committed)
+
+
+def _refuse_other_states(context: Context, standing: Standing, recipe: Recipe, wanted: list[str]) -> None:
+    """Raise StoreError where states would be lost that could not be judged before the model was loaded."""
+    if context.overwrite:
+        return
+    dtype = recipe.numerics.get("dtype")
+    others = {r.numerics.get("dtype") for r in standing.recipes} - {dtype}
+    unknown = not standing.known and any(c and c not in wanted for c in standing.claimed)
+    if unknown or (others and 0 < standing.num_kept < standing.shape.num_shards):
+        what = "with other settings or another model" if unknown else f"in {', '.join(map(str, others))}, not {dtype}"
+        raise StoreError(
+            f"{standing.path}: the states in the store {context.store.location.address} were computed {what}",
+            hint="--overwrite computes them again; a store of its own (--store) keeps them.",
+        )
 
 
 def check_committed(targets: list[Target]) -> None:

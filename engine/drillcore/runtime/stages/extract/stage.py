@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
 
 from drillcore.backends.base import Prepared, prediction_refused
 from drillcore.errors import DrillcoreError
@@ -14,16 +13,19 @@ from drillcore.runtime.context import Context
 from drillcore.runtime.failures import PartFailed
 from drillcore.runtime.stages.extract.pending import (
     Target,
+    asked_of,
     block_size,
     check_committed,
     cost_of,
     fit_group,
     num_blocks,
-    request_of,
+    pending_of,
     stored_numerics,
     target_of,
 )
-from drillcore.runtime.stages.extract.summary import record_model, summarise
+from drillcore.runtime.stages.extract.recipes import Recipe
+from drillcore.runtime.stages.extract.standing import stand
+from drillcore.runtime.stages.extract.summary import kept_note, record_model, summarise
 from drillcore.runtime.work.tasks import (
     BlockDone,
     BlockFailed,
@@ -33,7 +35,6 @@ from drillcore.runtime.work.tasks import (
     ModelTask,
     SweepModel,
 )
-from drillcore.store.group import GroupWriter
 from drillcore.store.layout import attributes_of
 from drillcore.system.files import digest
 from drillcore.system.progress import Progress
@@ -120,39 +121,48 @@ class ModelRun:
     def __init__(self, context: Context, name: str, groups: ThreadPoolExecutor) -> None:
         self._context, self.name = context, name
         self._pairs, self._group = context.inputs.of_model(name), context.store.model(name)
-        self._request = request_of(context, name)
+        asked = asked_of(context, name)
+        self._request = asked.request
+        self._standings = [stand(asked, pair, context.store.root.store) for pair in self._pairs]
         known = attributes_of(self._group)
-        self._stored = stored_numerics(context, known, self._request)
-        if self._stored is not None and "backend" in self._stored:
+        recipes = [r for s in self._standings for r in s.recipes]
+        self._stored = stored_numerics(context, known, self._request, recipes)
+        if self._stored is not None and "backend" in self._stored and "backend_choice" in known:
             context.manifest.record("models", name, backend=known["backend_choice"])
+        # What takes something away waits until the model is loaded and checked.
+        self._groups = [groups.submit(fit_group, context, s) if s.takes_nothing else None for s in self._standings]
         self._targets: list[Target] = []
-        if self._stored is not None:
-            writers = [fit_group(context, pair) for pair in self._pairs]
-            self._targets = self._targets_of(writers, self._stored)
-            self._groups: list[Future[GroupWriter]] = []
-        else:
-            self._groups = [groups.submit(fit_group, context, pair) for pair in self._pairs]
         self._started, self._num_left = 0.0, 0
         self.done: list[BlockDone] = []
 
     def is_pending(self) -> bool:
         """Whether there is anything to extract; tells the user where not."""
-        if self._stored is None or any(t.blocks for t in self._targets):
+        targets = self._finished()
+        if targets is None:
             return True
+        self._targets = targets
         sentences = sum(len(p.tokens) for p in self._pairs)
         self._context.listener.say(f"{self.name}: all {sentences:,} sentences are up to date")
+        notes = [note for note in (kept_note(s, self._request) for s in self._standings) if note]
+        if notes:
+            self._context.manifest.record("models", self.name, kept=notes)
+        for note in notes:
+            self._context.listener.say(note)
         return False
+
+    def _finished(self) -> list[Target] | None:
+        """The groups, if every shard of every one is committed as it must be; None otherwise."""
+        if not all(s.takes_nothing and s.num_kept == s.shape.num_shards for s in self._standings):
+            return None
+        found = [target_of(s, g.result()) for s, g in zip(self._standings, self._groups, strict=True) if g is not None]
+        targets = [t for t in found if t is not None]
+        return targets if len(targets) == len(self._standings) else None
 
     def sweep_model(self) -> SweepModel:
         """What an executor needs to know before the model is loaded."""
         size = self._block_sentences()
-        if self._stored is not None:
-            blocks = sum(len(t.blocks) for t in self._targets)
-            sentences = sum(t.num_pending for t in self._targets)
-        else:
-            blocks = sum(num_blocks(self._context, p, size) for p in self._pairs)
-            sentences = sum(len(p.tokens) for p in self._pairs)
-        all_sentences = sum(len(p.tokens) for p in self._pairs)
+        blocks = sum(num_blocks(s, size) for s in self._standings)
+        sentences, all_sentences = sum(s.num_pending for s in self._standings), sum(len(p.tokens) for p in self._pairs)
         cost = sum(cost_of(self._context, p) for p in self._pairs) * sentences / max(1, all_sentences)
         return SweepModel(self._task(), blocks, sentences, cost)
 
@@ -168,12 +178,17 @@ class ModelRun:
         context, name = self._context, self.name
         record_model(context, name, prepared)
         numerics = self._stored or {**prepared.numerics, "block_sentences": self._block_sentences()}
+        self._targets = [
+            pending_of(context, s, Recipe(self._request, numerics, asdict(s.pair.policy)), g.result() if g else None)
+            for s, g in zip(self._standings, self._groups, strict=True)
+        ]
         if self._stored is None:
             chosen = {"backend_choice": prepared.choice} if prepared.choice else {}
             self._group.attrs.update({"numerics": numerics, "numerics_for": digest(self._request), **chosen})
-            self._targets = self._targets_of([g.result() for g in self._groups], numerics)
-        for target in self._targets:
-            target.writer.retract(target.outdated_shards)
+        for standing, target in zip(self._standings, self._targets, strict=True):
+            note = kept_note(standing, self._request, target.num_pending)
+            if note:
+                context.listener.say(note)
         model = replace(self._task(), numerics=numerics)
         tasks = [
             BlockTask(
@@ -205,10 +220,6 @@ class ModelRun:
             self._context.listener.say(summarise(self._context, self.name, self.done, wall))
             if sum(b.num_sentences for b in self.done) == sum(t.num_pending for t in self._targets):
                 check_committed(self._targets)
-
-    def _targets_of(self, writers: Sequence[GroupWriter], numerics: dict[str, Any]) -> list[Target]:
-        pairs = zip(self._pairs, writers, strict=True)
-        return [target_of(self._context, pair, writer, self._request, numerics) for pair, writer in pairs]
 
     def _block_sentences(self) -> int:
         if self._stored is not None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from drillcore.backends.base import Prepared
 from drillcore.runtime.context import Context
+from drillcore.runtime.stages.extract.recipes import hardware_words
+from drillcore.runtime.stages.extract.standing import Standing
 from drillcore.runtime.work.tasks import BlockDone
 
 
@@ -34,6 +38,22 @@ def record_model(context: Context, name: str, prepared: Prepared) -> None:
             f"{name}: self-check passed: relative error {check.worst:.1e} at worst (bound {check.bound:.0e}), "
             f"{check.layout} layout, {prepared.load_seconds:.1f} s to load"
         )
+
+
+def kept_note(standing: Standing, request: dict[str, Any], num_pending: int = 0) -> str:
+    """A line for states that stay although versions, cores or the device changed; empty where none do.
+
+    num_pending: sentences of the group that are computed now, with what is here.
+    """
+    others = [r.request for r in standing.recipes if r.request != request]
+    if not others or not standing.num_kept:
+        return ""
+    before = "; ".join(dict.fromkeys(hardware_words(r, request) for r in others)) or "other versions"
+    now = "; ".join(dict.fromkeys(hardware_words(request, r) for r in others)) or "others"
+    what = f"computed with {before}; here it is {now}"
+    if num_pending:
+        return f"{standing.path}: {num_pending:,} sentences are computed with {now}; the others, {before}, stay"
+    return f"{standing.path}: its states and their numerics stay as {what}"
 
 
 def summarise(context: Context, name: str, done: list[BlockDone], wall: float) -> str:

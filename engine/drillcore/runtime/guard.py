@@ -1,0 +1,85 @@
+"""Refuses, before anything is written, a run that would take away what is committed or work on what is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from drillcore.backends.device import Hardware, host_hardware
+from drillcore.errors import StoreError
+from drillcore.job.fields import LoadedJob
+from drillcore.runtime.manifest import read_manifest
+from drillcore.runtime.preflight import Inputs
+from drillcore.runtime.stages.extract.pending import request_of
+from drillcore.runtime.stages.extract.standing import Asked, Standing, stand
+from drillcore.store.places.location import Location
+from drillcore.system.progress import ProgressListener
+from drillcore.system.versions import versions
+
+
+def check_place(loaded: LoadedJob, location: Location, listener: ProgressListener) -> None:
+    """Look for a store at the place that was the default while it was relative to the working directory.
+
+    Raises StoreError where only that one exists: the job would be computed again. Where the job has a store at its
+    place too, or a job file in the working directory has the other one, a line names it.
+    """
+    former = loaded.former_store
+    if former is None or not (Path(former) / "zarr.json").exists():
+        return
+    what = f"there is a store at {former}, where this job's store was while its place followed the working directory"
+    owner = Path.cwd() / Path(loaded.source).name
+    if location.path.exists() or owner.exists():
+        listener.say(f"{what}; this run does not use it, its store is {location.address}")
+        return
+    beside = Location(former).beside()
+    raise StoreError(
+        f"{what}; now it is {location.address}, relative to the job file",
+        hint=f"Move {former} there (and {beside}, its manifest and pictures), or name it with --store or `store:`.",
+    )
+
+
+def refuse_losses(inputs: Inputs, location: Location, folder: Path, hardware: Callable[[], Hardware]) -> None:
+    """Raise StoreError where extraction would take away committed states, or compute them again; only reads."""
+    losses = [s.loss for s in _standings(inputs, location, folder, hardware) if s.loss is not None]
+    if losses:
+        lines = "\n".join(f"  {loss}" for loss in losses)
+        raise StoreError(
+            f"the job changed: in the store {location.address} this run would take away or compute again\n{lines}",
+            hint="--overwrite does so. To keep them, undo the change or name another store (--store, `store:`).",
+        )
+
+
+def refuse_unready(inputs: Inputs, location: Location, folder: Path, stages: Sequence[str]) -> None:
+    """Raise StoreError where stages after extraction would work on states that are not the job's; only reads.
+
+    States that are not extracted yet are no reason: a stage goes on with the groups that are whole.
+    """
+    if not location.is_s3 and not location.path.exists():
+        raise StoreError(f"there is no store at {location.address}", hint="Run `drillcore run` or `extract` first.")
+    extract = inputs.loaded.job.extract
+    wrong = []
+    for standing in _standings(inputs, location, folder, lambda: host_hardware(extract)):
+        wanted, stored = standing.shape.num_sentences, standing.stored
+        if standing.loss is not None:
+            wrong.append(f"{standing.path} holds other states: {'; '.join(standing.loss.reasons)}")
+        elif stored is not None and stored.num_sentences != wanted:
+            wrong.append(f"{standing.path} holds {stored.num_sentences:,} sentences, the job has {wanted:,}")
+    if wrong:
+        raise StoreError(
+            f"{', '.join(stages)}: the store {location.address} does not hold the job's states\n"
+            + "\n".join(f"  {line}" for line in wrong),
+            hint="Run `drillcore run` or `drillcore extract` on the job first.",
+        )
+
+
+def _standings(inputs: Inputs, location: Location, folder: Path, hardware: Callable[[], Hardware]) -> list[Standing]:
+    """How every group of the job stands; the hardware is only asked for where a store exists."""
+    if not location.is_s3 and not location.path.exists():
+        return []
+    store, earlier = location.open(read_only=True), read_manifest(folder / "manifest.json").get("versions", {})
+    found = []
+    here, packages = hardware(), versions()
+    for name in inputs.sources:
+        asked = Asked(inputs, request_of(inputs, name, here, packages), here, earlier)
+        found += [stand(asked, pair, store) for pair in inputs.of_model(name)]
+    return found

@@ -1,0 +1,271 @@
+"""What a group of the store holds, seen from the job: which shards stay, and what would be lost."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import zarr
+from zarr.abc.store import Store
+
+from drillcore.backends import layers
+from drillcore.backends.device import Hardware
+from drillcore.errors import DamageError
+from drillcore.runtime.preflight import Input, Inputs
+from drillcore.runtime.stages.extract.recipes import Recipe, recorded, recover
+from drillcore.runtime.work.blocks import make_blocks
+from drillcore.store.arrays import HEADLINES
+from drillcore.store.group import claimed_shards
+from drillcore.store.layout import Shape, choose_shape, shape_of
+from drillcore.store.places.files import read_file
+from drillcore.store.reader import read_array
+from drillcore.texts.rows import RowTable, row_ids
+
+
+@dataclass(frozen=True)
+class LazyRowIds:
+    """Ids of the rows of a dataset, never all of them in memory."""
+
+    rows: RowTable
+
+    def __getitem__(self, rows: slice) -> list[str]:
+        return row_ids(self.rows.texts(rows.start, rows.stop))
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Committed states that a run would take away or compute again.
+
+    sentences: of the shards concerned, out of `total`; at `layers` layers each. results: of later stages, made from
+    them. reasons: what changed.
+    """
+
+    path: str
+    sentences: int
+    layers: int
+    results: tuple[str, ...]
+    reasons: tuple[str, ...]
+
+    def __str__(self) -> str:
+        results = f", and {', '.join(self.results)}" if self.results else ""
+        why = "; ".join(self.reasons)
+        return f"{self.path}: states of {self.sentences:,} sentences × {self.layers} layers{results} ({why})"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A group of the store, or the place where it will be, beside what the job says of it.
+
+    shape: what the group must have. claimed: fingerprint of each stored shard whose file is there, whole or not.
+    recipes: of the group, as far as they agree with the job. allowed: for each shard that the job wants, the
+    fingerprints with which it may stay. known: whether the group says what its states were made from.
+    """
+
+    pair: Input
+    shape: Shape
+    stored: Shape | None = None
+    claimed: tuple[str, ...] = ()
+    recipes: tuple[Recipe, ...] = ()
+    allowed: tuple[frozenset[str], ...] = ()
+    loss: Loss | None = None
+    known: bool = True
+
+    @property
+    def path(self) -> str:
+        """Path of the group in the store."""
+        return f"{self.pair.model.group}/{self.pair.dataset.name}"
+
+    def stays(self, shard: int, fingerprint: str) -> bool:
+        """Whether a shard that is committed with a fingerprint is as the job wants it."""
+        return bool(fingerprint) and shard < len(self.allowed) and fingerprint in self.allowed[shard]
+
+    @property
+    def takes_nothing(self) -> bool:
+        """Whether every committed shard stays."""
+        return all(self.stays(i, c) for i, c in enumerate(self.claimed) if c)
+
+    @property
+    def num_pending(self) -> int:
+        """Sentences whose shards do not stay; their blocks hold some more."""
+        bounds = [self.shape.bounds(i) for i in range(self.shape.num_shards)]
+        claimed = (*self.claimed, *[""] * len(bounds))
+        return sum(stop - start for i, (start, stop) in enumerate(bounds) if not self.stays(i, claimed[i]))
+
+    @property
+    def num_kept(self) -> int:
+        """Shards that stay, damage aside."""
+        return sum(self.stays(i, fingerprint) for i, fingerprint in enumerate(self.claimed))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a job asks of a model's groups: `request_of` the model, the hardware, and versions of the last run."""
+
+    inputs: Inputs
+    request: dict[str, Any]
+    hardware: Hardware
+    earlier_versions: dict[str, str]
+
+    def dtype(self, pair: Input) -> str:
+        """The dtype that the model would compute in here."""
+        named = pair.model.dtype or self.inputs.loaded.job.extract.dtype
+        return named if named != "auto" else ("bfloat16" if self.hardware.gpus else "float32")
+
+
+def shape_for(inputs: Inputs, pair: Input, stored: Shape | None = None) -> Shape:
+    """The shape of a dataset's arrays: as stored, where only the number of sentences may differ."""
+    name, extract = pair.model.group, inputs.loaded.job.extract
+    facts, wanted = inputs.sources[name].facts, inputs.layers[name]
+    names = [layers.layer_name(k, facts.num_layers) for k in wanted]
+    shard = None if extract.shard_sentences == "auto" else extract.shard_sentences
+    shape = choose_shape(len(pair.tokens), wanted, names, facts.hidden_size, extract.store_dtype, shard)
+    if stored is None or not (stored.num_sentences > stored.shard or stored.num_sentences == len(pair.tokens)):
+        return shape
+    same = replace(stored, num_sentences=shape.num_sentences, shard=shape.shard, chunk=shape.chunk) == shape
+    return replace(stored, num_sentences=shape.num_sentences) if same and shard in (None, stored.shard) else shape
+
+
+def block_of(shape: Shape, block_sentences: int) -> int:
+    """Sentences of a block, rounded down to whole shards."""
+    return max(shape.shard, block_sentences // shape.shard * shape.shard)
+
+
+def plan(pair: Input, recipe: Recipe, shape: Shape) -> list[str]:
+    """The fingerprint that each shard must have under a recipe, for the first sentences that the shape holds."""
+    block = block_of(shape, recipe.numerics["block_sentences"])
+    ids, common = LazyRowIds(pair.rows), recipe.common(shape)
+    blocks = make_blocks(pair.tokens, ids, common, shape.num_sentences, shape.shard, block)
+    return [fingerprint for b in blocks for fingerprint in b.fingerprints]
+
+
+def read_attributes(store: Store, path: str) -> dict[str, Any]:
+    """Attributes of a group; empty where there is none, or its zarr.json is damaged."""
+    try:
+        attributes = json.loads(read_file(store, f"{path}/zarr.json") or b"{}").get("attributes", {})
+    except (ValueError, AttributeError):
+        return {}
+    return attributes if isinstance(attributes, dict) else {}
+
+
+def stand(asked: Asked, pair: Input, store: Store, path: str | None = None) -> Standing:
+    """How the group of a model and dataset stands; only reads.
+
+    path: of another group than the pair's own.
+    """
+    path = path or f"{pair.model.group}/{pair.dataset.name}"
+    attributes, model = read_attributes(store, path), read_attributes(store, path.split("/")[0])
+    stored = _stored_shape(store, path, attributes, shape_for(asked.inputs, pair))
+    shape = shape_for(asked.inputs, pair, stored)
+    claimed = tuple(claimed_shards(store, path, (stored or shape).num_shards))
+    if not any(claimed):
+        return Standing(pair, shape)
+    policy = asdict(pair.policy)
+    recipes = recorded(attributes)
+    if not recipes:
+        found = recover(asked.request, policy, model, asked.earlier_versions)
+        recipes = [] if found is None else [found]
+    known = bool(recipes) or "numerics" in model
+    fitting = [r for r in recipes if r.agrees_with(asked.request, policy)]
+    stored = stored or shape
+    allowed = _allowed(pair, fitting, stored, shape)
+    standing = Standing(pair, shape, stored, claimed, tuple(fitting), allowed, None, known)
+    mixed = _mixed_dtypes(asked, standing)
+    if mixed:
+        same = tuple(r for r in fitting if r.request == asked.request)
+        standing = replace(standing, recipes=same, allowed=_allowed(pair, same, stored, shape))
+        lost, reasons = [i for i, c in enumerate(claimed) if c and not standing.stays(i, c)], [mixed]
+    else:
+        lost = _lost(standing)
+        reasons = _reasons(asked, standing, recipes, store, path) if lost else []
+    if not lost:
+        return standing
+    sentences = sum(stop - start for start, stop in map(stored.bounds, lost) if stop > start)
+    results = tuple(name for name in attributes.get("results", {}) if name in HEADLINES)
+    return replace(standing, loss=Loss(path, sentences, len(stored.layers), results, tuple(reasons)))
+
+
+def _allowed(pair: Input, recipes: Sequence[Recipe], stored: Shape, shape: Shape) -> tuple[frozenset[str], ...]:
+    """For each shard, its fingerprints under these recipes; none where the shards are cut in another way."""
+    if replace(stored, num_sentences=shape.num_sentences) != shape or stored.num_sentences > shape.num_sentences:
+        return ()
+    return tuple(map(frozenset, zip(*(plan(pair, r, shape) for r in recipes), strict=True)))
+
+
+def _lost(standing: Standing) -> list[int]:
+    """Numbers of the committed shards that would be taken away or written again, unless the dataset only grew."""
+    stored, shape, claimed = standing.stored, standing.shape, standing.claimed
+    assert stored is not None
+    lost = [i for i, c in enumerate(claimed) if c and not standing.stays(i, c)]
+    if not standing.known and replace(stored, num_sentences=shape.num_sentences) == shape:
+        return []  # its metadata are damaged: whether its states fit is seen once the model is loaded
+    if lost and shape.num_sentences > stored.num_sentences and standing.recipes:
+        before = [plan(standing.pair, r, stored) for r in standing.recipes]
+        if all(any(claimed[i] == b[i] for b in before) for i in lost):
+            return []
+    return lost
+
+
+def _mixed_dtypes(asked: Asked, standing: Standing) -> str:
+    """Why the rest of a group cannot be computed here beside what it holds; empty where it can, or nothing is left."""
+    dtype = asked.dtype(standing.pair)
+    others = {str(r.numerics.get("dtype", dtype)) for r in standing.recipes if r.request != asked.request} - {dtype}
+    complete = standing.num_kept == standing.shape.num_shards
+    if not others or complete or _lost(standing):
+        return ""
+    before = " and ".join(sorted(others))
+    return f"they were computed in {before}, and on this device the rest would be computed in {dtype}"
+
+
+def _reasons(asked: Asked, standing: Standing, recipes: list[Recipe], store: Store, path: str) -> list[str]:
+    """What changed, in the job's words."""
+    stored, shape = standing.stored, standing.shape
+    assert stored is not None
+    said: list[str] = []
+    if recipes and not standing.recipes:
+        said = recipes[-1].differences(asked.request, asdict(standing.pair.policy))
+    elif not recipes:
+        for name, before, now in zip(asdict(stored), asdict(stored).values(), asdict(shape).values(), strict=True):
+            if name in ("layers", "hidden_size", "store_dtype") and before != now:
+                said.append(f"{name.replace('_', ' ')} is {now}, it was {before}")
+    rows = _changed_rows(standing, store, path)
+    said += [rows] if rows else []
+    return said or ["the model, a setting, the tokenizer or the machine changed; the store does not record which"]
+
+
+def _changed_rows(standing: Standing, store: Store, path: str) -> str:
+    """How the sentences differ from those of the store; empty where they do not, or the store cannot tell."""
+    try:
+        before = read_array(zarr.open_group(store, path=path, mode="r", use_consolidated=False), "row_id").tolist()
+    except (DamageError, ValueError, KeyError, TypeError, OSError):
+        return ""
+    now = LazyRowIds(standing.pair.rows)[slice(0, standing.pair.rows.num_rows)]
+    if before == now or (len(now) > len(before) and now[: len(before)] == before):
+        return "" if standing.recipes == () else "the tokens of some sentences differ"
+    if Counter(before) == Counter(now):
+        return "the sentences stand in another order"
+    if len(before) == len(now):
+        return f"{sum(b != n for b, n in zip(before, now, strict=True)):,} of {len(now):,} sentences are others"
+    gone, added = (Counter(before) - Counter(now)).total(), (Counter(now) - Counter(before)).total()
+    said = [f"{gone:,} of {len(before):,} sentences are gone"] if gone else []
+    return " and ".join([*said, *([f"{added:,} are new, not all of them at the end"] if added else [])])
+
+
+def _stored_shape(store: Store, path: str, attributes: dict[str, Any], wanted: Shape) -> Shape | None:
+    """The shape that a group records, or what its states' own metadata say where that is damaged."""
+    try:
+        return shape_of(attributes)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    try:
+        array = json.loads(read_file(store, f"{path}/hidden_states/zarr.json") or b"")
+        (sentences, count, hidden), shard = array["shape"], array["chunk_grid"]["configuration"]["chunk_shape"][0]
+        chunk, dtype = array["codecs"][0]["configuration"]["chunk_shape"][0], array["data_type"]
+    except (ValueError, KeyError, TypeError, IndexError):
+        return None
+    # Which layers they are is not said there: as many as the job's are taken for the job's, and fingerprints decide.
+    same = count == len(wanted.layers)
+    numbers, names = (wanted.layers, wanted.layer_names) if same else (tuple(range(count)), ("",) * count)
+    return Shape(sentences, numbers, names, hidden, dtype, shard, chunk)
