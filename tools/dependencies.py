@@ -31,6 +31,7 @@ EXTRAS = {
     "runtime/executors/ray": ("transformers", "ray"),
     "system/machine.py": ("transformers",),
     "system/quiet.py": ("transformers",),
+    "tokens/identity.py": ("transformers",),
     "tokens/tokenizer.py": ("transformers",),
 }
 # Not declared: imported only where it is found, with an error of ours or another way where it is not.

@@ -119,7 +119,7 @@ class Dataset(Closed):
     group: str | None = None
     """Field whose values must not be split between the folds of a measure."""
     expected_next: str | None = None
-    """Field that holds the expected next token, with its leading space."""
+    """Field that holds the text expected next, with its leading space; its first token after the sentence counts."""
     candidates: tuple[str, ...] = ()
     """Continuations, with their leading spaces, whose exact log-probabilities are wanted."""
     keep: tuple[str, ...] = ()
@@ -128,6 +128,10 @@ class Dataset(Closed):
     """Take the first so many sentences."""
     template: str | None = None
     """Text around each sentence, holding {text}; or `chat` for the tokenizer's own chat template."""
+    chat: dict[str, str | bool | int | float] = {}
+    """Arguments of the chat template, such as enable_thinking: false or date_string: 26 Jul 2024."""
+    cannot_follow: Literal["error", "skip"] = "error"
+    """Where the tokens of expected_next or of a candidate cannot follow a sentence's own: stop, or leave them out."""
 
     @field_validator("name")
     @classmethod
@@ -149,6 +153,12 @@ class Dataset(Closed):
         if value is not None and value != "chat" and value.count("{text}") != 1:
             raise ValueError("must hold {text} exactly once, or be `chat`")
         return value
+
+    @model_validator(mode="after")
+    def _chat_needs_its_template(self) -> Dataset:
+        if self.chat and self.template != "chat":
+            raise ValueError("chat holds arguments of the chat template: it needs `template: chat`")
+        return self
 
 
 class Extract(Closed):

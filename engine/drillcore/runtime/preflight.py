@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,12 +11,14 @@ from drillcore.backends import check_backend, layers
 from drillcore.backends.source import ModelSource, locate
 from drillcore.errors import InputError, TextError
 from drillcore.job.fields import Dataset, LoadedJob, Model
+from drillcore.runtime.continuing import Following, around_of, continuations_of
 from drillcore.store.arrays import check_kept_names
 from drillcore.store.layout import check_group_name
 from drillcore.system.files import cache_dir
 from drillcore.system.progress import ProgressListener
 from drillcore.texts.problems import Problems
 from drillcore.texts.rows import RowTable, ingest
+from drillcore.tokens.continuations import Continuations
 from drillcore.tokens.sequences import Sequences
 from drillcore.tokens.tokenizer import Tokenizer, TokenPolicy, tokenize
 
@@ -25,6 +28,8 @@ class Input:
     """One model and dataset, checked.
 
     tokens: truncated to the model's context where the job says so; num_truncated: sentences that lost tokens.
+    expected, candidates: tokens of the expected next text and of the candidates after each sentence, None where the
+    dataset names none.
     """
 
     model: Model
@@ -33,6 +38,8 @@ class Input:
     tokens: Sequences
     policy: TokenPolicy
     num_truncated: int
+    expected: Continuations | None
+    candidates: Continuations | None
 
 
 @dataclass(frozen=True)
@@ -73,20 +80,29 @@ def check_job(loaded: LoadedJob, listener: ProgressListener) -> Inputs:
     wanted = {g: layers.resolve_layers(loaded.job.extract.layers, s.facts.num_layers) for g, s in sources.items()}
     pairs: list[Input] = []
     problems = Problems()
-    known: dict[tuple[str, str, str | None], Sequences] = {}
+    known: dict[tuple[str, str], Sequences] = {}
     for model in loaded.job.models:
         tokenizer = tokenizers[model.group]
         for dataset in loaded.job.datasets:
             rows = tables[dataset.name]
-            key = (rows.digest, tokenizer.digest, dataset.template)
+            around = around_of(dataset)
+            key = (rows.digest, tokenizer.key(around))
             if key not in known:
                 try:
-                    known[key] = tokenize(rows, tokenizer, dataset.template)
+                    known[key] = tokenize(rows, tokenizer, around)
                 except TextError as error:
                     raise TextError(f"{loaded.path(dataset)}: {error}", hint=error.hint) from None
             tokens, truncated = _fit(loaded, sources[model.group], dataset, known[key], problems)
-            pairs.append(Input(model, dataset, rows, tokens, tokenizer.policy(dataset.template), truncated))
+            follow = continuations_of(rows, tokenizer, dataset, known[key], tokens)
+            pairs.append(Input(model, dataset, rows, tokens, tokenizer.policy(dataset.template), truncated, *follow))
     problems.raise_if_any()
+    following = list(_following(pairs, tokenizers))
+    for file, each in following:
+        each.refuse(str(loaded.path(file)), problems)
+    problems.raise_if_any()
+    for _, each in following:
+        for note in each.notes():
+            listener.say(note)
     for pair in pairs:
         if pair.num_truncated:
             limit = sources[pair.model.group].facts.max_tokens
@@ -94,6 +110,15 @@ def check_job(loaded: LoadedJob, listener: ProgressListener) -> Inputs:
                 f"{pair.model.group}/{pair.dataset.name}: {pair.num_truncated} sentences truncated to {limit} tokens"
             )
     return Inputs(loaded, sources, tokenizers, wanted, tuple(pairs))
+
+
+def _following(pairs: Sequence[Input], tokenizers: dict[str, Tokenizer]) -> Iterator[tuple[Dataset, Following]]:
+    """Everything that datasets expect after their sentences."""
+    for pair in pairs:
+        for which, found in (("expected", pair.expected), ("candidates", pair.candidates)):
+            if found is not None:
+                name = pair.model.group
+                yield pair.dataset, Following(name, pair.rows, pair.dataset, tokenizers[name], which, found)
 
 
 def _check_names(loaded: LoadedJob) -> None:

@@ -1,35 +1,32 @@
-"""From sentences to token ids: special tokens, templates, truncation; computed once per distinct tokenizer.
-
-Token ids of a whole dataset lie in two .npy files in the cache and are memory-mapped.
-"""
+"""From sentences to token ids: special tokens, templates; computed once per distinct tokenizer."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from drillcore.errors import JobError, ModelError, TextError
-from drillcore.system.files import cache_dir, digest
+from drillcore.system.files import digest
 from drillcore.texts.rows import RowTable
+from drillcore.tokens.cache import cached
+from drillcore.tokens.identity import tokenizer_digest
 from drillcore.tokens.sequences import Sequences
 
 BATCH = 4096
 # Characters of a sentence. More are too many tokens for any model, and tokenizing takes hundreds of bytes for each.
 LONGEST = 4_000_000
+# A chat template may read a sentence before it decides what to write; this one shows what it writes by itself.
+PROBE = "a"
 
 
 @dataclass(frozen=True)
 class TokenPolicy:
-    """How text becomes tokens; part of the fingerprint.
+    """How text becomes tokens, as fingerprints record it; they hold the token ids too, which decide the states.
 
-    tokenizer: digest of the tokenizer itself. template: text around each sentence, `chat`, or None.
+    tokenizer: `Tokenizer.recorded`. template: text around each sentence, `chat`, or None.
     """
 
     tokenizer: str
@@ -37,8 +34,24 @@ class TokenPolicy:
     template: str | None
 
 
+@dataclass(frozen=True)
+class Around:
+    """What is written around each sentence of a dataset.
+
+    template: text that holds {text}, `chat` for the tokenizer's own chat template, or None. chat: arguments of the chat
+    template.
+    """
+
+    template: str | None = None
+    chat: tuple[tuple[str, str | bool | int | float], ...] = ()
+
+
 class Tokenizer:
-    """A model's tokenizer under a job's policy."""
+    """A model's tokenizer under a job's policy.
+
+    digest: of everything that decides an id, chat templates aside. recorded: the shorter digest that stores hold;
+    tokenizers that differ may share it.
+    """
 
     def __init__(self, location: str, special_tokens: str, **arguments: Any) -> None:
         from transformers import AutoTokenizer
@@ -54,109 +67,134 @@ class Tokenizer:
                 hint="A model directory needs its tokenizer files beside the weights.",
             ) from error
         self._special = special_tokens != "none"
-        self.digest = self._digest()
+        self.digest = tokenizer_digest(self._tokenizer, location, arguments.get("revision"))
+        self.recorded = self._recorded()
 
-    def _digest(self) -> str:
+    def _recorded(self) -> str:
         backend = getattr(self._tokenizer, "backend_tokenizer", None)
         body = backend.to_str() if backend is not None else sorted(self._tokenizer.get_vocab().items())
-        # The wrapper around the backend decides tokens too.
         around = [str(self._tokenizer.chat_template), type(self._tokenizer).__name__]
         return digest([body, around])
 
     def policy(self, template: str | None) -> TokenPolicy:
         """The policy for a dataset with this template."""
-        return TokenPolicy(self.digest, "auto" if self._special else "none", template)
+        return TokenPolicy(self.recorded, "auto" if self._special else "none", template)
 
-    def encode(self, texts: list[str], template: str | None) -> list[list[int]]:
-        """Token ids of each text within the template; raises JobError for `chat` where the tokenizer has none."""
-        special = self._special
-        if template == "chat":
-            texts = [self._chat(text) for text in texts]
-            special = False  # the chat template writes them itself
-        elif template is not None:
-            before, after = template.split("{text}")
-            texts = [before + text + after for text in texts]
-        encoded: list[list[int]] = self._tokenizer(
-            texts,
+    def key(self, around: Around) -> str:
+        """Digest of everything that decides the ids of sentences within `around`, at this moment.
+
+        A chat template counts as what it writes: default system prompts, thinking flags, today's date.
+        """
+        written = self.render(PROBE, around) if around.template == "chat" else None
+        return digest([self.digest, self._special, around.template, [list(pair) for pair in around.chat], written])
+
+    def render(self, text: str, around: Around) -> str:
+        """The text that is encoded for a sentence; raises JobError for `chat` where the tokenizer has no template."""
+        if around.template == "chat":
+            return self._chat(text, dict(around.chat))
+        if around.template is None:
+            return text
+        before, after = around.template.split("{text}")
+        return before + text + after
+
+    def encode(self, texts: Sequence[str], around: Around = Around(), then: Sequence[str] = ()) -> list[list[int]]:
+        """Token ids of each text within `around`; raises JobError for `chat` where the tokenizer has no template.
+
+        then: text that follows each rendered one and is encoded together with it.
+        """
+        rendered = [self.render(text, around) for text in texts]
+        if then:
+            rendered = [before + after for before, after in zip(rendered, then, strict=True)]
+        # A chat template writes special tokens itself.
+        return self._encode(rendered, self._special and around.template != "chat")
+
+    def _encode(self, texts: Sequence[str], special: bool) -> list[list[int]]:
+        encoded = self._tokenizer(
+            list(texts),
             add_special_tokens=special,
             padding=False,
             truncation=False,
             return_attention_mask=False,
             verbose=False,
         )["input_ids"]
-        return encoded
+        return [list(map(int, ids)) for ids in encoded]
 
-    def first_token(self, text: str) -> int:
-        """First token of a continuation."""
-        return self.continuation(text)[0]
+    def spans(self, text: str) -> list[tuple[int, int]] | None:
+        """First character of each token of a text and the one after its last, no special tokens; None if unknown."""
+        if not self._tokenizer.is_fast:
+            return None
+        found = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        return [(int(start), int(stop)) for start, stop in found["offset_mapping"]]
 
-    def continuation(self, text: str) -> list[int]:
-        """Token ids of a continuation such as " Toronto", without special tokens."""
-        return [int(i) for i in self._tokenizer(text, add_special_tokens=False)["input_ids"]]
+    @cached_property
+    def added(self) -> tuple[list[int], list[int]]:
+        """Token ids that the tokenizer adds before and after each sentence, chat templates aside."""
+        (whole,), (bare,) = self._encode([PROBE], self._special), self._encode([PROBE], False)
+        for start in range(len(whole) - len(bare) + 1):
+            if whole[start : start + len(bare)] == bare:
+                return whole[:start], whole[start + len(bare) :]
+        return [], []
 
-    def _chat(self, text: str) -> str:
+    @property
+    def unknown(self) -> tuple[int, str] | None:
+        """The token that stands for text outside the vocabulary, and how it is written; None where there is none."""
+        number = self._tokenizer.unk_token_id
+        return None if number is None else (int(number), str(self._tokenizer.unk_token))
+
+    @cached_property
+    def special(self) -> frozenset[int]:
+        """Ids of the special tokens."""
+        listed = {int(i) for i in self._tokenizer.all_special_ids}
+        decoder = getattr(self._tokenizer, "added_tokens_decoder", {})
+        return frozenset(listed | {int(i) for i, token in decoder.items() if getattr(token, "special", False)})
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """Each token as the vocabulary writes it."""
+        return [str(piece) for piece in self._tokenizer.convert_ids_to_tokens([int(i) for i in ids])]
+
+    @cached_property
+    def _chat_templates(self) -> str:
+        return f"{self._tokenizer.chat_template} add_generation_prompt"
+
+    def _chat(self, text: str, arguments: dict[str, Any]) -> str:
         if not self._tokenizer.chat_template:
             raise JobError(
                 "template: chat, but this tokenizer has no chat template",
                 hint="Write the template as text that holds {text}.",
             )
+        for name in arguments:
+            # A template passes over what it does not read, a misspelt name too.
+            if name == "messages" or not re.search(rf"\b{re.escape(name)}\b", self._chat_templates):
+                raise JobError(
+                    f"chat: {name}: the chat template of this tokenizer reads no such argument",
+                    hint="Leave it out, or check its name in chat_template.jinja or tokenizer_config.json.",
+                )
         messages = [{"role": "user", "content": text}]
-        return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        asked = {"add_generation_prompt": True, **arguments}
+        return str(self._tokenizer.apply_chat_template(messages, tokenize=False, **asked))
 
 
-def tokenize(rows: RowTable, tokenizer: Tokenizer, template: str | None) -> Sequences:
+def tokenize(rows: RowTable, tokenizer: Tokenizer, around: Around = Around()) -> Sequences:
     """Token ids of all rows, taken from the cache or computed and written there; memory-mapped.
 
-    Raises TextError where a sentence is too long for any model, JobError where the template cannot be used.
+    Raises TextError where a sentence is too long for any model, JobError where the template cannot be used, ModelError
+    where the tokenizer gives other tokens each time.
     """
-    policy = tokenizer.policy(template)
-    folder = cache_dir() / "tokens" / digest([rows.digest, policy.tokenizer, policy.special_tokens, template])
-    if not (folder / "ids.npy").exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
-        try:
-            _write(scratch, rows, tokenizer, template)
-            _move(scratch, folder)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-    return load_tokens(folder)
+    key = digest([rows.digest, tokenizer.key(around)])
+    encoded = (ids for texts in text_batches(rows) for ids in tokenizer.encode(texts, around))
+
+    def encode(numbers: Sequence[int]) -> list[list[int]]:
+        return tokenizer.encode([rows.texts(i, i + 1)[0] for i in numbers], around)
+
+    return cached("tokens", key, rows.num_rows, encode, lambda: encoded)
 
 
-def load_tokens(folder: Path) -> Sequences:
-    """Open memory-mapped token ids."""
-    return Sequences(np.load(folder / "ids.npy", mmap_mode="r"), np.load(folder / "offsets.npy", mmap_mode="r"))
-
-
-def _move(scratch: Path, folder: Path) -> None:
-    try:
-        scratch.rename(folder)
-    except OSError:
-        # Another process was faster; its result is the same.
-        if not (folder / "ids.npy").exists():
-            raise
-
-
-def _encoded(rows: RowTable, tokenizer: Tokenizer, template: str | None) -> Iterator[list[int]]:
-    for start in range(0, rows.num_rows, BATCH):
-        texts = rows.texts(start, min(start + BATCH, rows.num_rows))
+def text_batches(rows: RowTable, size: int = BATCH) -> Iterator[list[str]]:
+    """The sentences, `size` at a time; raises TextError where one is too long for any model."""
+    for start in range(0, rows.num_rows, size):
+        texts = rows.texts(start, min(start + size, rows.num_rows))
         for i, text in enumerate(texts, start):
             if len(text) > LONGEST:
                 problem = f"sentence {i} has {len(text):,} characters, too many for any model"
                 raise TextError(problem, hint="Split it or leave it out.")
-        yield from tokenizer.encode(texts, template)
-
-
-def _write(folder: Path, rows: RowTable, tokenizer: Tokenizer, template: str | None) -> None:
-    offsets = np.zeros(rows.num_rows + 1, dtype=np.int64)
-    raw = folder / "ids.raw"
-    with raw.open("wb") as stream:
-        for i, ids in enumerate(_encoded(rows, tokenizer, template)):
-            offsets[i + 1] = offsets[i] + len(ids)
-            stream.write(np.asarray(ids, dtype=np.int32).tobytes())
-        stream.flush()
-        os.fsync(stream.fileno())
-    np.save(folder / "offsets.npy", offsets)
-    # An .npy file is a header and the raw bytes: write it without holding them.
-    ids_T = np.memmap(raw, np.int32, "r", shape=(int(offsets[-1]),)) if offsets[-1] else np.zeros(0, np.int32)
-    np.save(folder / "ids.npy", ids_T)
-    raw.unlink()
+        yield texts

@@ -77,7 +77,7 @@ def encode(source: ModelSource, texts: list[str]) -> tuple[Sequences, float]:
 
     tokenizer = Tokenizer(source.location, "auto", **source.arguments())
     started = time.perf_counter()
-    tokens = Sequences.of(tokenizer.encode(texts, None))
+    tokens = Sequences.of(tokenizer.encode(texts))
     seconds = time.perf_counter() - started
     empty = np.flatnonzero(tokens.lengths_N == 0)
     if len(empty):

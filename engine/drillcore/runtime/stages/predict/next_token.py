@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drillcore.job.fields import Extract, Model
+from drillcore.job.fields import Extract, Measure, Model
 from drillcore.measures import BOUNDS
 from drillcore.measures.draws import make_draws
 from drillcore.measures.logit_lens import QUANTITIES, TokenSummary, next_token, summarise
 from drillcore.runtime.context import Context
+from drillcore.runtime.preflight import Input
 from drillcore.store.group import GroupWriter
 from drillcore.store.reader import column, open_dataset, read_layer
 from drillcore.system.files import digest
@@ -51,27 +52,28 @@ def predict_layer(task: PredictTask) -> NDArray[np.float32]:
     )
 
 
-def predict_next_tokens(context: Context, model: Model, writer: GroupWriter) -> None:
-    """Write `next_token` and `prediction` of a dataset that names expected tokens, unless they are up to date."""
-    expected = column(writer.group, "expected_next")
-    if expected is None:
+def predict_next_tokens(context: Context, pair: Input, writer: GroupWriter) -> None:
+    """Write `next_token` and `prediction` of a dataset that names expected tokens, unless they are up to date.
+
+    Raises RunError where the store holds other sentences than the dataset's file.
+    """
+    if pair.expected is None:
         return
-    settings = context.job.measure
-    path, tokenizer = writer.group.path, context.inputs.tokenizers[model.group]
-    ids = {str(text): tokenizer.first_token(str(text)) for text in set(expected.tolist()) if text}
-    expected_N = np.array([ids.get(str(text), -1) for text in expected], np.int64)
-    made_from = digest([writer.fingerprints(), expected_N.tolist(), settings.seed, "predict"])
+    path, expected_N = writer.group.path, pair.expected.first_tokens()
+    made_from = _made_from(writer, expected_N, context.job.measure)
     if writer.result_made_from("prediction") == made_from:
         context.listener.say(f"{path}: token prediction is up to date")
         return
     started = time.perf_counter()
-    values_NLQ = _layers(context, model, writer, expected_N)
-    groups = column(writer.group, "group")
-    if groups is None:
-        groups = column(writer.group, "row_id")
-    jackknife_N = make_draws(None, groups, settings, len(expected_N)).jackknife_U
+    values_NLQ = _layers(context, pair.model, writer, expected_N)
+    jackknife_N = jackknife_of(writer, context.job.measure, len(expected_N))
     summaries = [summarise(values_NLQ[:, k], jackknife_N) for k in range(values_NLQ.shape[1])]
-    facts = {"expected_tokens": len(ids), "sentences": int((expected_N >= 0).sum())}
+    counted_N = expected_N[expected_N >= 0]
+    facts = {
+        "expected_tokens": len(np.unique(counted_N)),
+        "sentences": len(counted_N),
+        "left_out": pair.expected.left_out(),
+    }
     writer.write_result("quantity", np.array(QUANTITIES), made_from)
     writer.write_result("next_token", values_NLQ, made_from, **facts)
     writer.write_result("bound", np.array(BOUNDS), made_from)
@@ -80,6 +82,23 @@ def predict_next_tokens(context: Context, model: Model, writer: GroupWriter) -> 
     writer.write_result("prediction", figures_LPB, made_from, **facts)
     context.manifest.record("predictions", path, **facts, last_layer=_last(summaries[-1]))
     context.listener.finish(f"{path}: {_line(summaries)} ({time.perf_counter() - started:.1f} s)")
+
+
+def _made_from(writer: GroupWriter, expected_N: NDArray[np.int64], settings: Measure) -> str:
+    """Digest of what decides the values and their intervals; groups and folds count where they are not the default."""
+    groups = column(writer.group, "group")
+    drawn: list[Any] = [] if groups is None else [digest([str(g) for g in groups])]
+    if settings.folds != Measure().folds:
+        drawn.append(settings.folds)
+    return digest([writer.fingerprints(), expected_N.tolist(), settings.seed, "predict", *drawn])
+
+
+def jackknife_of(writer: GroupWriter, settings: Measure, num_sentences: int) -> NDArray[np.int64]:
+    """The jackknife block of each sentence [N]: groups stay together, and equal texts where there are none."""
+    groups = column(writer.group, "group")
+    if groups is None:
+        groups = column(writer.group, "row_id")
+    return make_draws(None, groups, settings, num_sentences).jackknife_U
 
 
 def _layers(context: Context, model: Model, writer: GroupWriter, expected_N: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -117,6 +136,8 @@ def _last(summary: TokenSummary) -> dict[str, Any]:
 
 def _line(summaries: list[TokenSummary]) -> str:
     """How well the expected token is predicted, in one line."""
+    if not summaries[-1].num_sentences:
+        return "token prediction is not measured: no expected token can follow its sentence"
     share, low, high = summaries[-1].top1
     first, last = summaries[0].median_rank, summaries[-1].median_rank
     return (
