@@ -191,6 +191,8 @@ def test_a_broken_model_directory(work):
         work.save()
         refused(work, "./broken" if "llama" not in text else "no safetensors weights")
     shutil.copy(next(work.forge.model.glob("*.safetensors")), folder)
+    refused(work, "its files lack 261 of the weights", "model.layers.3.* (9)", "config.json has more layers")
+    shutil.copy(work.forge.model / "config.json", folder)
     refused(work, "tokenizer")
 
 

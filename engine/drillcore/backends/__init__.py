@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from drillcore.errors import JobError
+from drillcore.errors import JobError, ModelError
 from drillcore.system.registry import load_by_name
 from drillcore.system.versions import installed_versions
 
@@ -71,6 +71,20 @@ def check_backend(name: str, source: ModelSource | None, extract: Extract) -> No
     not take, MissingExtraError where it is not installed or its version is not one that was tested.
     """
     _light(name).check(source, extract)
+
+
+def check_weights(source: ModelSource, *, predicts: bool) -> None:
+    """Refuse, from headers alone, weights that are not whole or belong to another model.
+
+    predicts: whether the job wants next tokens too. Raises ModelError, MissingExtraError where a package is missing.
+    """
+    from drillcore.backends.transformers.fit import examine
+
+    if not examine(source).has_head and predicts:
+        raise ModelError(
+            f"model {source.model.id}: its files hold no output embedding, so that next tokens cannot be predicted",
+            hint="Leave out expected_next and candidates, or name a folder that was saved from the causal model.",
+        )
 
 
 def versions_of(name: str) -> dict[str, str]:

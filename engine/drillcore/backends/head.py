@@ -72,6 +72,8 @@ def head_problem(loaded: Loaded) -> str:
     The states of one sentence at layers L and L + 1 must give the model's own logits.
     """
     ending = loaded.ending
+    if not loaded.has_head:
+        return "its files hold no output embedding, which would be drawn at random"
     if ending.final_norm is None:
         return "what follows its last decoder layer could not be found by running it"
     if ending.logits_TV is None:

@@ -6,18 +6,22 @@ Reads configurations and file digests, never weights.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from drillcore.backends.base import ModelFacts
 from drillcore.backends.demo_model import DEMO_ID, ensure_demo_model
-from drillcore.errors import ModelError
+from drillcore.backends.weight_files import weight_files
+from drillcore.errors import MissingExtraError, ModelError
 from drillcore.job.fields import Model, expand, is_local
 from drillcore.system.files import digest, remembered_digest
 from drillcore.system.quiet import quiet_transformers
 
 HUB_PATTERNS = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
+# What peft writes beside an adapter's weights.
+ADAPTER = "adapter_config.json"
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,14 @@ class ModelSource:
         arguments: dict[str, Any] = {"trust_remote_code": self.model.trust_remote_code}
         return arguments if self.revision is None else {**arguments, "revision": self.revision}
 
+    def build_arguments(self) -> dict[str, Any]:
+        """Keyword arguments for from_config."""
+        arguments: dict[str, Any] = {"trust_remote_code": self.model.trust_remote_code}
+        if self.revision is not None and self.model.trust_remote_code and hasattr(self.config, "auto_map"):
+            # Only code of a repository has a revision; classes of transformers do not know the argument.
+            arguments["code_revision"] = self.revision
+        return arguments
+
 
 def locate(model: Model, base: Path) -> ModelSource:
     """Find a model by its id; relative directories start from `base`.
@@ -50,6 +62,7 @@ def locate(model: Model, base: Path) -> ModelSource:
     elif is_local(model.id):
         location = str((base / expand(model.id)).resolve())
         if not (Path(location) / "config.json").exists():
+            _refuse_lone_adapter(model, Path(location))
             raise ModelError(
                 f"model {model.id}: {location} holds no config.json",
                 hint="Name a directory written by save_pretrained, relative to the job file.",
@@ -62,9 +75,35 @@ def locate(model: Model, base: Path) -> ModelSource:
     commit = getattr(config, "_commit_hash", None)
     _refuse_unless_causal(model, config)
     if Path(location).is_dir() and not model.random_weights:
-        _weights(model, Path(location))
+        weight_files(model.id, Path(location), getattr(config, "transformers_weights", None))
+        _refuse_adapter_without_peft(model, Path(location))
     revision = (commit or model.revision) if location == model.id else None
-    return ModelSource(model, location, revision, config, _facts(config))
+    source = ModelSource(model, location, revision, config, _facts(config))
+    return replace(source, facts=replace(source.facts, num_parameters=_count_parameters(source)))
+
+
+def auto_class(config: Any) -> Any:
+    """The class of transformers that chooses a model's class by its configuration."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM
+
+
+def _refuse_lone_adapter(model: Model, folder: Path) -> None:
+    if (folder / ADAPTER).exists():
+        raise ModelError(
+            f"model {model.id}: {folder} holds an adapter ({ADAPTER}) without its base model",
+            hint="Merge it into its base model (peft: merge_and_unload, then save_pretrained) and name that folder.",
+        )
+
+
+def _refuse_adapter_without_peft(model: Model, folder: Path) -> None:
+    """transformers loads an adapter that lies beside a model, but passes over it where peft is not installed."""
+    if (folder / ADAPTER).exists() and find_spec("peft") is None:
+        raise MissingExtraError(
+            f"model {model.id}: {folder} holds an adapter ({ADAPTER}), which needs peft, which is not installed",
+            hint="pip install peft; or merge the adapter into the model; or, to leave it out, move its files away.",
+        )
 
 
 def _read_config(model: Model, location: str) -> Any:
@@ -120,18 +159,18 @@ def _facts(config: Any) -> ModelFacts:
         hidden_size=int(text.hidden_size),
         vocab_size=int(text.vocab_size),
         max_tokens=getattr(text, "max_position_embeddings", None),
-        num_parameters=_count_parameters(config),
+        num_parameters=0,
     )
 
 
-def _count_parameters(config: Any) -> int:
+def _count_parameters(source: ModelSource) -> int:
     """Parameters that every node passes through, counted on the meta device, which allocates nothing."""
     import torch
-    from transformers import AutoModelForCausalLM
 
+    config = source.config
     try:
         with quiet_transformers(), torch.device("meta"):
-            decoder = AutoModelForCausalLM.from_config(config).get_decoder()
+            decoder = auto_class(config).from_config(config, **source.build_arguments()).get_decoder()
     except Exception:  # remote code and odd configurations; the count is a convenience and must not end a run
         return 0
     tables = {id(p) for m in decoder.modules() if isinstance(m, torch.nn.Embedding) for p in m.parameters()}
@@ -148,21 +187,31 @@ def identity(source: ModelSource) -> dict[str, Any]:
         return {**named, "random_weights": 0}
     folder = Path(source.location)
     if not folder.is_dir():
-        from huggingface_hub import snapshot_download
-
-        folder = Path(snapshot_download(source.location, revision=source.revision, allow_patterns=HUB_PATTERNS))
+        folder = _snapshot(source)
         named |= {"id": source.model.id, "revision": source.revision}
-    return {**named, "weights": {w.name: remembered_digest(w) for w in _weights(source.model, folder)}}
+    weight_files(source.model.id, folder, getattr(source.config, "transformers_weights", None))
+    return {**named, "weights": {w.name: remembered_digest(w) for w in sorted(folder.glob("*.safetensors"))}}
 
 
-def _weights(model: Model, folder: Path) -> list[Path]:
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise ModelError(
-            f"model {model.id} has no safetensors weights",
-            hint="Pickled weights are never read: convert the model with save_pretrained.",
-        )
-    return files
+def _snapshot(source: ModelSource, **settings: Any) -> Path:
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(source.location, revision=source.revision, allow_patterns=HUB_PATTERNS, **settings))
+
+
+def weights_folder(source: ModelSource) -> Path | None:
+    """The folder that holds a model's weights; None for a hub model that is not in the cache as a whole."""
+    folder = Path(source.location)
+    if folder.is_dir():
+        return folder
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = _snapshot(source, local_files_only=True)
+        weight_files(source.model.id, folder, getattr(source.config, "transformers_weights", None))
+    except (LocalEntryNotFoundError, ModelError):
+        return None
+    return folder
 
 
 def _config_bytes(config: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from drillcore.backends import check_backend, layers
+from drillcore.backends import check_backend, check_weights, layers
 from drillcore.backends.source import ModelSource, locate
 from drillcore.errors import InputError, TextError
 from drillcore.job.fields import Dataset, LoadedJob, Model
@@ -60,11 +60,12 @@ class Inputs:
         return [p for p in self.pairs if p.model.group == group]
 
 
-def check_job(loaded: LoadedJob, listener: ProgressListener) -> Inputs:
+def check_job(loaded: LoadedJob, listener: ProgressListener, *, loads_models: bool = True) -> Inputs:
     """Check everything a job names.
 
-    Raises TextError or ModelError (or JobError for a layer out of range, MissingExtraError for a backend that is not
-    installed) that names every problem, up to a limit.
+    loads_models: whether models will run, so that their weights are checked too. Raises TextError or
+    ModelError (or JobError for a layer out of range, MissingExtraError for a package that is not installed) that names
+    every problem, up to a limit.
     """
     _check_names(loaded)
     tables = _read_rows(loaded, listener)
@@ -76,6 +77,8 @@ def check_job(loaded: LoadedJob, listener: ProgressListener) -> Inputs:
         raise _joined(mistakes)
     for source in sources.values():
         check_backend(loaded.job.extract.backend, source, loaded.job.extract)
+    if loads_models:
+        _check_weights(loaded, sources)
     tokenizers = {g: _tokenizer(s, loaded) for g, s in sources.items()}
     wanted = {g: layers.resolve_layers(loaded.job.extract.layers, s.facts.num_layers) for g, s in sources.items()}
     pairs: list[Input] = []
@@ -154,6 +157,17 @@ def _locate_all(loaded: LoadedJob) -> tuple[dict[str, ModelSource], list[InputEr
         except InputError as error:
             mistakes.append(error)
     return sources, mistakes
+
+
+def _check_weights(loaded: LoadedJob, sources: dict[str, ModelSource]) -> None:
+    predicts, mistakes = any(d.expected_next or d.candidates for d in loaded.job.datasets), list[InputError]()
+    for source in sources.values():
+        try:
+            check_weights(source, predicts=predicts)
+        except InputError as error:
+            mistakes.append(error)
+    if mistakes:
+        raise _joined(mistakes)
 
 
 def _joined(mistakes: list[InputError]) -> InputError:

@@ -23,6 +23,9 @@ from drillcore.store.writer import StoreWriter, refuse_foreign
 from drillcore.system.progress import ProgressListener
 from drillcore.system.registry import load_by_name
 
+# Stages that run models; the others read the store.
+LOADING = frozenset(("extract", "predict"))
+
 
 def run_stages(
     loaded: LoadedJob,
@@ -45,7 +48,7 @@ def run_stages(
     refuse_if_held(location)
     refuse_foreign(location, loaded.job.name)
     check_place(loaded, location, listener)
-    inputs = check_job(loaded, listener)
+    inputs = check_job(loaded, listener, loads_models=not LOADING.isdisjoint(stages))
     job = loaded.job
     if "extract" not in stages:
         refuse_unready(inputs, location, folder, stages)

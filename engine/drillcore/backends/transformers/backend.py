@@ -72,7 +72,7 @@ class TransformersBackend:
         Raises SelfCheckError where no layout is within its bound, ModelError where the model is not causal.
         """
         started = time.perf_counter()
-        notes: list[str] = []
+        notes = list(self._loaded.notes)
         for layout in [stored["layout"]] if stored else self._layouts(notes):
             self._use(stored or self._resolve(layout))
             try:

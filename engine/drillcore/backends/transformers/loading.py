@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from drillcore.backends.device import choose_device, choose_dtype
-from drillcore.backends.source import ModelSource
+from drillcore.backends.source import ModelSource, auto_class
 from drillcore.backends.transformers.ending import Ending, find_ending
+from drillcore.backends.transformers.fit import Fit, examine, first_line
 from drillcore.backends.transformers.hooks import find_decoder_layers
 from drillcore.errors import ModelError
 from drillcore.job.fields import Extract
@@ -23,7 +24,8 @@ class Loaded:
     """A model ready to run.
 
     causal: the whole model. decoder: without LM head, cut after the deepest wanted layer. decoder_layers: those that
-    are left. ending: what followed the last one before the cut. cut: how many decoder layers are left.
+    are left. ending: what followed the last one before the cut. cut: how many decoder layers are left. has_head:
+    whether what follows the decoder was in the files. notes: what the user should know of the files.
     """
 
     causal: Any
@@ -33,6 +35,8 @@ class Loaded:
     cut: int
     device: torch.device
     dtype: torch.dtype
+    has_head: bool = True
+    notes: tuple[str, ...] = ()
 
     @property
     def final_norm(self) -> Callable[[Tensor], Tensor] | None:
@@ -48,8 +52,9 @@ def load_model(source: ModelSource, extract: Extract, deepest: int, attention: s
     """
     device = choose_device(extract)
     dtype = choose_dtype(source, extract, device)
+    fit = examine(source)
     with quiet_transformers():
-        causal = _random(source, dtype) if source.model.random_weights else _read(source, dtype, device)
+        causal = _random(source, dtype) if source.model.random_weights else _read(source, fit, dtype, device)
     if attention is not None:
         causal.set_attn_implementation(attention)
     causal.eval().requires_grad_(False)
@@ -65,17 +70,23 @@ def load_model(source: ModelSource, extract: Extract, deepest: int, attention: s
         setattr(owner, name, decoder_layers)
         # Some decoders count their layers by the configuration, others by the list.
         decoder.config.get_text_config(decoder=True).num_hidden_layers = cut
-    return Loaded(causal, decoder, decoder_layers, ending, cut, device, dtype)
+    return Loaded(causal, decoder, decoder_layers, ending, cut, device, dtype, fit.has_head, fit.notes)
 
 
-def _read(source: ModelSource, dtype: torch.dtype, device: torch.device) -> Any:
+def _read(source: ModelSource, fit: Fit, dtype: torch.dtype, device: torch.device) -> Any:
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
 
     where = source.model.device_map or (device if device.type == "cuda" else None)
     try:
-        return AutoModelForCausalLM.from_pretrained(
-            source.location, dtype=dtype, device_map=where, use_safetensors=True, **source.arguments()
+        causal, report = fit.loader.from_pretrained(
+            source.location,
+            dtype=dtype,
+            device_map=where,
+            use_safetensors=True,
+            output_loading_info=True,
+            # Else an error that does not name them.
+            ignore_mismatched_sizes=True,
+            **source.arguments(),
         )
     except torch.OutOfMemoryError as error:
         raise ModelError(
@@ -84,17 +95,17 @@ def _read(source: ModelSource, dtype: torch.dtype, device: torch.device) -> Any:
         ) from error
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(
-            f"model {source.model.id} could not be loaded: {str(error).splitlines()[0]}",
+            f"model {source.model.id} could not be loaded: {first_line(error)}",
             hint="Only safetensors weights are read; check that the files are complete.",
         ) from error
+    fit.check(source.model.id, report)
+    return causal
 
 
 def _random(source: ModelSource, dtype: torch.dtype) -> Any:
-    from transformers import AutoModelForCausalLM
-
     state = torch.random.get_rng_state()
     torch.manual_seed(0)
     try:
-        return AutoModelForCausalLM.from_config(source.config, dtype=dtype)
+        return auto_class(source.config).from_config(source.config, dtype=dtype, **source.build_arguments())
     finally:
         torch.random.set_rng_state(state)

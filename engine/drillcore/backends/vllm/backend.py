@@ -67,7 +67,7 @@ class VllmBackend:
             self._reference = Reference(self._source, self._extract, self._layers, sentences, random)
             check_memory(self._source, settings, self._reference.weight_bytes)
             self._start(settings, str(random or self._source.location))
-        notes: list[str] = []
+        notes = list(self._reference.notes)
         for sums in [stored["adds_residual"]] if stored else [True, False]:
             self._engine_running().add_residuals(sums)
             errors = self._reference.errors(all_states(self, sentences))

@@ -31,7 +31,8 @@ from drillcore.tokens.sequences import Sequences
 class Reference:
     """Reference states of some sentences, and the head.
 
-    weight_bytes: of the whole model in its dtype. dtype: its name. cut: number of decoder layers that were read.
+    weight_bytes: of the whole model in its dtype. dtype: its name. cut: number of decoder layers that were read. notes:
+    what the user should know of the model's files.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Reference:
         # sdpa, the default of transformers, silently leaves out the cap on attention scores.
         capped = getattr(source.config.get_text_config(decoder=True), "attn_logit_softcapping", None)
         self._loaded = load_model(source, extract, self._layers[-1], "eager" if capped else None)
-        self.cut = self._loaded.cut
+        self.cut, self.notes = self._loaded.cut, self._loaded.notes
         self.dtype = str(self._loaded.dtype).removeprefix("torch.")
         self.weight_bytes = sum(p.numel() * p.element_size() for p in self._loaded.causal.parameters())
         decoder = self._loaded.decoder
