@@ -70,6 +70,10 @@ class SelfCheckError(RunError):
     """The hidden states disagree with `transformers` run one sentence at a time."""
 
 
+class ModelChangedError(RunError):
+    """A model gives other states than those of it that the store holds."""
+
+
 class CommitError(RunError):
     """The store could not be written."""
 

@@ -31,22 +31,26 @@ class BackendRow:
 
     target: `module:Class` of the engine, imported only when a model is loaded. light: module with `check` and
     `versions`, which imports nothing heavy; it may be the same one. extra: what to install for it with pip, empty where
-    it needs nothing of its own.
+    it needs nothing of its own. audited: its class fulfils `Audited`, so that what it stored is audited.
     """
 
     target: str
     light: str
     extra: str = ""
+    audited: bool = False
 
 
 BACKENDS = {
-    "auto": BackendRow("drillcore.backends.auto:AutoBackend", "drillcore.backends.auto"),
+    "auto": BackendRow("drillcore.backends.auto:AutoBackend", "drillcore.backends.auto", audited=True),
     "transformers": BackendRow(
         "drillcore.backends.transformers.backend:TransformersBackend",
         "drillcore.backends.transformers.refusals",
         "transformers",
+        audited=True,
     ),
-    "vllm": BackendRow("drillcore.backends.vllm.backend:VllmBackend", "drillcore.backends.vllm.refusals", "vllm"),
+    "vllm": BackendRow(
+        "drillcore.backends.vllm.backend:VllmBackend", "drillcore.backends.vllm.refusals", "vllm", audited=True
+    ),
     "fake": BackendRow("drillcore.backends.fake:FakeBackend", "drillcore.backends.fake"),
 }
 
@@ -102,6 +106,15 @@ def all_versions() -> dict[str, str]:
     for name in BACKENDS:
         packages |= versions_of(name)
     return packages
+
+
+def is_audited(name: str) -> bool:
+    """Whether what a backend stores can be computed again by plain `transformers`.
+
+    >>> is_audited("vllm"), is_audited("fake")
+    (True, False)
+    """
+    return name in BACKENDS and BACKENDS[name].audited
 
 
 def numerics_hold(name: str, numerics: dict[str, Any]) -> bool:

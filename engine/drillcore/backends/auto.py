@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drillcore.backends import load_backend, versions_of
+from drillcore.backends.alone import Alone
 from drillcore.backends.base import Backend, FloatStates, Prepared, States, Work
 from drillcore.backends.device import host_hardware
 from drillcore.backends.source import ModelSource, identity
@@ -54,6 +55,12 @@ class AutoBackend:
         self._layers = tuple(layers)
         self._name, self._choice = "", dict[str, Any]()
         self._backend: Backend | None = None
+
+    def alone(self, sentences: Sequences) -> Alone:
+        """States of each sentence alone by transformers; no backend need be chosen yet."""
+        from drillcore.backends.transformers.plain import alone_states
+
+        return alone_states(self._source, self._extract, self._layers, sentences)
 
     def prepare(self, sample: Sequences, stored: dict[str, Any] | None) -> Prepared:
         """Choose a backend, or take that of the `stored` numerics, and prepare it; the numerics then name it."""

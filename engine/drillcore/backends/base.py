@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from drillcore.backends.alone import Alone
 from drillcore.errors import ModelError
 from drillcore.tokens.sequences import Sequences
 
@@ -100,7 +101,8 @@ class Prepared:
 
     numerics: JSON-ready; everything that decides bytes. load_seconds: reading weights and checking. choice: which
     backend was chosen and why, if the job left it open and it was chosen now; JSON-ready. head_problem: why the model
-    cannot predict tokens from states; empty where its own logits prove that it can.
+    cannot predict tokens from states; empty where its own logits prove that it can. alone: states of the sentences that
+    the task wanted computed one at a time.
     """
 
     numerics: dict[str, Any]
@@ -109,6 +111,7 @@ class Prepared:
     notes: tuple[str, ...] = field(default=())
     choice: dict[str, Any] = field(default_factory=dict)
     head_problem: str = ""
+    alone: Alone | None = None
 
 
 class Backend(Protocol):
@@ -133,6 +136,16 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Free the device and end every process that was started."""
+
+
+class Audited(Backend, Protocol):
+    """A backend whose states are those of `transformers`, and which can compute sentences in that plain way."""
+
+    def alone(self, sentences: Sequences) -> Alone:
+        """States of each sentence alone, by plain `transformers`: no packs, no hooks, float32 where that is possible.
+
+        Called before `prepare`, when an engine may not have its memory yet.
+        """
 
 
 def all_states(backend: Backend, sentences: Sequences) -> NDArray[np.float32]:

@@ -228,11 +228,17 @@ def compare(
 
 
 @app.command()
-def verify(store: StoreName, out: Out = None) -> None:
+def verify(
+    store: StoreName,
+    out: Out = None,
+    recompute: Annotated[
+        int | None, typer.Option("--recompute", metavar="N", min=0, help="Compute N sentences of each group again.")
+    ] = None,
+) -> None:
     """Check checksums, fingerprints and values of a store; exit status 1 if anything is damaged."""
     from drillcore.cli.verify import verify_lines
 
-    for line in verify_lines(store, out):
+    for line in verify_lines(store, out, recompute):
         print(line)
 
 

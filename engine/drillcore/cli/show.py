@@ -11,6 +11,7 @@ from drillcore.cli.tables import align_columns, sparkline
 from drillcore.measures import PRIMARY
 from drillcore.runtime.results import Measured, read_prediction, read_separation
 from drillcore.store.arrays import HEADLINES
+from drillcore.store.audits import read_audit
 from drillcore.store.layout import array_of, attributes_of
 from drillcore.store.places.location import Location
 from drillcore.store.reader import open_root
@@ -25,7 +26,7 @@ def store_lines(address: str) -> Iterator[str]:
     """
     root = open_root(Location(address))
     yield f"store {address}: job {root.attrs['job']}, format {root.attrs['format']}"
-    rows = [("model", "dataset", "sentences", "layers", "hidden", "complete", "results")]
+    rows = [("model", "dataset", "sentences", "layers", "hidden", "complete", "audit", "results")]
     groups = [(m, d, leaf) for m, group in sorted(root.groups()) for d, leaf in sorted(group.groups())]
     rows += [(model, dataset, *_facts(leaf)) for model, dataset, leaf in groups]
     yield from align_columns(rows)
@@ -33,16 +34,27 @@ def store_lines(address: str) -> Iterator[str]:
     yield from _curves(groups, read_prediction, "top1", "expected next token the likeliest (0 to 1)")
 
 
-def _facts(group: zarr.Group) -> tuple[str, str, str, str, str]:
-    """Cells: sentences, layers, hidden size, share of committed shards, names of results."""
+def _facts(group: zarr.Group) -> tuple[str, str, str, str, str, str]:
+    """Cells: sentences, layers, hidden size, share of committed shards, what the audit found, names of results."""
     if "hidden_states" not in group:
-        return "0", "0", "0", "0%", "none"
+        return "0", "0", "0", "0%", "none", "none"
     sentences, layers, hidden = array_of(group, "hidden_states").shape
     prints = np.asarray(array_of(group, "shard_fingerprint")[:])
     share = float(prints.any(axis=1).mean()) if len(prints) else 0.0
     results = attributes_of(group).get("results", {})
     names = ", ".join(name for name in HEADLINES if name in results) or "none"
-    return f"{sentences:,}", str(layers), str(hidden), f"{share:.0%}", names
+    audit = _audit(group, [bytes(p).hex() if p.any() else "" for p in prints])
+    return f"{sentences:,}", str(layers), str(hidden), f"{share:.0%}", audit, names
+
+
+def _audit(group: zarr.Group, fingerprints: Sequence[str]) -> str:
+    """How many sentences were read back and computed again, and the worst relative error."""
+    record = read_audit(group)
+    if record is None:
+        return "none"
+    if not record.is_of(fingerprints):
+        return "not of these states" if record.of else "not ended"
+    return f"{record.sentences} to {record.worst_relative_error:.0e}"
 
 
 def _curves(

@@ -6,10 +6,14 @@ The store itself is only read. What the next run must compute again is written b
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
+import zarr
+
 from drillcore.errors import CommitError, DamageError
+from drillcore.runtime.recompute import RecordedJob, recompute_rows, recorded_job
 from drillcore.store.checks.finding import NOTE, Finding
 from drillcore.store.checks.groups import check_group, check_metadata, group_paths
 from drillcore.store.places.location import Location, make_folder
@@ -20,18 +24,22 @@ from drillcore.texts.rows import row_ids
 SHOWN = 100
 
 
-def verify_lines(address: str, out: Path | None = None) -> Iterator[str]:
+def verify_lines(address: str, out: Path | None = None, recompute: int | None = None) -> Iterator[str]:
     """Verify a store; yields lines that name what is damaged, and writes the note for the next run.
 
-    out: folder of the note, by default beside the store. Raises DamageError at the end where something is damaged,
-    StoreError where there is no store, CommitError where the note cannot be written.
+    out: folder of the note, by default beside the store. recompute: compute so many sentences of each group again,
+    alone and by plain `transformers`, and the canaries of each model. Raises DamageError at the end where something is
+    damaged, StoreError where there is no store, CommitError where the note cannot be written.
     """
     location = Location(address)
     root = open_root(location)
+    recorded = None if recompute is None else recorded_job(location.beside(out))
     findings: list[Finding] = []
     yield from _lines(findings, check_metadata(root.store), "metadata")
     for path in group_paths(root.store):
         yield from _lines(findings, check_group(root.store, path, row_ids), path)
+    if recorded is not None and recompute is not None:
+        yield from _recompute(findings, root, recorded, recompute)
     note = (out or location.bookkeeping) / NOTE
     if not findings:
         note.unlink(missing_ok=True)
@@ -45,6 +53,16 @@ def verify_lines(address: str, out: Path | None = None) -> Iterator[str]:
     raise DamageError(
         f"store {address}: {len(findings)} findings", hint="`drillcore run JOB` computes exactly these again."
     )
+
+
+def _recompute(findings: list[Finding], root: zarr.Group, recorded: RecordedJob, count: int) -> Iterator[str]:
+    """Append what does not belong to its text, and yield a line for each group and finding."""
+    seed = secrets.randbits(32)
+    yield f"computing sentences again, seed {seed}"
+    for result in recompute_rows(root, recorded, count, seed):
+        if isinstance(result, Finding):
+            findings.append(result)
+        yield str(result)
 
 
 def _lines(findings: list[Finding], new: Iterator[Finding], what: str) -> Iterator[str]:

@@ -283,6 +283,9 @@ class Run(Closed):
     """Address of a running Ray cluster; none starts one for the run."""
     retries: Annotated[int, Field(ge=0)] = 2
     """How often a failed block is retried."""
+    audit: Auto | Annotated[int, Field(ge=0)] = "auto"
+    """Seeded sentences of each dataset that are read back after extraction and compared with the sentence computed
+    alone, beside the longest one and those at the ends of shards and blocks; 0: no audit, and no canaries."""
 
 
 class Job(Closed):

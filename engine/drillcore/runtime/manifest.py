@@ -24,6 +24,7 @@ class Manifest:
         self.earlier_versions: dict[str, str] = earlier.get("versions", {})
         self.facts: dict[str, Any] = {
             "job": loaded.job.model_dump(mode="json", by_alias=True),
+            "base": str(loaded.base.resolve()),
             "store": loaded.store,
             "command": sys.argv[1:],
             "started": time.strftime("%FT%T%z"),

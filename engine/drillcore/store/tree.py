@@ -12,6 +12,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from drillcore.errors import DamageError
+from drillcore.store.canaries import CANARIES
 from drillcore.store.layout import MEND
 from drillcore.store.places.location import Location
 from drillcore.store.reader import open_root
@@ -47,8 +48,11 @@ def _positions(key: Any, size: int) -> NDArray[np.int64]:
 
 
 def with_fast_states(tree: xr.DataTree, root: zarr.Group) -> xr.DataTree:
-    """The tree with every `hidden_states` read by our reader; attributes and encoding stay."""
+    """The tree with every `hidden_states` read by our reader, and without canaries; attributes and encoding stay."""
     for node in tree.subtree:
+        if CANARIES in node.data_vars:
+            # Their dimensions would show in the nodes of the datasets below.
+            node.dataset = node.to_dataset(inherit=False).drop_vars(CANARIES)
         if "hidden_states" not in node.data_vars:
             continue
         old = node.data_vars["hidden_states"].variable

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from drillcore.backends import self_check
+from drillcore.backends.alone import Alone
 from drillcore.backends.base import FloatStates, Prepared, SelfCheck, States, Work, all_states
 from drillcore.backends.device import host_hardware
 from drillcore.backends.head import head_problem, unembed
@@ -28,6 +29,7 @@ from drillcore.backends.transformers.hooks import Gatherer
 from drillcore.backends.transformers.host import HostCopy, keep_freed_memory
 from drillcore.backends.transformers.loading import load_model
 from drillcore.backends.transformers.masks import attention_kinds
+from drillcore.backends.transformers.plain import compute_alone
 from drillcore.errors import ModelError, RunError, SelfCheckError
 from drillcore.job.fields import Extract
 from drillcore.system.machine import num_cores
@@ -194,6 +196,22 @@ class TransformersBackend:
         if self._linears is not None:
             self._linears.use()
         return self_check.make_check(self._numerics["layout"], self._numerics["dtype"], errors, len(sentences), notes)
+
+    def alone(self, sentences: Sequences) -> Alone:
+        """States of each sentence alone, with the model as transformers would run it."""
+        causal = self._loaded.causal
+        ours = self._loaded.decoder.config._attn_implementation
+        if ours != self._plain_attention:
+            causal.set_attn_implementation(self._plain_attention)
+        if self._linears is not None:
+            self._linears.rest()
+        try:
+            return compute_alone(self._loaded, self._layers, sentences)
+        finally:
+            if ours != self._plain_attention:
+                causal.set_attn_implementation(ours)
+            if self._linears is not None:
+                self._linears.use()
 
     def lay_out(self, block: Sequences) -> Work:
         """Packs or padded batches of a block."""

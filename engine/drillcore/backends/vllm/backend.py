@@ -20,8 +20,10 @@ import torch
 from numpy.typing import NDArray
 
 from drillcore.backends import self_check
+from drillcore.backends.alone import Alone
 from drillcore.backends.base import FloatStates, Prepared, States, Work, all_states
 from drillcore.backends.source import ModelSource
+from drillcore.backends.transformers.plain import alone_states
 from drillcore.backends.vllm.engine import VllmEngine
 from drillcore.backends.vllm.prompts import make_parts, num_computed
 from drillcore.backends.vllm.reference import Reference
@@ -53,6 +55,11 @@ class VllmBackend:
         self._reference: Reference | None = None
         self._prepared: Prepared | None = None
         self._settings: Settings | None = None
+
+    def alone(self, sentences: Sequences) -> Alone:
+        """States of each sentence alone by transformers, whose model is gone again before the engine starts."""
+        self.close()
+        return alone_states(self._source, self._extract, self._layers, sentences)
 
     def prepare(self, sample: Sequences, stored: dict[str, Any] | None) -> Prepared:
         """Start the engine and check it, unless it already runs with these numerics."""

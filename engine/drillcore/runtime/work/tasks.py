@@ -12,13 +12,16 @@ from drillcore.runtime.work.blocks import Block
 from drillcore.store.layout import Shape
 from drillcore.tokens.sequences import Sequences
 
+NONE = Sequences.of([])
+
 
 @dataclass(frozen=True)
 class ModelTask:
     """Load a model and prepare it.
 
     base: folder that relative model directories start from. layers: numbers of the layer contract. numerics: those of
-    an earlier run, to be used again, or None. sample: some of the job's sentences, for the self-check.
+    an earlier run, to be used again, or None. sample: some of the job's sentences, for the self-check. witness:
+    sentences to be computed one at a time as well, for the audit.
     """
 
     model: Model
@@ -28,6 +31,7 @@ class ModelTask:
     layers: tuple[int, ...]
     numerics: dict[str, Any] | None
     sample: Sequences
+    witness: Sequences = NONE
 
     @property
     def key(self) -> tuple[Any, ...]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from drillcore.backends import load_backend
-from drillcore.backends.base import Backend, Prepared
+from drillcore.backends.base import Audited, Backend, Prepared
 from drillcore.backends.source import locate
 from drillcore.runtime.work.pipeline import extract_blocks
 from drillcore.runtime.work.sink import ShardSink
@@ -38,7 +39,8 @@ class Worker:
             self.close()
             self._backend, self._key = open_backend(task), task.key
         try:
-            self._prepared = self._backend.prepare(task.sample, task.numerics)
+            alone = cast(Audited, self._backend).alone(task.witness) if len(task.witness) else None
+            self._prepared = replace(self._backend.prepare(task.sample, task.numerics), alone=alone)
         except BaseException:
             self.close()
             raise

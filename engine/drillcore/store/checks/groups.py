@@ -14,6 +14,7 @@ from zarr.abc.store import Store
 from drillcore.errors import DamageError
 from drillcore.store import layout
 from drillcore.store.arrays import ARRAYS, dtype_name
+from drillcore.store.canaries import CANARIES, read_canaries
 from drillcore.store.checks.finding import Finding
 from drillcore.store.checks.shards import ShardChecks
 from drillcore.store.layout import array_of, shape_of
@@ -27,7 +28,8 @@ OF_SHARDS = {name for name, spec in ARRAYS.items() if spec.writers == ("extract"
 
 def group_paths(store: Store) -> list[str]:
     """Paths of the groups of all models and datasets, from their folders, since metadata may be damaged."""
-    return [f"{model}/{dataset}" for model in _folders(store, "") for dataset in _folders(store, model)]
+    models = _folders(store, "")
+    return [f"{model}/{dataset}" for model in models for dataset in _folders(store, model) if dataset != CANARIES]
 
 
 def _folders(store: Store, path: str) -> list[str]:
@@ -45,10 +47,13 @@ def _document(store: Store, path: str) -> dict[str, Any]:
 def check_metadata(store: Store) -> Iterator[Finding]:
     """Check the metadata of the models' groups, and the consolidated metadata of a finished store."""
     for model in _folders(store, ""):
+        place = "zarr.json"
         try:
-            zarr.open_group(store, path=model, mode="r", zarr_format=3, use_consolidated=False)
+            group = zarr.open_group(store, path=model, mode="r", zarr_format=3, use_consolidated=False)
+            place = CANARIES
+            read_canaries(group)
         except UNREADABLE as error:
-            yield Finding(model, "zarr.json", f"is damaged: {error}")
+            yield Finding(model, place, f"is damaged: {error}")
     consolidated = _document(store, "").get("consolidated_metadata")
     for path, copy in ({} if consolidated is None else consolidated.get("metadata", {})).items():
         try:

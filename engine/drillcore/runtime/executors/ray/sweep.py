@@ -20,6 +20,7 @@ from drillcore.errors import CommitError, DrillcoreError, InputError, ModelError
 from drillcore.runtime.executors.ray.actors import SAY_WAITING_SECONDS, Actors, Call, Remote
 from drillcore.runtime.executors.scheduler import Piece, Scheduler
 from drillcore.runtime.work.tasks import (
+    NONE,
     BlockDone,
     BlockFailed,
     BlockTask,
@@ -82,7 +83,7 @@ class RaySweep:
         """Queue the pending blocks of a model that is ready."""
         position = self._position[model]
         if tasks:
-            self._tasks[position] = replace(self._tasks[position], numerics=tasks[0].model.numerics)
+            self._tasks[position] = replace(self._tasks[position], numerics=tasks[0].model.numerics, witness=NONE)
         task = self._tasks[position]
         pieces = [Piece(position, replace(t, model=task), len(t.tokens.ids_T)) for t in tasks]
         self._scheduler.open(position, pieces)

@@ -8,9 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 
 from drillcore.backends.base import Prepared, prediction_refused
-from drillcore.errors import DrillcoreError
+from drillcore.errors import DrillcoreError, ModelChangedError
 from drillcore.runtime.context import Context
+from drillcore.runtime.executors.base import Sweep
 from drillcore.runtime.failures import PartFailed
+from drillcore.runtime.stages.extract.audit import AuditFailed, ModelAudit
 from drillcore.runtime.stages.extract.pending import (
     Target,
     asked_of,
@@ -35,12 +37,14 @@ from drillcore.runtime.work.tasks import (
     ModelTask,
     SweepModel,
 )
+from drillcore.store.audits import NOT_YET, read_audit
 from drillcore.store.layout import attributes_of
 from drillcore.system.files import digest
 from drillcore.system.progress import Progress
 from drillcore.tokens.sequences import Sequences
 
 SAMPLE = 64
+Failed = BlockFailed | ModelFailed | AuditFailed
 
 
 def extract(context: Context) -> None:
@@ -61,9 +65,9 @@ def extract(context: Context) -> None:
         raise _failure(failed, len(runs))
 
 
-def _sweep(context: Context, runs: Sequence[ModelRun]) -> list[BlockFailed | ModelFailed]:
+def _sweep(context: Context, runs: Sequence[ModelRun]) -> list[Failed]:
     """Hand everything to the executor; returns what failed."""
-    failed: list[BlockFailed | ModelFailed] = []
+    failed: list[Failed] = []
     by_name, models = {run.name: run for run in runs}, [run.sweep_model() for run in runs]
     context.listener.start("extract", sum(m.num_sentences for m in models), "sentences")
     try:
@@ -71,17 +75,31 @@ def _sweep(context: Context, runs: Sequence[ModelRun]) -> list[BlockFailed | Mod
             for outcome in sweep:
                 run = by_name[outcome.model]
                 if isinstance(outcome, ModelReady):
-                    refused = run.refused_prediction(outcome.prepared)
-                    sweep.extract(outcome.model, [] if refused else run.pending_blocks(outcome.prepared))
+                    refused = _hand_in(sweep, run, outcome.prepared)
                     if refused is None:
                         continue
                     outcome = refused
                 run.add(outcome)
                 if not isinstance(outcome, BlockDone):
                     failed.append(outcome)
+        # Not before: what looks wrong may have to be computed once more, on the executor.
+        failed += [each for run in runs for each in run.audit_failures()]
     finally:
         context.manifest.record("executor", **context.executor.describe())
     return failed
+
+
+def _hand_in(sweep: Sweep, run: ModelRun, prepared: Prepared) -> ModelFailed | None:
+    """Hand in the blocks of a model that is ready; none of one that is refused, which is returned."""
+    refused, tasks = run.refused_prediction(prepared), list[BlockTask]()
+    try:
+        tasks = tasks if refused else run.pending_blocks(prepared)
+    except ModelChangedError as error:
+        refused = ModelFailed(run.name, error)
+    sweep.extract(run.name, tasks)
+    if refused is None:
+        run.audit_if_done()
+    return refused
 
 
 def _whole(runs: Sequence[ModelRun], wall: float) -> str:
@@ -91,7 +109,7 @@ def _whole(runs: Sequence[ModelRun], wall: float) -> str:
     return f"extract: {done:,} sentences of {models} in {wall:.1f} s, loading and checking included"
 
 
-def _failure(failed: Sequence[BlockFailed | ModelFailed], num_models: int) -> DrillcoreError:
+def _failure(failed: Sequence[Failed], num_models: int) -> DrillcoreError:
     """One error for everything that failed; the only model of a job keeps its own error."""
     lines, hints = [], []
     for each in failed:
@@ -100,11 +118,14 @@ def _failure(failed: Sequence[BlockFailed | ModelFailed], num_models: int) -> Dr
                 return each.error
             lines.append(f"{each.model}: {each.error}")
             hints.append(each.error.hint)
+        elif isinstance(each, AuditFailed):
+            lines.append(f"{each.model}/{each.dataset}: {each.what}")
         else:
             lines.append(f"{each.model}/{each.dataset}, sentences {each.start} to {each.stop - 1}: {each.error}")
             hints.append(each.hint)
-    models = sum(isinstance(f, ModelFailed) for f in failed)
-    counts = [f"{n} {kind}" for n, kind in ((models, "models"), (len(failed) - models, "blocks")) if n]
+    kinds = ((ModelFailed, "models"), (BlockFailed, "blocks"), (AuditFailed, "audits"))
+    numbers = [(sum(isinstance(f, kind) for f in failed), name) for kind, name in kinds]
+    counts = [f"{n} {name}" for n, name in numbers if n]
     hint = " ".join(dict.fromkeys(h for h in hints if h))
     return PartFailed(
         f"{' and '.join(counts)} failed for good, everything else is kept:\n" + "\n".join(lines),
@@ -132,6 +153,8 @@ class ModelRun:
         # What takes something away waits until the model is loaded and checked.
         self._groups = [groups.submit(fit_group, context, s) if s.takes_nothing else None for s in self._standings]
         self._targets: list[Target] = []
+        self._audit: ModelAudit | None = None
+        self._prepared: Prepared | None = None
         self._started, self._num_left = 0.0, 0
         self.done: list[BlockDone] = []
 
@@ -139,6 +162,9 @@ class ModelRun:
         """Whether there is anything to extract; tells the user where not."""
         targets = self._finished()
         if targets is None:
+            return True
+        if self._context.job.run.audit != 0 and any(read_audit(t.writer.group) == NOT_YET for t in targets):
+            self._context.listener.say(f"{self.name}: its last run ended before its states were audited")
             return True
         self._targets = targets
         sentences = sum(len(p.tokens) for p in self._pairs)
@@ -164,7 +190,8 @@ class ModelRun:
         blocks = sum(num_blocks(s, size) for s in self._standings)
         sentences, all_sentences = sum(s.num_pending for s in self._standings), sum(len(p.tokens) for p in self._pairs)
         cost = sum(cost_of(self._context, p) for p in self._pairs) * sentences / max(1, all_sentences)
-        return SweepModel(self._task(), blocks, sentences, cost)
+        self._audit = ModelAudit(self._context, self.name, self._standings, size)
+        return SweepModel(replace(self._task(), witness=self._audit.witness), blocks, sentences, cost)
 
     def refused_prediction(self, prepared: Prepared) -> ModelFailed | None:
         """The failure of a model that is to predict tokens and whose head is not proved; None where all is well."""
@@ -177,6 +204,9 @@ class ModelRun:
         """The blocks to extract, now that the model is loaded: settles its numerics and creates its arrays."""
         context, name = self._context, self.name
         record_model(context, name, prepared)
+        assert self._audit is not None
+        self._audit.check_model(prepared.alone)
+        self._prepared = prepared
         numerics = self._stored or {**prepared.numerics, "block_sentences": self._block_sentences()}
         self._targets = [
             pending_of(context, s, Recipe(self._request, numerics, asdict(s.pair.policy)), g.result() if g else None)
@@ -185,6 +215,7 @@ class ModelRun:
         if self._stored is None:
             chosen = {"backend_choice": prepared.choice} if prepared.choice else {}
             self._group.attrs.update({"numerics": numerics, "numerics_for": digest(self._request), **chosen})
+        self._audit.begin(self._targets)
         for standing, target in zip(self._standings, self._targets, strict=True):
             note = kept_note(standing, self._request, target.num_pending)
             if note:
@@ -220,6 +251,16 @@ class ModelRun:
             self._context.listener.say(summarise(self._context, self.name, self.done, wall))
             if sum(b.num_sentences for b in self.done) == sum(t.num_pending for t in self._targets):
                 check_committed(self._targets)
+            self.audit_if_done()
+
+    def audit_if_done(self) -> None:
+        """Compare what the store holds with sentences computed alone, once no block is left."""
+        if self._num_left == 0 and self._audit is not None:
+            self._audit.compare(self._targets, self._prepared)
+
+    def audit_failures(self) -> list[AuditFailed]:
+        """What the audit found wrong, withdrawn by now; after the sweep."""
+        return [] if self._audit is None else self._audit.settle()
 
     def _block_sentences(self) -> int:
         if self._stored is not None:

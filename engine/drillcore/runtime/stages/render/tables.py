@@ -11,6 +11,7 @@ from drillcore.runtime.context import Context
 from drillcore.runtime.results import read_prediction, read_separation
 from drillcore.runtime.stages.render.colors import coloring
 from drillcore.runtime.stages.render.layers import model_title, unprojected
+from drillcore.store.audits import read_audit
 from drillcore.store.layout import attributes_of
 from drillcore.store.reader import read_array
 
@@ -82,10 +83,28 @@ def _models(context: Context) -> Table:
                 str(numerics.get("dtype", NONE)),
                 str(numerics.get("layout", NONE)),
                 NONE if error is None else f"{error:.1e}",
+                _audited(context, model.group),
             )
         )
     header = ("model", "blocks", "hidden size", "dtype", "batches", "worst relative error of the self-check")
-    return Table("Models", header, tuple(rows))
+    if all(row[-1] == NONE for row in rows):
+        # As in stores of versions that had no audit.
+        return Table("Models", header, tuple(row[:-1] for row in rows))
+    return Table("Models", (*header, "stored sentences computed again, and their worst error"), tuple(rows))
+
+
+def _audited(context: Context, model: str) -> str:
+    """Sentences of all datasets that were read back and computed again, and the largest of their errors."""
+    records = []
+    for dataset in context.job.datasets:
+        writer = context.store.dataset(model, dataset.name)
+        record = read_audit(writer.group)
+        if record is not None and record.is_of(writer.fingerprints()):
+            records.append(record)
+    if not records:
+        return NONE
+    worst = max(records, key=lambda r: r.worst_relative_error)
+    return f"{sum(r.sentences for r in records)}, {worst.worst_relative_error:.1e}"
 
 
 def _figures(context: Context) -> Table:

@@ -1,0 +1,70 @@
+"""Runs a loaded model in a higher precision, decoder layer by decoder layer, and puts it back bit for bit.
+
+A value of bfloat16 or float16 is a value of float32 too, so that converting there and back changes nothing. Only one
+decoder layer at a time is in the higher precision, so that a model may fill most of the memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def is_convertible(causal: nn.Module) -> bool:
+    """Whether all weights are plain floating-point tensors: not quantised, not on the meta device."""
+    plain = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+    return all(p.dtype in plain and not p.is_meta for p in causal.parameters()) and not _is_quantised(causal)
+
+
+def _is_quantised(causal: Any) -> bool:
+    return getattr(causal, "hf_quantizer", None) is not None
+
+
+@contextmanager
+def computing_in(causal: nn.Module, decoder_layers: nn.ModuleList, dtype: torch.dtype) -> Iterator[None]:
+    """Compute in `dtype` inside the context: weights and buffers of a lower precision are converted and restored."""
+    in_layers = {id(t) for layer in decoder_layers for t in (*layer.parameters(), *layer.buffers())}
+    outside = [t for t in _tensors(causal) if id(t) not in in_layers]
+    before = _raise(outside, dtype)
+    open_layers: dict[int, list[tuple[Tensor, torch.dtype]]] = {}
+
+    def enter(layer: nn.Module, args: Any, kwargs: Any) -> None:
+        open_layers[id(layer)] = _raise(_tensors(layer), dtype)
+
+    def leave(layer: nn.Module, args: Any, output: Any) -> None:
+        _restore(open_layers.pop(id(layer), []))
+
+    handles = []
+    for layer in decoder_layers:
+        handles += [layer.register_forward_pre_hook(enter, with_kwargs=True, prepend=True)]
+        handles += [layer.register_forward_hook(leave, always_call=True)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for converted in open_layers.values():
+            _restore(converted)
+        _restore(before)
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return list({id(t): t for t in (*module.parameters(), *module.buffers())}.values())
+
+
+def _raise(tensors: Sequence[Tensor], dtype: torch.dtype) -> list[tuple[Tensor, torch.dtype]]:
+    """Convert those of a lower precision in place; returns them with the dtype that each had."""
+    lower = [t for t in tensors if t.is_floating_point() and t.dtype.itemsize < dtype.itemsize]
+    before = [(t, t.dtype) for t in lower]
+    for tensor in lower:
+        tensor.data = tensor.data.to(dtype)
+    return before
+
+
+def _restore(before: Sequence[tuple[Tensor, torch.dtype]]) -> None:
+    for tensor, dtype in before:
+        tensor.data = tensor.data.to(dtype)

@@ -1,0 +1,71 @@
+"""Sentences one at a time by plain `transformers`, and the bounds that follow from their noise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transformers import AutoModelForCausalLM
+
+from drillcore.backends.alone import Alone
+from drillcore.backends.source import locate
+from drillcore.backends.transformers.plain import alone_states, compute_alone, float32_noise, plain_model
+from drillcore.job.fields import Extract, Model
+from drillcore.tokens.sequences import Sequences
+from support.plain import plain_states, random_sentences, relative_error
+from support.tiny import VOCAB
+
+
+def source_of(folder):
+    return locate(Model(id=str(folder)), Path("/"))
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma3_text", "mixtral", "opt", "bloom", "mamba"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_every_layer_is_that_of_the_sentence_alone(models, architecture, dtype, seed):
+    """In float32 also where the model computes in bfloat16."""
+    folder = models(architecture)
+    sentences = random_sentences(seed, VOCAB, count=6)
+    alone = alone_states(source_of(folder), Extract(dtype=dtype, threads=1), range(5), Sequences.of(sentences))
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).float().eval()
+    want_CKH = np.stack([plain_states(model, sentence, 3) for sentence in sentences])
+    # Without an entry for the embedding theirs begins after the first layer.
+    layers = [*range(5)] if architecture != "mamba" else [3, 4]
+    assert relative_error(alone.states_CKH[:, layers], want_CKH[:, layers]).max() <= 1e-5
+    assert (alone.dtype, alone.own_dtype) == ("float32", dtype)
+    assert (alone.noise_CK.max() > 1e-3) == (dtype == "bfloat16")
+
+
+def test_some_layers_of_a_model_that_is_cut(models, seed):
+    sentences = Sequences.of(random_sentences(seed, VOCAB, count=4))
+    every = alone_states(source_of(models()), Extract(threads=1), range(5), sentences)
+    some = alone_states(source_of(models()), Extract(threads=1), [0, 2], sentences)
+    assert relative_error(some.states_CKH, every.at([0, 2]).states_CKH).max() <= 1e-6
+
+
+def test_the_model_is_put_back_bit_for_bit(models, seed):
+    sentences = Sequences.of(random_sentences(seed, VOCAB, count=3))
+    with plain_model(source_of(models()), Extract(dtype="bfloat16", threads=1), range(5)) as loaded:
+        before = {name: t.clone() for name, t in loaded.causal.state_dict().items()}
+        compute_alone(loaded, range(5), sentences)
+        float32_noise(loaded, range(5), sentences)
+        after = loaded.causal.state_dict()
+    assert all(t.dtype == after[n].dtype and t.equal(after[n]) for n, t in before.items())
+
+
+def made(noise_CK, dtype="float32", own_dtype="bfloat16", routed=False):
+    noise = np.array(noise_CK)
+    return Alone(np.ones((*noise.shape, 4), np.float32), noise, dtype, own_dtype, "cpu", routed, 0.0)
+
+
+def test_bounds_follow_the_noise_of_one_sentence_at_a_time():
+    noise = [[0.0, 0.010], [0.0, 0.012], [0.0, 0.011], [0.0, 0.5]]
+    bounds = made(noise).bounds_CK("bfloat16")
+    assert bounds[:3, 1] == pytest.approx(1.5 * 0.012), "the noisiest usual sentence counts for all"
+    assert bounds[3, 1] == pytest.approx(1.5 * 0.5), "an unusual one for itself"
+    assert (bounds[:, 0] == 2.0**-8).all(), "one unit in the last place"
+    assert (made(noise, own_dtype="float32").bounds_CK("float32") == 1e-4).all()
+    assert (made(noise, routed=True).bounds_CK("bfloat16") >= 0.25).all()
+    half = made(noise, own_dtype="float32").bounds_CK("float32", "float16")
+    assert ((half > 1e-4 + 2.0**-11) & (half < 7e-4)).all()
