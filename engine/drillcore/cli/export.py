@@ -51,7 +51,9 @@ class Layer:
         for name, _ in attributes_of(self.group).get("columns", []):
             values = np.asarray(array_of(self.group, name)[rows])
             column = f"{name}_" if name in RESERVED else name
-            columns[column] = values.astype(object) if values.dtype.kind == "T" else values
+            values = values.astype(object) if values.dtype.kind == "T" else values
+            # The store writes no label as an empty one; a reader of the file must not take that for a class.
+            columns[column] = np.array([v or None for v in values], object) if name == "label" else values
         return columns | self._quantities(rows)
 
     def _quantities(self, rows: slice) -> dict[str, NDArray[Any]]:
@@ -208,6 +210,8 @@ def _write_anndata(layer: Layer, path: Path) -> str:
     rows = slice(0, layer.num_sentences)
     observed = pd.DataFrame(layer.columns(rows))
     observed.index = observed.pop("sentence").astype(str)
+    if "label" in observed:
+        observed["label"] = pd.Categorical(observed["label"])  # None is no category
     annotated = anndata.AnnData(X=read_layer(layer.group, layer.slot), obs=observed)
     if layer.projection is not None:
         annotated.obsm[f"X_{layer.projection}"] = np.stack(list(layer.points(rows).values()), axis=1)

@@ -11,6 +11,8 @@ from typing import Any
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
+from drillcore.system.nearly import fold
+
 
 @dataclass(frozen=True, eq=False)
 class OneOf:
@@ -45,8 +47,11 @@ def did_you_mean(name: object, names: Sequence[str]) -> str:
     >>> did_you_mean("purty", ["probe", "purity"])
     '; did you mean `purity`?'
     """
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5) if isinstance(name, str) else []
-    return f"; did you mean `{near[0]}`?" if near else ""
+    if not isinstance(name, str):
+        return ""
+    folded = {fold(known): known for known in names}
+    near = difflib.get_close_matches(fold(name), folded, n=1, cutoff=0.5)
+    return f"; did you mean `{folded[near[0]]}`?" if near else ""
 
 
 def shortened(value: object) -> str:

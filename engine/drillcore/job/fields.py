@@ -114,8 +114,12 @@ class Dataset(Closed):
     """JSONL, CSV, TSV, Parquet or plain text (.gz and .zst too), relative to the job file."""
     text: str = "text"
     """Field that holds the sentence."""
-    label: str | None = None
-    """Field that holds the label; by default `label` where the rows have it."""
+    label: str | None = "auto"
+    """Field that holds the label; auto is `label` where the rows have it, null ignores it."""
+    unlabelled: Literal["error", "keep", "drop"] = "error"
+    """Rows whose label is null, empty or absent: stop, keep them (grey, left out of measures), or leave them out."""
+    missing: tuple[str, ...] = ()
+    """Values that stand for none, such as NA or nan, in labels and in kept numbers; null and empty always do."""
     group: str | None = None
     """Field whose values must not be split between the folds of a measure."""
     expected_next: str | None = None
@@ -137,6 +141,16 @@ class Dataset(Closed):
     @classmethod
     def _name(cls, value: str) -> str:
         return check_name(value)
+
+    @property
+    def label_is_named(self) -> bool:
+        """Whether the job names the field of the labels, so that it must be there."""
+        return self.label not in (None, "auto")
+
+    @property
+    def label_field(self) -> str | None:
+        """The field that labels come from if rows have it; None where the job wants none."""
+        return (None if self.text == "label" else "label") if self.label == "auto" else self.label
 
     @field_validator("candidates")
     @classmethod

@@ -64,8 +64,8 @@ class Grid:
     categories: labels in the order of the legend; the points' integers index them. value_range, value_name: instead of
     categories, the range of the points' floats and the name of their colour bar. With neither, all points have one
     colour and there is no legend. panel_px: width and height of a panel in pixels. footer: the small print (library,
-    seed, parameters). unlabelled: adds the grey of points without label or value to the legend. Titles may hold line
-    breaks.
+    seed, parameters). unlabelled: sentences without label or value; where there are some, the legend has their grey and
+    their number. Titles may hold line breaks.
 
     Raises ValueError where the grid has no panel, or has both categories and a range of values.
 
@@ -83,7 +83,7 @@ class Grid:
     value_name: str = ""
     panel_px: int = 200
     footer: str = ""
-    unlabelled: bool = False
+    unlabelled: int = 0
 
     def __post_init__(self) -> None:
         if not any(row.panels for row in self.rows):

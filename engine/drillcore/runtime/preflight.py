@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from drillcore.store.arrays import check_kept_names
 from drillcore.store.layout import check_group_name
 from drillcore.system.files import cache_dir
 from drillcore.system.progress import ProgressListener
+from drillcore.texts.notes import note_across, notes_on_job, said
 from drillcore.texts.problems import Problems
 from drillcore.texts.rows import RowTable, ingest
 from drillcore.tokens.continuations import Continuations
@@ -146,7 +147,17 @@ def _read_rows(loaded: LoadedJob, listener: ProgressListener) -> dict[str, RowTa
         if table is not None:
             tables[dataset.name] = table
     problems.raise_if_any()
+    _say_notes(loaded, tables, listener)
     return tables
+
+
+def _say_notes(loaded: LoadedJob, tables: Mapping[str, RowTable], listener: ProgressListener) -> None:
+    """Say what is nearly right in the datasets and in what the job says of them."""
+    for dataset in loaded.job.datasets:
+        for note in [*said(tables[dataset.name].notes, dataset), *notes_on_job(dataset)]:
+            listener.say(f"{dataset.name}: {note}")
+    for note in note_across({name: table.distinct("label") for name, table in tables.items()}):
+        listener.say(note)
 
 
 def _locate_all(loaded: LoadedJob) -> tuple[dict[str, ModelSource], list[InputError]]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from drillcore.job.fields import Dataset
-from drillcore.texts.readers.lines import MAX_LINE_BYTES, OnProblem, Row, quoted
+from drillcore.system.nearly import looks_like, shown
+from drillcore.texts.readers.lines import MAX_LINE_BYTES, OnProblem, quoted
 
 # Numbers as JSON writes them. Others, such as 007 and +1, may be names: they would not be written back as they were, so
 # they stay strings.
@@ -26,13 +27,17 @@ class Column:
     """A column of the rows.
 
     field: the field of the file that it is read from. convert: turns a value of that field into one of the column;
-    raises ValueError with a message that continues the field's name. type: its pyarrow type.
+    raises ValueError with a message that continues the field's name. type: its pyarrow type. is_required: every row
+    must have the field; where it need not, `convert` gets None for a row without it. remedy: what allows a row without
+    it.
     """
 
     field: str
     name: str
     convert: Callable[[Any], Any]
     type: Any
+    is_required: bool = True
+    remedy: str = ""
 
 
 def fields_named(dataset: Dataset) -> list[str]:
@@ -41,48 +46,49 @@ def fields_named(dataset: Dataset) -> list[str]:
     >>> fields_named(Dataset(name="d", path="a.csv", label="city", keep=("year",)))
     ['text', 'city', 'year']
     """
-    named = (dataset.text, dataset.label, dataset.group, dataset.expected_next, *dataset.keep)
+    label = dataset.label_field if dataset.label_is_named else None
+    named = (dataset.text, label, dataset.group, dataset.expected_next, *dataset.keep)
     return [field for field in named if field is not None]
 
 
-def columns_of(dataset: Dataset, first: dict[str, Any], types: dict[str, Any]) -> list[Column]:
-    """The columns in their fixed order, given the first row and the types of the kept ones."""
-    label = dataset.label
-    if label is None and "label" in first and dataset.text != "label":
-        label = "label"
+def columns_of(dataset: Dataset, label: str | None, types: dict[str, Any]) -> list[Column]:
+    """The columns in their fixed order, given the field of the labels and the types of the kept columns."""
     columns = [Column(dataset.text, "text", as_sentence, pa.string())]
     if label is not None:
-        columns.append(Column(label, "label", _category, pa.string()))
+        is_required = dataset.unlabelled == "error"
+        columns.append(Column(label, "label", _label_of(dataset), pa.string(), is_required, _remedy(dataset)))
     if dataset.group is not None:
         columns.append(Column(dataset.group, "group", _category, pa.string()))
     if dataset.expected_next is not None:
         columns.append(Column(dataset.expected_next, "expected_next", _continuation, pa.string()))
-    return columns + [Column(name, name, KEPT[types[name]], types[name]) for name in dataset.keep]
+    return columns + [Column(k, k, _kept_of(types[k], dataset.missing), types[k]) for k in dataset.keep]
 
 
-def kept_types(rows: Iterable[Row], names: Iterable[str], is_typed: bool) -> dict[str, Any]:
-    """Types of kept columns over all rows: int64 where all are integers, float64 where all are numbers, else string.
+def is_missing(value: Any, named: Sequence[str]) -> bool:
+    """Whether a label stands for none: null, empty or blank, or one of the values that the job names.
 
-    is_typed: the format tells numbers from strings. Where it does not, a string that is written as a number counts as
-    one, and an empty string has no say. Integers that float64 could not hold exactly make the column one of strings.
-
-    >>> rows = [(1, {"year": "1999", "size": "2"}), (2, {"year": "2000", "size": "2.5"})]
-    >>> kept_types(rows, ["year", "size"], is_typed=False)
-    {'year': DataType(int64), 'size': DataType(double)}
+    >>> is_missing(None, ()), is_missing(" ", ()), is_missing("NA", ()), is_missing("NA", ("NA",))
+    (True, True, False, True)
     """
-    kinds: dict[str, set[str]] = {name: set() for name in names}
-    for _, row in rows:
-        for name, kinds_of_column in kinds.items():
-            if row is not None and name in row:
-                kinds_of_column.add(_kind(row[name], is_typed))
-    return {name: _type(kinds_of_column) for name, kinds_of_column in kinds.items()}
+    return (isinstance(value, str) and value.isspace()) or _is_none(value, named) or value == ""
 
 
-def _kind(value: Any, is_typed: bool) -> str:
-    """What a value needs of its column's type: "integer", "wide integer", "fraction", "other", or empty for nothing."""
+def _is_none(value: Any, named: Sequence[str]) -> bool:
+    if isinstance(value, float) and math.isnan(value):
+        return any(name.casefold() == "nan" for name in named)
+    return value is None or (isinstance(value, str) and value in named)
+
+
+def kind_of(value: Any, is_typed: bool, missing: Sequence[str]) -> str:
+    """What a value needs of its kept column's type.
+
+    One of "integer", "wide integer" (float64 could not hold it exactly), "fraction", "missing" and "other".
+    is_typed: the format tells numbers from strings. Where it does not, a string that is written as a number counts as
+    one, and an empty string is missing.
+    """
+    if _is_none(value, missing) or (value == "" and not is_typed):
+        return "missing"
     if isinstance(value, str) and not is_typed:
-        if not value:
-            return ""
         if INTEGER.fullmatch(value):
             value = int(value)
         elif FRACTION.fullmatch(value) and math.isfinite(float(value)):
@@ -94,34 +100,40 @@ def _kind(value: Any, is_typed: bool) -> str:
     return "integer" if value in EXACT_IN_FLOAT64 else "wide integer"
 
 
-def _type(kinds: set[str]) -> Any:
-    """The narrowest type that holds values of all these kinds exactly."""
-    kinds = kinds - {""}
-    if "other" in kinds or not kinds or kinds >= {"fraction", "wide integer"}:
+def type_of(kinds: set[str]) -> Any:
+    """The narrowest type that holds values of all these kinds exactly; a missing number is NaN, which float64 holds.
+
+    >>> type_of({"integer"}), type_of({"integer", "missing"}), type_of({"integer", "other"})
+    (DataType(int64), DataType(double), DataType(string))
+    """
+    numbers = kinds - {"missing"}
+    inexact = {"fraction", "missing"} & kinds
+    if "other" in kinds or not numbers or ("wide integer" in kinds and inexact):
         return pa.string()
-    return pa.float64() if "fraction" in kinds else pa.int64()
+    return pa.float64() if inexact else pa.int64()
 
 
 def missing(columns: list[Column], row: dict[str, Any], line: int | None, on_problem: OnProblem) -> bool:
     """Whether the row lacks a field; reports which."""
-    absent = [column.field for column in columns if column.field not in row]
+    lacking = [column for column in columns if column.is_required and column.field not in row]
+    absent = [column.field for column in lacking]
     if absent:
         present = ", ".join(map(quoted, list(row)[:10])) + (", ..." if len(row) > 10 else "")
-        on_problem(line, f"no field {', '.join(map(quoted, absent))}; there is {present or 'none'}")
+        near = [shown(name) for field in absent for name in row if looks_like(name, field)]
+        meant = f"; did you mean {' and '.join(near[:3])}?" if near else ""
+        remedies = "".join(f"; {column.remedy}" for column in lacking if column.remedy and line is not None)
+        on_problem(line, f"no field {', '.join(map(quoted, absent))}; there is {present or 'none'}{meant}{remedies}")
     return bool(absent)
 
 
 def values_of(columns: list[Column], row: dict[str, Any], line: int, on_problem: OnProblem) -> list[Any]:
     """A row's values, one for each column; incomplete where a problem was reported."""
-    if "label" in row and all(column.field != "label" and column.name != "label" for column in columns):
-        # The columns follow the first row: labels that begin later would be dropped silently.
-        on_problem(line, "has a field `label`, and the first row has none: label every row or none")
     if missing(columns, row, line, on_problem):
         return []
     values = []
     for column in columns:
         try:
-            values.append(column.convert(row[column.field]))
+            values.append(column.convert(row.get(column.field)))
         except ValueError as error:
             on_problem(line, f"field {quoted(column.field)} {error}")
     return values
@@ -129,7 +141,7 @@ def values_of(columns: list[Column], row: dict[str, Any], line: int, on_problem:
 
 def _string(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"is not a string but {_described(value)}")
+        raise ValueError(f"is not a string but {describe(value)}")
     if "\0" in value:
         raise ValueError("holds a NUL character")
     if len(value) > MAX_LINE_BYTES:
@@ -144,7 +156,12 @@ def _string(value: Any) -> str:
     return value
 
 
-def _described(value: Any) -> str:
+def describe(value: Any) -> str:
+    """What a value is, for a message.
+
+    >>> describe([]), describe(None), describe(0.5)
+    ('a list', 'null', 'a fraction')
+    """
     if isinstance(value, float):
         return "a fraction" if math.isfinite(value) else str(value)
     if isinstance(value, bytes):
@@ -167,12 +184,37 @@ def as_sentence(value: Any) -> str:
     return text
 
 
+def _label_of(dataset: Dataset) -> Callable[[Any], str]:
+    """Turns a value into a label; into an empty one where there is none and the job keeps such rows."""
+    ignores = "" if dataset.label_is_named else "; `label: null` ignores the field"
+
+    def convert(value: Any) -> str:
+        if is_missing(value, dataset.missing):
+            if dataset.unlabelled == "error":
+                raise ValueError(f"is {'null' if value is None else 'empty'}; {_remedy(dataset)}")
+            return ""
+        try:
+            return _category(value)
+        except ValueError as error:
+            raise ValueError(f"{error}{ignores}") from None
+
+    return convert
+
+
+def _remedy(dataset: Dataset) -> str:
+    """What lets a row without a label pass."""
+    ignores = "" if dataset.label_is_named else ", `label: null` ignores the field"
+    return f"`unlabelled: keep` or `drop` allows rows without a label{ignores}"
+
+
 def _category(value: Any) -> str:
-    """A label or a group."""
+    """A label or a group. A whole number is the same label however a table of missing values writes it."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, bool | int):
         return _written(value)
     if not isinstance(value, str):
-        raise ValueError(f"must be a string, an integer or a boolean, and is {_described(value)}")
+        raise ValueError(f"must be a string, an integer or a boolean, and is {describe(value)}")
     return as_sentence(value)
 
 
@@ -191,26 +233,21 @@ def _kept_string(value: Any) -> str:
     if isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
         return _written(value)
     if not isinstance(value, str):
-        raise ValueError(f"must be a string or a number to be kept, and is {_described(value)}")
+        raise ValueError(f"must be a string or a number to be kept, and is {describe(value)}")
     return _string(value)
 
 
-def _kept_integer(value: Any) -> int:
-    return int(_number(value))
-
-
-def _kept_float(value: Any) -> float:
-    return float(_number(value))
+def _kept_of(type_: Any, missing: Sequence[str]) -> Callable[[Any], Any]:
+    """Turns a value into one of a kept column; a missing number into NaN."""
+    if type_ == pa.string():
+        return _kept_string
+    if type_ == pa.int64():
+        return lambda value: int(_number(value))
+    return lambda value: math.nan if _is_none(value, missing) or value == "" else float(_number(value))
 
 
 def _number(value: Any) -> Any:
-    if value == "" or (isinstance(value, float) and not math.isfinite(value)):
-        raise ValueError(f"is {value or 'empty'} in a column of numbers")
+    if isinstance(value, float) and not math.isfinite(value):
+        remedy = " (`missing: [nan]` makes it a missing one)" if math.isnan(value) else ""
+        raise ValueError(f"is {value} in a column of numbers{remedy}")
     return value
-
-
-KEPT: dict[Any, Callable[[Any], Any]] = {
-    pa.int64(): _kept_integer,
-    pa.float64(): _kept_float,
-    pa.string(): _kept_string,
-}

@@ -98,7 +98,7 @@ def _known_endings() -> str:
 def read_rows(path: Path, kind: Format, wanted: Sequence[str], on_problem: OnProblem) -> Iterator[Row]:
     """Every row of a file, in order. Problems with a row or the whole file go to `on_problem`; nothing is raised.
 
-    Fields other than `wanted` and `label` may be left out of the rows.
+    Fields other than `wanted`, `label` and what looks like it may be left out of the rows.
     """
     problem = problem_with(path)
     if problem:

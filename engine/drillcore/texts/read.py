@@ -4,71 +4,78 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from drillcore.job.fields import Dataset
-from drillcore.texts.columns import Column, columns_of, fields_named, kept_types, missing, values_of
+from drillcore.texts.columns import Column, columns_of, fields_named, missing, values_of
 from drillcore.texts.formats import Format, format_of, read_rows
+from drillcore.texts.notes import Notes
 from drillcore.texts.problems import Problems
+from drillcore.texts.survey import Survey, survey, taken
 
 BATCH_ROWS = 8192
 BATCH_CHARACTERS = 4 << 20
 
 
-def read_batches(path: Path, dataset: Dataset, problems: Problems) -> Iterator[pa.RecordBatch]:
+def read_batches(
+    path: Path, dataset: Dataset, problems: Problems, notes: Notes | None = None
+) -> Iterator[pa.RecordBatch]:
     """The rows of a dataset, in order, in batches of at most 8,192 rows and about 4 million characters.
 
     Columns: `text` (string), then `label`, `group` and `expected_next` (string) where the dataset has them, then the
-    kept ones (int64, float64 or string, decided over all rows that are read). Whatever is wrong with the file or a row
-    is added to `problems`, and from then on no batch is yielded: check `problems` before using the batches.
+    kept ones (int64, float64 or string, decided over all rows that are read). A row without a label, where the dataset
+    keeps it, has an empty one. Whatever is wrong with the file or a row is added to `problems`, and from then on no
+    batch is yielded: check `problems` before using the batches. What is nearly right is added to `notes`.
 
     Raises:
         TextError: the file's name has no known ending.
     """
     kind = format_of(path)
-    return _batches(path, kind, dataset, problems)
+    return _batches(path, kind, dataset, problems, Notes(dataset, kind.kind) if notes is None else notes)
 
 
-def _batches(path: Path, kind: Format, dataset: Dataset, problems: Problems) -> Iterator[pa.RecordBatch]:
+def _batches(path: Path, kind: Format, dataset: Dataset, problems: Problems, notes: Notes) -> Iterator[pa.RecordBatch]:
     on_problem = partial(problems.add, str(path))
     before = problems.count
-    types = _kept_types(path, kind, dataset)
-    columns: list[Column] = []
+    found = _survey(path, kind, dataset)
+    columns = columns_of(dataset, found.label, found.types)
+    if kind.reader.has_columns and found.first is not None and missing(columns, found.first, None, on_problem):
+        return
+    if found.absent:
+        on_problem(None, found.absent)
+        return
+    notes.add(found.notes)
     rows: list[list[Any]] = []
-    num_characters = 0
-    for line, row in islice(read_rows(path, kind, fields_named(dataset), on_problem), dataset.limit):
+    num_rows = num_characters = 0
+    for line, row in taken(read_rows(path, kind, fields_named(dataset), on_problem), dataset):
         if row is None:
             continue
-        if not columns:
-            columns = columns_of(dataset, row, types)
-            if kind.reader.has_columns and missing(columns, row, None, on_problem):
-                return
+        num_rows += 1
         values = values_of(columns, row, line, on_problem)
         if problems.count > before:
             continue
         rows.append(values)
         num_characters += sum(len(value) for value in values if isinstance(value, str))
         if len(rows) == BATCH_ROWS or num_characters >= BATCH_CHARACTERS:
-            yield _record_batch(columns, rows)
+            yield _record_batch(columns, rows, notes)
             rows, num_characters = [], 0
     if problems.count == before and rows:
-        yield _record_batch(columns, rows)
-    elif problems.count == before and not columns:
+        yield _record_batch(columns, rows, notes)
+    elif problems.count == before and not num_rows:
         on_problem(None, "holds no sentence")
 
 
-def _kept_types(path: Path, kind: Format, dataset: Dataset) -> dict[str, pa.DataType]:
-    """Read the whole file once if columns are kept; problems are reported when it is read again."""
-    if not dataset.keep:
-        return {}
+def _survey(path: Path, kind: Format, dataset: Dataset) -> Survey:
+    """A first reading of the file; problems are reported when it is read again."""
     rows = read_rows(path, kind, fields_named(dataset), lambda line, message: None)
-    return kept_types(islice(rows, dataset.limit), dataset.keep, kind.reader.is_typed)
+    return survey(rows, dataset, kind.reader.is_typed)
 
 
-def _record_batch(columns: list[Column], rows: list[list[Any]]) -> pa.RecordBatch:
+def _record_batch(columns: list[Column], rows: list[list[Any]], notes: Notes) -> pa.RecordBatch:
     arrays = [pa.array(values, column.type) for column, values in zip(columns, zip(*rows, strict=True), strict=True)]
-    return pa.record_batch(arrays, names=[column.name for column in columns])
+    batch = pa.record_batch(arrays, names=[column.name for column in columns])
+    notes.see(batch)
+    return batch

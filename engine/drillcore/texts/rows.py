@@ -1,7 +1,8 @@
 """Rows on disk: a dataset's sentences and columns in one memory-mapped Arrow IPC file, written once for each content.
 
 Owns the cache's names, its checksums and the content hash of a text. A cached file is `<key>.arrow` beside
-`<key>.sha256`, the checksum of its bytes; where the two do not agree the rows are read again.
+`<key>.sha256`, the checksum of its bytes, and `<key>.notes`, what the user should know of the rows; where the first two
+do not agree, or one is missing, the rows are read again.
 """
 
 from __future__ import annotations
@@ -23,13 +24,17 @@ import pyarrow as pa
 
 from drillcore.errors import RunError
 from drillcore.job.fields import Dataset
-from drillcore.system.files import file_digest, map_file, release, replacing
+from drillcore.system.files import file_digest, map_file, release, replacing, write_atomic
 from drillcore.texts.formats import Format, explain_damage, format_of, problem_with
+from drillcore.texts.notes import NOTES_VERSION, Notes
 from drillcore.texts.problems import Problems
 from drillcore.texts.read import read_batches
 
 FORMAT_VERSION = 1
 """Increase this whenever the same file and settings would give other rows."""
+LATER = ("unlabelled", "missing")
+SHAPING = {"text", "group", "expected_next", "keep", "limit", *LATER}
+"""Fields of a dataset that shape its rows, beside `label`; a key leaves out those of LATER at their default."""
 ROW_ID_BYTES = 16
 STALE_SECONDS = 24 * 3600
 
@@ -38,13 +43,15 @@ STALE_SECONDS = 24 * 3600
 class RowTable:
     """The rows of one dataset. Cheap to send to another process, which gets the path and maps the file itself.
 
-    `digest` is the SHA-256 (hex) of the source's bytes and of the settings that shape the rows.
+    `digest` is the SHA-256 (hex) of the source's bytes and of the settings that shape the rows. `notes`: what is nearly
+    right in the file, a line each, for the user.
     """
 
     path: Path
     num_rows: int
     digest: str
     columns: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def _mapped(self) -> tuple[mmap.mmap, pa.Table]:
@@ -73,6 +80,14 @@ class RowTable:
         sentences = list(self.slice(start, stop).column("text").to_pylist())
         self.release()
         return sentences
+
+    def distinct(self, column: str) -> list[str]:
+        """The distinct strings of a column; none where the rows do not have it."""
+        if column not in self.columns:
+            return []
+        values = list(self._mapped[1].column(column).unique().to_pylist())
+        self.release()
+        return values
 
     def release(self) -> None:
         """Give back the memory of rows that were read; tables from `slice` stay valid."""
@@ -116,7 +131,7 @@ def ingest(path: Path, dataset: Dataset, cache: Path, problems: Problems) -> Row
         if problems.count > before:
             return None
     _, table = _map(target)
-    return RowTable(target, table.num_rows, digest, tuple(table.column_names))
+    return RowTable(target, table.num_rows, digest, tuple(table.column_names), _read_notes(target) or ())
 
 
 def _state(path: Path) -> tuple[int, ...]:
@@ -133,8 +148,13 @@ def _digest(path: Path, kind: Format, dataset: Dataset) -> str:
         "version": FORMAT_VERSION,
         "kind": [kind.kind, kind.compression, *([kind.reader.rules] if kind.reader.rules > 1 else [])],
         "source": file_digest(path),
-        **dataset.model_dump(include={"text", "label", "group", "expected_next", "keep", "limit"}),
+        **dataset.model_dump(include=SHAPING),
+        # The key of earlier versions, which could not ignore labels: null was what is auto now.
+        "label": {"auto": None, None: False}.get(dataset.label, dataset.label),
     }
+    for name in LATER:
+        if settings[name] == Dataset.model_fields[name].default:
+            del settings[name]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
@@ -142,9 +162,18 @@ def _checksum_path(target: Path) -> Path:
     return target.with_suffix(".sha256")
 
 
+def _read_notes(target: Path) -> tuple[str, ...] | None:
+    """What was noted when the rows were read; None where that is not known."""
+    try:
+        version, *lines = json.loads(target.with_suffix(".notes").read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return None
+    return tuple(map(str, lines)) if version == NOTES_VERSION else None
+
+
 def _is_whole(target: Path) -> bool:
     try:
-        return _checksum_path(target).read_bytes() == file_digest(target).encode()
+        return _read_notes(target) is not None and _checksum_path(target).read_bytes() == file_digest(target).encode()
     except OSError:
         return False
 
@@ -164,10 +193,12 @@ def _fill(target: Path, path: Path, dataset: Dataset, problems: Problems) -> Non
         _sweep(target.parent)
         handle, name = tempfile.mkstemp(prefix="rows-", suffix=".tmp", dir=target.parent)
         os.close(handle)
+        notes = Notes(dataset, format_of(path).kind)
         with contextlib.suppress(_RowsAreWrong), replacing(target, Path(name)) as scratch:
-            _write(scratch, read_batches(path, dataset, problems))
+            _write(scratch, read_batches(path, dataset, problems, notes))
             if problems.count > before:
                 raise _RowsAreWrong
+            write_atomic(target.with_suffix(".notes"), json.dumps([NOTES_VERSION, *notes.lines()]).encode())
             _checksum_path(target).write_text(file_digest(scratch))
     except OSError as error:
         hint = "Free some space, or name another folder in XDG_CACHE_HOME."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -100,13 +101,130 @@ def test_columns_come_in_fixed_order_and_under_their_names(tmp_path: Path) -> No
     assert batch.to_pylist() == [{"text": "hi", "label": "true", "group": "3", "expected_next": " x", "z": 1}]
 
 
-def test_labels_are_read_only_where_the_first_row_has_one() -> None:
+UNLABELLED = "`unlabelled: keep` or `drop` allows rows without a label"
+IGNORED = f"{UNLABELLED}, `label: null` ignores the field"
+
+
+def test_labels_are_read_where_rows_have_them() -> None:
     assert read_content("a.jsonl", b'{"text": "a", "other": 1}\n') == ({"text": ["a"]}, [])
     assert read_content("label.jsonl", b'{"label": "a"}\n', text="label") == ({"text": ["a"]}, [])
+    assert read_content("a.csv", b"text,label\na,x\n", label=None) == ({"text": ["a"]}, [])
     _, messages = read_content("b.jsonl", b'{"text": "a", "label": "x"}\n{"text": "b"}\n')
-    assert messages == ["b.jsonl:2: no field `label`; there is `text`"]
+    assert messages == [f"b.jsonl:2: no field `label`; there is `text`; {IGNORED}"]
     _, messages = read_content("c.jsonl", b'{"text": "a"}\n{"text": "b", "label": "x"}\n')
-    assert messages == ["c.jsonl:2: has a field `label`, and the first row has none: label every row or none"]
+    assert messages == [f"c.jsonl:1: no field `label`; there is `text`; {IGNORED}"]
+
+
+PARTLY = b"""{"text": "a", "label": "x"}
+{"text": "b", "label": null}
+{"text": "c", "label": ""}
+{"text": "d"}
+{"text": "e", "label": " "}
+{"text": "f", "label": "NA"}
+{"text": "g", "label": NaN}
+"""
+
+
+@pytest.mark.parametrize("label", ["auto", "label"])
+def test_rows_without_a_label_are_kept_or_left_out_where_the_job_says_so(label: str) -> None:
+    columns, messages = read_content("a.jsonl", PARTLY, label=label, unlabelled="keep", missing=("NA", "nan"))
+    assert messages == [] and columns == {"text": list("abcdefg"), "label": ["x", *[""] * 6]}
+    columns, messages = read_content("a.jsonl", PARTLY, label=label, unlabelled="drop", missing=("nan",))
+    assert messages == [] and columns == {"text": ["a", "f"], "label": ["x", "NA"]}
+    _, messages = read_content("a.jsonl", PARTLY, label=label)
+    assert [m.split(":")[1] for m in messages] == ["2", "3", "4", "5", "7"]
+    remedy = UNLABELLED if label == "label" else IGNORED
+    assert messages[:3] == [
+        f"a.jsonl:2: field `label` is null; {remedy}",
+        f"a.jsonl:3: field `label` is empty; {remedy}",
+        f"a.jsonl:4: no field `label`; there is `text`; {remedy}",
+    ]
+    assert read_content("a.jsonl", PARTLY, label=None) == ({"text": list("abcdefg")}, [])
+
+
+def test_the_limit_counts_the_sentences_that_are_left() -> None:
+    content = b"text,label\na,\nb,x\nc,\nd,y\ne,z\n"
+    assert read_content("a.csv", content, unlabelled="drop", limit=2)[0] == {"text": ["b", "d"], "label": ["x", "y"]}
+    assert read_content("a.csv", content, unlabelled="keep", limit=2)[0] == {"text": ["a", "b"], "label": ["", "x"]}
+
+
+@pytest.mark.parametrize(
+    ("content", "settings", "want"),
+    [
+        (b'{"text": "a"}\n', {"label": "lable"}, "no row has a field `lable` (unlabelled: keep)"),
+        (
+            b'{"text": "a", "Label": 1}\n',
+            {"label": "label"},
+            "no row has a field `label`; did you mean `Label`? (unlab",
+        ),
+        (b'{"text": "a"}\n', {"unlabelled": "drop"}, "no row has a field `label` (unlabelled: drop)"),
+        (
+            b'{"text": "a", "label": null}\n',
+            {"unlabelled": "drop"},
+            "no row has a label in the field `label`, and `unla",
+        ),
+    ],
+)
+def test_a_job_whose_labels_are_nowhere_is_refused(content: bytes, settings: dict[str, Any], want: str) -> None:
+    (message,) = read_content("a.jsonl", content, **{"unlabelled": "keep", **settings})[1]
+    assert message.startswith(f"a.jsonl: {want}")
+
+
+@pytest.mark.parametrize(
+    ("values", "want"),
+    [
+        ([3.75, 2, 4.5], None),
+        ([["a"], ["b"], []], None),
+        ([{"a": 1}, None, None], None),
+        ([None, None, None], None),
+        ([1.0, 2.0, 1.0], ["1", "2", "1"]),
+        ([1, True, "x"], ["1", "true", "x"]),
+    ],
+)
+def test_a_field_label_that_the_job_does_not_name_may_be_something_else(values: list[Any], want: Any) -> None:
+    content = "".join(json.dumps({"text": "a", "label": value}) + "\n" for value in values).encode()
+    columns, messages = read_content("a.jsonl", content)
+    assert messages == [] and columns.get("label") == want
+    if want is None:
+        assert read_content("a.jsonl", content, label="label")[1]
+
+
+def test_labels_of_a_parquet_file_may_be_floats_with_nulls(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": ["a", "b", "c"], "label": pa.array([0.0, None, 1.0])}), path)
+    assert read(path, unlabelled="keep") == ({"text": ["a", "b", "c"], "label": ["0", "", "1"]}, [])
+    named = pa.DictionaryArray.from_arrays(pa.array([0, None, 1]), pa.array(["x", "y"]))
+    pq.write_table(pa.table({"text": ["a", "b", "c"], "label": named}), path)
+    assert read(path, unlabelled="drop") == ({"text": ["a", "c"], "label": ["x", "y"]}, [])
+    pq.write_table(pa.table({"text": ["a", "b"], "label": pa.array([[1], [2]])}), path)
+    assert read(path) == ({"text": ["a", "b"]}, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "want"),
+    [
+        ("a.csv", b"text,k\na,1\nb,\nc,3\n", [1.0, None, 3.0]),
+        ("a.csv", b"text,k\na,1.5\nb,NA\nc,nan\n", [1.5, None, None]),
+        ("a.tsv", b"text\tk\na\t1\nb\t\nc\tNA\n", [1.0, None, None]),
+        ("a.jsonl", b'{"text": "a", "k": 1}\n{"text": "b", "k": null}\n{"text": "c", "k": NaN}\n', [1.0, None, None]),
+        ("a.jsonl", b'{"text": "a", "k": 1.5}\n{"text": "b", "k": "NA"}\n{"text": "c", "k": 2}\n', [1.5, None, 2.0]),
+    ],
+)
+def test_kept_numbers_may_be_missing(name: str, content: bytes, want: list[float | None]) -> None:
+    columns, messages = read_content(name, content, keep=("k",), missing=("NA", "nan"))
+    assert messages == []
+    assert [None if math.isnan(k) else k for k in columns["k"]] == want
+
+
+def test_values_that_the_job_does_not_name_are_not_missing() -> None:
+    columns, messages = read_content("a.csv", b"text,k\na,1\nb,NA\n", keep=("k",))
+    assert (columns["k"], messages) == (["1", "NA"], [])
+    (message,) = read_content("a.jsonl", b'{"text": "a", "k": 1.5}\n{"text": "b", "k": NaN}\n', keep=("k",))[1]
+    assert message == "a.jsonl:2: field `k` is nan in a column of numbers (`missing: [nan]` makes it a missing one)"
+    # Beyond 2**53 a whole number would not survive beside NaN.
+    content = b'{"text": "a", "k": 9007199254740993}\n{"text": "b", "k": null}\n'
+    (message,) = read_content("a.jsonl", content, keep=("k",))[1]
+    assert message.endswith("field `k` must be a string or a number to be kept, and is null")
 
 
 def test_rows_beyond_the_limit_are_not_read() -> None:

@@ -16,6 +16,8 @@ from reading import ROWS, read, read_content, zstd
 from drillcore.errors import TextError
 from drillcore.texts.readers import lines as text_lines
 
+IGNORES = "`label: null` ignores the field"
+REMEDY = f"`unlabelled: keep` or `drop` allows rows without a label, {IGNORES}"
 TSV = "; TSV has no quotes: no field can hold a tab or a line end (CSV and JSONL can)"
 
 
@@ -55,9 +57,9 @@ def test_all_wrong_lines_are_reported_at_once() -> None:
         "a.jsonl:11: is not UTF-8: byte 0xff at byte 11 of the line",
         "a.jsonl:12: holds a NUL character",
         "a.jsonl:13: is not UTF-8: byte 0xed at byte 11 of the line",
-        "a.jsonl:14: field `label` must be a string, an integer or a boolean, and is a fraction",
-        "a.jsonl:15: field `label` must be a string, an integer or a boolean, and is null",
-        "a.jsonl:16: field `label` is empty",
+        f"a.jsonl:14: field `label` must be a string, an integer or a boolean, and is a fraction; {IGNORES}",
+        f"a.jsonl:15: field `label` is null; {REMEDY}",
+        f"a.jsonl:16: field `label` is empty; {REMEDY}",
         "a.jsonl:17: holds a number too long to read",
         "a.jsonl:18: is nested too deeply",
     ]
@@ -120,16 +122,18 @@ def test_a_field_named_in_the_job_is_in_every_row() -> None:
     assert read_content("a.txt", b"a\n", label="x")[1] == ["a.txt: no field `x`; there is `text`"]
 
 
-@pytest.mark.parametrize("value", ["null", "NaN", "Infinity", "-1e999"])
-def test_kept_numbers_must_be_present_and_finite(value: str) -> None:
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-1e999"])
+def test_kept_numbers_must_be_finite(value: str) -> None:
     content = f'{{"text": "a", "k": 1.5}}\n{{"text": "a", "k": {value}}}\n'
     (message,) = read_content("a.jsonl", content.encode(), keep=("k",))[1]
     assert message.startswith("a.jsonl:2: field `k` ")
 
 
-def test_an_empty_cell_among_numbers_is_missing() -> None:
-    messages = read_content("a.csv", b"text,k\na,1\nb,\n", keep=("k",))[1]
-    assert messages == ["a.csv:3: field `k` is empty in a column of numbers"]
+def test_a_field_that_is_nearly_the_wanted_one_is_named() -> None:
+    (message,) = read_content("a.csv", b"Text ,label\na,x\n")[1]
+    assert message == "a.csv: no field `text`; there is `Text `, `label`; did you mean `Text `?"
+    (message,) = read_content("a.jsonl", '{"text": "a", "city\u200b": "x"}\n'.encode(), label="city")[1]
+    assert "did you mean `city\\u200b`?" in message
 
 
 def test_parquet_files_with_wrong_columns_or_values(tmp_path: Path) -> None:

@@ -84,6 +84,9 @@ def test_the_digest_depends_on_what_shapes_the_rows_and_on_nothing_else(source: 
     others = [
         {"text": "other"},
         {"label": "label"},
+        {"label": None},
+        {"unlabelled": "keep"},
+        {"missing": ("NA",)},
         {"group": "id"},
         {"expected_next": "other"},
         {"keep": ("id",)},
@@ -95,7 +98,18 @@ def test_the_digest_depends_on_what_shapes_the_rows_and_on_nothing_else(source: 
     tables.append(ingested(moved, cache))
     digests = {first.digest, *(table.digest for table in tables)}
     assert len(digests) == len(tables) + 1
-    assert names(cache) == sorted([f"{d}.{end}" for d in digests for end in ("arrow", "sha256")])
+    assert names(cache) == sorted([f"{d}.{end}" for d in digests for end in ("arrow", "notes", "sha256")])
+
+
+@pytest.mark.parametrize("damage", ["", "[", "[0]", "{}", "7"])
+def test_notes_are_kept_with_the_rows_and_made_again_where_they_are_lost(tmp_path: Path, damage: str) -> None:
+    (tmp_path / "a.csv").write_text("text,label\na,x\nb,X\n")
+    first = ingested(tmp_path / "a.csv", tmp_path / "cache")
+    assert len(first.notes) == 1 and "`X` (1) and `x` (1)" in first.notes[0]
+    first.path.with_suffix(".notes").write_text(damage)
+    assert ingested(tmp_path / "a.csv", tmp_path / "cache") == first
+    first.path.with_suffix(".notes").unlink()
+    assert ingested(tmp_path / "a.csv", tmp_path / "cache") == first
 
 
 def test_the_same_bytes_in_another_format_are_other_rows(tmp_path: Path) -> None:
@@ -216,7 +230,7 @@ def test_processes_that_race_agree(source: Path, tmp_path: Path) -> None:
     assert [racer.returncode for racer in racers] == [0, 0, 0]
     table = ingested(source, tmp_path / "cache")
     assert answers == {f"20000 {table.digest} sentence 19999 é\n"}
-    assert names(tmp_path / "cache") == [f"{table.digest}.arrow", f"{table.digest}.sha256"]
+    assert names(tmp_path / "cache") == [f"{table.digest}.{end}" for end in ("arrow", "notes", "sha256")]
 
 
 def test_old_scratch_files_of_killed_runs_are_removed(source: Path, tmp_path: Path) -> None:
@@ -227,7 +241,7 @@ def test_old_scratch_files_of_killed_runs_are_removed(source: Path, tmp_path: Pa
     old = time.time() - rows.STALE_SECONDS - 60
     os.utime(cache / "rows-old.tmp", (old, old))
     table = ingested(source, cache)
-    assert names(cache) == [f"{table.digest}.arrow", f"{table.digest}.sha256", "rows-new.tmp"]
+    assert names(cache) == [*(f"{table.digest}.{end}" for end in ("arrow", "notes", "sha256")), "rows-new.tmp"]
 
 
 def test_a_pickled_table_holds_its_path_and_no_rows(source: Path, tmp_path: Path) -> None:

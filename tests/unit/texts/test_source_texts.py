@@ -26,6 +26,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from drillcore.job.fields import Job
 from drillcore.system.files import cache_dir
+from drillcore.texts.columns import fields_named
 
 JOBS = Path(__file__).parents[3] / "jobs"
 CITIES = ("Toronto", "Montreal")
@@ -231,6 +232,5 @@ def test_job_file_holds(stem: str, models: list[str]) -> None:
     assert [dataset.name for dataset in job.datasets if dataset.name != "complete-no-period"] == list(SETS)
     for dataset in job.datasets:
         rows = [json.loads(line) for line in (JOBS / dataset.path).read_text(encoding="utf-8").splitlines()]
-        named = {dataset.text, dataset.label, dataset.group, dataset.expected_next, *dataset.keep} - {None}
-        assert all(named <= row.keys() for row in rows)
+        assert all(row.keys() >= set(fields_named(dataset)) for row in rows)
         assert dataset.expected_next == ("expected_next" if dataset.name == "incomplete" else None)

@@ -67,7 +67,7 @@ def _legend(grid: Grid, width: int, margin: int, scale: float) -> list[NDArray[n
     names = [fitted(name, face, round(MAX_LABEL_PX * scale)) for name in grid.categories]
     colors = category_hex(grid.categories)
     if grid.unlabelled:
-        names, colors = [*names, "no label"], [*colors, NO_LABEL_HEX]
+        names, colors = [*names, f"no label ({grid.unlabelled:,})"], [*colors, NO_LABEL_HEX]
     cells = [disc + round(8 * scale) + width_px(name, face) + round(20 * scale) for name in names]
     if sum(cells) > width - 2 * margin:
         cells = [max(cells)] * len(cells)
@@ -111,5 +111,7 @@ def _color_bar(grid: Grid, width: int, margin: int, scale: float) -> list[NDArra
     if grid.unlabelled:
         x, disc = x + width_px(after, face) + round(24 * scale), round(12 * scale)
         image.paste(_disc(disc, NO_LABEL_HEX), (x, middle - disc // 2))
-        draw.text((x + disc + round(8 * scale), middle), "no value", fill=INK, font=face, anchor="lm")
+        draw.text(
+            (x + disc + round(8 * scale), middle), f"no value ({grid.unlabelled:,})", fill=INK, font=face, anchor="lm"
+        )
     return [np.asarray(image)]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from drillcore.job.fields import Measure
 from drillcore.measures import BOUNDS, PRIMARY
@@ -31,11 +32,12 @@ from drillcore.system.files import digest
 
 @dataclass(frozen=True)
 class MeasureTask:
-    """One layer of a dataset, for an executor."""
+    """One layer of a dataset, for an executor. rows_M: the sentences that are measured, None for all."""
 
     store: str
     group: str
     slot: int
+    rows_M: NDArray[np.int64] | None
     settings: Measure
     draws: Draws
     graphs: LayerGraphs | None
@@ -46,6 +48,8 @@ def measure_one(task: MeasureTask) -> dict[str, Bounds]:
     group = open_dataset(task.store, task.group)
     states_NH = read_layer(group, task.slot)
     graph = None if task.graphs is None else task.graphs.make(states_NH, task.slot)
+    if task.rows_M is not None:
+        states_NH = states_NH[task.rows_M]
     return measure_layer(states_NH, task.settings, task.draws, graph)
 
 
@@ -76,10 +80,18 @@ def _measure_dataset(context: Context, writer: GroupWriter) -> None:
         context.listener.say(f"{path}: measures are up to date")
         return
     num_sentences, num_layers, hidden_size = array_of(writer.group, "hidden_states").shape
+    rows_M = labelled_rows(labels)
     # A fold must not separate identical sentences: without groups, equal texts form a group.
-    draws = make_draws(labels, column(writer.group, "row_id") if groups is None else groups, settings, num_sentences)
-    graphs = None if draws.skipped else graphs_of(job, writer)
-    tasks = [MeasureTask(context.store.location.address, path, k, settings, draws, graphs) for k in range(num_layers)]
+    draws = make_draws(
+        _of(labels, rows_M),
+        _of(column(writer.group, "row_id") if groups is None else groups, rows_M),
+        settings,
+        num_sentences if rows_M is None else len(rows_M),
+    )
+    # The graph of all sentences, which the projection uses too, is not that of the labelled ones.
+    graphs = None if draws.skipped or rows_M is not None else graphs_of(job, writer)
+    address = context.store.location.address
+    tasks = [MeasureTask(address, path, k, rows_M, settings, draws, graphs) for k in range(num_layers)]
     context.listener.start(f"measure {path}", num_layers, "layers")
     started = time.perf_counter()
     bounds_L: list[dict[str, Bounds]] = [{} for _ in tasks]
@@ -90,7 +102,7 @@ def _measure_dataset(context: Context, writer: GroupWriter) -> None:
     separation = combine(bounds_L)
     rows = cka_rows(num_sentences, num_layers, hidden_size, settings)
     cka_LL = layer_cka(lambda k: read_layer(writer.group, k)[rows], num_layers)
-    facts = _facts(writer, settings, draws, separation)
+    facts = _facts(writer, settings, draws, separation, rows_M)
     writer.write_result("metric", np.array(separation.metrics), made_from)
     writer.write_result("bound", np.array(BOUNDS), made_from)
     writer.write_result("layer_cka", cka_LL, made_from, sentences=len(rows))
@@ -100,7 +112,27 @@ def _measure_dataset(context: Context, writer: GroupWriter) -> None:
     context.listener.finish(f"{path}: {num_layers} layers measured in {seconds:.1f} s{_best_line(writer, draws)}")
 
 
-def _facts(writer: GroupWriter, settings: Measure, draws: Draws, separation: Separation) -> dict[str, Any]:
+def labelled_rows(labels: NDArray[Any] | None) -> NDArray[np.int64] | None:
+    """The sentences that have a label; None where all of them or none have one.
+
+    Those without one are not in the measured dataset at all: not in its mean, nor among the neighbours.
+
+    >>> labelled_rows(np.array(["a", "", "b"], object))
+    array([0, 2])
+    """
+    if labels is None:
+        return None
+    has_label_N = np.array([label != "" for label in labels], bool)
+    return None if has_label_N.all() or not has_label_N.any() else np.flatnonzero(has_label_N)
+
+
+def _of(values_N: NDArray[Any] | None, rows_M: NDArray[np.int64] | None) -> NDArray[Any] | None:
+    return values_N if values_N is None or rows_M is None else values_N[rows_M]
+
+
+def _facts(
+    writer: GroupWriter, settings: Measure, draws: Draws, separation: Separation, rows_M: NDArray[np.int64] | None
+) -> dict[str, Any]:
     """What a reader of the measures must know: settings, samples, what was skipped, and the controls."""
     skipped = _skipped(separation, [str(n) for n in read_array(writer.group, "layer_name")])
     facts: dict[str, Any] = {
@@ -114,8 +146,10 @@ def _facts(writer: GroupWriter, settings: Measure, draws: Draws, separation: Sep
         "notes": list(draws.notes),
         "skipped": skipped,
     }
-    last, length = column(writer.group, "last_token_id"), column(writer.group, "n_tokens")
-    texts = column(writer.group, "text")
+    if rows_M is not None:
+        facts["unlabelled"] = array_of(writer.group, "hidden_states").shape[0] - len(rows_M)
+        facts["notes"] = [f"{facts['unlabelled']:,} sentences without a label are left out", *facts["notes"]]
+    last, length, texts = (_of(column(writer.group, name), rows_M) for name in ("last_token_id", "n_tokens", "text"))
     if not draws.skipped and last is not None and length is not None and texts is not None:
         measured = controls([str(t) for t in texts], last, length, settings, draws)
         facts["controls"] = {

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from drillcore.system.nearly import looks_like
 from drillcore.texts.readers.lines import (
     OnProblem,
     Row,
@@ -36,7 +37,7 @@ def read_parquet(file: TextFile, wanted: Sequence[str], on_problem: OnProblem) -
             # Saying which are missing needs no values.
             yield 1, dict.fromkeys(names)
             return
-        columns = [name for name in names if name in (*wanted, "label")]
+        columns = [name for name in names if name in (*wanted, "label") or looks_like(name, "label")]
         number = 0
         for batch in table.iter_batches(_parquet_rows(table.metadata), columns=columns, use_threads=False):
             for cells in zip(*map(_cells, batch.columns), strict=True):

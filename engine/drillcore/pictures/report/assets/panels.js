@@ -144,7 +144,11 @@ function moveTip(x, y) {
 function legend(dataset) {
   const { info } = dataset, keys = element("div", { class: "keys", role: "group", "aria-label": "Labels" });
   if (info.valueRange) keys.append(colorBar(info));
-  const names = info.categories.length && info.unlabelled ? [...info.categories, "no label"] : info.categories;
+  if (info.valueRange && info.unlabelled) {
+    const count = info.unlabelled.toLocaleString("en");
+    keys.append(element("span", { class: "key" }, ...key(tint(info.colors.at(-1)), `no value (${count})`).childNodes));
+  }
+  const names = info.categories.length && info.unlabelled ? [...info.categories, `no label (${info.unlabelled.toLocaleString("en")})`] : info.categories;
   names.forEach((name, code) => {
     const on = !dataset.hiddenCodes.has(code);
     const button = element("button", { type: "button", class: "key", "aria-pressed": on, title: "Show or hide" });

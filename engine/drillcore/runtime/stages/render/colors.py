@@ -22,7 +22,8 @@ from drillcore.store.layout import COLUMN_CHUNK, array_of, attributes_of
 class Coloring:
     """Colours of the points of several groups, with one legend.
 
-    values: for each group the `Panel.values_N`. The other fields are those of `Grid`.
+    values: for each group the `Panel.values_N`. unlabelled: for each group the number of sentences without label or
+    value. The other fields are those of `Grid`.
 
     >>> Coloring((np.array([0, 1], np.int32),), ("Montreal", "Toronto"), value_name="label").words
     'colour: label'
@@ -32,7 +33,7 @@ class Coloring:
     categories: tuple[str, ...] = ()
     value_range: tuple[float, float] | None = None
     value_name: str = ""
-    unlabelled: bool = False
+    unlabelled: tuple[int, ...] = ()
 
     @property
     def words(self) -> str:
@@ -77,7 +78,7 @@ def _values(groups: Sequence[zarr.Group], arrays: Sequence[zarr.Array[Any] | Non
     if not any(map(len, known)):
         return Coloring(tuple(np.zeros(_size(g), np.int32) for g in groups), value_name=name)
     low, high = min(float(v.min()) for v in known if len(v)), max(float(v.max()) for v in known if len(v))
-    missing = any(len(k) < len(v) for k, v in zip(known, values, strict=True))
+    missing = tuple(len(v) - len(k) for k, v in zip(known, values, strict=True))
     return Coloring(tuple(values), value_range=(low, high), value_name=name, unlabelled=missing)
 
 
@@ -89,7 +90,7 @@ def _labels(groups: Sequence[zarr.Group], arrays: Sequence[zarr.Array[Any] | Non
     if not categories:
         return Coloring(tuple(np.zeros(len(c), np.int32) for c in codes), value_name=name)
     values = tuple(places[c] for c in codes)
-    return Coloring(values, categories, value_name=name, unlabelled=any(bool((v < 0).any()) for v in values))
+    return Coloring(values, categories, value_name=name, unlabelled=tuple(int((v < 0).sum()) for v in values))
 
 
 def _numbered(group: zarr.Group, array: zarr.Array[Any] | None, number_of: dict[str, int]) -> NDArray[np.int32]:

@@ -15,7 +15,7 @@ from drillcore.pictures.data import Grid, Panel, PanelRow
 from drillcore.pictures.grid.layout import aligned_by_depth
 from drillcore.runtime.context import Context
 from drillcore.runtime.results import ProjectionFacts
-from drillcore.runtime.stages.render.colors import coloring
+from drillcore.runtime.stages.render.colors import Coloring, coloring
 from drillcore.runtime.stages.render.layers import model_title, slots_of, unprojected
 from drillcore.runtime.stages.render.points import ProjectedPoints
 from drillcore.store.layout import attributes_of
@@ -83,7 +83,7 @@ def build_grid(spec: GridSpec, settings: Render, project: Project) -> Grid:
         categories=colors.categories,
         value_range=colors.value_range,
         value_name=colors.value_name,
-        unlabelled=colors.unlabelled,
+        unlabelled=_unlabelled(spec, colors),
         panel_px=settings.panel_px,
         footer=_footer(projections, project),
     )
@@ -91,6 +91,12 @@ def build_grid(spec: GridSpec, settings: Render, project: Project) -> Grid:
         grid = aligned_by_depth(grid)
         return replace(grid, subtitle=f"{grid.subtitle}; columns: relative depth")
     return grid
+
+
+def _unlabelled(spec: GridSpec, colors: Coloring) -> int:
+    """Sentences of the grid without label or value; a dataset that several models read counts once."""
+    groups = [writer.group.path.rpartition("/")[2] for _, writer in spec.members]
+    return sum(dict(zip(groups, colors.unlabelled, strict=False)).values())
 
 
 def _panels(projection: ProjectedPoints, values_N: NDArray[Any], settings: Render) -> tuple[Callable[[], Panel], ...]:

@@ -65,6 +65,7 @@ def _labels(group: zarr.Group) -> str:
     counts = np.bincount(codes_N[codes_N >= 0], minlength=len(colors.categories))
     named = [f"{name} {count:,}" for name, count in zip(colors.categories, counts, strict=True)]
     more = [f"and {len(named) - LISTED} more"] if len(named) > LISTED else []
+    more += [f"none {count:,}" for count in colors.unlabelled if count]
     return ", ".join([*named[:LISTED], *more])
 
 
