@@ -75,6 +75,8 @@ def choose_device(extract: Extract) -> torch.device:
         device = torch.device(extract.device)
     except RuntimeError:
         raise JobError(f"extract.device: {extract.device} is not a device", hint="auto, cpu, cuda or cuda:N.") from None
+    if device.type not in ("cpu", "cuda"):
+        raise JobError(f"extract.device: {extract.device} is not supported", hint="auto, cpu, cuda or cuda:N.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise JobError(f"extract.device: {extract.device} is not on this machine", hint="Use auto or cpu.")
     return device

@@ -17,6 +17,8 @@ from drillcore.system.tables import BACKENDS, EXECUTORS, MEASURES, PROJECTION_BA
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=@-]*")
 Auto = Literal["auto"]
 Name = Annotated[str, Field(max_length=200)]
+# What scikit-learn and UMAP take.
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 
 
 class Closed(BaseModel):
@@ -190,9 +192,9 @@ class Extract(Closed):
     """Type of the stored hidden states."""
     layout: Literal["auto", "packed", "padded"] = "auto"
     """Packs share prefixes exactly; auto takes padded batches only where a model cannot take packs."""
-    batch_tokens: Auto | Annotated[int, Field(ge=1)] = "auto"
+    batch_tokens: Auto | Annotated[int, Field(ge=1, le=2**22)] = "auto"
     """Nodes computed in one forward pass."""
-    shard_sentences: Auto | Annotated[int, Field(ge=1)] = "auto"
+    shard_sentences: Auto | Annotated[int, Field(ge=1, le=2**20)] = "auto"
     """Sentences in one shard of the store; a power of two."""
     block_sentences: Auto | Annotated[int, Field(ge=1)] = "auto"
     """Sentences whose packs are built together; a multiple of the shard."""
@@ -204,7 +206,7 @@ class Extract(Closed):
     """How packs attend: flex (FlexAttention, block masks) is auto's choice on CUDA, dense (an added mask) on a CPU."""
     tensor_parallel: Annotated[int, Field(ge=1)] = 1
     """Devices that share one model (vllm)."""
-    threads: Auto | Annotated[int, Field(ge=1)] = "auto"
+    threads: Auto | Annotated[int, Field(ge=1, le=1024)] = "auto"
     """CPU threads of the forward pass. Bits differ between numbers of threads; auto is this machine's cores."""
 
     @field_validator("shard_sentences")
@@ -242,12 +244,19 @@ class Measure(Closed):
     """What is done to the states before the probe and the neighbours."""
     folds: Annotated[int, Field(ge=2, le=100)] = 5
     """Folds of the cross-validated probe."""
-    permutations: Annotated[int, Field(ge=0)] = 1000
+    permutations: Annotated[int, Field(ge=0, le=10**6)] = 1000
     """Label permutations of the null; one set shared by all layers."""
     sample: Annotated[int, Field(ge=20)] = 10_000
     """Sentences at most for the measures that are quadratic in them."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     """Seed of folds, permutations and samples."""
+
+    @field_validator("metrics")
+    @classmethod
+    def _metrics(cls, value: Any) -> Any:
+        if value == ():
+            raise ValueError("names no measure")
+        return value
 
 
 class Project(Closed):
@@ -269,7 +278,7 @@ class Project(Closed):
     """each: a space for each dataset; joint: all datasets of a model in one space."""
     align: bool = True
     """Turn each layer onto the layer before it (orthogonal Procrustes)."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     """Seed of the projection."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING
 
-from drillcore.errors import JobError
+from drillcore.errors import JobError, MissingExtraError
 from drillcore.job.fields import Project
 from drillcore.system.registry import load_by_name
 
@@ -18,10 +18,41 @@ PROJECTIONS = {
     "cuml": ("drillcore.projections.cuml:CumlUmap", "gpu"),
     "pca": ("drillcore.projections.pca:Pca", "umap"),
 }
+# Packages that are looked for before a run; a projection that is not listed is looked for when it is loaded.
+NEEDS = {"umap-learn": ("umap", "pynndescent", "numba"), "cuml": ("cuml",)}
 # Below this cuML's UMAP is poor, and starting it costs more than it saves.
 GPU_FROM = 2000
 # UMAP's own default.
 SPREAD = 1.0
+
+
+def check_projection(settings: Project, *, installed: bool = False) -> None:
+    """Raise JobError for settings that no projection takes.
+
+    installed: also raise MissingExtraError where the packages of the one that the job names are not installed, and
+    JobError where it needs a GPU and none is visible.
+    """
+    if settings.method == "pca" and settings.backend != "auto":
+        raise JobError(
+            f"project.backend {settings.backend} does not go with project.method pca: it computes UMAP",
+            hint="Leave project.backend out.",
+        )
+    if settings.method == "umap" and settings.min_dist > SPREAD:
+        raise JobError(
+            f"project.min_dist is {settings.min_dist:g}; UMAP allows at most its spread, which is {SPREAD:g}",
+            hint="Set project.min_dist to at most 1.",
+        )
+    if not installed or settings.method == "pca":
+        return
+    name = "umap-learn" if settings.backend == "auto" else settings.backend
+    for package in NEEDS.get(name, ()):
+        if importlib.util.find_spec(package) is None:
+            extra = PROJECTIONS[name][1]
+            raise MissingExtraError(
+                f"projection {name} needs {package}, which is not installed", hint=f"pip install 'drillcore[{extra}]'"
+            )
+    if name == "cuml" and not _gpu_visible():
+        raise JobError("project.backend cuml needs a GPU, and none is visible", hint="Use auto or umap-learn.")
 
 
 def choose_projection(settings: Project, num_sentences: int) -> tuple[str, str]:
@@ -32,13 +63,9 @@ def choose_projection(settings: Project, num_sentences: int) -> tuple[str, str]:
     >>> choose_projection(Project(), 50)
     ('umap-learn', 'fewer than 2,000 sentences')
     """
+    check_projection(settings)
     if settings.method == "pca":
         return "pca", "the job asks for it"
-    if settings.min_dist > SPREAD:
-        raise JobError(
-            f"project.min_dist is {settings.min_dist:g}; UMAP allows at most its spread, which is {SPREAD:g}",
-            hint="Set project.min_dist to at most 1.",
-        )
     if settings.backend != "auto":
         return settings.backend, "the job asks for it"
     if num_sentences < GPU_FROM:

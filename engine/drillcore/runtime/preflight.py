@@ -12,6 +12,7 @@ from drillcore.backends.source import ModelSource, locate
 from drillcore.errors import InputError, TextError
 from drillcore.job.fields import Dataset, LoadedJob, Model
 from drillcore.runtime.continuing import Following, around_of, continuations_of
+from drillcore.runtime.settings import check_pictures
 from drillcore.store.arrays import check_kept_names
 from drillcore.store.layout import check_group_name
 from drillcore.system.files import cache_dir
@@ -82,6 +83,7 @@ def check_job(loaded: LoadedJob, listener: ProgressListener, *, loads_models: bo
         _check_weights(loaded, sources)
     tokenizers = {g: _tokenizer(s, loaded) for g, s in sources.items()}
     wanted = {g: layers.resolve_layers(loaded.job.extract.layers, s.facts.num_layers) for g, s in sources.items()}
+    check_pictures(loaded, tables.values(), wanted)
     pairs: list[Input] = []
     problems = Problems()
     known: dict[tuple[str, str], Sequences] = {}

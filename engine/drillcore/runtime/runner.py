@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from drillcore.errors import DrillcoreError, RunError
+from drillcore.errors import DrillcoreError, InputError, RunError
 from drillcore.job.fields import LoadedJob
 from drillcore.runtime.context import Context
 from drillcore.runtime.executors import EXECUTORS
@@ -16,6 +18,7 @@ from drillcore.runtime.guard import check_place, refuse_losses, refuse_unready
 from drillcore.runtime.manifest import Manifest
 from drillcore.runtime.preflight import Inputs, check_job
 from drillcore.runtime.repair import give_up_damage
+from drillcore.runtime.settings import check_places, check_settings
 from drillcore.runtime.stages import load_stage
 from drillcore.store.places.location import Location, make_folder
 from drillcore.store.places.lock import refuse_if_held, store_lock
@@ -45,19 +48,28 @@ def run_stages(
     location = Location(loaded.store if loaded.store.startswith("s3://") else str(Path(loaded.store).absolute()))
     location.check()
     folder = location.beside(out, loaded.base)
+    check_places(location, folder)
     refuse_if_held(location)
     refuse_foreign(location, loaded.job.name)
     check_place(loaded, location, listener)
-    inputs = check_job(loaded, listener, loads_models=not LOADING.isdisjoint(stages))
     job = loaded.job
-    if "extract" not in stages:
-        refuse_unready(inputs, location, folder, stages)
     executor: Executor = load_by_name("executor", job.run.executor, EXECUTORS)(job.run, job.extract, listener.say)
     try:
+        check_settings(loaded, stages, executor)
+        inputs = check_job(loaded, listener, loads_models=not LOADING.isdisjoint(stages))
+        if "extract" not in stages:
+            refuse_unready(inputs, location, folder, stages)
+        before = Before.of(location, folder)
         with store_lock(location):
             if "extract" in stages and not overwrite:
                 refuse_losses(inputs, location, folder, executor.hardware)
-            _run_locked(inputs, stages, executor, location, folder, listener, overwrite)
+            try:
+                _run_locked(inputs, stages, executor, location, folder, listener, overwrite)
+            except InputError as error:
+                if not before.restore():
+                    # Status 2 would promise that nothing was written.
+                    raise RunError(str(error), hint=error.hint) from error
+                raise
     finally:
         executor.close()
     return folder
@@ -90,6 +102,48 @@ def _run_locked(
             manifest.write(_ending(error))
         raise
     manifest.write("done")
+
+
+@dataclass(frozen=True)
+class Before:
+    """What there was at a store's place before a run: to remove what a refused run created, and nothing else.
+
+    is_new: whether the store does not exist yet. missing: folders around it that do not, the deepest first. files:
+    bytes of those that a run writes beside the store, None for one that does not exist.
+    """
+
+    location: Location
+    is_new: bool
+    missing: tuple[Path, ...]
+    files: dict[Path, bytes | None]
+
+    @classmethod
+    def of(cls, location: Location, folder: Path) -> Before:
+        """What there is now."""
+        beside = [place.absolute() for place in dict.fromkeys((folder, location.bookkeeping))]
+        files = [place / name for place in beside for name in ("manifest.json", "lock")]
+        missing = {place for start in beside for place in (start, *start.parents) if not place.exists()}
+        return cls(
+            location,
+            not location.is_s3 and not location.path.exists(),
+            tuple(sorted(missing, key=lambda place: -len(place.parts))),
+            {path: path.read_bytes() if path.exists() else None for path in files},
+        )
+
+    def restore(self) -> bool:
+        """Remove a new store that holds no state, and what lies beside it; returns whether that was done."""
+        if not self.is_new or any(self.location.path.glob("*/*/hidden_states/c/*/*/*")):
+            return False
+        shutil.rmtree(self.location.path.resolve(), ignore_errors=True)
+        for path, data in self.files.items():
+            if data is not None:
+                path.write_bytes(data)
+            else:
+                path.unlink(missing_ok=True)
+        for place in self.missing:
+            with suppress(OSError):  # something else was put there meanwhile
+                place.rmdir()
+        return True
 
 
 def _run_each(stages: Sequence[str], context: Context) -> None:

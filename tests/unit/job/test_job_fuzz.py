@@ -58,10 +58,10 @@ sections: dict[str, st.SearchStrategy[Any]] = {
             "batch_tokens": st.just("auto") | counts,
             "shard_sentences": st.just("auto") | st.integers(0, 20).map(lambda n: 2**n),
             "too_long": st.sampled_from(["error", "truncate"]),
-            "threads": st.just("auto") | counts,
+            "threads": st.just("auto") | st.integers(1, 1024),
         },
     ),
-    "measure": st.fixed_dictionaries({}, optional={"folds": st.integers(2, 100), "seed": st.integers(0, 2**32)}),
+    "measure": st.fixed_dictionaries({}, optional={"folds": st.integers(2, 100), "seed": st.integers(0, 2**32 - 1)}),
     "project": st.fixed_dictionaries(
         {}, optional={"min_dist": st.floats(0, 10), "n_neighbors": st.integers(2, 500), "align": st.booleans()}
     ),

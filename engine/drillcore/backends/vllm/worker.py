@@ -11,6 +11,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing import parent_process
 from typing import Any
 
 import numpy as np
@@ -167,8 +168,9 @@ class Extension:
             return {"refused": "pipeline parallelism spreads the decoder layers over processes; use tensor_parallel"}
         if not config.model_config.enforce_eager:
             return {"refused": "hooks do not fire in a compiled engine"}
-        # Ctrl-C reaches every process of the terminal; this one ends with the backend.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # Ctrl-C reaches every process of the terminal; a worker's own one ends with the backend.
+        if parent_process() is not None:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         model = self.model_runner.get_model()
         self._drillcore_recorder, rows = None, None
         if self.rank == 0:

@@ -46,6 +46,9 @@ class Executor(Protocol):
     def describe(self) -> dict[str, Any]:
         """What it runs on and what each worker has done so far, for the manifest."""
 
+    def check(self) -> None:
+        """Raise JobError where the job's device, threads or address are not to be had; loads and writes nothing."""
+
     def hardware(self) -> Hardware:
         """What a worker computes with."""
 

@@ -9,7 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
-from drillcore.backends.device import Hardware, host_hardware
+from drillcore.backends.device import Hardware, choose_device, host_hardware
 from drillcore.errors import ModelError, NumericsError, RunError, SelfCheckError
 from drillcore.job.fields import Extract, Run
 from drillcore.runtime.work.tasks import BlockFailed, BlockTask, ModelFailed, ModelReady, Outcome, SweepModel
@@ -114,6 +114,10 @@ class LocalExecutor:
     def describe(self) -> dict[str, Any]:
         """Host and cores."""
         return {"executor": "local", "host": platform.node(), "cores": num_cores()}
+
+    def check(self) -> None:
+        """Raise JobError where this machine does not have the job's device."""
+        choose_device(self._extract)
 
     def hardware(self) -> Hardware:
         """This host's."""

@@ -41,6 +41,11 @@ class RayExecutor:
         """The cluster, how it is shared out, and what each worker did."""
         return {"executor": "ray", "address": self._settings.address or "started for this run", **self._done}
 
+    def check(self) -> None:
+        """Connect to the cluster, and raise JobError where no node of it has what the job asks for."""
+        self._cluster.connect()
+        share_out(self._cluster.nodes(), self._extract)
+
     def hardware(self) -> Hardware:
         """That of the first worker that answers; all that work are like it."""
         actors = self._start()

@@ -1,0 +1,92 @@
+"""Checks what a job says of this machine and of its later stages before anything is loaded or written.
+
+Models, rows and tokens are `preflight`'s; the values of single fields are `job.fields`'. What this machine has is
+checked for the stages that are to run only: a job may be extracted on one machine and projected on another.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from drillcore.backends import check_backend
+from drillcore.errors import JobError, MissingExtraError, StoreError
+from drillcore.job.fields import LoadedJob
+from drillcore.projections import check_projection
+from drillcore.store.places.location import Location
+from drillcore.texts.rows import RowTable
+
+if TYPE_CHECKING:
+    from drillcore.runtime.executors.base import Executor
+
+# What each stage imports, and the extra that installs it.
+PACKAGES = {
+    "measure": (("sklearn", "scipy", "threadpoolctl", "joblib"), "umap"),
+    "project": (("sklearn",), "umap"),
+    "render": (("datashader", "pandas", "PIL", "matplotlib", "colorcet"), "pictures"),
+}
+# Coordinates that every dataset gets.
+TOKEN_COLUMNS = ("n_tokens", "last_token_id", "row_id")
+
+
+def check_settings(loaded: LoadedJob, stages: Sequence[str], executor: Executor) -> None:
+    """Check devices, packages and settings of the stages to be run.
+
+    Raises JobError, or MissingExtraError with the remedy. Connects to the Ray cluster that the job names, if any.
+    """
+    job = loaded.job
+    check_projection(job.project, installed="project" in stages)
+    for stage in stages:
+        packages, extra = PACKAGES.get(stage, ((), ""))
+        missing = [name for name in packages if importlib.util.find_spec(name) is None]
+        if missing:
+            raise MissingExtraError(
+                f"stage {stage} needs {missing[0]}, which is not installed", hint=f"pip install 'drillcore[{extra}]'"
+            )
+    if {"extract", "predict"} & set(stages):
+        check_backend(job.extract.backend, None, job.extract)
+        executor.check()
+
+
+def check_places(location: Location, folder: Path) -> None:
+    """Raise StoreError where the store, or the folder beside it, cannot be created or written; writes nothing."""
+    for place in (folder,) if location.is_s3 else (location.path, folder):
+        standing = next(p for p in (place.absolute(), *place.absolute().parents) if p.exists() or p.is_symlink())
+        if not standing.is_dir():
+            raise StoreError(f"{place} cannot be a folder: {standing} is a file", hint="Name another place.")
+        if not os.access(standing, os.W_OK | os.X_OK):
+            raise StoreError(
+                f"{place} cannot be written: {standing} allows no writing",
+                hint="Change its permissions, or name another place.",
+            )
+
+
+def check_pictures(loaded: LoadedJob, tables: Iterable[RowTable], layers: dict[str, tuple[int, ...]]) -> None:
+    """Raise JobError where the job colours by what no dataset has, or draws layers that no model has.
+
+    layers: numbers that each model stores, by its group.
+    """
+    known = sorted({*TOKEN_COLUMNS, *(name for table in tables for name in table.slice(0, 0).schema.names)})
+    color, wanted = loaded.job.render.color, loaded.job.render.layers
+    if color not in (*known, "label"):
+        shown = ", ".join(name for name in known if name not in ("text", "row_id"))
+        raise JobError(
+            f"render.color: no dataset has a coordinate {color}",
+            hint=f"One of {shown}; further fields of the texts come in by `keep`.",
+        )
+    if not isinstance(wanted, tuple):
+        return
+    nowhere = [n for n in wanted if not any(n in stored for stored in layers.values())]
+    empty = [name for name, stored in layers.items() if not set(wanted) & set(stored)]
+    if nowhere or empty or not wanted:
+        what = f"layer {nowhere[0]} is in no model's store" if nowhere else f"no layer of {', '.join(empty)} is chosen"
+        ranges = "; ".join(f"{name}: {_ranges(stored)}" for name, stored in layers.items())
+        raise JobError(f"render.layers: {what}", hint=f"There are {ranges}.")
+
+
+def _ranges(layers: Sequence[int]) -> str:
+    whole = list(layers) == list(range(layers[0], layers[-1] + 1))
+    return f"{layers[0]} to {layers[-1]}" if whole else ", ".join(map(str, layers))
