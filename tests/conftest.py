@@ -39,7 +39,9 @@ def models(tmp_path_factory: pytest.TempPathFactory):
     def get(architecture: str = "llama", **changes) -> Path:
         key = "-".join([architecture, *(f"{k}{v}" for k, v in sorted(changes.items()))])
         if key not in made:
-            made[key] = tiny_model(folder / key, architecture, **changes)
+            made[key] = tiny_model(
+                folder / (key if len(key) < 100 else f"{architecture}-{len(made)}"), architecture, **changes
+            )
         return made[key]
 
     return get

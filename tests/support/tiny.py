@@ -24,6 +24,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "gpt2": {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 512},
     "gpt_neox": {"intermediate_size": 64},
     "phi": {"intermediate_size": 64},
+    "gpt_neo": {"attention_types": [[["global", "local", "local"], 1]], "window_size": 16},
     "phi3": {**_LLAMA, "pad_token_id": 0},
     "olmo2": _LLAMA,
     "smollm3": {**_LLAMA, "pad_token_id": 0},
@@ -39,7 +40,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "lfm2": {**_LLAMA, "layer_types": ["conv", "full_attention", "conv"]},
     "mamba": {"state_size": 8, "intermediate_size": 64},
 }
-PACKED = [a for a in ARCHITECTURES if a not in ("bloom", "mamba", "lfm2")]
+PACKED = [a for a in ARCHITECTURES if a not in ("bloom", "mamba", "lfm2", "gpt_neo")]
 
 
 def tiny_config(architecture: str, **changes: Any) -> Any:

@@ -69,10 +69,41 @@ class Work:
 
 
 @dataclass(frozen=True)
+class RoundingCheck:
+    """A dtype below float32 against float32, by layer: its noise in our batches and for one sentence at a time.
+
+    ours, alone: root mean square over the sentences of ‖a − b‖₂ / ‖b‖₂. A layer passes where ours is at most `factor`
+    times alone, or at most `one_step` of the dtype.
+
+    >>> RoundingCheck("bfloat16", {0: 0.0, 1: 0.012}, {0: 0.0, 1: 0.010}, factor=1.5, one_step=2**-8).passed
+    True
+    """
+
+    dtype: str
+    ours: dict[int, float]
+    alone: dict[int, float]
+    factor: float
+    one_step: float
+
+    @property
+    def worst_ratio(self) -> float:
+        """Largest ratio of ours to what it is measured by, of all layers; a NaN stays one."""
+        floor = self.one_step / self.factor
+        ratios = [ours / max(self.alone[layer], floor) for layer, ours in self.ours.items()]
+        return float(np.max(ratios)) if ratios else 0.0
+
+    @property
+    def passed(self) -> bool:
+        """Whether every layer is within the bound (a NaN is not)."""
+        return self.worst_ratio <= self.factor
+
+
+@dataclass(frozen=True)
 class SelfCheck:
     """The comparison with `transformers` one sentence at a time, made at every load.
 
-    relative_error: ‖a − b‖₂ / ‖b‖₂, the worst over sentences, by layer. bound: the largest that passes.
+    relative_error: ‖a − b‖₂ / ‖b‖₂ in float32, the worst over sentences, by layer. bound: the largest that passes.
+    rounding: of a dtype below float32, or None.
 
     >>> SelfCheck("packed", 1e-4, {0: 0.0, 1: 2e-6}, num_sentences=7).passed
     True
@@ -83,6 +114,7 @@ class SelfCheck:
     relative_error: dict[int, float]
     num_sentences: int
     notes: tuple[str, ...] = ()
+    rounding: RoundingCheck | None = None
 
     @property
     def worst(self) -> float:
@@ -91,8 +123,21 @@ class SelfCheck:
 
     @property
     def passed(self) -> bool:
-        """Whether every layer is within the bound (a NaN is not)."""
-        return all(error <= self.bound for error in self.relative_error.values())
+        """Whether every layer is within the bound (a NaN is not), and the dtype within its noise."""
+        within = all(error <= self.bound for error in self.relative_error.values())
+        return within and (self.rounding is None or self.rounding.passed)
+
+    @property
+    def failure(self) -> str:
+        """What is out of bounds, with its figures; empty where nothing is."""
+        layer = max(self.relative_error, key=lambda k: np.nan_to_num(self.relative_error[k], nan=np.inf), default=0)
+        error = self.relative_error.get(layer, 0.0)
+        if not error <= self.bound:
+            return f"relative error {error:.2g} at layer {layer}, bound {self.bound:.2g}"
+        if self.rounding is not None and not self.rounding.passed:
+            ratio, factor = self.rounding.worst_ratio, self.rounding.factor
+            return f"{self.rounding.dtype} is {ratio:.2g} times as noisy as one sentence at a time, bound {factor:.2g}"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -150,8 +195,13 @@ class Audited(Backend, Protocol):
 
 def all_states(backend: Backend, sentences: Sequences) -> NDArray[np.float32]:
     """States [N, K, H] of at least one sentence, float32, in the sentences' order."""
-    parts = list(backend.run(backend.lay_out(sentences)))
-    states_NKH = np.empty((len(sentences), *parts[0].values_GKH.shape[1:]), np.float32)
+    return states_of(backend, backend.lay_out(sentences))
+
+
+def states_of(backend: Backend, work: Work) -> NDArray[np.float32]:
+    """States [N, K, H] of the sentences of this work, float32, in their order."""
+    parts = list(backend.run(work))
+    states_NKH = np.empty((work.num_sentences, *parts[0].values_GKH.shape[1:]), np.float32)
     for part in parts:
         states_NKH[part.sentence_S] = part.values_GKH[part.row_S]
     return states_NKH

@@ -1,11 +1,15 @@
 """The self-check: our states against `transformers` one sentence at a time, independent of our hooks.
 
+Structure (masks, positions, layers, norm, gathered nodes) is compared in float32, where packed and single sentences
+differ by rounding only. A lower precision is held to its own noise: that of one sentence at a time.
+
 Shape legend: C sentences of the check, K layers, H hidden size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,46 +17,106 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from drillcore.backends.base import SelfCheck
+from drillcore.backends.alone import BOUND, NOISE_FACTOR, ONE_STEP
+from drillcore.backends.base import RoundingCheck
+from drillcore.backends.lengths import LengthRules
 from drillcore.errors import ModelError
 from drillcore.tokens.sequences import Sequences
 
-# Packed sentences differ from single ones by rounding only; a leaked token or a wrong position gives 1e-2 and more.
-BOUNDS = {"float32": 1e-4, "bfloat16": 6e-2, "float16": 1e-2}
+# Where the model's own float32 is far from float64, that noise times this is allowed too.
+FLOAT32_NOISE_FACTOR = 4.0
+# Length of the job's sentences but the longest, and of random ones.
 MAX_SENTENCE = 512
+# Rows of the job that are compared: the shortest, the longest, and some between them.
+OWN_SENTENCES = 7
+# All hidden states of one sentence at most; of a longer one only the last layer is compared.
+MAX_HIDDEN_BYTES = 2 * 2**30
 # Their `hidden_states` start after the first decoder layer: the embedding has no entry.
 NO_EMBEDDING_ENTRY = ("mamba", "mamba2", "falcon_mamba")
 
 
-def check_sentences(sample: Sequences, vocab_size: int, max_tokens: int | None) -> Sequences:
-    """Sentences that would reveal a mistake: some of the job, and random ones, short and long, that share prefixes.
+@dataclass(frozen=True)
+class CheckSentences:
+    """What the self-check compares.
 
-    max_tokens: longest sentence that the model takes, or None.
+    apart: sentences in any batches. together: sets of long siblings, each to be laid out in one pack, so that columns
+    and depths differ by more than a window.
+    """
+
+    apart: Sequences
+    together: tuple[Sequences, ...] = ()
+
+    def all(self) -> Sequences:
+        """Every sentence [C]: first those apart, then set by set."""
+        return Sequences.of([*self.apart, *(s for siblings in self.together for s in siblings)])
+
+
+def choose_sentences(
+    sample: Sequences,
+    vocab_size: int,
+    max_tokens: int | None,
+    rules: LengthRules | None = None,
+    widest_pack: int = 0,
+    by_depth: int | None = None,
+) -> CheckSentences:
+    """Sentences that would reveal a mistake: some of the job, its longest uncut, and random ones that share prefixes.
+
+    sample: rows of the job, the longest among them. max_tokens: longest sentence that the model takes, or None. rules:
+    where the model's behaviour changes; lengths on both sides of each place that the job's sentences reach are added,
+    and siblings where a pack of `widest_pack` nodes reaches it. by_depth: a window that our own masks apply to depths,
+    which no pack of shorter sentences can reach.
     """
     draw = np.random.default_rng(0)
-    longest = min(MAX_SENTENCE, max_tokens or MAX_SENTENCE)
-    trunk = draw.integers(0, vocab_size, min(24, longest)).astype(np.int32)
+    limit = max_tokens or 2**31
+    short = min(MAX_SENTENCE, limit)
+    trunk = _random(draw, vocab_size, min(24, short))
     sentences = [trunk[:1], trunk[:5], trunk]
     # Branches of the trunk: two at the same node, one further down, and one that shares nothing with it.
     for cut, tail in ((5, 1), (5, 9), (12, 3), (0, 2)):
-        sentences.append(np.concatenate([trunk[:cut], draw.integers(0, vocab_size, tail)])[:longest].astype(np.int32))
-    own = [np.asarray(s[:longest], np.int32) for s in sample]
-    if own:
-        order = np.argsort([len(s) for s in own], kind="stable")
-        own = [own[i] for i in {int(order[0]), int(order[len(order) // 2]), int(order[-1])}]
-    return Sequences.of([s for s in sentences + own if len(s)])
+        sentences.append(np.concatenate([trunk[:cut], _random(draw, vocab_size, tail)])[:short])
+    own = sorted((np.asarray(s[:limit], np.int32) for s in sample), key=len)
+    places = {round(i) for i in np.linspace(0, len(own) - 1, OWN_SENTENCES)} if own else set()
+    sentences += [own[i] if i == len(own) - 1 else own[i][:short] for i in sorted(places)]
+    longest = len(own[-1]) if own else 0
+    siblings = []
+    for threshold in rules.thresholds if rules else ():
+        if threshold < min(longest, limit):
+            sentences += [_random(draw, vocab_size, threshold), _random(draw, vocab_size, threshold + 1)]
+        if threshold < max(longest, 0 if threshold == by_depth else widest_pack):
+            siblings.append(_siblings(draw, vocab_size, threshold, min(threshold + 1, limit)))
+    return CheckSentences(Sequences.of([s for s in sentences if len(s)]), tuple(siblings))
+
+
+def _random(draw: np.random.Generator, vocab_size: int, length: int) -> NDArray[np.int32]:
+    return draw.integers(0, vocab_size, length).astype(np.int32)
+
+
+def _siblings(draw: np.random.Generator, vocab_size: int, threshold: int, length: int) -> Sequences:
+    """Three sentences that share three quarters of `threshold` tokens and branch before, at and after each other."""
+    cut = max(1, 3 * threshold // 4)
+    trunk, first = _random(draw, vocab_size, cut), np.sort(draw.choice(vocab_size, 3, replace=False))
+    tails = [_random(draw, vocab_size, max(0, length - cut - 1)) for _ in first]
+    joined = [np.concatenate([trunk, [token], tail])[:length] for token, tail in zip(first, tails, strict=True)]
+    return Sequences.of([np.asarray(s, np.int32) for s in joined])
 
 
 def reference(decoder: Any, sentence: NDArray[np.int32], num_layers: int) -> dict[int, Tensor]:
     """States [H] of the last token by layer, this sentence alone, from `output_hidden_states=True`.
 
-    Layer L is missing: transformers returns it after the final norm only, which is layer L + 1. Raises ModelError
-    where the decoder does not return its hidden states.
+    Layer L is missing: transformers returns it after the final norm only, which is layer L + 1. Of a sentence whose
+    hidden states would need more than `MAX_HIDDEN_BYTES` there is only layer L + 1. Raises ModelError where the
+    decoder does not return its hidden states.
     """
-    device = next(decoder.parameters()).device
-    ids = torch.as_tensor(np.asarray(sentence, np.int64), device=device)[None]
+    parameter = next(decoder.parameters())
+    ids = torch.as_tensor(np.asarray(sentence, np.int64), device=parameter.device)[None]
+    hidden_size = decoder.config.get_text_config(decoder=True).hidden_size
+    too_large = len(sentence) * hidden_size * (num_layers + 1) * parameter.element_size() > MAX_HIDDEN_BYTES
+    settle_positions(decoder)
     with torch.inference_mode():
-        states = decoder(input_ids=ids, output_hidden_states=True, use_cache=False).hidden_states
+        output = decoder(input_ids=ids, output_hidden_states=not too_large, use_cache=False)
+    if too_large:
+        return {num_layers + 1: output.last_hidden_state[0, -1]}
+    states = output.hidden_states
     if states is None or len(states) != num_layers + 1:
         raise ModelError(f"{type(decoder).__name__} does not return its hidden states", hint="It is not supported yet.")
     if decoder.config.model_type in NO_EMBEDDING_ENTRY:
@@ -62,45 +126,109 @@ def reference(decoder: Any, sentence: NDArray[np.int32], num_layers: int) -> dic
     return layers
 
 
-def relative_errors(
-    states_CKH: NDArray[Any],
-    sentences: Sequences,
+def settle_positions(decoder: Any) -> None:
+    """Bring dynamic NTK back to its start: it keeps the scale of the longest sentence that it has seen.
+
+    One token is enough, since the scale falls back with a sentence shorter than the model's context.
+    """
+    config = decoder.config.get_text_config(decoder=True)
+    if "dynamic" not in str(getattr(config, "rope_parameters", None)):
+        return
+    token = torch.zeros((1, 1), dtype=torch.long, device=next(decoder.parameters()).device)
+    with torch.inference_mode():
+        decoder(input_ids=token, use_cache=False)
+
+
+def comparable(
+    states_KH: NDArray[Any],
     layers: Sequence[int],
-    decoder: nn.Module,
     norm: Callable[[Tensor], Tensor] | None,
     num_layers: int,
-) -> dict[int, float]:
-    """Worst ‖a − b‖₂ / ‖b‖₂ over the sentences, by layer.
+    like: Tensor,
+) -> dict[int, Tensor]:
+    """Our states of one sentence by layer, layer L after the final norm, as `reference` has it.
 
-    states_CKH: of the sentences at `layers`. Layer L is compared after the final norm, recomputed here.
+    like: a tensor of the device and dtype that the norm computes in.
     """
-    worst: dict[int, float] = {}
-    for c, sentence in enumerate(sentences):
-        alone = reference(decoder, sentence, num_layers)
-        for slot, layer in enumerate(layers):
-            want = alone[num_layers + 1 if layer == num_layers else layer]
-            got = torch.as_tensor(states_CKH[c, slot], device=want.device)
-            if layer == num_layers and norm is not None:
-                got = norm(got.to(want.dtype))
-            difference = (got.double() - want.double()).norm() / want.double().norm().clamp_min(1e-30)
-            # max() would drop a NaN.
-            value = float(difference)
-            worst[layer] = value if np.isnan(value) else max(worst.get(layer, 0.0), value)
-    return worst
+    states = {k: torch.as_tensor(state_H).to(like.device) for k, state_H in zip(layers, states_KH, strict=True)}
+    if num_layers in states and norm is not None:
+        with torch.inference_mode():
+            states[num_layers] = norm(states[num_layers].to(like.dtype))
+    return states
 
 
-def is_causal(decoder: nn.Module, sentence: NDArray[np.int32]) -> bool:
-    """Whether the state of a token does not depend on the tokens after it."""
+def differences(states: Mapping[int, Tensor], alone: Mapping[int, Tensor], num_layers: int) -> dict[int, float]:
+    """‖a − b‖₂ / ‖b‖₂ of one sentence by layer, of the layers that both have."""
+    errors = {}
+    for layer, got in states.items():
+        want = alone.get(num_layers + 1 if layer == num_layers else layer)
+        if want is not None:
+            exact = want.double()
+            errors[layer] = float((got.to(want.device).double() - exact).norm() / exact.norm().clamp_min(1e-30))
+    return errors
+
+
+def worst_by_layer(errors_C: Sequence[dict[int, float]]) -> dict[int, float]:
+    """The largest error of each layer; a NaN stays one."""
+    return _by_layer(errors_C, np.max)
+
+
+def rounding_check(
+    dtype: str, ours_C: Sequence[dict[int, float]], alone_C: Sequence[dict[int, float]], *, routed: bool = False
+) -> RoundingCheck:
+    """Errors of `dtype` against float32, ours and those of one sentence at a time, as root mean squares by layer.
+
+    routed: rounding can send a token to another expert, which is no fault of ours, and not of the others: where that
+    decides a root mean square, the median of the sentences is compared.
+    """
+    ours, alone = _by_layer(ours_C, _rms), _by_layer(alone_C, _rms)
+    if routed:
+        ours_median, alone_median = _by_layer(ours_C, np.median), _by_layer(alone_C, np.median)
+        for layer in [k for k in ours if ours[k] > NOISE_FACTOR * alone[k]]:
+            ours[layer], alone[layer] = ours_median[layer], alone_median[layer]
+    return RoundingCheck(dtype, ours, alone, NOISE_FACTOR, ONE_STEP[dtype])
+
+
+def _rms(errors_C: list[float]) -> float:
+    return float(np.sqrt(np.mean(np.square(errors_C))))
+
+
+def _by_layer(errors_C: Sequence[dict[int, float]], summary: Callable[[list[float]], Any]) -> dict[int, float]:
+    layers = sorted({k for errors in errors_C for k in errors})
+    return {k: float(summary([e[k] for e in errors_C if k in e])) for k in layers}
+
+
+def first_difference(
+    decoder: nn.Module, sentences: Sequences, rules: LengthRules, bound: float = BOUND
+) -> float | None:
+    """Where a token's state depends on the tokens after it: the relative difference, or None where it does not.
+
+    Compares tokens of the longest sentences, on each side of every switch of positions, with the prefix that ends at
+    them, alone.
+    """
     device = next(decoder.parameters()).device
-    ids = torch.as_tensor(np.asarray(sentence, np.int64), device=device)[None]
-    with torch.inference_mode():
-        whole = decoder(input_ids=ids, use_cache=False).last_hidden_state[0, len(sentence) // 2 - 1].double()
-        part = decoder(input_ids=ids[:, : len(sentence) // 2], use_cache=False).last_hidden_state[0, -1].double()
-    return bool((whole - part).norm() <= 0.1 * part.norm())
+    for sentence, lengths in _prefixes(sentences, rules):
+        ids = torch.as_tensor(np.asarray(sentence, np.int64), device=device)[None]
+        settle_positions(decoder)
+        with torch.inference_mode():
+            whole = decoder(input_ids=ids, use_cache=False).last_hidden_state[0, [n - 1 for n in lengths]].double()
+            for row, length in enumerate(lengths):
+                settle_positions(decoder)
+                part = decoder(input_ids=ids[:, :length], use_cache=False).last_hidden_state[0, -1].double()
+                difference = float((whole[row] - part).norm() / part.norm().clamp_min(1e-30))
+                if not difference <= bound:
+                    return difference
+    return None
 
 
-def make_check(
-    layout: str, dtype: str, errors: dict[int, float], num_sentences: int, notes: tuple[str, ...] = ()
-) -> SelfCheck:
-    """The result for these errors, with the bound of the dtype."""
-    return SelfCheck(layout, BOUNDS[dtype], errors, num_sentences, notes)
+def _prefixes(sentences: Sequences, rules: LengthRules) -> Iterator[tuple[NDArray[np.int32], list[int]]]:
+    """The longest sentence of each regime, and lengths of its prefixes in the same regime."""
+    lengths_C = sentences.lengths_N
+    regimes_C = rules.regimes(lengths_C)
+    for regime in np.unique(regimes_C).tolist():
+        index = np.flatnonzero(regimes_C == regime)
+        sentence = sentences[int(index[np.argmax(lengths_C[index])])]
+        wanted = np.array(sorted({1, len(sentence) // 2, len(sentence) - 1} - {0, len(sentence)}), np.int64)
+        same = wanted[rules.regimes(wanted) == regime] if len(wanted) else wanted
+        if len(same):
+            yield sentence, same.tolist()

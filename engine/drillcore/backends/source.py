@@ -13,6 +13,7 @@ from typing import Any
 
 from drillcore.backends.base import ModelFacts
 from drillcore.backends.demo_model import DEMO_ID, ensure_demo_model
+from drillcore.backends.lengths import longest_sentence
 from drillcore.backends.weight_files import weight_files
 from drillcore.errors import MissingExtraError, ModelError
 from drillcore.job.fields import Model, expand, is_local
@@ -158,7 +159,7 @@ def _facts(config: Any) -> ModelFacts:
         num_layers=int(text.num_hidden_layers),
         hidden_size=int(text.hidden_size),
         vocab_size=int(text.vocab_size),
-        max_tokens=getattr(text, "max_position_embeddings", None),
+        max_tokens=longest_sentence(config),
         num_parameters=0,
     )
 

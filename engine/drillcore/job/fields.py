@@ -190,8 +190,9 @@ class Extract(Closed):
     """auto, cpu, cuda or cuda:N."""
     store_dtype: Literal["float32", "float16"] = "float32"
     """Type of the stored hidden states."""
-    layout: Literal["auto", "packed", "padded"] = "auto"
-    """Packs share prefixes exactly; auto takes padded batches only where a model cannot take packs."""
+    layout: Literal["auto", "packed", "padded", "equal"] = "auto"
+    """Packs share prefixes exactly; auto takes padded batches only where a model cannot take packs, and batches of
+    sentences of equal length, without padding, only where it cannot take those."""
     batch_tokens: Auto | Annotated[int, Field(ge=1, le=2**22)] = "auto"
     """Nodes computed in one forward pass."""
     shard_sentences: Auto | Annotated[int, Field(ge=1, le=2**20)] = "auto"

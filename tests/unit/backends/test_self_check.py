@@ -7,20 +7,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from drillcore.backends import layers
 from drillcore.backends.source import locate
 from drillcore.backends.transformers import backend as transformers
 from drillcore.backends.transformers import masks
 from drillcore.backends.transformers.hooks import Gatherer
-from drillcore.errors import SelfCheckError
+from drillcore.errors import ModelError, SelfCheckError
 from drillcore.job.fields import Extract, Model
 from drillcore.tokens.sequences import Sequences
 
 
-def prepare(folder, layout="auto", wanted="all"):
+def prepare(folder, layout="auto", wanted="all", dtype="float32"):
     source = locate(Model(id=str(folder)), Path("/"))
-    backend = transformers.TransformersBackend(source, Extract(layout=layout), layers.resolve_layers(wanted, 3))
+    extract = Extract(layout=layout, dtype=dtype)
+    backend = transformers.TransformersBackend(source, extract, layers.resolve_layers(wanted, 3))
     return backend.prepare(Sequences.of([]), None)
 
 
@@ -85,11 +87,60 @@ def missing_norm(monkeypatch):
     monkeypatch.setattr(Gatherer, "finish", lambda self, last: original(self, hidden_by_layer.get(3, last)))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("mutation", [wrong_layer, pad_token, leaked_prefix, shifted_position, missing_norm])
-def test_every_seeded_mistake_is_detected(mutation, models, monkeypatch):
+def test_every_seeded_mistake_is_detected(mutation, dtype, models, monkeypatch):
     mutation(monkeypatch)
     with pytest.raises(SelfCheckError, match="disagrees with transformers"):
-        prepare(models("llama"), "packed")
+        prepare(models("llama"), "packed", dtype=dtype)
+
+
+@pytest.mark.parametrize("size", [1e-3, 0.02])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_error_far_below_the_noise_of_bfloat16_is_detected(dtype, size, models, monkeypatch):
+    original = Gatherer.finish
+
+    def off(self, last):
+        states = original(self, last)
+        return states * (1 + size * torch.sign(torch.arange(states.shape[-1]) % 2 - 0.5)).to(states.dtype)
+
+    monkeypatch.setattr(Gatherer, "finish", off)
+    with pytest.raises(SelfCheckError, match="disagrees with transformers"):
+        prepare(models("llama"), "packed", dtype=dtype)
+
+
+def test_noise_of_bfloat16_beyond_its_own_is_detected(models, monkeypatch):
+    original = Gatherer.finish
+
+    def rounded(self, last):
+        states = original(self, last)
+        return states if states.dtype != torch.bfloat16 else (states * 8).to(torch.float8_e4m3fn).to(states.dtype) / 8
+
+    monkeypatch.setattr(Gatherer, "finish", rounded)
+    with pytest.raises(SelfCheckError, match=r"bfloat16 is .* times as noisy"):
+        prepare(models("llama"), "packed", dtype="bfloat16")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "mixtral", "gemma2", "mamba"])
+def test_a_lower_precision_passes_and_is_put_back(architecture, dtype, models):
+    source = locate(Model(id=str(models(architecture))), Path("/"))
+    backend = transformers.TransformersBackend(source, Extract(dtype=dtype), layers.resolve_layers("all", 3))
+    before = {n: t.clone() for n, t in backend._loaded.causal.state_dict().items()}
+    check = backend.prepare(Sequences.of([]), None).check
+    assert check.worst <= 1e-5 and check.rounding.dtype == dtype and 0 < check.rounding.worst_ratio <= 1.5
+    after = backend._loaded.causal.state_dict()
+    assert all(after[n].dtype == t.dtype and torch.equal(after[n], t) for n, t in before.items())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_token_that_sees_a_little_of_the_next_one_is_not_causal(dtype, models, monkeypatch):
+    from transformers.models.llama.modeling_llama import LlamaMLP
+
+    original = LlamaMLP.forward
+    monkeypatch.setattr(LlamaMLP, "forward", lambda self, x: original(self, x + 3e-3 * x.roll(-1, 1)))
+    with pytest.raises(ModelError, match="not a causal decoder: what follows a token changes its state by"):
+        prepare(models("llama"), dtype=dtype)
 
 
 @pytest.mark.parametrize("mutation", [pad_token, leaked_prefix, shifted_position])

@@ -11,6 +11,7 @@ import pytest
 
 from drillcore.backends import check_backend, numerics_hold, versions_of
 from drillcore.backends.auto import AutoBackend, choose_backend
+from drillcore.backends.lengths import LengthRules
 from drillcore.backends.source import locate
 from drillcore.backends.vllm.backend import VllmBackend, check_sentences
 from drillcore.backends.vllm.engine import explain
@@ -110,7 +111,7 @@ def test_the_message_of_too_little_memory_has_the_sizes(source):
 
 def test_check_sentences_share_more_than_a_block_of_the_cache(source):
     settings = resolve_settings(source, Extract(backend="vllm"), None)
-    sentences = check_sentences(Sequences.of([]), settings, 384)
+    sentences = check_sentences(Sequences.of([]), settings, 384, LengthRules())
     parts = make_parts(sentences, 100)
     assert num_computed(parts, settings.block_tokens) <= parts[0].num_tokens - 2 * settings.block_tokens
 

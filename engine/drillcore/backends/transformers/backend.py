@@ -8,6 +8,8 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,12 +18,15 @@ from numpy.typing import NDArray
 
 from drillcore.backends import self_check
 from drillcore.backends.alone import Alone
-from drillcore.backends.base import FloatStates, Prepared, SelfCheck, States, Work, all_states
+from drillcore.backends.base import FloatStates, Prepared, SelfCheck, States, Work, all_states, states_of
 from drillcore.backends.device import host_hardware
 from drillcore.backends.head import head_problem, unembed
+from drillcore.backends.lengths import length_rules
+from drillcore.backends.self_check import CheckSentences
 from drillcore.backends.source import ModelSource
 from drillcore.backends.transformers import cpu_attention as products
 from drillcore.backends.transformers import flex_attention as flex
+from drillcore.backends.transformers.checking import Checked, run_check
 from drillcore.backends.transformers.cpu_linears import NAME as ONEDNN
 from drillcore.backends.transformers.cpu_linears import PreparedLinears, is_available
 from drillcore.backends.transformers.feed import Feeder
@@ -37,8 +42,6 @@ from drillcore.tokens.batches import Batch, batches, halve, padded_batches
 from drillcore.tokens.packs import build_packs
 from drillcore.tokens.sequences import Sequences
 
-# Position schemes that look at the longest sentence of a batch: one sentence could change its neighbours.
-BATCH_WIDE_POSITIONS = ("dynamic", "longrope")
 # On a CPU, the time of a node's attention over the time of everything else is this times (width of its pack / hidden
 # size): about 2 / 12 of the operations, at a quarter of their speed.
 ATTENTION_COST = 2 / 3
@@ -57,6 +60,7 @@ class TransformersBackend:
         self._loaded = load_model(source, extract, self._layers[-1])
         self._plain_attention = self._loaded.decoder.config._attn_implementation
         self._kinds = attention_kinds(self._loaded.decoder.config)
+        self._rules = length_rules(source.config)
         self._gatherer = Gatherer(
             self._loaded.decoder_layers, self._layers, self.facts.hidden_size, self.facts.num_layers
         )
@@ -87,50 +91,48 @@ class TransformersBackend:
             if check.passed:
                 seconds = self._load_seconds + time.perf_counter() - started
                 problem = head_problem(self._loaded)
-                return Prepared(dict(self._numerics), check, seconds, tuple(notes), head_problem=problem)
-            layer = max(check.relative_error, key=lambda k: np.nan_to_num(check.relative_error[k], nan=np.inf))
-            notes.append(
-                f"{layout}: relative error {check.relative_error[layer]:.2g} at layer {layer}, bound {check.bound:.2g}"
-            )
+                return Prepared(dict(self._numerics), check, seconds, check.notes, head_problem=problem)
+            notes.append(f"{layout}: {check.failure}")
         raise SelfCheckError(
             f"model {self._source.model.id} disagrees with transformers one sentence at a time; " + "; ".join(notes),
             hint="The model is refused, since its states would be silently wrong.",
         )
 
     def _layouts(self, notes: list[str]) -> list[str]:
-        wanted = self._extract.layout
-        if wanted == "auto":
-            rope = getattr(self._loaded.decoder.config.get_text_config(decoder=True), "rope_parameters", None) or {}
-            scheme = rope.get("rope_type", "default") if isinstance(rope, dict) else "default"
-            if not self._kinds.packable:
-                notes.append(f"padded batches: layers of kind {', '.join(self._kinds.kinds)} cannot be packed")
-                return ["padded"]
-            if scheme in BATCH_WIDE_POSITIONS:
-                notes.append(f"padded batches of equal length: {scheme} positions look at the whole batch")
-                return ["padded"]
-            return ["packed", "padded"]
-        return [wanted]
+        """Layouts to try, the cheapest first."""
+        if self._rules.positions_depend_on_batch:
+            notes.append("positions depend on the longest sentence of a batch: batches hold lengths that agree")
+        if self._extract.layout != "auto":
+            return [self._extract.layout]
+        if not self._kinds.packable:
+            notes.append(f"padded batches: layers of kind {', '.join(self._kinds.kinds)} cannot be packed")
+            return ["padded", "equal"]
+        return ["packed", "padded", "equal"]
 
     def _use(self, numerics: dict[str, Any]) -> None:
         """Use these numerics in all following passes."""
         self._numerics = numerics
-        on_flex = numerics["attention"] == flex.NAME
-        if on_flex:
+        if numerics["attention"] == flex.NAME:
             flex.register()
         elif numerics["attention"] == products.NAME:
             products.register()
-        self._feeder = Feeder(
-            self._kinds,
-            self._loaded.device,
-            self._loaded.dtype,
-            packed=numerics["layout"] == "packed",
-            flex_nodes=numerics["batch_nodes"] if on_flex else None,
-        )
+        self._compute_in(self._loaded.dtype)
         self._loaded.causal.set_attn_implementation(numerics["attention"])
         if self._linears is None and numerics.get("linear") == ONEDNN:
             self._linears = PreparedLinears(self._loaded.decoder_layers, numerics["batch_nodes"])
         if self._linears is not None:
             self._linears.use()
+
+    def _compute_in(self, dtype: torch.dtype) -> None:
+        """Masks and states of this dtype in all following passes."""
+        numerics, self._dtype = self._numerics, dtype
+        self._feeder = Feeder(
+            self._kinds,
+            self._loaded.device,
+            dtype,
+            packed=numerics["layout"] == "packed",
+            flex_nodes=numerics["batch_nodes"] if numerics["attention"] == flex.NAME else None,
+        )
 
     def _resolve(self, layout: str) -> dict[str, Any]:
         """Everything that decides bytes."""
@@ -170,61 +172,83 @@ class TransformersBackend:
         return is_available() and 8 * weight_bytes < memory_bytes
 
     def _check(self, sample: Sequences, notes: tuple[str, ...]) -> SelfCheck:
-        sentences = self_check.check_sentences(sample, self.facts.vocab_size, self.facts.max_tokens)
-        loaded, ours = self._loaded, self._numerics["attention"]
-        states = all_states(self, sentences)
-        # The reference is the model as transformers would run it.
-        loaded.causal.set_attn_implementation(self._plain_attention)
-        if self._linears is not None:
-            self._linears.rest()
+        facts, numerics, loaded = self.facts, self._numerics, self._loaded
         if loaded.final_norm is None and loaded.cut in self._layers:
             raise ModelError(
                 f"model {self._source.model.id}: what follows its last decoder layer could not be found by running it, "
                 f"so layer {loaded.cut} cannot be compared with transformers",
                 hint="Leave that layer out: extract.layers: hf.",
             )
-        longest = sentences[int(np.argmax(sentences.lengths_N))]
-        if len(longest) >= 2 and not self_check.is_causal(self._loaded.decoder, longest):
-            raise ModelError(
-                f"model {self._source.model.id} is not a causal decoder: what follows a token changes its state",
-                hint="Only decoders that read from left to right are supported.",
-            )
-        errors = self_check.relative_errors(
-            states, sentences, self._layers, loaded.decoder, loaded.final_norm, loaded.cut
+        checked = Checked(self._loaded, self._layers, self._rules, self._as_transformers)
+        widest = 0
+        if numerics["layout"] == "packed":
+            widest = max(numerics["width"], numerics["batch_nodes"] if numerics.get("attention_cost") else 0)
+        sentences = self_check.choose_sentences(
+            sample, facts.vocab_size, facts.max_tokens, self._rules, widest, self._kinds.window
         )
-        loaded.causal.set_attn_implementation(ours)
-        if self._linears is not None:
-            self._linears.use()
-        return self_check.make_check(self._numerics["layout"], self._numerics["dtype"], errors, len(sentences), notes)
+        check = run_check(checked, sentences, self._check_states, numerics["layout"], self._source.model.id)
+        return replace(check, notes=(*notes, *check.notes))
 
-    def alone(self, sentences: Sequences) -> Alone:
-        """States of each sentence alone, with the model as transformers would run it."""
-        causal = self._loaded.causal
-        ours = self._loaded.decoder.config._attn_implementation
+    def _check_states(self, sentences: CheckSentences, dtype: torch.dtype) -> FloatStates:
+        """States [C, K, H] of the check's sentences, in our batches and this dtype; siblings together in one pack."""
+        self._compute_in(dtype)
+        try:
+            return np.concatenate(
+                [all_states(self, sentences.apart), *(self._in_one_pack(s) for s in sentences.together)]
+            )
+        finally:
+            self._compute_in(self._loaded.dtype)
+
+    def _in_one_pack(self, sentences: Sequences) -> FloatStates:
+        if self._numerics["layout"] != "packed":
+            return all_states(self, sentences)
+        width = -(-int(sentences.lengths_N.sum()) // flex.TILE) * flex.TILE
+        parts = list(batches(build_packs(sentences, width), width))
+        return states_of(self, Work(len(sentences), 0, 0, parts))
+
+    @contextmanager
+    def _as_transformers(self) -> Iterator[None]:
+        """The model as transformers would run it."""
+        causal, ours = self._loaded.causal, self._loaded.decoder.config._attn_implementation
         if ours != self._plain_attention:
             causal.set_attn_implementation(self._plain_attention)
         if self._linears is not None:
             self._linears.rest()
         try:
-            return compute_alone(self._loaded, self._layers, sentences)
+            yield
         finally:
             if ours != self._plain_attention:
                 causal.set_attn_implementation(ours)
             if self._linears is not None:
                 self._linears.use()
 
+    def alone(self, sentences: Sequences) -> Alone:
+        """States of each sentence alone, with the model as transformers would run it."""
+        with self._as_transformers():
+            return compute_alone(self._loaded, self._layers, sentences)
+
     def lay_out(self, block: Sequences) -> Work:
-        """Packs or padded batches of a block."""
-        nodes = self._numerics["batch_nodes"]
-        if self._numerics["layout"] == "packed":
-            # Only FlexAttention is compiled for fixed shapes.
-            cost, trim = self._numerics.get("attention_cost", 0.0), self._numerics["attention"] != flex.NAME
-            packs = build_packs(block, self._numerics["width"], nodes, cost)
-            parts = list(batches(packs, nodes, trim=trim))
-        else:
-            parts = list(padded_batches(block, nodes))
+        """Packs or padded batches of a block; batches hold sentences of one regime of positions only."""
+        parts = []
+        regimes_N = self._rules.regimes(block.lengths_N)
+        if self._numerics["layout"] == "equal":
+            regimes_N = block.lengths_N
+        for regime in np.unique(regimes_N).tolist():
+            index = np.flatnonzero(regimes_N == regime)
+            if len(index) == len(block):
+                parts += self._batches(block)
+            else:
+                parts += [replace(b, sentence_S=index[b.sentence_S]) for b in self._batches(block.take(index))]
         useful = sum(b.num_nodes for b in parts)
         return Work(len(block), useful, sum(b.token_ids_RW.size for b in parts) - useful, parts)
+
+    def _batches(self, block: Sequences) -> list[Batch]:
+        nodes = self._numerics["batch_nodes"]
+        if self._numerics["layout"] != "packed":
+            return list(padded_batches(block, nodes))
+        # Only FlexAttention is compiled for fixed shapes.
+        cost, trim = self._numerics.get("attention_cost", 0.0), self._numerics["attention"] != flex.NAME
+        return list(batches(build_packs(block, self._numerics["width"], nodes, cost), nodes, trim=trim))
 
     def run(self, work: Work) -> Iterator[States]:
         """Forward passes, batch by batch; on CUDA the next pass runs while the states of the last one are copied."""
@@ -260,8 +284,11 @@ class TransformersBackend:
 
     def _forward(self, batch: Batch, note: str) -> HostCopy:
         with torch.inference_mode():
+            if self._rules.scaled_above is not None:
+                with self._as_transformers():
+                    self_check.settle_positions(self._loaded.decoder)
             arguments, nodes_G = self._feeder.feed(batch)
-            self._gatherer.begin(nodes_G, self._loaded.dtype)
+            self._gatherer.begin(nodes_G, self._dtype)
             try:
                 output = self._loaded.decoder(use_cache=False, **arguments)
                 states_GKH = self._gatherer.finish(output.last_hidden_state)

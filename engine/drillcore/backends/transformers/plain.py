@@ -5,7 +5,6 @@ Shape legend: C sentences, K layers, H hidden size.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,14 +17,13 @@ from torch import Tensor
 
 from drillcore.backends import self_check
 from drillcore.backends.alone import Alone, relative_errors_CK
+from drillcore.backends.lengths import is_routed
 from drillcore.backends.source import ModelSource
 from drillcore.backends.transformers.loading import Loaded, load_model
 from drillcore.backends.transformers.precision import computing_in, is_convertible
 from drillcore.job.fields import Extract
 from drillcore.system.machine import num_cores
 from drillcore.tokens.sequences import Sequences
-
-ROUTING = re.compile(r"experts|index_topk")
 
 
 def compute_alone(loaded: Loaded, layers: Sequence[int], sentences: Sequences) -> Alone:
@@ -36,7 +34,7 @@ def compute_alone(loaded: Loaded, layers: Sequence[int], sentences: Sequences) -
     started, own = time.perf_counter(), _name(loaded.dtype)
 
     def result(states_CKH: NDArray[np.float32], noise_CK: NDArray[np.float64], dtype: str) -> Alone:
-        routed, seconds = _is_routed(loaded.decoder.config), time.perf_counter() - started
+        routed, seconds = is_routed(loaded.decoder.config), time.perf_counter() - started
         return Alone(states_CKH, noise_CK, dtype, own, _machine(loaded), routed, seconds)
 
     if loaded.dtype == torch.float32 or not is_convertible(loaded.causal):
@@ -124,13 +122,6 @@ def _machine(loaded: Loaded) -> str:
     if loaded.device.type == "cuda":
         return str(torch.cuda.get_device_name(loaded.device))
     return f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
-
-
-def _is_routed(config: Any) -> bool:
-    """Whether the model chooses among experts, or among tokens to attend to."""
-    text = config.get_text_config(decoder=True).to_dict()
-    numbers = [v for k, v in text.items() if ROUTING.search(k) and isinstance(v, int)]
-    return any(number > 1 for number in numbers)
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from drillcore.backends import self_check
 from drillcore.backends.alone import Alone
 from drillcore.backends.base import FloatStates, Prepared, States, Work, all_states
+from drillcore.backends.lengths import LengthRules, length_rules
+from drillcore.backends.self_check import choose_sentences
 from drillcore.backends.source import ModelSource
 from drillcore.backends.transformers.plain import alone_states
 from drillcore.backends.vllm.engine import VllmEngine
@@ -68,7 +69,7 @@ class VllmBackend:
         self.close()
         started = time.perf_counter()
         settings = resolve_settings(self._source, self._extract, stored)
-        sentences = check_sentences(sample, settings, self.facts.vocab_size)
+        sentences = check_sentences(sample, settings, self.facts.vocab_size, length_rules(self._source.config))
         with tempfile.TemporaryDirectory(prefix="drillcore-random-") as folder:
             random = Path(folder) if self._source.model.random_weights else None
             self._reference = Reference(self._source, self._extract, self._layers, sentences, random)
@@ -77,18 +78,13 @@ class VllmBackend:
         notes = list(self._reference.notes)
         for sums in [stored["adds_residual"]] if stored else [True, False]:
             self._engine_running().add_residuals(sums)
-            errors = self._reference.errors(all_states(self, sentences))
-            check = self_check.make_check(LAYOUT, settings.dtype, errors, len(sentences), tuple(notes))
+            check = self._reference.check(all_states(self, sentences), LAYOUT, tuple(notes))
             if check.passed:
                 numerics = self._numerics(settings, sums)
                 seconds, problem = time.perf_counter() - started, self._reference.head_problem()
-                self._prepared = Prepared(numerics, check, seconds, tuple(notes), head_problem=problem)
+                self._prepared = Prepared(numerics, check, seconds, check.notes, head_problem=problem)
                 return self._prepared
-            layer = max(errors, key=lambda k: np.nan_to_num(errors[k], nan=np.inf))
-            notes.append(
-                f"vllm, layers' output {'in two parts' if sums else 'whole'}: relative error {errors[layer]:.2g} at "
-                f"layer {layer}, bound {check.bound:.2g}"
-            )
+            notes.append(f"vllm, layers' output {'in two parts' if sums else 'whole'}: {check.failure}")
         self.close()
         raise SelfCheckError(
             f"model {self._source.model.id} disagrees with transformers one sentence at a time; " + "; ".join(notes),
@@ -172,9 +168,9 @@ class VllmBackend:
         return self._engine
 
 
-def check_sentences(sample: Sequences, settings: Settings, vocab_size: int) -> Sequences:
+def check_sentences(sample: Sequences, settings: Settings, vocab_size: int, rules: LengthRules) -> Sequences:
     """The sentences of every backend's self-check, and two that share more than one block of the prefix cache."""
-    sentences = list(self_check.check_sentences(sample, vocab_size, settings.max_tokens))
+    sentences = list(choose_sentences(sample, vocab_size, settings.max_tokens, rules).all())
     draw = np.random.default_rng(1)
     trunk = draw.integers(0, vocab_size, min(2 * settings.block_tokens + 3, settings.max_tokens - 2))
     siblings = [np.concatenate([trunk, draw.integers(0, vocab_size, n)]).astype(np.int32) for n in (1, 2)]

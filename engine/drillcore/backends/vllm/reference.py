@@ -18,12 +18,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from drillcore.backends import self_check
-from drillcore.backends.base import FloatStates
+from drillcore.backends.base import FloatStates, SelfCheck
 from drillcore.backends.head import head_problem, unembed
+from drillcore.backends.lengths import length_rules
+from drillcore.backends.self_check import CheckSentences
 from drillcore.backends.source import ModelSource
+from drillcore.backends.transformers.checking import Checked, check_engine, reference_states
 from drillcore.backends.transformers.loading import load_model
-from drillcore.errors import ModelError
 from drillcore.job.fields import Extract
 from drillcore.tokens.sequences import Sequences
 
@@ -56,14 +57,8 @@ class Reference:
         self.cut, self.notes = self._loaded.cut, self._loaded.notes
         self.dtype = str(self._loaded.dtype).removeprefix("torch.")
         self.weight_bytes = sum(p.numel() * p.element_size() for p in self._loaded.causal.parameters())
-        decoder = self._loaded.decoder
-        longest = sentences[int(np.argmax(sentences.lengths_N))]
-        if len(longest) >= 2 and not self_check.is_causal(decoder, longest):
-            raise ModelError(
-                f"model {source.model.id} is not a causal decoder: what follows a token changes its state",
-                hint="Only decoders that read from left to right are supported.",
-            )
-        self._states = [{k: v.cpu() for k, v in self_check.reference(decoder, s, self.cut).items()} for s in sentences]
+        self._checked = Checked(self._loaded, self._layers, rules=length_rules(source.config))
+        self._alone_C, self._exact_C = reference_states(self._checked, CheckSentences(sentences), source.model.id)
         if save_to is not None:
             self._loaded.causal.save_pretrained(save_to)
         self._free_decoder_layers()
@@ -75,20 +70,9 @@ class Reference:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def errors(self, states_CKH: NDArray[Any]) -> dict[int, float]:
-        """Worst ‖a − b‖₂ / ‖b‖₂ by layer of an engine's states; layer L after the final norm, recomputed here."""
-        worst = dict.fromkeys(self._layers, 0.0)
-        norm = self._loaded.final_norm
-        for reference, states_KH in zip(self._states, states_CKH, strict=True):
-            for layer, state_H in zip(self._layers, states_KH, strict=True):
-                want = reference[self.cut + 1 if layer == self.cut else layer]
-                got = torch.as_tensor(state_H)
-                if layer == self.cut and norm is not None:
-                    got = norm(got.to(want.dtype))
-                difference = (got.double() - want.double()).norm() / want.double().norm().clamp_min(1e-30)
-                # max() would drop a NaN.
-                worst[layer] = float(np.maximum(worst[layer], float(difference)))
-        return worst
+    def check(self, states_CKH: NDArray[Any], layout: str, notes: tuple[str, ...]) -> SelfCheck:
+        """The check of an engine's states: float32 against its bound, a lower dtype against its own noise."""
+        return check_engine(self._checked, states_CKH, self._alone_C, self._exact_C, layout, notes)
 
     def head_problem(self) -> str:
         """Why the model's head cannot be used on states; empty where its own logits prove that it can."""

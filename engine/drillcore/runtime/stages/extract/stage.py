@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 
+import numpy as np
+
 from drillcore.backends.base import Prepared, prediction_refused
 from drillcore.errors import DrillcoreError, ModelChangedError
 from drillcore.runtime.context import Context
@@ -43,7 +45,9 @@ from drillcore.system.files import digest
 from drillcore.system.progress import Progress
 from drillcore.tokens.sequences import Sequences
 
-SAMPLE = 64
+# Rows that stand for a dataset when a model is checked and backends are timed: neighbours, which share prefixes as all
+# rows do, and rows from all over it.
+FIRST_ROWS, SPREAD_ROWS = 64, 16
 Failed = BlockFailed | ModelFailed | AuditFailed
 
 
@@ -269,7 +273,6 @@ class ModelRun:
 
     def _task(self) -> ModelTask:
         loaded, pairs = self._context.inputs.loaded, self._pairs
-        first_ones = [s for p in pairs for s in p.tokens.slice(0, min(SAMPLE, len(p.tokens)))]
         return ModelTask(
             model=pairs[0].model,
             base=str(loaded.base.resolve()),
@@ -277,5 +280,19 @@ class ModelRun:
             extract=loaded.job.extract,
             layers=self._context.inputs.layers[self.name],
             numerics=self._stored,
-            sample=Sequences.of(first_ones),
+            sample=Sequences.of([s for p in pairs for s in sample_of(p.tokens)]),
         )
+
+
+def sample_of(tokens: Sequences) -> Sequences:
+    """Rows that stand for a dataset: its first ones, some from all over it, and its longest.
+
+    >>> [len(s) for s in sample_of(Sequences.of([[1], [2, 3, 4], [5, 6]]))]
+    [1, 3, 2]
+    """
+    num_rows = len(tokens)
+    spread = np.linspace(0, num_rows - 1, SPREAD_ROWS).astype(np.int64) if num_rows else np.zeros(0, np.int64)
+    longest = [int(tokens.lengths_N.argmax())] if num_rows else []
+    return tokens.take(
+        np.unique(np.concatenate([np.arange(min(FIRST_ROWS, num_rows)), spread, longest])).astype(np.int64)
+    )

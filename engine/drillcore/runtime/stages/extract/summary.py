@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from drillcore.backends.base import Prepared
@@ -24,6 +25,7 @@ def record_model(context: Context, name: str, prepared: Prepared) -> None:
             "worst_relative_error": check.worst,
             "by_layer": check.relative_error,
             "sentences": check.num_sentences,
+            **({"rounding": asdict(check.rounding)} if check.rounding else {}),
         },
         load_seconds=round(prepared.load_seconds, 3),
         notes=list(prepared.notes),
@@ -34,8 +36,17 @@ def record_model(context: Context, name: str, prepared: Prepared) -> None:
     for note in prepared.notes:
         context.listener.say(f"{name}: {note}")
     if check.relative_error:
+        rounding = check.rounding
+        noise = (
+            ""
+            if rounding is None
+            else (
+                f"{rounding.dtype} {rounding.worst_ratio:.2f} times as noisy as one sentence at a time (bound "
+                f"{rounding.factor:g}), "
+            )
+        )
         context.listener.say(
-            f"{name}: self-check passed: relative error {check.worst:.1e} at worst (bound {check.bound:.0e}), "
+            f"{name}: self-check passed: relative error {check.worst:.1e} at worst (bound {check.bound:.0e}), {noise}"
             f"{check.layout} layout, {prepared.load_seconds:.1f} s to load"
         )
 
