@@ -78,7 +78,12 @@ def choose_device(extract: Extract) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise JobError(f"extract.device: {extract.device} is not supported", hint="auto, cpu, cuda or cuda:N.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise JobError(f"extract.device: {extract.device} is not on this machine", hint="Use auto or cpu.")
+        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        raise JobError(
+            f"extract.device: {extract.device} is not on this machine, where PyTorch {torch.__version__} finds "
+            f"{found or 'no'} CUDA device{'' if found == 1 else 's'}",
+            hint="Use auto or cpu; or install the driver, and a PyTorch that is built for CUDA.",
+        )
     return device
 
 
@@ -91,3 +96,14 @@ def choose_dtype(source: ModelSource, extract: Extract, device: torch.device) ->
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     dtype: torch.dtype = getattr(torch, named)
     return dtype
+
+
+def narrowing_note(source: ModelSource, extract: Extract, dtype: torch.dtype, stored: str) -> tuple[str, ...]:
+    """A note where `auto` computes in a narrower or other dtype than the weights were saved in.
+
+    stored: dtype of the weights in their files, such as float32; empty where it is not known.
+    """
+    named, chosen = source.model.dtype or extract.dtype, str(dtype).removeprefix("torch.")
+    if named != "auto" or chosen != "bfloat16" or stored not in ("float16", "float32", "float64"):
+        return ()
+    return (f"its weights are {stored}; dtype: auto puts them into bfloat16 on CUDA (dtype: {stored} keeps them)",)

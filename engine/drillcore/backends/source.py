@@ -46,10 +46,35 @@ class ModelSource:
     def build_arguments(self) -> dict[str, Any]:
         """Keyword arguments for from_config."""
         arguments: dict[str, Any] = {"trust_remote_code": self.model.trust_remote_code}
-        if self.revision is not None and self.model.trust_remote_code and hasattr(self.config, "auto_map"):
-            # Only code of a repository has a revision; classes of transformers do not know the argument.
+        if self.revision is not None and self._code() and "--" not in self._code() and not self._has_own_config():
             arguments["code_revision"] = self.revision
         return arguments
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether an adapter lies beside the model, which transformers then loads."""
+        return (Path(self.location) / ADAPTER).exists()
+
+    def auto_class(self) -> Any:
+        """The class of transformers that chooses a model's class by its configuration."""
+        from transformers import AutoModelForCausalLM
+        from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+        if self._code() and self._has_own_config():
+            # transformers keeps the first code that it saw for a configuration, whatever folder the model is in and
+            # however its files have changed since.
+            own: Any = get_class_from_dynamic_module(self._code(), self.location, revision=self.revision)
+            own.register_for_auto_class("AutoModelForCausalLM")
+            AutoModelForCausalLM.register(type(self.config), own, exist_ok=True)
+        return AutoModelForCausalLM
+
+    def _code(self) -> str:
+        """Where the class is in code that the model ships; empty where that is not to be run."""
+        named = getattr(self.config, "auto_map", None) or {}
+        return str(named.get("AutoModelForCausalLM", "")) if self.model.trust_remote_code else ""
+
+    def _has_own_config(self) -> bool:
+        return not type(self.config).__module__.startswith("transformers.")
 
 
 def locate(model: Model, base: Path) -> ModelSource:
@@ -81,13 +106,6 @@ def locate(model: Model, base: Path) -> ModelSource:
     revision = (commit or model.revision) if location == model.id else None
     source = ModelSource(model, location, revision, config, _facts(config))
     return replace(source, facts=replace(source.facts, num_parameters=_count_parameters(source)))
-
-
-def auto_class(config: Any) -> Any:
-    """The class of transformers that chooses a model's class by its configuration."""
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM
 
 
 def _refuse_lone_adapter(model: Model, folder: Path) -> None:
@@ -171,7 +189,7 @@ def _count_parameters(source: ModelSource) -> int:
     config = source.config
     try:
         with quiet_transformers(), torch.device("meta"):
-            decoder = auto_class(config).from_config(config, **source.build_arguments()).get_decoder()
+            decoder = source.auto_class().from_config(config, **source.build_arguments()).get_decoder()
     except Exception:  # remote code and odd configurations; the count is a convenience and must not end a run
         return 0
     tables = {id(p) for m in decoder.modules() if isinstance(m, torch.nn.Embedding) for p in m.parameters()}
@@ -184,6 +202,8 @@ def identity(source: ModelSource) -> dict[str, Any]:
     Raises ModelError where there are no safetensors weights.
     """
     named: dict[str, Any] = {"config": digest(_config_bytes(source.config))}
+    if source.model.trust_remote_code or hasattr(source.config, "auto_map"):
+        named["code"] = _code_digests(source) if source.model.trust_remote_code else {}
     if source.model.random_weights:
         return {**named, "random_weights": 0}
     folder = Path(source.location)
@@ -191,7 +211,26 @@ def identity(source: ModelSource) -> dict[str, Any]:
         folder = _snapshot(source)
         named |= {"id": source.model.id, "revision": source.revision}
     weight_files(source.model.id, folder, getattr(source.config, "transformers_weights", None))
+    if source.has_adapter:
+        named["adapter"] = remembered_digest(folder / ADAPTER)
     return {**named, "weights": {w.name: remembered_digest(w) for w in sorted(folder.glob("*.safetensors"))}}
+
+
+def _code_digests(source: ModelSource) -> dict[str, str]:
+    """Digests of the Python files that the model runs; those of its own repository on the hub go by its commit."""
+    from huggingface_hub import snapshot_download
+
+    folder, code = Path(source.location), {}
+    if folder.is_dir():
+        inside = (p.relative_to(folder) for p in sorted(folder.rglob("*.py")))
+        code = {p.as_posix(): remembered_digest(folder / p) for p in inside if not p.parts[0].startswith((".", "_"))}
+    named = getattr(source.config, "auto_map", None) or {}
+    for repository in sorted(
+        {name.split("--")[0] for name in named.values() if isinstance(name, str) and "--" in name}
+    ):
+        other = Path(snapshot_download(repository, allow_patterns="*.py"))
+        code |= {f"{repository}--{p.name}": remembered_digest(p) for p in sorted(other.glob("*.py"))}
+    return code
 
 
 def _snapshot(source: ModelSource, **settings: Any) -> Path:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from drillcore.backends import check_backend, check_weights, layers
+from drillcore.backends.device import choose_device
 from drillcore.backends.source import ModelSource, locate
 from drillcore.errors import InputError, TextError
 from drillcore.job.fields import Dataset, LoadedJob, Model
@@ -80,6 +81,9 @@ def check_job(loaded: LoadedJob, listener: ProgressListener, *, loads_models: bo
     for source in sources.values():
         check_backend(loaded.job.extract.backend, source, loaded.job.extract)
     if loads_models:
+        if loaded.job.run.executor == "local":
+            # The driver of a cluster need not have the devices of its workers.
+            choose_device(loaded.job.extract)
         _check_weights(loaded, sources)
     tokenizers = {g: _tokenizer(s, loaded) for g, s in sources.items()}
     wanted = {g: layers.resolve_layers(loaded.job.extract.layers, s.facts.num_layers) for g, s in sources.items()}
@@ -101,6 +105,8 @@ def check_job(loaded: LoadedJob, listener: ProgressListener, *, loads_models: bo
             tokens, truncated = _fit(loaded, sources[model.group], dataset, known[key], problems)
             follow = continuations_of(rows, tokenizer, dataset, known[key], tokens)
             pairs.append(Input(model, dataset, rows, tokens, tokenizer.policy(dataset.template), truncated, *follow))
+    for pair in pairs:
+        _refuse_unknown_ids(loaded, pair, sources[pair.model.group], tokenizers[pair.model.group], problems)
     problems.raise_if_any()
     following = list(_following(pairs, tokenizers))
     for file, each in following:
@@ -116,6 +122,25 @@ def check_job(loaded: LoadedJob, listener: ProgressListener, *, loads_models: bo
                 f"{pair.model.group}/{pair.dataset.name}: {pair.num_truncated} sentences truncated to {limit} tokens"
             )
     return Inputs(loaded, sources, tokenizers, wanted, tuple(pairs))
+
+
+def _refuse_unknown_ids(
+    loaded: LoadedJob, pair: Input, source: ModelSource, tokenizer: Tokenizer, problems: Problems
+) -> None:
+    """Name the sentences and continuations with tokens for which the model has no row in its embedding."""
+    size, file = source.facts.vocab_size, str(loaded.path(pair.dataset))
+    followers = [(f.ids, f.per_sentence) for f in (pair.expected, pair.candidates) if f is not None]
+    for tokens, per_sentence in ((pair.tokens, 1), *followers):
+        for row in tokens.beyond(size).tolist():
+            token = int(max(tokens[row]))
+            what = f"sentence {row // per_sentence}" + (", what follows it" if tokens is not pair.tokens else "")
+            problems.add(
+                file,
+                None,
+                f"{what}: token {tokenizer.pieces([token])[0]!r} has the id {token}, but the embedding of "
+                f"{source.model.id} has {size} rows (take the model's own tokenizer, or resize the model for it)",
+            )
+        tokens.release()
 
 
 def _following(pairs: Sequence[Input], tokenizers: dict[str, Tokenizer]) -> Iterator[tuple[Dataset, Following]]:

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 from drillcore.system.files import release
 
+# Ids that are looked at in one go.
+STEP = 2**22
+
 
 @dataclass(frozen=True)
 class Sequences:
@@ -71,6 +74,18 @@ class Sequences:
         """Give back the memory of what is mapped from files."""
         release(self.ids_T)
         release(self.bounds_N1)
+
+    def beyond(self, vocab_size: int) -> NDArray[np.int64]:
+        """Numbers of the sentences that hold an id of `vocab_size` or more, ascending.
+
+        >>> Sequences.of([[5, 6], [9], [7, 8, 9]]).beyond(9).tolist()
+        [1, 2]
+        """
+        # Ids may be mapped from a file larger than the memory.
+        steps = range(0, len(self.ids_T), STEP)
+        found = [start + np.flatnonzero(self.ids_T[start : start + STEP] >= vocab_size) for start in steps]
+        positions = np.concatenate(found) if found else np.zeros(0, np.int64)
+        return np.unique(np.searchsorted(self.bounds_N1[1:] - self.bounds_N1[0], positions, side="right"))
 
     def take(self, index: NDArray[np.int64]) -> Sequences:
         """The sentences whose numbers are in `index`, int64 [any number], in that order."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 import torch
 
-from drillcore.backends.source import ModelSource, auto_class, weights_folder
+from drillcore.backends.source import ModelSource, weights_folder
 from drillcore.backends.transformers.quantised import is_quantised, refuse_unless_installed
 from drillcore.backends.weight_files import INDEX, StoredTensor, few, not_indexed, read_headers, weight_files
 from drillcore.errors import MissingExtraError, ModelError
@@ -120,13 +121,15 @@ class Fit:
     """How a model is to be loaded, and what of a loading report is refused.
 
     loader: the class whose `from_pretrained` takes it. has_head: whether the files hold all that follows the decoder;
-    hidden states need none of it, token prediction does. notes: what the user should know.
+    hidden states need none of it, token prediction does. stored: dtype of the weights, such as float32; empty where it
+    is not known. notes: what the user should know.
     """
 
     loader: Any
     expected: Expected
     files: tuple[Path, ...] = ()
     has_head: bool = True
+    stored: str = ""
     notes: tuple[str, ...] = ()
 
     def check(self, model: str, report: dict[str, Any]) -> None:
@@ -166,7 +169,7 @@ def examine(source: ModelSource) -> Fit:
     where a package is missing. Where the files are on the hub and not yet in the cache only the class is examined.
     """
     causal = build_on_meta(source)
-    loader, expected = auto_class(source.config), Expected(causal)
+    loader, expected = source.auto_class(), Expected(causal)
     notes = list(_contradiction(source, causal))
     folder = None if source.model.random_weights else weights_folder(source)
     if folder is None:
@@ -192,7 +195,7 @@ def examine(source: ModelSource) -> Fit:
     has_head = all(expected.used(n) or expected.beside(n) for n in report["missing_keys"])
     if not has_head:
         notes.append("its files hold no output embedding: hidden states are whole, but next tokens cannot be predicted")
-    return Fit(loader, expected, tuple(files), has_head, tuple(notes))
+    return Fit(loader, expected, tuple(files), has_head, _stored_dtype(tensors), tuple(notes))
 
 
 def build_on_meta(source: ModelSource, named: Any = None) -> Any:
@@ -205,7 +208,7 @@ def build_on_meta(source: ModelSource, named: Any = None) -> Any:
         with quiet_transformers(), torch.device("meta"):
             if named is not None:
                 return named(config)
-            return auto_class(config).from_config(config, **source.build_arguments())
+            return source.auto_class().from_config(config, **source.build_arguments())
     except ImportError as error:
         raise MissingExtraError(
             f"model {source.model.id} needs a package that is not installed: {first_line(error)}",
@@ -264,9 +267,14 @@ def _named_class(source: ModelSource, causal: Any) -> Any:
 
 
 def _contradiction(source: ModelSource, causal: Any) -> Iterator[str]:
-    """A note where the configuration names a class of another architecture than it says it is."""
+    """Notes where the repository says that another class than the one that is used computes this model."""
     import transformers
 
+    if not source.model.trust_remote_code and "AutoModelForCausalLM" in getattr(source.config, "auto_map", {}):
+        yield (
+            "it comes with code of its own, which is not run (trust_remote_code is false): "
+            f"it is loaded as {type(causal).__name__} of transformers"
+        )
     kind = source.config.model_type
     for name in source.config.architectures or ():
         other = getattr(getattr(transformers, name, None), "config_class", None)
@@ -331,6 +339,14 @@ def _left_out(
         yield f"config.json has {text.num_hidden_layers} decoder layers; {what} are left out: {fold(beyond)}"
     if others:
         yield f"its files hold weights that {expected.class_name} does not use: {fold(others)}"
+
+
+def _stored_dtype(tensors: dict[str, StoredTensor]) -> str:
+    """The dtype of most values."""
+    counts = Counter[str]()
+    for tensor in tensors.values():
+        counts[tensor.dtype] += tensor.num_values
+    return str(DTYPES.get(counts.most_common(1)[0][0], "")).removeprefix("torch.") if counts else ""
 
 
 def _is_mask(tensor: StoredTensor | None) -> bool:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from drillcore.backends.device import choose_device, choose_dtype
-from drillcore.backends.source import ModelSource, auto_class
+from drillcore.backends.device import choose_device, choose_dtype, narrowing_note
+from drillcore.backends.source import ModelSource
 from drillcore.backends.transformers.ending import Ending, find_ending
 from drillcore.backends.transformers.fit import Fit, examine, first_line
 from drillcore.backends.transformers.hooks import find_decoder_layers
@@ -70,7 +70,8 @@ def load_model(source: ModelSource, extract: Extract, deepest: int, attention: s
         setattr(owner, name, decoder_layers)
         # Some decoders count their layers by the configuration, others by the list.
         decoder.config.get_text_config(decoder=True).num_hidden_layers = cut
-    return Loaded(causal, decoder, decoder_layers, ending, cut, device, dtype, fit.has_head, fit.notes)
+    notes = (*fit.notes, *narrowing_note(source, extract, dtype, fit.stored))
+    return Loaded(causal, decoder, decoder_layers, ending, cut, device, dtype, fit.has_head, notes)
 
 
 def _read(source: ModelSource, fit: Fit, dtype: torch.dtype, device: torch.device) -> Any:
@@ -106,6 +107,6 @@ def _random(source: ModelSource, dtype: torch.dtype) -> Any:
     state = torch.random.get_rng_state()
     torch.manual_seed(0)
     try:
-        return auto_class(source.config).from_config(source.config, dtype=dtype, **source.build_arguments())
+        return source.auto_class().from_config(source.config, dtype=dtype, **source.build_arguments())
     finally:
         torch.random.set_rng_state(state)

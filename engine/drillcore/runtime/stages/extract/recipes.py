@@ -17,6 +17,7 @@ from drillcore.system.files import digest
 ATTRIBUTE = "recipes"
 # Where and with what states were computed, in a request and in its settings of the extraction.
 HARDWARE = ("versions", "device", "cores")
+LATER_PARTS = ("code", "adapter")
 HARDWARE_SETTINGS = ("device", "threads", "tensor_parallel")
 
 
@@ -44,11 +45,11 @@ class Recipe:
 
     def agrees_with(self, request: dict[str, Any], policy: dict[str, Any]) -> bool:
         """Whether nothing but versions, cores or devices differs."""
-        return self.policy == policy and _essence(self.request) == _essence(request)
+        return self.policy == policy and _essence(self.request) == _essence(as_recorded(request, self.request))
 
     def differences(self, request: dict[str, Any], policy: dict[str, Any]) -> list[str]:
         """What else differs, for a message: each field with the value now and the one before."""
-        before, now = _essence(self.request), _essence(request)
+        before, now = _essence(self.request), _essence(as_recorded(request, self.request))
         settings, wanted = before.pop("extract", {}), now.pop("extract", {})
         pairs = [(f"extract.{k}", settings.get(k), wanted.get(k)) for k in sorted({*settings, *wanted})]
         # The layers' numbers say more than `extract.layers`, where both differ.
@@ -62,6 +63,16 @@ class Recipe:
     def hardware_words(self, request: dict[str, Any]) -> str:
         """Versions, cores and device of this recipe, as far as they differ from those of a request."""
         return hardware_words(self.request, request)
+
+
+def as_recorded(request: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
+    """A request without the parts of the model's identity that an earlier version did not record.
+
+    >>> as_recorded({"model": {"config": "a", "code": {}}}, {"model": {"config": "a"}})
+    {'model': {'config': 'a'}}
+    """
+    model, before = request["model"], earlier.get("model", {})
+    return {**request, "model": {k: v for k, v in model.items() if k not in LATER_PARTS or k in before}}
 
 
 def hardware_words(these: dict[str, Any], others: dict[str, Any]) -> str:
@@ -127,5 +138,6 @@ def _candidates(
     versions += [{**v, "torch": numerics["torch"]} for v in versions if "torch" in numerics]
     devices = dict.fromkeys([request["device"], numerics.get("device"), numerics.get("instructions")])
     cores = dict.fromkeys([request["cores"], numerics.get("threads"), None])
-    for version, device, threads in product(versions, devices, cores):
-        yield {**request, "versions": version, "device": device, "cores": threads}
+    requests = [as_recorded(request, {})] + [request] * any(part in request["model"] for part in LATER_PARTS)
+    for asked, version, device, threads in product(requests, versions, devices, cores):
+        yield {**asked, "versions": version, "device": device, "cores": threads}
