@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
@@ -11,6 +12,8 @@ from functools import lru_cache
 UNSEEN = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0") | frozenset(
     map(chr, range(0xFE00, 0xFE10))
 )
+# A number of so few digits that float64 tells it from any other.
+NUMBER = re.compile(r"[+-]?(?=[0-9.]{1,15}$)[0-9]+(\.[0-9]*)?")
 LOOK_ALIKE = str.maketrans("‘’‛`´“”„‟‐‑‒–—―−", "'''''\"\"\"\"-------")
 
 
@@ -41,14 +44,15 @@ def looks_like(name: str, wanted: str) -> bool:
 
 
 def near_groups(texts: Iterable[str]) -> list[list[str]]:
-    """Groups of distinct texts that `fold` makes the same, each sorted, in the order of their first texts.
+    """Groups of distinct texts that are one number or that `fold` makes the same, in the order of their first texts.
 
-    >>> near_groups(["b", "a ", "A", "a"])
-    [['A', 'a', 'a ']]
+    >>> near_groups(["b", "a ", "A", "a", "1", "1.0"])
+    [['1', '1.0'], ['A', 'a', 'a ']]
     """
-    groups: dict[str, set[str]] = defaultdict(set)
+    groups: dict[str | float, set[str]] = defaultdict(set)
     for text in texts:
-        groups[fold(text)].add(text)
+        folded = fold(text)
+        groups[float(folded) if NUMBER.fullmatch(folded) else folded].add(text)
     return sorted(sorted(group) for group in groups.values() if len(group) > 1)
 
 

@@ -15,14 +15,21 @@ from drillcore.job.fields import Dataset
 from drillcore.system.nearly import fold, is_unseen, looks_like, near_groups, shown
 from drillcore.texts.readers.lines import quoted
 
-NOTES_VERSION = 1
+NOTES_VERSION = 2
 """Increase this whenever other notes would be made of the same rows: the cache of rows keeps them."""
 # Distinct values of a column that are remembered; a column with more is not one of categories.
 MOST_VALUES = 10_000
 SENTENCE_END = "at the end of the sentence"
 """Where a note of this beginning is about: a template that goes on after the sentence makes it void."""
 
+LIKE_NONE = frozenset(("nan", "none", "null", "na", "n/a", "#n/a", "<na>", "nat", "\\n"))
+"""What programs write for a missing value, folded."""
 FOUND = {
+    "none": "{number} of {total} sentences are what programs write for a missing one, {found} (field {text})",
+    "replaced": "{number} of {total} sentences hold U+FFFD, which stands for bytes that a program could not read, "
+    "{found} (field {text})",
+    "twice encoded": "{number} of {total} sentences look like UTF-8 that was read as another encoding and written "
+    "again, {found} (field {text})",
     "blank end": SENTENCE_END
     + ": {number} of {total} sentences end in a blank, {found}; their last token may be that blank. Take it out of the "
     "field {text} unless it is meant",
@@ -70,8 +77,8 @@ class Notes:
     >>> notes = Notes(Dataset(name="d", path="a.csv"), "csv")
     >>> notes.see(pa.record_batch({"text": ["a", "b", "c"], "label": ["x", "x", "x "]}))
     >>> print(notes.lines()[0])
-    label: 1 value has several forms that differ in blanks, case or unseen characters only: `x` (2) and `x ` (1). They \
-count as different; make them one in the field `label` of the file
+    label: 1 value has several forms that differ in blanks, case, unseen characters or zeros only: `x` (2) and \
+`x ` (1). They count as different; make them one in the field `label` of the file
     """
 
     def __init__(self, dataset: Dataset, kind: str) -> None:
@@ -111,8 +118,10 @@ count as different; make them one in the field `label` of the file
             self._note("blank end", text)
         if is_unseen(first) or is_unseen(last):
             self._note("unseen", text)
-        if not text.isascii() and not unicodedata.is_normalized("NFC", text):
-            self._note("decomposed", text)
+        if len(text) < 8 and fold(text) in LIKE_NONE:
+            self._note("none", text)
+        if not text.isascii():
+            self._see_unicode(text)
         if self._kind == "tsv" and (_is_quoted(text) or _is_quoted(label)):
             self._note("quotes", text if _is_quoted(text) else label)
         if self._kind == "csv" and (_is_quoted(text, blank=True) or _is_quoted(label, blank=True)):
@@ -121,6 +130,14 @@ count as different; make them one in the field `label` of the file
             self._note("header", text)
         if self._kind == "txt":
             self._see_plain(text)
+
+    def _see_unicode(self, text: str) -> None:
+        if not unicodedata.is_normalized("NFC", text):
+            self._note("decomposed", text)
+        if "\ufffd" in text:
+            self._note("replaced", text)
+        if _is_twice_encoded(text):
+            self._note("twice encoded", text)
 
     def _see_plain(self, text: str) -> None:
         if text.startswith("{") and text.rstrip().endswith("}") and _is_object(text):
@@ -162,8 +179,17 @@ def note_on_values(column: str, counts: Mapping[str, int], field_name: str) -> l
         examples = "; ".join(" and ".join(f"{shown(v)} ({counts[v]:,})" for v in group[:3]) for group in groups[:2])
         values = "1 value has" if len(groups) == 1 else f"{len(groups):,} values have"
         notes.append(
-            f"{column}: {values} several forms that differ in blanks, case or unseen characters only: {examples}. They "
-            f"count as different; make them one in the field {quoted(field_name)} of the file"
+            f"{column}: {values} several forms that differ in blanks, case, unseen characters or zeros only: "
+            f"{examples}. They count as different; make them one in the field {quoted(field_name)} of the file"
+        )
+    none = [value for value in counts if fold(value) in LIKE_NONE]
+    if none:
+        examples = " and ".join(f"{shown(v)} ({counts[v]:,})" for v in none[:2])
+        remedy = f"; `missing: {json.dumps(none)}` makes that none" if column == "label" else ""
+        values = "1 value is" if len(none) == 1 else f"{len(none):,} values are"
+        notes.append(
+            f"{column}: {values} what programs write for a missing one, {examples}, and counted like any other (field "
+            f"{quoted(field_name)}){remedy}"
         )
     alone = {value for group in groups for value in group}
     odd = [v for v in counts if v and v not in alone and (v != v.strip() or is_unseen(v[0]) or is_unseen(v[-1]))]
@@ -183,7 +209,7 @@ def note_across(labels_of: Mapping[str, Iterable[str]]) -> list[str]:
     """A note where labels of different datasets are nearly the same. labels_of: by the dataset's name.
 
     >>> note_across({"a": ["Toronto"], "b": ["toronto"]})[0].partition(":")[0]
-    '1 label differs between datasets in blanks, case or unseen characters only'
+    '1 label differs between datasets in blanks, case, unseen characters or zeros only'
     """
     homes: dict[str, list[str]] = {}
     for name, labels in labels_of.items():
@@ -196,8 +222,8 @@ def note_across(labels_of: Mapping[str, Iterable[str]]) -> list[str]:
     examples = "; ".join(" and ".join(f"{shown(label)} ({homes[label][0]})" for label in g[:2]) for g in groups[:2])
     differ = "label differs" if len(groups) == 1 else "labels differ"
     return [
-        f"{len(groups):,} {differ} between datasets in blanks, case or unseen characters only: {examples}. They count "
-        "as different, with colours of their own; make them one in the fields of the files (`label`)"
+        f"{len(groups):,} {differ} between datasets in blanks, case, unseen characters or zeros only: {examples}. They "
+        "count as different, with colours of their own; make them one in the fields of the files (`label`)"
     ]
 
 
@@ -244,6 +270,13 @@ def _is_quoted(value: str, *, blank: bool = False) -> bool:
     """Whether a value begins and ends with a quotation mark, after a blank or not."""
     bare = value.lstrip(" ") if blank else value
     return len(bare) > 1 and bare[0] == bare[-1] == '"' and (len(bare) < len(value)) is blank
+
+
+def _is_twice_encoded(text: str) -> bool:
+    try:
+        return text.encode("cp1252").decode() != text
+    except UnicodeError:
+        return False
 
 
 def _is_object(text: str) -> bool:

@@ -106,11 +106,20 @@ def test_values_that_are_nearly_the_same_are_counted(noted: Any, other: str, col
 
 
 def test_unicode_forms_quotes_and_dashes(noted: Any) -> None:
-    for one, other in [("café", "cafe\u0301"), ("don't", "don’t"), ("a-b", "a‐b"), ("x y", "x  y"), ("한글", "한글")]:
+    for one, other in [
+        ("1", "1.0"),
+        ("7", "007"),
+        ("café", "cafe\u0301"),
+        ("don't", "don’t"),
+        ("a-b", "a‐b"),
+        ("x y", "x  y"),
+        ("한글", "한글"),
+    ]:
         other = unicodedata.normalize("NFD", other) if one == other else other
         (note,), _ = noted("a.jsonl", labelled(one, other, other))
         assert "1 value has several forms" in note and "(1)" in note and "(2)" in note
-        assert fold(one) == fold(other)
+        assert fold(one) == fold(other) or float(one) == float(other)
+    assert noted("a.jsonl", labelled("9007199254740993", "9007199254740992", "1", "1.5"))[0] == []
     assert fold("Toronto") != fold("Torontó") and fold("a") != fold("b")
 
 
@@ -141,6 +150,15 @@ def test_a_blank_at_the_ends_of_every_label(noted: Any) -> None:
             "cafe\u0301\ncafé\n".encode(),
             "1 of 2 sentences hold characters in decomposed form, such as `cafe\\u0301`",
         ),
+        ("a.txt", b"nan\nNone\nNancy\n", "2 of 3 sentences are what programs write for a missing one, such as `nan`"),
+        ("a.txt", "a\ufffdb\nc\n".encode(), "1 of 2 sentences hold U+FFFD"),
+        ("a.txt", "cafÃ©\ncafé\nItâ€™s\n".encode(), "2 of 3 sentences look like UTF-8 that was read as another"),
+        (
+            "a.csv",
+            b"text,label\na,x\nb,nan\n",
+            "label: 1 value is what programs write for a missing one, `nan` (1)",
+        ),
+        ("a.csv", b"text,label\na,x\nb,nan\n", '`missing: ["nan"]` makes that none'),
         ("a.txt", b'{"text": "a"}\n{"text": "b"}\n', "2 of 2 sentences are JSON objects, such as"),
         ("a.txt", b"text,label\na,x\n", "the first line looks like the header of a table, such as `text,label`"),
         ("a.txt", b"Text\tlabel\na\tx\n", "the first line looks like the header of a table"),
