@@ -11,6 +11,7 @@ from drillcore.cli.tables import align_columns
 from drillcore.errors import InputError
 from drillcore.measures.comparison import DISPERSIONS, Difference, Side, as_csv, compare
 from drillcore.runtime.results import read_separation
+from drillcore.store.freshness import stale
 from drillcore.store.places.location import Location
 from drillcore.store.reader import open_root
 
@@ -39,6 +40,9 @@ def _side(root: zarr.Group, path: str) -> Side:
     if not isinstance(group, zarr.Group) or "hidden_states" not in group:
         names = ", ".join(sorted(f"{m}/{d}" for m, g in root.groups() for d in g.group_keys()))
         raise InputError(f"the store has no {path}", hint=f"It has {names}." if names else "It is empty.")
+    why = stale(group, "separation")
+    if why:
+        raise InputError(f"{path}: its measures are stale: {why}", hint="Run `drillcore measure` on its job first.")
     measured = read_separation(group)
     if measured is None:
         raise InputError(f"{path} has not been measured", hint="Run `drillcore measure` on its job first.")

@@ -21,6 +21,7 @@ from drillcore.errors import CommitError, MissingExtraError, StoreError
 from drillcore.neighbours import EXACT_UP_TO, build
 from drillcore.runtime.results import result_facts
 from drillcore.store.arrays import PROJECTIONS
+from drillcore.store.freshness import stale_results
 from drillcore.store.layout import array_of, attributes_of
 from drillcore.store.places.location import Location
 from drillcore.store.reader import open_root, read_array, read_layer
@@ -107,6 +108,14 @@ def _check(kind: str, layer: Layer) -> None:
                 f"--to {kind} needs {package}, which is not installed",
                 hint="pip install anndata (into an environment of its own where it would change pandas).",
             )
+    why = stale_results(layer.group) if FORMATS[kind].has_results else {}
+    projections = [n for n in PROJECTIONS if n in why] if layer.projection is None else []
+    for name in [*projections, *(["next_token"] if "next_token" in why else [])]:
+        stage = "predict" if name == "next_token" else "project"
+        raise StoreError(
+            f"{layer.group.path}: {name} is stale: {why[name]}",
+            hint=f"Run `drillcore {stage}` on its job first, or export to npy, which holds states alone.",
+        )
     if FORMATS[kind].needs_projection and layer.projection is None:
         raise StoreError(f"{layer.group.path} has no projection", hint="Run `drillcore project` first.")
 
@@ -225,17 +234,18 @@ class Format:
     """One file format.
 
     write: writes a layer to a path, and returns advice for the user (with `{path}`) or "". packages: those that it
-    imports beyond what drillcore requires.
+    imports beyond what drillcore requires. has_results: whether it holds results of later stages too.
     """
 
     write: Callable[[Layer, Path], str]
     packages: tuple[str, ...] = ()
     needs_projection: bool = False
+    has_results: bool = True
 
 
 FORMATS = {
     "parquet": Format(_write_parquet),
-    "npy": Format(_write_npy),
+    "npy": Format(_write_npy, has_results=False),
     "anndata": Format(_write_anndata, packages=("anndata", "pandas")),
     "embedding-atlas": Format(_write_atlas, needs_projection=True),
 }

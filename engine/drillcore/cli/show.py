@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import zarr
@@ -12,6 +13,7 @@ from drillcore.measures import PRIMARY
 from drillcore.runtime.results import Measured, read_prediction, read_separation
 from drillcore.store.arrays import HEADLINES
 from drillcore.store.audits import read_audit
+from drillcore.store.freshness import stale_results
 from drillcore.store.layout import array_of, attributes_of
 from drillcore.store.places.location import Location
 from drillcore.store.reader import open_root
@@ -28,23 +30,34 @@ def store_lines(address: str) -> Iterator[str]:
     yield f"store {address}: job {root.attrs['job']}, format {root.attrs['format']}"
     rows = [("model", "dataset", "sentences", "layers", "hidden", "complete", "audit", "results")]
     groups = [(m, d, leaf) for m, group in sorted(root.groups()) for d, leaf in sorted(group.groups())]
-    rows += [(model, dataset, *_facts(leaf)) for model, dataset, leaf in groups]
+    job = root.attrs.get("groups")
+    left = [] if job is None else [leaf.path for _, _, leaf in groups if leaf.path not in cast("list[str]", job)]
+    stale = {leaf.path: stale_results(leaf) for _, _, leaf in groups}
+    rows += [(m, d, *_facts(leaf, leaf.path in left, stale[leaf.path])) for m, d, leaf in groups]
     yield from align_columns(rows)
+    for path, why in stale.items():
+        for name in [n for n in why if n in HEADLINES or n in ("prediction", "candidate_logprob")]:
+            yield f"stale: {path}: {name}: {why[name]}; `drillcore run` on the job makes it again"
+    if left:
+        yield f"left the job: {', '.join(left)}; `drillcore rm {address} GROUP` removes one"
     yield from _curves(groups, read_separation, PRIMARY, "linear probe (primary; from chance to 1)")
     yield from _curves(groups, read_prediction, "top1", "expected next token the likeliest (0 to 1)")
 
 
-def _facts(group: zarr.Group) -> tuple[str, str, str, str, str, str]:
-    """Cells: sentences, layers, hidden size, share of committed shards, what the audit found, names of results."""
+def _facts(group: zarr.Group, left: bool, stale: Mapping[str, str]) -> tuple[str, str, str, str, str, str]:
+    """Cells: sentences, layers, hidden size, share of committed shards, what the audit found, names of results.
+
+    left: whether the group is no longer one of the job.
+    """
     if "hidden_states" not in group:
         return "0", "0", "0", "0%", "none", "none"
     sentences, layers, hidden = array_of(group, "hidden_states").shape
     prints = np.asarray(array_of(group, "shard_fingerprint")[:])
     share = float(prints.any(axis=1).mean()) if len(prints) else 0.0
     results = attributes_of(group).get("results", {})
-    names = ", ".join(name for name in HEADLINES if name in results) or "none"
+    names = ", ".join(f"{n} (stale)" if n in stale else n for n in HEADLINES if n in results) or "none"
     audit = _audit(group, [bytes(p).hex() if p.any() else "" for p in prints])
-    return f"{sentences:,}", str(layers), str(hidden), f"{share:.0%}", audit, names
+    return f"{sentences:,}", str(layers), str(hidden), f"{share:.0%}" + (", left the job" if left else ""), audit, names
 
 
 def _audit(group: zarr.Group, fingerprints: Sequence[str]) -> str:

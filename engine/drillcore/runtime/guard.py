@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from zarr.errors import GroupNotFoundError
+
 from drillcore.backends.device import Hardware, host_hardware
 from drillcore.errors import StoreError
 from drillcore.job.fields import LoadedJob
 from drillcore.runtime.manifest import read_manifest
 from drillcore.runtime.preflight import Inputs
+from drillcore.runtime.stages.extract.coordinates import made_from
 from drillcore.runtime.stages.extract.pending import request_of
 from drillcore.runtime.stages.extract.standing import Asked, Standing, stand
+from drillcore.runtime.wanted import wanted_of
+from drillcore.store.freshness import stale_results
+from drillcore.store.layout import read_attributes
 from drillcore.store.places.location import Location
+from drillcore.store.reader import open_dataset
 from drillcore.system.progress import ProgressListener
 from drillcore.system.versions import versions
 
@@ -64,11 +71,45 @@ def refuse_unready(inputs: Inputs, location: Location, folder: Path, stages: Seq
             wrong.append(f"{standing.path} holds other states: {'; '.join(standing.loss.reasons)}")
         elif stored is not None and stored.num_sentences != wanted:
             wrong.append(f"{standing.path} holds {stored.num_sentences:,} sentences, the job has {wanted:,}")
+        elif stored is not None and _has_other_columns(location, standing):
+            wrong.append(f"{standing.path} holds other labels or kept columns; extracting computes no state for that")
     if wrong:
         raise StoreError(
             f"{', '.join(stages)}: the store {location.address} does not hold the job's states\n"
             + "\n".join(f"  {line}" for line in wrong),
             hint="Run `drillcore run` or `drillcore extract` on the job first.",
+        )
+
+
+def _has_other_columns(location: Location, standing: Standing) -> bool:
+    recorded = read_attributes(location.open(read_only=True), standing.path).get("columns_made_from")
+    return recorded is not None and recorded != made_from(standing.pair)
+
+
+def refuse_stale(inputs: Inputs, location: Location, stages: Sequence[str]) -> None:
+    """Raise StoreError where a picture would show a result that is not of the states, labels or settings beside it.
+
+    A result that the job does not ask for any more is not drawn, and no reason.
+    """
+    job, wrong, remedies = inputs.loaded.job, [], dict[str, None]()
+    asked = {"separation": "measure", job.project.method: "project"}
+    for pair in inputs.pairs:
+        path = f"{pair.model.group}/{pair.dataset.name}"
+        predicted = {"prediction": "predict"} if pair.dataset.expected_next else {}
+        try:
+            group = open_dataset(location.address, path)
+        except (GroupNotFoundError, FileNotFoundError, ValueError, KeyError, TypeError):
+            continue  # missing or damaged: the stage says so
+        why = stale_results(group, wanted_of(job, pair.dataset))
+        for name, stage in {**asked, **predicted}.items():
+            if name in why and stage not in stages:
+                wrong.append(f"  {path}: {name}: {why[name]}")
+                remedies[f"`drillcore {stage}`"] = None
+    if wrong:
+        raise StoreError(
+            f"the store {location.address} has results that do not belong to what they would be drawn with\n"
+            + "\n".join(wrong),
+            hint=f"Run {' and '.join(remedies)} (or `drillcore run`) on the job first.",
         )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from drillcore.store.freshness import stale
 from drillcore.store.layout import attributes_of
 from drillcore.store.reader import read_array
 
@@ -97,9 +98,14 @@ def _read_measured(group: zarr.Group, array: str, coordinate: str) -> Measured |
 
 
 def result_facts(group: zarr.Group, array: str) -> dict[str, Any] | None:
-    """The record of a result, JSON-ready; None where the group does not have the result."""
+    """The record of a result, JSON-ready; None where the group does not have the result, or it is stale.
+
+    A stale result does not belong to the states, labels and settings that it stands beside: `freshness.stale` says why.
+    """
     facts: dict[str, Any] | None = attributes_of(group).get("results", {}).get(array)
-    return facts if array in group else None
+    if facts is None or array not in group or stale(group, array):
+        return None
+    return {name: value for name, value in facts.items() if name != "inputs"}
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,13 @@ from drillcore.runtime.context import Context
 from drillcore.runtime.executors import EXECUTORS
 from drillcore.runtime.executors.base import Executor
 from drillcore.runtime.failures import PartFailed, is_whole
-from drillcore.runtime.guard import check_place, refuse_losses, refuse_unready
+from drillcore.runtime.guard import check_place, refuse_losses, refuse_stale, refuse_unready
 from drillcore.runtime.manifest import Manifest
 from drillcore.runtime.preflight import Inputs, check_job
 from drillcore.runtime.repair import give_up_damage
 from drillcore.runtime.settings import check_places, check_settings
 from drillcore.runtime.stages import load_stage
+from drillcore.runtime.wanted import record_wanted
 from drillcore.store.places.location import Location, make_folder
 from drillcore.store.places.lock import refuse_if_held, store_lock
 from drillcore.store.writer import StoreWriter, refuse_foreign
@@ -59,6 +60,8 @@ def run_stages(
         inputs = check_job(loaded, listener, loads_models=not LOADING.isdisjoint(stages))
         if "extract" not in stages:
             refuse_unready(inputs, location, folder, stages)
+        if "render" in stages:
+            refuse_stale(inputs, location, stages)
         before = Before.of(location, folder)
         with store_lock(location):
             if "extract" in stages and not overwrite:
@@ -94,6 +97,7 @@ def _run_locked(
     context = Context(inputs, store, executor, manifest, listener, folder, overwrite)
     try:
         give_up_damage(store, {folder, location.bookkeeping}, listener)
+        record_wanted(store, inputs)
         _run_each(stages, context)
         store.finish()
     except BaseException as error:

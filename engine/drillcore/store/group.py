@@ -24,8 +24,11 @@ from drillcore.store.layout import COLUMN_CHUNK, Shape, array_of, attributes_of,
 from drillcore.store.places.files import list_names, read_file, read_size, remove_folder, write_file, write_pieces
 from drillcore.store.shards import encode_shard
 from drillcore.store.states import StatesReader
+from drillcore.system.files import ValuesDigest
 
 READERS = 16
+# Coordinates that results are made from.
+RESULTS_READ = ("label", "group", "expected_next")
 
 
 class GroupWriter:
@@ -132,11 +135,16 @@ class GroupWriter:
         if before.pop("columns_made_from", None) == made_from:
             return
         self._set_attributes(before)  # from here on they hold a mixture
+        digests = {name: ValuesDigest() for name in RESULTS_READ}
         for start, columns in pieces:
             for name, values in columns.items():
                 array = array_of(self.group, name)
-                array[start : start + len(values)] = np.asarray(values, dtype=array.dtype)
-        self._set_attributes({**before, "columns_made_from": made_from})
+                cast = np.asarray(values, dtype=array.dtype)
+                array[start : start + len(values)] = cast
+                if name in digests:
+                    digests[name].add(cast)
+        found = {name: d.hexadecimal for name, d in digests.items() if d.num_values}
+        self._set_attributes({**before, "columns_made_from": made_from, "column_digests": found})
 
     @cached_property
     def _reader(self) -> StatesReader:
@@ -199,6 +207,8 @@ class GroupWriter:
     def write_result(self, name: str, values: NDArray[Any], made_from: str, **facts: Any) -> None:
         """Write a later stage's array, one of `arrays.ARRAYS`, and then record the hash of its inputs and parameters.
 
+        facts: recorded beside the hash, among them `inputs`, the record of a `freshness.ResultInputs`.
+
         Raises ValueError where the values do not fit the table, or the name is one of the user's columns.
         """
         spec = ARRAYS[name]
@@ -218,6 +228,13 @@ class GroupWriter:
         """The recorded hash of a result, empty where there is no such result."""
         results = attributes_of(self.group).get("results", {})
         return str(results.get(name, {}).get("made_from", "")) if name in self.group else ""
+
+    def adopt_results(self, made_from: str, inputs: dict[str, Any]) -> None:
+        """Record the inputs of results that an older version wrote with a hash only."""
+        before = attributes_of(self.group)
+        results = before.get("results", {})
+        adopted = {n: {**r, "inputs": inputs} if r.get("made_from") == made_from else r for n, r in results.items()}
+        self._set_attributes({**before, "results": adopted})
 
     def drop_results(self, names: Sequence[str]) -> None:
         """Remove the records of results, and of all results made together with them, so that they are made again."""

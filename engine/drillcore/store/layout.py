@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.abc.store import Store
 from zarr.buffer import default_buffer_prototype
 from zarr.codecs import BloscCodec, Crc32cCodec, VLenUTF8Codec, ZstdCodec
 from zarr.storage import MemoryStore
 
 from drillcore.errors import DamageError, StoreError
 from drillcore.store.arrays import ARRAYS, ArraySpec
+from drillcore.store.places.files import read_file
 
 FORMAT = 1
 KIND = "drillcore"
@@ -84,6 +86,15 @@ def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
     if not isinstance(array, zarr.Array):
         raise DamageError(f"{group.path}: {name} is not an array", hint=MEND)
     return array
+
+
+def read_attributes(store: Store, path: str) -> dict[str, Any]:
+    """Attributes of a group; empty where there is none, or its zarr.json is damaged."""
+    try:
+        attributes = json.loads(read_file(store, f"{path}/zarr.json") or b"{}").get("attributes", {})
+    except (ValueError, AttributeError):
+        return {}
+    return attributes if isinstance(attributes, dict) else {}
 
 
 def attributes_of(group: zarr.Group) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, cast
 
 import numpy as np
@@ -13,6 +14,7 @@ from xarray.core import indexing
 
 from drillcore.errors import DamageError
 from drillcore.store.canaries import CANARIES
+from drillcore.store.freshness import stale_results
 from drillcore.store.layout import MEND
 from drillcore.store.places.location import Location
 from drillcore.store.reader import open_root
@@ -60,7 +62,18 @@ def with_fast_states(tree: xr.DataTree, root: zarr.Group) -> xr.DataTree:
         assert isinstance(group, zarr.Group)
         lazy = indexing.LazilyIndexedArray(LazyStates(StatesReader(group)))
         node["hidden_states"] = xr.Variable(old.dims, lazy, old.attrs, old.encoding)
+        _mark_stale(node, group)
     return tree
+
+
+def _mark_stale(node: xr.DataTree, group: zarr.Group) -> None:
+    """Give results that do not belong to what they stand beside an attribute `stale`, and warn of them."""
+    why = stale_results(group)
+    for name, reason in why.items():
+        node[name].attrs["stale"] = reason
+    if why:
+        said = "; ".join(f"{name}: {reason}" for name, reason in why.items())
+        warnings.warn(f"{group.path} has stale results ({said}); run the job again", UserWarning, stacklevel=4)
 
 
 def open_tree(address: str) -> xr.DataTree:

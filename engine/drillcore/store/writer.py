@@ -92,6 +92,11 @@ class StoreWriter:
         data = metadata.to_buffer_dict(default_buffer_prototype())["zarr.json"]
         write_file(self.location.open(), f"{path}/zarr.json".lstrip("/"), data.to_bytes())
 
+    def set_groups(self, paths: list[str]) -> None:
+        """Record which groups, `model/dataset`, belong to the job now; others have left it."""
+        if self.root.attrs.get("groups") != paths:
+            self.root.attrs["groups"] = paths
+
     def model(self, name: str) -> zarr.Group:
         """The group of a model, whose attributes hold its numerics."""
         try:

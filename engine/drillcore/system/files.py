@@ -6,7 +6,7 @@ import hashlib
 import json
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,32 @@ def digest(value: Any) -> str:
     '4f53cda18c2baa0c'
     """
     return hashlib.sha256(canonical(value)).hexdigest()
+
+
+class ValuesDigest:
+    """SHA-256 of values as text, given in pieces.
+
+    >>> whole, parts = ValuesDigest(), ValuesDigest()
+    >>> whole.add(["a", "b"]), parts.add(["a"]), parts.add(["b"])
+    (None, None, None)
+    >>> whole.hexadecimal == parts.hexadecimal
+    True
+    """
+
+    def __init__(self) -> None:
+        self._found, self.num_values = hashlib.sha256(), 0
+
+    def add(self, values: Iterable[object]) -> None:
+        """Add values, each as Python prints it."""
+        for value in values:
+            text = str(value).encode()
+            self._found.update(len(text).to_bytes(8, "little") + text)
+            self.num_values += 1
+
+    @property
+    def hexadecimal(self) -> str:
+        """The digest of what was added, as 64 hex digits."""
+        return self._found.hexdigest()
 
 
 def file_digest(path: Path) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drillcore.job.fields import Measure
+from drillcore.job.fields import Dataset, Measure
 from drillcore.measures import BOUNDS, PRIMARY
 from drillcore.measures.cka import cka_rows, layer_cka
 from drillcore.measures.controls import controls
@@ -24,10 +24,11 @@ from drillcore.runtime.context import Context
 from drillcore.runtime.failures import Failures, check_whole
 from drillcore.runtime.results import read_separation
 from drillcore.runtime.stages.graphs import LayerGraphs, graphs_of, memory_needed
+from drillcore.runtime.wanted import is_up_to_date, wanted_of
+from drillcore.store.freshness import inputs_of, old_digest
 from drillcore.store.group import GroupWriter
 from drillcore.store.layout import array_of
 from drillcore.store.reader import column, open_dataset, read_array, read_layer
-from drillcore.system.files import digest
 
 
 @dataclass(frozen=True)
@@ -65,20 +66,19 @@ def measure(context: Context) -> None:
             writer = context.store.dataset(model.group, dataset.name)
             with failures.of(writer.group.path):
                 check_whole(writer)
-                _measure_dataset(context, writer)
+                _measure_dataset(context, dataset, writer)
     failures.raise_if_any()
     context.manifest.record("stages", "measure", wall_seconds=round(time.perf_counter() - started, 3))
 
 
-def _measure_dataset(context: Context, writer: GroupWriter) -> None:
+def _measure_dataset(context: Context, dataset: Dataset, writer: GroupWriter) -> None:
     job, path = context.job, writer.group.path
     settings = job.measure
-    labels, groups = column(writer.group, "label"), column(writer.group, "group")
-    about = [None if c is None else digest([str(v) for v in c]) for c in (labels, groups)]
-    made_from = digest([writer.fingerprints(), about, settings.model_dump(mode="json")])
-    if writer.result_made_from("separation") == made_from:
+    inputs = inputs_of([writer.group], "measure", ("label", "group"), wanted_of(job, dataset)["measure"])
+    if is_up_to_date(writer, "separation", inputs, old_digest([writer.group], settings)):
         context.listener.say(f"{path}: measures are up to date")
         return
+    labels, groups = column(writer.group, "label"), column(writer.group, "group")
     num_sentences, num_layers, hidden_size = array_of(writer.group, "hidden_states").shape
     rows_M = labelled_rows(labels)
     # A fold must not separate identical sentences: without groups, equal texts form a group.
@@ -103,10 +103,11 @@ def _measure_dataset(context: Context, writer: GroupWriter) -> None:
     rows = cka_rows(num_sentences, num_layers, hidden_size, settings)
     cka_LL = layer_cka(lambda k: read_layer(writer.group, k)[rows], num_layers)
     facts = _facts(writer, settings, draws, separation, rows_M)
-    writer.write_result("metric", np.array(separation.metrics), made_from)
-    writer.write_result("bound", np.array(BOUNDS), made_from)
-    writer.write_result("layer_cka", cka_LL, made_from, sentences=len(rows))
-    writer.write_result("separation", separation.values_LMB, made_from, **facts)
+    made_from, record = inputs.digest, inputs.record()
+    writer.write_result("metric", np.array(separation.metrics), made_from, inputs=record)
+    writer.write_result("bound", np.array(BOUNDS), made_from, inputs=record)
+    writer.write_result("layer_cka", cka_LL, made_from, inputs=record, sentences=len(rows))
+    writer.write_result("separation", separation.values_LMB, made_from, inputs=record, **facts)
     context.manifest.record("measures", path, **facts)
     seconds = time.perf_counter() - started
     context.listener.finish(f"{path}: {num_layers} layers measured in {seconds:.1f} s{_best_line(writer, draws)}")

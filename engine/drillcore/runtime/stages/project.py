@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from drillcore.job.fields import Project
+from drillcore.job.fields import Job, Project
 from drillcore.projections import choose_projection, load_projection
 from drillcore.projections.align import align
 from drillcore.projections.base import Projected
@@ -20,10 +20,14 @@ from drillcore.runtime.context import Context
 from drillcore.runtime.failures import Failures, check_whole
 from drillcore.runtime.results import ProjectionFacts
 from drillcore.runtime.stages.graphs import LayerGraphs, graphs_of, memory_needed
+from drillcore.runtime.wanted import is_up_to_date, wanted_of
+from drillcore.store.freshness import ResultInputs, inputs_of, old_digest
 from drillcore.store.layout import array_of
 from drillcore.store.reader import open_dataset, read_array, read_layer
 from drillcore.store.writer import GroupWriter
-from drillcore.system.files import digest
+
+# Arrays of the last projection, whichever its method.
+SHARED = ("degenerate", "trustworthiness")
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Unit:
     model: str
     writers: list[GroupWriter]
     sizes: list[int]
-    made_from: str
+    inputs: ResultInputs
 
     @property
     def num_layers(self) -> int:
@@ -74,14 +78,19 @@ def project(context: Context) -> None:
             with failures.of(_name(writers)):
                 for writer in writers:
                     check_whole(writer)
-                _project_if_changed(context, _unit(model.group, writers, settings), settings)
+                _project_if_changed(context, _unit(context.job, model.group, writers), settings)
     failures.raise_if_any()
     context.manifest.record("stages", "project", wall_seconds=round(time.perf_counter() - started, 3))
 
 
 def _is_up_to_date(unit: Unit, settings: Project) -> bool:
-    """Whether a unit was projected from its present states with these settings."""
-    return all(w.result_made_from(settings.method) == unit.made_from for w in unit.writers)
+    """Whether a unit was projected from its present states with these settings.
+
+    Another method may have been projected since, and written over the arrays that all methods share.
+    """
+    old = old_digest([w.group for w in unit.writers], settings)
+    names = (settings.method, *SHARED)
+    return all(is_up_to_date(w, name, unit.inputs, old) for w in unit.writers for name in names)
 
 
 def _together(context: Context, model: str, settings: Project) -> list[list[GroupWriter]]:
@@ -90,9 +99,10 @@ def _together(context: Context, model: str, settings: Project) -> list[list[Grou
     return [writers] if settings.fit == "joint" else [[w] for w in writers]
 
 
-def _unit(model: str, writers: list[GroupWriter], settings: Project) -> Unit:
+def _unit(job: Job, model: str, writers: list[GroupWriter]) -> Unit:
     sizes = [int(array_of(w.group, "hidden_states").shape[0]) for w in writers]
-    return Unit(model, writers, sizes, digest([[w.fingerprints() for w in writers], settings.model_dump(mode="json")]))
+    wanted = wanted_of(job, job.datasets[0])["project"]
+    return Unit(model, writers, sizes, inputs_of([w.group for w in writers], "project", (), wanted))
 
 
 def _name(writers: Sequence[GroupWriter]) -> str:
@@ -170,11 +180,11 @@ def _write(
     points_LN2 = align(raw_LN2, degenerate_L) if settings.align else raw_LN2
     start = 0
     for writer, size in zip(unit.writers, unit.sizes, strict=True):
-        own = slice(start, start + size)
+        own, made_from, inputs = slice(start, start + size), unit.inputs.digest, unit.inputs.record()
         start += size
-        writer.write_result("axis", np.array(["x", "y"]), unit.made_from)
-        writer.write_result("degenerate", degenerate_L, unit.made_from)
-        writer.write_result("trustworthiness", trust_L, unit.made_from)
+        writer.write_result("axis", np.array(["x", "y"]), made_from, inputs=inputs)
+        writer.write_result("degenerate", degenerate_L, made_from, inputs=inputs)
+        writer.write_result("trustworthiness", trust_L, made_from, inputs=inputs)
         if settings.method == "umap":
-            writer.write_result("umap_raw", raw_LN2[:, own], unit.made_from)
-        writer.write_result(settings.method, points_LN2[:, own], unit.made_from, **facts.record())
+            writer.write_result("umap_raw", raw_LN2[:, own], made_from, inputs=inputs)
+        writer.write_result(settings.method, points_LN2[:, own], made_from, inputs=inputs, **facts.record())

@@ -17,7 +17,8 @@ from drillcore.store.arrays import ARRAYS, dtype_name
 from drillcore.store.canaries import CANARIES, read_canaries
 from drillcore.store.checks.finding import Finding
 from drillcore.store.checks.shards import ShardChecks
-from drillcore.store.layout import array_of, shape_of
+from drillcore.store.freshness import stale_results
+from drillcore.store.layout import Shape, array_of, shape_of
 from drillcore.store.places.files import list_names, read_file
 from drillcore.store.reader import read_array
 
@@ -74,6 +75,16 @@ def check_group(store: Store, path: str, ids_of: IdsOf) -> Iterator[Finding]:
         if list_names(store, f"{path}/shard_fingerprint/c"):
             yield Finding(path, "zarr.json", f"is damaged, and what is below it cannot be checked: {error}")
         return
+    findings = list(_check_arrays(store, path, attributes, group, shape, ids_of))
+    yield from findings
+    if not findings:
+        for name, why in stale_results(group).items():
+            yield Finding(path, name, f"is stale: {why}")
+
+
+def _check_arrays(
+    store: Store, path: str, attributes: dict[str, Any], group: zarr.Group, shape: Shape, ids_of: IdsOf
+) -> Iterator[Finding]:
     columns = [(str(name), str(dtype)) for name, dtype in attributes.get("columns", [])]
     damaged = set()
     for name, expected in layout.expected_metadata(shape, [("sentence", "int64"), *columns]).items():

@@ -29,9 +29,14 @@ def _dtype(arrow: str) -> str:
 
 def write_columns(writer: GroupWriter, pair: Input) -> None:
     """Write the coordinates unless the rows and tokens have not changed."""
+    writer.write_columns(made_from(pair), _pieces(pair))
+
+
+def made_from(pair: Input) -> str:
+    """Digest of what the coordinates are made from: rows and tokens."""
     policy = pair.policy
     tokens = [policy.tokenizer, policy.template, policy.special_tokens, len(pair.tokens.ids_T)]
-    writer.write_columns(digest([pair.rows.digest, *tokens]), _pieces(pair))
+    return digest([pair.rows.digest, *tokens])
 
 
 def _pieces(pair: Input) -> Iterator[tuple[int, dict[str, Any]]]:

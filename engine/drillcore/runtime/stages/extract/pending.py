@@ -16,7 +16,9 @@ from drillcore.runtime.preflight import Input, Inputs
 from drillcore.runtime.stages.extract.coordinates import column_types, write_columns
 from drillcore.runtime.stages.extract.recipes import ATTRIBUTE, Recipe, recorded
 from drillcore.runtime.stages.extract.standing import Asked, LazyRowIds, Standing, block_of, shape_for
+from drillcore.runtime.wanted import wanted_of
 from drillcore.runtime.work.blocks import Block, block_sentences, make_blocks, spread_block
+from drillcore.store.freshness import WANTED
 from drillcore.store.layout import Shape, attributes_of
 from drillcore.store.writer import GroupWriter
 from drillcore.system.files import digest
@@ -125,7 +127,8 @@ def fit_group(context: Context, standing: Standing) -> GroupWriter:
     pair = standing.pair
     writer = context.store.dataset(pair.model.group, pair.dataset.name)
     writer.ensure(standing.shape, column_types(pair))
-    writer.describe(**{ATTRIBUTE: [r.record() for r in standing.recipes]})
+    asked = wanted_of(context.job, pair.dataset)
+    writer.describe(**{ATTRIBUTE: [r.record() for r in standing.recipes], WANTED: asked})
     write_columns(writer, pair)
     return writer
 

@@ -19,7 +19,7 @@ from drillcore.runtime.stages.extract.recipes import Recipe, recorded, recover
 from drillcore.runtime.work.blocks import make_blocks
 from drillcore.store.arrays import HEADLINES
 from drillcore.store.group import claimed_shards
-from drillcore.store.layout import Shape, choose_shape, shape_of
+from drillcore.store.layout import Shape, choose_shape, read_attributes, shape_of
 from drillcore.store.places.files import read_file
 from drillcore.store.reader import read_array
 from drillcore.texts.rows import RowTable, row_ids
@@ -139,15 +139,6 @@ def plan(pair: Input, recipe: Recipe, shape: Shape) -> list[str]:
     ids, common = LazyRowIds(pair.rows), recipe.common(shape)
     blocks = make_blocks(pair.tokens, ids, common, shape.num_sentences, shape.shard, block)
     return [fingerprint for b in blocks for fingerprint in b.fingerprints]
-
-
-def read_attributes(store: Store, path: str) -> dict[str, Any]:
-    """Attributes of a group; empty where there is none, or its zarr.json is damaged."""
-    try:
-        attributes = json.loads(read_file(store, f"{path}/zarr.json") or b"{}").get("attributes", {})
-    except (ValueError, AttributeError):
-        return {}
-    return attributes if isinstance(attributes, dict) else {}
 
 
 def stand(asked: Asked, pair: Input, store: Store, path: str | None = None) -> Standing:

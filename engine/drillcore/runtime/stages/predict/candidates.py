@@ -23,11 +23,13 @@ from drillcore.job.fields import Measure
 from drillcore.measures.logit_lens import CHUNK_ROWS, next_token, summarise
 from drillcore.runtime.context import Context
 from drillcore.runtime.preflight import Input
-from drillcore.runtime.results import result_facts
 from drillcore.runtime.stages.predict.next_token import jackknife_of
+from drillcore.runtime.wanted import is_up_to_date, wanted_of
 from drillcore.runtime.work.tasks import ModelTask
 from drillcore.runtime.work.worker import Worker
+from drillcore.store.freshness import inputs_of
 from drillcore.store.group import GroupWriter
+from drillcore.store.layout import attributes_of
 from drillcore.store.reader import column, read_array
 from drillcore.system.files import digest
 from drillcore.tokens.continuations import Continuations
@@ -101,16 +103,19 @@ def score_candidates(context: Context, pair: Input, writer: GroupWriter) -> None
     if found is None:
         return
     made_from = digest([writer.fingerprints(), texts, _recipe(found), "candidates"])
+    asked = wanted_of(context.job, pair.dataset)["candidates"]
+    inputs = inputs_of([writer.group], "candidates", ("expected_next", "group"), asked, made_from=made_from)
     started = time.perf_counter()
     known = writer.result_made_from("candidate_logprob") == made_from
     logprob_NC = read_array(writer.group, "candidate_logprob") if known else _score(context, pair, found)
     facts = _facts(writer, found, logprob_NC, texts, context.job.measure)
     # The expected texts and the draws decide the facts, and they may change without the log-probabilities.
-    if known and _same(result_facts(writer.group, "candidate_logprob") or {}, facts):
+    stored = attributes_of(writer.group).get("results", {}).get("candidate_logprob", {})
+    if known and _same(stored, facts) and is_up_to_date(writer, "candidate_logprob", inputs, made_from):
         context.listener.say(f"{path}: candidates are up to date")
         return
-    writer.write_result("candidate", np.array(texts), made_from)
-    writer.write_result("candidate_logprob", logprob_NC, made_from, **facts)
+    writer.write_result("candidate", np.array(texts), made_from, inputs=inputs.record())
+    writer.write_result("candidate_logprob", logprob_NC, made_from, inputs=inputs.record(), **facts)
     context.manifest.record("candidates", path, **facts)
     context.listener.finish(f"{path}: {_line(facts)} ({time.perf_counter() - started:.1f} s)")
 

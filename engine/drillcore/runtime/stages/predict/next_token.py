@@ -19,6 +19,8 @@ from drillcore.measures.draws import make_draws
 from drillcore.measures.logit_lens import QUANTITIES, TokenSummary, next_token, summarise
 from drillcore.runtime.context import Context
 from drillcore.runtime.preflight import Input
+from drillcore.runtime.wanted import is_up_to_date, wanted_of
+from drillcore.store.freshness import inputs_of
 from drillcore.store.group import GroupWriter
 from drillcore.store.reader import column, open_dataset, read_layer
 from drillcore.system.files import digest
@@ -61,7 +63,9 @@ def predict_next_tokens(context: Context, pair: Input, writer: GroupWriter) -> N
         return
     path, expected_N = writer.group.path, pair.expected.first_tokens()
     made_from = _made_from(writer, expected_N, context.job.measure)
-    if writer.result_made_from("prediction") == made_from:
+    asked = wanted_of(context.job, pair.dataset)["predict"]
+    inputs = inputs_of([writer.group], "predict", ("expected_next", "group"), asked, made_from=made_from)
+    if is_up_to_date(writer, "prediction", inputs, made_from):
         context.listener.say(f"{path}: token prediction is up to date")
         return
     started = time.perf_counter()
@@ -74,12 +78,13 @@ def predict_next_tokens(context: Context, pair: Input, writer: GroupWriter) -> N
         "sentences": len(counted_N),
         "left_out": pair.expected.left_out(),
     }
-    writer.write_result("quantity", np.array(QUANTITIES), made_from)
-    writer.write_result("next_token", values_NLQ, made_from, **facts)
-    writer.write_result("bound", np.array(BOUNDS), made_from)
-    writer.write_result("prediction_metric", np.array(FIGURES), made_from)
+    record = inputs.record()
+    writer.write_result("quantity", np.array(QUANTITIES), made_from, inputs=record)
+    writer.write_result("next_token", values_NLQ, made_from, inputs=record, **facts)
+    writer.write_result("bound", np.array(BOUNDS), made_from, inputs=record)
+    writer.write_result("prediction_metric", np.array(FIGURES), made_from, inputs=record)
     figures_LPB = np.stack([_figures(s) for s in summaries])
-    writer.write_result("prediction", figures_LPB, made_from, **facts)
+    writer.write_result("prediction", figures_LPB, made_from, inputs=record, **facts)
     context.manifest.record("predictions", path, **facts, last_layer=_last(summaries[-1]))
     context.listener.finish(f"{path}: {_line(summaries)} ({time.perf_counter() - started:.1f} s)")
 

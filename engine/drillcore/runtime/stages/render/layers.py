@@ -8,6 +8,7 @@ from pathlib import Path
 
 from drillcore.job.fields import Model, Render, is_local
 from drillcore.runtime.context import Context
+from drillcore.runtime.results import result_facts
 
 
 def slots_of(settings: Render, numbers: Sequence[int]) -> list[int]:
@@ -30,7 +31,7 @@ def unprojected(context: Context) -> dict[tuple[str, str], str]:
     for model in job.models:
         for dataset in job.datasets:
             writer = context.store.dataset(model.group, dataset.name)
-            if not writer.result_made_from(job.project.method):
+            if result_facts(writer.group, job.project.method) is None:
                 stage = "project" if "hidden_states" in writer.group else "run"
                 what = f"there is no {job.project.method} projection to draw; run `drillcore {stage}` first"
                 why[model.group, dataset.name] = what

@@ -8,7 +8,7 @@ import zarr
 from drillcore.measures import PRIMARY
 from drillcore.pictures.data import Table
 from drillcore.runtime.context import Context
-from drillcore.runtime.results import read_prediction, read_separation
+from drillcore.runtime.results import read_prediction, read_separation, result_facts
 from drillcore.runtime.stages.render.colors import coloring
 from drillcore.runtime.stages.render.layers import model_title, unprojected
 from drillcore.store.audits import read_audit
@@ -147,7 +147,8 @@ def _top1(group: zarr.Group) -> str:
 
 def _trustworthiness(group: zarr.Group) -> str:
     """Trustworthiness of the projection: of the worst layer and of the best."""
-    trust_L = read_array(group, "trustworthiness") if "trustworthiness" in group else np.empty(0)
+    projected = result_facts(group, "trustworthiness") is not None
+    trust_L = read_array(group, "trustworthiness") if projected else np.empty(0)
     known = trust_L[np.isfinite(trust_L)] if trust_L.dtype.kind == "f" else trust_L
     return f"{known.min():.2f} to {known.max():.2f}" if len(known) else NONE
 

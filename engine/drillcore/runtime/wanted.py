@@ -1,0 +1,52 @@
+"""What a job asks of each stage after extraction; a store records it, so that its readers tell stale results."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drillcore.job.fields import Dataset, Job
+from drillcore.runtime.preflight import Inputs
+from drillcore.store.freshness import WANTED, ResultInputs
+from drillcore.store.group import GroupWriter
+from drillcore.store.layout import attributes_of, read_attributes
+from drillcore.store.writer import StoreWriter
+
+
+def wanted_of(job: Job, dataset: Dataset) -> dict[str, Any]:
+    """Settings of each stage for one dataset, JSON-ready, without those that have their default."""
+    project = job.project.model_dump(mode="json", exclude_defaults=True)
+    if job.project.fit == "joint":
+        project["datasets"] = [d.name for d in job.datasets]
+    measure = job.measure.model_dump(mode="json", exclude_defaults=True)
+    drawn = {name: value for name, value in measure.items() if name in ("seed", "folds")}
+    if dataset.cannot_follow != Dataset.model_fields["cannot_follow"].default:
+        drawn["cannot_follow"] = dataset.cannot_follow
+    candidates = {"candidates": list(dataset.candidates), **drawn}
+    return {"measure": measure, "project": project, "predict": drawn, "candidates": candidates}
+
+
+def record_wanted(store: StoreWriter, inputs: Inputs) -> None:
+    """Write into the store which groups the job has, and into each that is there what is asked of it."""
+    job = inputs.loaded.job
+    store.set_groups([f"{p.model.group}/{p.dataset.name}" for p in inputs.pairs])
+    for pair in inputs.pairs:
+        path = f"{pair.model.group}/{pair.dataset.name}"
+        if read_attributes(store.root.store, path):
+            store.dataset(pair.model.group, pair.dataset.name).describe(**{WANTED: wanted_of(job, pair.dataset)})
+
+
+def is_up_to_date(writer: GroupWriter, name: str, inputs: ResultInputs, old: str, adopt: bool = True) -> bool:
+    """Whether a result was made from these inputs, also by an older version, whose digest of them is `old`.
+
+    adopt: whether `old` says so much that the inputs of such a result may be recorded.
+    """
+    facts = attributes_of(writer.group).get("results", {}).get(name)
+    if facts is None or name not in writer.group:
+        return False
+    if "inputs" in facts:
+        return bool(facts["inputs"] == inputs.record())
+    if facts.get("made_from") != old:
+        return False
+    if adopt:
+        writer.adopt_results(old, inputs.record())
+    return True

@@ -1,0 +1,156 @@
+"""Whether a result belongs to what it stands beside: the states, labels and settings that its group now has.
+
+Every result records its inputs. A group records what its job now asks of each stage (`wanted`), so that a store alone
+tells; results of older versions recorded one digest of everything, which is made again here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import zarr
+
+from drillcore.errors import DamageError
+from drillcore.job.fields import Measure, Project
+from drillcore.store.arrays import ARRAYS
+from drillcore.store.layout import attributes_of
+from drillcore.store.reader import read_array
+from drillcore.system.files import ValuesDigest, digest
+
+WANTED = "wanted"
+# Settings that the digests of older versions held whatever their value.
+OLD_SETTINGS = frozenset(
+    {"metrics", "standardise", "folds", "permutations", "sample", "seed", "method", "backend", "n_neighbors"}
+    | {"min_dist", "metric", "n_epochs", "fit", "align"}
+)
+
+
+@dataclass(frozen=True)
+class ResultInputs:
+    """What a result was made from.
+
+    stage: measure, project, predict or candidates. states: digest of the states of its group, or of all that were
+    projected together. columns: digest of each coordinate that was read, None where there was none. settings: those
+    that differ from their default. more: what follows from these and the code.
+    """
+
+    stage: str
+    states: str
+    columns: dict[str, str | None]
+    settings: dict[str, Any]
+    more: dict[str, Any] = field(default_factory=dict)
+
+    def record(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+    @property
+    def digest(self) -> str:
+        """The `made_from` of the result."""
+        return digest(self.record())
+
+
+def states_digest(group: zarr.Group) -> str:
+    """Digest of the fingerprints that a group's shards have, or must get; raises DamageError."""
+    return digest([bytes(row).hex() for row in read_array(group, "shard_planned")])
+
+
+def column_digest(group: zarr.Group, name: str) -> str | None:
+    """Digest of a coordinate's values; None where the group has no such coordinate. Raises DamageError."""
+    attributes = attributes_of(group)
+    if name not in [column for column, _ in attributes.get("columns", [])]:
+        return None
+    known = attributes.get("column_digests", {}) if "columns_made_from" in attributes else {}
+    if name in known:
+        return str(known[name])
+    found = ValuesDigest()
+    found.add(read_array(group, name))
+    return found.hexadecimal
+
+
+def inputs_of(
+    groups: Sequence[zarr.Group], stage: str, columns: Sequence[str], settings: dict[str, Any], **more: Any
+) -> ResultInputs:
+    """The inputs of a result that is made now, of one group or of several that share a space; raises DamageError."""
+    states = [states_digest(g) for g in groups]
+    named = {name: column_digest(groups[0], name) for name in columns}
+    return ResultInputs(stage, states[0] if len(states) == 1 else digest(states), named, settings, more)
+
+
+def stale(group: zarr.Group, name: str, wanted: dict[str, Any] | None = None) -> str:
+    """Why a result does not belong to what it stands beside; empty where it does, or there is no such result.
+
+    wanted: what a job asks of each stage, by default what the group records of the last one. Results of older versions
+    whose inputs cannot be told are taken to belong.
+    """
+    attributes = attributes_of(group)
+    facts = attributes.get("results", {}).get(name)
+    if not isinstance(facts, dict) or name not in group:
+        return ""
+    wanted = attributes.get(WANTED, {}) if wanted is None else wanted
+    try:
+        recorded = facts.get("inputs")
+        if recorded is None:
+            return _stale_by_digest(group, name, facts, wanted)
+        return _stale_by_inputs(group, ResultInputs(**recorded), wanted)
+    except (DamageError, TypeError) as error:
+        return f"what it was made from cannot be read ({error})"
+
+
+def stale_results(group: zarr.Group, wanted: dict[str, Any] | None = None) -> dict[str, str]:
+    """Why, for each result of a group that does not belong to what it stands beside; coordinates are left out."""
+    names = [n for n in attributes_of(group).get("results", {}) if n in ARRAYS and ARRAYS[n].dims != (n,)]
+    return {name: why for name in names if (why := stale(group, name, wanted))}
+
+
+def _stale_by_inputs(group: zarr.Group, inputs: ResultInputs, wanted: dict[str, Any]) -> str:
+    settings = wanted.get(inputs.stage, inputs.settings)
+    if settings != inputs.settings:
+        names = [k for k in sorted({*settings, *inputs.settings}) if settings.get(k) != inputs.settings.get(k)]
+        return f"the job's {', '.join(names)} changed since"
+    if _states_of(group, inputs.settings.get("datasets")) != inputs.states:
+        return "it was made from other states"
+    changed = [name for name, made_from in inputs.columns.items() if column_digest(group, name) != made_from]
+    return f"it was made from another {' and '.join(changed)}" if changed else ""
+
+
+def _states_of(group: zarr.Group, datasets: list[str] | None) -> str:
+    """Digest of the states of a group, or of the datasets of its model that share a space."""
+    if datasets is None or len(datasets) == 1:
+        return states_digest(group)
+    return digest([states_digest(member) for member in _members(group, datasets)])
+
+
+def _members(group: zarr.Group, datasets: list[str]) -> list[zarr.Group]:
+    model = group.path.rsplit("/", 1)[0]
+    try:
+        return [zarr.open_group(group.store, path=f"{model}/{d}", mode="r", use_consolidated=False) for d in datasets]
+    except (FileNotFoundError, ValueError, KeyError) as error:
+        raise DamageError(f"{model}: {error}") from None
+
+
+def _stale_by_digest(group: zarr.Group, name: str, facts: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """The same for a result of an older version, where the settings of its job are known by now."""
+    stage = ARRAYS[name].writers[0] if name in ARRAYS else ""
+    if stage not in wanted or stage not in ("measure", "project"):
+        return ""
+    datasets = wanted[stage].get("datasets")
+    groups = [group] if datasets is None else _members(group, datasets)
+    fields = {k: v for k, v in wanted[stage].items() if k != "datasets"}
+    settings = Measure(**fields) if stage == "measure" else Project(**fields)
+    same = facts.get("made_from") == old_digest(groups, settings)
+    return "" if same else "it was made from other states, labels or settings"
+
+
+def old_digest(groups: Sequence[zarr.Group], settings: Measure | Project) -> str:
+    """The `made_from` that older versions gave measures or a projection of these groups; raises DamageError."""
+    states = [[bytes(row).hex() for row in read_array(g, "shard_planned")] for g in groups]
+    default = type(settings)().model_dump(mode="json")
+    dumped = settings.model_dump(mode="json")
+    kept = {k: v for k, v in dumped.items() if k in OLD_SETTINGS or v != default[k]}
+    if isinstance(settings, Project):
+        return digest([states, kept])
+    columns = [read_array(groups[0], n) if n in groups[0] else None for n in ("label", "group")]
+    return digest([states[0], [None if c is None else digest([str(v) for v in c]) for c in columns], kept])
