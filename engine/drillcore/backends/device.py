@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
 import platform
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from drillcore.backends.source import ModelSource
-from drillcore.errors import JobError
-from drillcore.job.fields import Extract
+from drillcore.errors import JobError, MissingExtraError
+from drillcore.job.fields import Extract, Model
 from drillcore.system.machine import cpu_model, num_cores, total_memory_bytes
 
 if TYPE_CHECKING:
     import torch
+
+# How transformers and accelerate spread a model.
+DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,25 @@ def choose_device(extract: Extract) -> torch.device:
             hint="Use auto or cpu; or install the driver, and a PyTorch that is built for CUDA.",
         )
     return device
+
+
+def check_devices(extract: Extract, model: Model) -> None:
+    """Raise JobError where this machine lacks the job's device, or the one that a model's `device_map` names."""
+    choose_device(extract)
+    named = model.device_map
+    if named is None:
+        return
+    if importlib.util.find_spec("accelerate") is None:
+        raise MissingExtraError("device_map needs accelerate, which is not installed", hint="pip install accelerate")
+    if named in DEVICE_MAPS:
+        return
+    try:
+        choose_device(extract.model_copy(update={"device": named}))
+    except JobError:
+        raise JobError(
+            f"device_map: {named} is neither one of {', '.join(DEVICE_MAPS)} nor a device of this machine",
+            hint="Use auto, or leave device_map out.",
+        ) from None
 
 
 def choose_dtype(source: ModelSource, extract: Extract, device: torch.device) -> torch.dtype:

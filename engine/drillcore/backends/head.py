@@ -19,6 +19,7 @@ from drillcore.backends.base import prediction_refused
 from drillcore.backends.source import locate
 from drillcore.backends.transformers.ending import relative_error
 from drillcore.backends.transformers.loading import Loaded, load_model
+from drillcore.backends.transformers.surroundings import pinned
 from drillcore.job.fields import Extract, Model
 
 # The same operations on the same shape differ by nothing or by rounding; a scale that is left out by 1e-1 and more.
@@ -28,6 +29,7 @@ BOUNDS = {torch.float32: 1e-4, torch.float16: 3e-3, torch.bfloat16: 2e-2}
 class Head:
     """The end of one model, in the dtype and on the device of its extraction."""
 
+    @pinned()
     def __init__(self, model: Model, base: str, extract: Extract) -> None:
         """Read the model; raises ModelError, also where its head is not proved."""
         source = locate(model, Path(base))
@@ -38,6 +40,7 @@ class Head:
         if unproved:
             raise prediction_refused(model.id, unproved)
 
+    @pinned()
     def logits(self, states_GH: NDArray[np.floating[Any]], *, normed: bool = False) -> NDArray[np.float32]:
         """Logits [G, V] of states [G, H] of any layer; normed: they are of layer L + 1, after the final norm."""
         return unembed(self._loaded, states_GH, normed=normed)
@@ -66,6 +69,7 @@ def replaced_decoder(loaded: Loaded, states_GH: Tensor) -> Any:
         loaded.decoder.forward = original
 
 
+@pinned()
 def head_problem(loaded: Loaded) -> str:
     """Why token prediction through this final norm and head would be wrong; empty where both are proved.
 

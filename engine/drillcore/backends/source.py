@@ -43,9 +43,14 @@ class ModelSource:
         arguments: dict[str, Any] = {"trust_remote_code": self.model.trust_remote_code}
         return arguments if self.revision is None else {**arguments, "revision": self.revision}
 
+    def attention(self) -> dict[str, str]:
+        """Eager attention for a model that caps its attention scores: sdpa would leave out the cap and only warn."""
+        capped = getattr(self.config.get_text_config(decoder=True), "attn_logit_softcapping", None)
+        return {"attn_implementation": "eager"} if capped else {}
+
     def build_arguments(self) -> dict[str, Any]:
         """Keyword arguments for from_config."""
-        arguments: dict[str, Any] = {"trust_remote_code": self.model.trust_remote_code}
+        arguments: dict[str, Any] = {"trust_remote_code": self.model.trust_remote_code, **self.attention()}
         if self.revision is not None and self._code() and "--" not in self._code() and not self._has_own_config():
             arguments["code_revision"] = self.revision
         return arguments

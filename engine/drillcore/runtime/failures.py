@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from drillcore.errors import CommitError, DrillcoreError, InputError, RunError
+from drillcore.errors import CommitError, DrillcoreError, RunError
 from drillcore.store.group import GroupWriter
 
 
@@ -32,10 +32,10 @@ class Failures:
 
     @contextmanager
     def of(self, group: str) -> Iterator[None]:
-        """Keep the error of a group. What is wrong with the place or the job itself is raised: it fails them all."""
+        """Keep the error of a group; CommitError is raised, since the place fails them all."""
         try:
             yield
-        except (CommitError, InputError):
+        except CommitError:
             raise
         except Exception as error:
             self._errors[group] = error

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from drillcore.backends import check_backend, check_weights, layers
-from drillcore.backends.device import choose_device
+from drillcore.backends.device import check_devices
 from drillcore.backends.source import ModelSource, locate
 from drillcore.errors import InputError, TextError
 from drillcore.job.fields import Dataset, LoadedJob, Model
@@ -83,7 +83,8 @@ def check_job(loaded: LoadedJob, listener: ProgressListener, *, loads_models: bo
     if loads_models:
         if loaded.job.run.executor == "local":
             # The driver of a cluster need not have the devices of its workers.
-            choose_device(loaded.job.extract)
+            for model in loaded.job.models:
+                check_devices(loaded.job.extract, model)
         _check_weights(loaded, sources)
     tokenizers = {g: _tokenizer(s, loaded) for g, s in sources.items()}
     wanted = {g: layers.resolve_layers(loaded.job.extract.layers, s.facts.num_layers) for g, s in sources.items()}

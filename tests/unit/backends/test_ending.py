@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from drillcore.backends.head import head_problem
 from drillcore.backends.transformers import ending
-from drillcore.errors import ModelError
+from drillcore.errors import ModelError, RunError
 from drillcore.job.file import load_job
 from drillcore.runtime.runner import run_stages
 from drillcore.system.progress import Silent
@@ -118,9 +118,10 @@ def test_states_without_prediction_go_on_where_the_norm_is_not_found(hidden_step
     with pytest.raises(ModelError, match="so layer 3 cannot be compared") as error:
         open_transformers(models(), "all")
     assert "extract.layers: hf" in error.value.hint
-    # A finished store asks for prediction later.
-    with pytest.raises(ModelError, match="token prediction is refused"):
+    # A finished store asks for prediction later: its states are kept, so that the status is 1.
+    with pytest.raises(RunError, match="token prediction is refused") as refused:
         run_stages(job_of(tmp_path, models(), expected_next="next"), ("extract", "predict"), Silent())
+    assert refused.value.exit_status == 1
 
 
 def test_a_head_that_gives_other_logits_is_no_proof(models):

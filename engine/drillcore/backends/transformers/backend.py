@@ -35,6 +35,7 @@ from drillcore.backends.transformers.host import HostCopy, keep_freed_memory
 from drillcore.backends.transformers.loading import load_model
 from drillcore.backends.transformers.masks import attention_kinds
 from drillcore.backends.transformers.plain import compute_alone
+from drillcore.backends.transformers.surroundings import pinned
 from drillcore.errors import ModelError, RunError, SelfCheckError
 from drillcore.job.fields import Extract
 from drillcore.system.machine import num_cores
@@ -50,6 +51,7 @@ ATTENTION_COST = 2 / 3
 class TransformersBackend:
     """One model on one device (or spread by device_map)."""
 
+    @pinned()
     def __init__(self, source: ModelSource, extract: Extract, layers: Sequence[int]) -> None:
         started = time.perf_counter()
         self.facts = source.facts
@@ -72,6 +74,7 @@ class TransformersBackend:
         self._linears: PreparedLinears | None = None
         self._load_seconds = time.perf_counter() - started
 
+    @pinned()
     def prepare(self, sample: Sequences, stored: dict[str, Any] | None) -> Prepared:
         """Resolve numerics and check them; falls back from packs to padded batches and notes why.
 
@@ -222,6 +225,7 @@ class TransformersBackend:
             if self._linears is not None:
                 self._linears.use()
 
+    @pinned()
     def alone(self, sentences: Sequences) -> Alone:
         """States of each sentence alone, with the model as transformers would run it."""
         with self._as_transformers():
@@ -282,6 +286,7 @@ class TransformersBackend:
         for half in halve(batch):
             yield from self._run(half, f"out of memory: batch halved to {len(half.token_ids_RW)} rows")
 
+    @pinned()
     def _forward(self, batch: Batch, note: str) -> HostCopy:
         with torch.inference_mode():
             if self._rules.scaled_above is not None:
@@ -296,6 +301,7 @@ class TransformersBackend:
                 self._gatherer.cancel()
             return HostCopy(batch, states_GKH, note, self._side)
 
+    @pinned()
     def unembed(self, states_GH: FloatStates) -> NDArray[np.float32]:
         """Logits [G, V] of states [G, H] of layer L through the model's own final norm and head."""
         return unembed(self._loaded, states_GH)

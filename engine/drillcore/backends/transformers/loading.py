@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from drillcore.backends.source import ModelSource
 from drillcore.backends.transformers.ending import Ending, find_ending
 from drillcore.backends.transformers.fit import Fit, examine, first_line
 from drillcore.backends.transformers.hooks import find_decoder_layers
+from drillcore.backends.transformers.surroundings import pinned
 from drillcore.errors import ModelError
 from drillcore.job.fields import Extract
 from drillcore.system.quiet import quiet_transformers
@@ -44,6 +46,7 @@ class Loaded:
         return self.ending.final_norm
 
 
+@pinned()
 def load_model(source: ModelSource, extract: Extract, deepest: int, attention: str | None = None) -> Loaded:
     """Read a model and cut off the decoder layers after `deepest`.
 
@@ -87,6 +90,7 @@ def _read(source: ModelSource, fit: Fit, dtype: torch.dtype, device: torch.devic
             output_loading_info=True,
             # Else an error that does not name them.
             ignore_mismatched_sizes=True,
+            **_capped(source),
             **source.arguments(),
         )
     except torch.OutOfMemoryError as error:
@@ -110,3 +114,15 @@ def _random(source: ModelSource, dtype: torch.dtype) -> Any:
         return source.auto_class().from_config(source.config, dtype=dtype, **source.build_arguments())
     finally:
         torch.random.set_rng_state(state)
+
+
+def _capped(source: ModelSource) -> dict[str, Any]:
+    """The configuration of a model that caps its attention scores, with the attention that keeps the cap.
+
+    As an argument of its own the attention would give way to one that config.json names.
+    """
+    if not source.attention():
+        return {}
+    config = copy.deepcopy(source.config)
+    config._attn_implementation = source.attention()["attn_implementation"]
+    return {"config": config}

@@ -21,11 +21,13 @@ from drillcore.backends.lengths import is_routed
 from drillcore.backends.source import ModelSource
 from drillcore.backends.transformers.loading import Loaded, load_model
 from drillcore.backends.transformers.precision import computing_in, is_convertible
+from drillcore.backends.transformers.surroundings import pinned
 from drillcore.job.fields import Extract
 from drillcore.system.machine import num_cores
 from drillcore.tokens.sequences import Sequences
 
 
+@pinned()
 def compute_alone(loaded: Loaded, layers: Sequence[int], sentences: Sequences) -> Alone:
     """States of each sentence alone at these layers; in float32 where the weights can be converted.
 
@@ -46,6 +48,7 @@ def compute_alone(loaded: Loaded, layers: Sequence[int], sentences: Sequences) -
     return result(states_CKH, np.nan_to_num(noise_CK), "float32")
 
 
+@pinned()
 def float32_noise(loaded: Loaded, layers: Sequence[int], sentences: Sequences) -> NDArray[np.float64]:
     """How far float32 is from float64 for each sentence alone [C, K]: rare tokens amplify rounding a hundredfold."""
     single_CKH = _states(loaded, layers, sentences)
@@ -64,9 +67,7 @@ def alone_states(source: ModelSource, extract: Extract, layers: Sequence[int], s
 def plain_model(source: ModelSource, extract: Extract, layers: Sequence[int]) -> Iterator[Loaded]:
     """The model as `transformers` runs it, up to the deepest of these layers; freed when the context ends."""
     torch.set_num_threads(num_cores() if extract.threads == "auto" else extract.threads)
-    # sdpa, the default of transformers, silently leaves out the cap on attention scores.
-    capped = getattr(source.config.get_text_config(decoder=True), "attn_logit_softcapping", None)
-    loaded = load_model(source, extract, max(layers), "eager" if capped else None)
+    loaded = load_model(source, extract, max(layers))
     try:
         yield loaded
     finally:

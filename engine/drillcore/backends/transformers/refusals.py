@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
+import sys
 from typing import TYPE_CHECKING
 
-from drillcore.backends.device import choose_device
 from drillcore.errors import JobError, MissingExtraError
 from drillcore.system.versions import installed_versions
 
@@ -14,8 +13,6 @@ if TYPE_CHECKING:
     from drillcore.job.fields import Extract
 
 DISTRIBUTIONS = ("transformers", "torch")
-# How transformers and accelerate spread a model.
-DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 
 
 def check(source: ModelSource | None, extract: Extract) -> None:
@@ -26,26 +23,38 @@ def check(source: ModelSource | None, extract: Extract) -> None:
             f"backend transformers needs {missing[0]}, which is not installed",
             hint="pip install 'drillcore[transformers]'",
         )
+    _refuse_foreign_hooks()
     if extract.tensor_parallel > 1:
         raise JobError(
             f"extract.tensor_parallel is {extract.tensor_parallel}, which backend transformers does not offer",
             hint="Set extract.backend: vllm, or device_map: auto for the model.",
         )
-    if source is not None and source.model.device_map is not None:
-        _check_device_map(source.model.device_map, extract)
 
 
-def _check_device_map(device_map: str, extract: Extract) -> None:
-    if device_map not in DEVICE_MAPS:
-        try:
-            choose_device(extract.model_copy(update={"device": device_map}))
-        except JobError:
+def _refuse_foreign_hooks() -> None:
+    """Refuse hooks that the surrounding program put on every module: they may change states, and the self-check's too.
+
+    Attention functions that it replaced are refused for the same reason.
+    """
+    modules = sys.modules.get("torch.nn.modules.module")
+    for kind in ("_global_forward_hooks", "_global_forward_pre_hooks"):
+        for hook in getattr(modules, kind, {}).values():
             raise JobError(
-                f"device_map: {device_map} is neither one of {', '.join(DEVICE_MAPS)} nor a device of this machine",
-                hint="Use auto, or leave device_map out.",
-            ) from None
-    if importlib.util.find_spec("accelerate") is None:
-        raise MissingExtraError("device_map needs accelerate, which is not installed", hint="pip install accelerate")
+                f"the program registered a hook for all modules: {_name_of(hook)}",
+                hint="Remove it with its handle before calling drillcore; it might change hidden states.",
+            )
+    attention = getattr(sys.modules.get("transformers.modeling_utils"), "ALL_ATTENTION_FUNCTIONS", {})
+    for name in ("sdpa", "eager"):
+        function = attention.get(name) if hasattr(attention, "get") else None
+        if function is not None and not getattr(function, "__module__", "").startswith("transformers."):
+            raise JobError(
+                f"the program replaced transformers' attention function {name} by {_name_of(function)}",
+                hint="Register it under a name of its own; the self-check compares with transformers' own attention.",
+            )
+
+
+def _name_of(function: object) -> str:
+    return f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', repr(function))}"
 
 
 def versions() -> dict[str, str]:
