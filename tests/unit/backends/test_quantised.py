@@ -6,12 +6,19 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 
+from drillcore.backends.base import all_states
 from drillcore.backends.source import locate
 from drillcore.backends.transformers.fit import examine
+from drillcore.backends.transformers.loading import load_model
 from drillcore.errors import InputError, MissingExtraError, ModelError
-from drillcore.job.fields import Model
-from support.checkpoints import configure, copied
+from drillcore.job.fields import Extract, Model
+from drillcore.tokens.sequences import Sequences
+from support.backends import open_transformers
+from support.checkpoints import configure, copied, drop, rewrite
+from support.plain import random_sentences, relative_error
+from support.tiny import VOCAB
 
 # What transformers asks for first, and the settings of the method.
 METHODS = {
@@ -52,6 +59,43 @@ def test_an_unknown_method_is_refused(llama):
 def test_a_method_without_a_name_is_refused(llama):
     configure(llama, quantization_config={"bits": 4, "group_size": 64})
     assert "a method that it does not name" in str(refusal(llama, ModelError))
+
+
+def to_fp8(tensors):
+    """Weights of the layers as 8-bit floats, each with the scale of its only block."""
+    out = {}
+    for name, values in tensors.items():
+        if name.endswith("proj.weight"):
+            scale = values.abs().max() / 448
+            out |= {name: (values / scale).to(torch.float8_e4m3fn), f"{name}_scale_inv": scale.reshape(1, 1)}
+        else:
+            out[name] = values
+    return out
+
+
+@pytest.fixture
+def eight_bit(llama) -> Path:
+    rewrite(llama, to_fp8)
+    blocks = {"weight_block_size": [128, 128], "activation_scheme": "dynamic"}
+    configure(llama, quantization_config={"quant_method": "fp8", **blocks})
+    return llama
+
+
+def test_eight_bit_floats_are_close_to_what_they_were_made_of(eight_bit, models, seed):
+    sentences = Sequences.of(random_sentences(seed, VOCAB, longest=12, count=4))
+    ours, theirs = (all_states(open_transformers(f, device="cpu")[0], sentences) for f in (eight_bit, models("llama")))
+    assert 0 < relative_error(ours, theirs).max() < 0.2
+
+
+def test_a_weight_that_lacks_its_scale_is_named(eight_bit):
+    drop(eight_bit, "layers.1.mlp.up_proj.weight_scale_inv")
+    assert "no scale for model.layers.1.mlp.up_proj.weight" in str(refusal(eight_bit, ModelError))
+
+
+def test_a_missing_weight_of_a_quantised_model_is_named(eight_bit):
+    drop(eight_bit, "layers.1.mlp.up_proj")
+    with pytest.raises(ModelError, match=r"model\.layers\.1\.mlp\.up_proj\.weight"):
+        load_model(locate(Model(id=str(eight_bit)), Path("/")), Extract(device="cpu"), 4)
 
 
 @pytest.mark.skipif(find_spec("peft") is not None, reason="peft is installed")

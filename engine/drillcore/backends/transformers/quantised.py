@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import Any
 
 from drillcore.backends.source import ModelSource
+from drillcore.backends.weight_files import few
 from drillcore.errors import MissingExtraError, ModelError
 from drillcore.system.quiet import quiet_transformers
+
+NUMBER = re.compile(r"\.\d+(?=\.)")
 
 
 def quantisation(config: Any) -> dict[str, Any] | None:
@@ -22,6 +27,22 @@ def quantisation(config: Any) -> dict[str, Any] | None:
 def is_quantised(config: Any) -> bool:
     """Whether a configuration says that the weights are quantised."""
     return quantisation(config) is not None
+
+
+def refuse_without_scales(model: str, names: Iterable[str]) -> None:
+    """Raise ModelError where some weights come with a scale of their own and others of the same name do not.
+
+    >>> refuse_without_scales("m", ["a.0.up.weight", "a.0.up.weight_scale", "a.1.up.weight", "a.1.up.weight_scale"])
+    """
+    present = set(names)
+    for suffix in ("_scale_inv", "_scale"):
+        scaled = {NUMBER.sub(".#", name) for name in present if f"{name}{suffix}" in present}
+        lacking = sorted(n for n in present if NUMBER.sub(".#", n) in scaled and f"{n}{suffix}" not in present)
+        if lacking:
+            raise ModelError(
+                f"model {model}: its files hold no scale for {few(lacking)}, unlike for other weights of that name",
+                hint="Complete the files: download or save the model again.",
+            )
 
 
 def refuse_unless_installed(source: ModelSource) -> None:
