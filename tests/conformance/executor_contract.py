@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 
 from drillcore.errors import DrillcoreError, StoreError
 from drillcore.job.fields import Extract, Job, LoadedJob, Run
@@ -172,6 +173,23 @@ class ExecutorContract:
         prints = [n for n in mixed if n.startswith("loud/d/shard_fingerprint/c/")]
         assert len(prints) == 8 - 2, "the failed block's two shards, and those alone, are not committed"
         assert bench.manifest("mixed")["status"].startswith("failed")
+
+    def test_rows_in_the_wrong_place_are_named_and_withdrawn(self, settings, bench, models):
+        """Rows that an earlier run stored, whichever worker computes the rest."""
+        wanted, datasets = [{"id": str(models("gpt2")), "as": "m"}], [bench.texts("d", 200)]
+        bench.run("audited", wanted, datasets, settings)
+        assert bench.manifest("audited")["models"]["m"]["audit"]["passed"]
+        expected = bench.committed("audited")
+        group = zarr.open_group(bench.folder / "audited.zarr", path="m/d", mode="r+", use_consolidated=False)
+        states = np.asarray(group["hidden_states"][:])
+        group["hidden_states"][:] = np.roll(states, 1, axis=0)
+        group["shard_fingerprint"][0] = 0
+        with pytest.raises(DrillcoreError, match="are not those of its text") as caught:
+            bench.run("audited", wanted, datasets, settings)
+        assert caught.value.exit_status == 1 and "withdrawn" in str(caught.value)
+        assert not bench.manifest("audited")["models"]["m"]["audit"]["passed"]
+        bench.run("audited", wanted, datasets, {**settings, "audit": 200})
+        assert same_bytes(bench.committed("audited"), expected)
 
     @pytest.mark.parametrize("memory", [0, 2**20])
     def test_map_calls_a_function_on_each_item(self, executor, seed, memory):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,9 @@ def alone_states(source: ModelSource, extract: Extract, layers: Sequence[int], s
 def plain_model(source: ModelSource, extract: Extract, layers: Sequence[int]) -> Iterator[Loaded]:
     """The model as `transformers` runs it, up to the deepest of these layers; freed when the context ends."""
     torch.set_num_threads(num_cores() if extract.threads == "auto" else extract.threads)
+    if extract.tensor_parallel > 1 and torch.cuda.is_available():
+        # An engine would share it out over devices: it may not fit on one.
+        source = replace(source, model=source.model.model_copy(update={"device_map": "auto"}))
     loaded = load_model(source, extract, max(layers))
     try:
         yield loaded

@@ -124,15 +124,19 @@ def _failure(failed: Sequence[Failed], num_models: int) -> DrillcoreError:
             hints.append(each.error.hint)
         elif isinstance(each, AuditFailed):
             lines.append(f"{each.model}/{each.dataset}: {each.what}")
+            hints.append("What the audit withdrew is computed again; if it is found wrong again, please report it.")
         else:
             lines.append(f"{each.model}/{each.dataset}, sentences {each.start} to {each.stop - 1}: {each.error}")
             hints.append(each.hint)
-    kinds = ((ModelFailed, "models"), (BlockFailed, "blocks"), (AuditFailed, "audits"))
+    kinds = ((ModelFailed, "models"), (BlockFailed, "blocks"))
     numbers = [(sum(isinstance(f, kind) for f in failed), name) for kind, name in kinds]
     counts = [f"{n} {name}" for n, name in numbers if n]
+    said = [f"{' and '.join(counts)} failed for good"] if counts else []
+    audits = sum(isinstance(f, AuditFailed) for f in failed)
+    said += [f"the audit found rows stored wrong in {audits} of the datasets"] if audits else []
     hint = " ".join(dict.fromkeys(h for h in hints if h))
     return PartFailed(
-        f"{' and '.join(counts)} failed for good, everything else is kept:\n" + "\n".join(lines),
+        f"{', and '.join(said)}, everything else is kept:\n" + "\n".join(lines),
         hint=f"{hint} Run the same command again to try them once more.".strip(),
     )
 
