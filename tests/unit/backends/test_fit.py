@@ -19,6 +19,7 @@ from drillcore.backends.transformers.loading import _read
 from drillcore.errors import ModelError
 from drillcore.job.fields import Model
 from drillcore.job.file import load_job
+from drillcore.runtime.preflight import check_job
 from drillcore.runtime.runner import run_stages
 from drillcore.system.progress import Silent
 from drillcore.tokens.sequences import Sequences
@@ -74,8 +75,11 @@ def test_a_job_with_such_a_model_is_refused_before_anything_is_written(llama, tm
     (tmp_path / "rows.txt").write_text("One sentence.\nAnother one.\n", encoding="utf-8")
     job = {"models": [str(llama)], "datasets": {"rows": "rows.txt"}, "store": "out/states.zarr"}
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(job), encoding="utf-8")
+    loaded = load_job(tmp_path / "job.yaml")
+    with pytest.raises(ModelError, match=r"layers\.1\.mlp\.up_proj"):
+        check_job(loaded, Silent())
     with pytest.raises(ModelError, match=r"layers\.1\.mlp\.up_proj") as refused:
-        run_stages(load_job(tmp_path / "job.yaml"), ["extract"], Silent())
+        run_stages(loaded, ["extract"], Silent())
     assert refused.value.exit_status == 2
     assert not (tmp_path / "out").exists()
 

@@ -16,6 +16,7 @@ from drillcore.backends.transformers.loading import load_model
 from drillcore.errors import JobError, ModelError, StoreError, TextError
 from drillcore.job.fields import Extract, Model
 from drillcore.job.file import load_job
+from drillcore.runtime.preflight import check_job
 from drillcore.runtime.runner import run_stages
 from drillcore.runtime.stages.extract.recipes import Recipe
 from drillcore.system.progress import Silent
@@ -88,6 +89,20 @@ def test_the_code_of_each_folder_runs_as_it_is_now(tmp_path):
     assert [load_model(s, Extract(device="cpu"), 4).causal.number for s in sources] == [0, 1]
 
 
+@pytest.mark.parametrize("random", [False, True])
+def test_code_for_a_configuration_that_transformers_knows_is_run_too(random, models, tmp_path):
+    """Such a model would be built as the class of transformers wherever the job's word is not handed on."""
+    folder = copied(models("llama"), tmp_path / "model")
+    configure(folder, auto_map={"AutoModelForCausalLM": "modeling_own.Own"})
+    code = "from transformers import LlamaForCausalLM\n\n\nclass Own(LlamaForCausalLM):\n    pass\n"
+    (folder / "modeling_own.py").write_text(code, encoding="utf-8")
+    source = locate(Model(id=str(folder), trust_remote_code=True, random_weights=random), Path("/"))
+    assert type(build_on_meta(source)).__name__ == "Own"
+    assert type(load_model(source, Extract(device="cpu"), 4).causal).__name__ == "Own"
+    plain = locate(Model(id=str(folder)), Path("/"))
+    assert type(load_model(plain, Extract(device="cpu"), 4).causal).__name__ == "LlamaForCausalLM"
+
+
 def test_groups_of_versions_that_did_not_record_code_are_up_to_date():
     request = {"model": {"config": "a", "code": {"a.py": "1"}}, "extract": {}}
     earlier = Recipe({"model": {"config": "a"}, "extract": {}}, {}, {})
@@ -123,8 +138,11 @@ def test_an_adapter_is_a_part_of_the_model(models, tmp_path):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 @pytest.mark.parametrize("device", ["cuda", "cuda:3", "mps", "meta", "nonsense"])
 def test_a_device_that_is_not_there_is_refused_before_anything_is_written(device, models, job, tmp_path):
+    loaded = job(str(models("llama")), {"device": device})
+    with pytest.raises(JobError, match=r"extract\.device"):
+        check_job(loaded, Silent())
     with pytest.raises(JobError, match=r"extract\.device") as refused:
-        run_stages(job(str(models("llama")), {"device": device}), ["extract"], Silent())
+        run_stages(loaded, ["extract"], Silent())
     assert refused.value.exit_status == 2 and refused.value.hint
     assert not (tmp_path / "out").exists()
     assert choose_device(Extract(device="cpu")).type == "cpu"
