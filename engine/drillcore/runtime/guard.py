@@ -12,7 +12,7 @@ from drillcore.errors import StoreError
 from drillcore.job.fields import LoadedJob
 from drillcore.runtime.manifest import read_manifest
 from drillcore.runtime.preflight import Inputs
-from drillcore.runtime.stages.extract.coordinates import made_from
+from drillcore.runtime.stages.extract.coordinates import former_made_from, made_from
 from drillcore.runtime.stages.extract.pending import request_of
 from drillcore.runtime.stages.extract.standing import Asked, Standing, stand
 from drillcore.runtime.wanted import wanted_of
@@ -83,7 +83,7 @@ def refuse_unready(inputs: Inputs, location: Location, folder: Path, stages: Seq
 
 def _has_other_columns(location: Location, standing: Standing) -> bool:
     recorded = read_attributes(location.open(read_only=True), standing.path).get("columns_made_from")
-    return recorded is not None and recorded != made_from(standing.pair)
+    return recorded is not None and recorded not in (made_from(standing.pair), former_made_from(standing.pair))
 
 
 def refuse_stale(inputs: Inputs, location: Location, stages: Sequence[str]) -> None:

@@ -146,6 +146,10 @@ class GroupWriter:
         found = {name: d.hexadecimal for name, d in digests.items() if d.num_values}
         self._set_attributes({**before, "columns_made_from": made_from, "column_digests": found})
 
+    def columns_made_from(self) -> str:
+        """The recorded hash of what the coordinates were made from, empty where there is none."""
+        return str(attributes_of(self.group).get("columns_made_from", ""))
+
     @cached_property
     def _reader(self) -> StatesReader:
         return StatesReader(self.group)

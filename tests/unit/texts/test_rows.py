@@ -11,6 +11,7 @@ import secrets
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,17 @@ def test_notes_are_kept_with_the_rows_and_made_again_where_they_are_lost(tmp_pat
     assert ingested(tmp_path / "a.csv", tmp_path / "cache") == first
     first.path.with_suffix(".notes").unlink()
     assert ingested(tmp_path / "a.csv", tmp_path / "cache") == first
+
+
+def test_every_field_of_a_dataset_decides_its_rows_unless_it_is_known_not_to() -> None:
+    assert set(Dataset.model_fields) >= rows.ALWAYS | rows.OF_NO_ROW
+    kept = Dataset(name="d", path="d.jsonl")
+    for name in set(Dataset.model_fields) - rows.ALWAYS - rows.OF_NO_ROW:
+        changed = kept.model_copy(update={name: "changed"})
+        with warnings.catch_warnings(action="ignore"):  # "changed" may be of another type than the field
+            assert rows._settings(changed) != rows._settings(kept), name
+    # A field that came later is left out while it has its default.
+    assert set(rows._settings(kept)) == rows.ALWAYS
 
 
 def test_the_same_bytes_in_another_format_are_other_rows(tmp_path: Path) -> None:

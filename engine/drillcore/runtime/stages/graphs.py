@@ -14,14 +14,16 @@ from numpy.typing import NDArray
 
 from drillcore.job.fields import Job
 from drillcore.measures import NEIGHBORS, chosen
-from drillcore.neighbours import EXACT_UP_TO, Graph, Metric, build
+from drillcore.neighbours import EXACT_UP_TO, Graph, Metric, build, has_distances_of
 from drillcore.store.group import GroupWriter
 from drillcore.system.files import cache_dir, digest, write_atomic
-from drillcore.system.versions import versions
+from drillcore.system.versions import installed_versions
 
 # A layer's states are held so many times over at the peak of measuring or projecting it, beside the libraries.
 COPIES, LIBRARIES_BYTES = 6, 600 * 2**20
-DECIDE_BITS = ("numpy", "scikit-learn", "pynndescent")
+DECIDE_BITS = ("numpy", "scikit-learn", "pynndescent", "numba", "scipy")
+# Increase this whenever the same states and settings would give another graph.
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class LayerGraphs:
 
     def make(self, states_NH: NDArray[np.float32], slot: int) -> Graph:
         """The graph of the layer at position `slot`: from the cache, or made from its states and kept there."""
-        graph = self.read(slot)
+        graph = self.read(states_NH, slot)
         if graph is None:
             graph = build(states_NH, self.num_neighbors, self.metric, self.seed)
             stream = io.BytesIO()
@@ -47,13 +49,14 @@ class LayerGraphs:
             write_atomic(self._path(slot), stream.getvalue())
         return graph
 
-    def read(self, slot: int) -> Graph | None:
-        """The graph of a layer from the cache; None where it is not there, or damaged."""
+    def read(self, states_NH: NDArray[np.float32], slot: int) -> Graph | None:
+        """The graph of a layer from the cache; None where it is not there, damaged, or that of other states."""
         try:
             with np.load(self._path(slot), allow_pickle=False) as arrays:
-                return Graph(arrays["indices"], arrays["distances"], self.metric, str(arrays["backend"]))
+                graph = Graph(arrays["indices"], arrays["distances"], self.metric, str(arrays["backend"]))
         except (OSError, ValueError, KeyError, EOFError):
             return None
+        return graph if has_distances_of(graph, states_NH) else None
 
     def forget(self, num_layers: int) -> None:
         """Remove the graphs of all layers from the cache: both stages are through with them."""
@@ -75,7 +78,7 @@ def graphs_of(job: Job, writer: GroupWriter) -> LayerGraphs | None:
     if not (project.method == "umap" and same_space and same_rows and "purity" in chosen(measure.metrics)):
         return None
     num_neighbors = max(NEIGHBORS, project.n_neighbors)
-    bits = {name: version for name, version in versions().items() if name in DECIDE_BITS}
+    bits = {"graphs": VERSION, **installed_versions(DECIDE_BITS)}
     made_from = digest([writer.fingerprints(), num_neighbors, project.metric, project.seed, bits])
     return LayerGraphs(made_from, num_neighbors, project.metric, project.seed)
 

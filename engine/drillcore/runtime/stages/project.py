@@ -61,7 +61,7 @@ def project_layer(task: ProjectTask) -> Projected:
     """Read a layer and project it."""
     parts = [read_layer(open_dataset(task.store, group), task.slot) for group in task.groups]
     states_NH = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    graph = None if task.graphs is None else task.graphs.read(task.slot)
+    graph = None if task.graphs is None else task.graphs.read(states_NH, task.slot)
     projected: Projected = load_projection(task.projection).fit(states_NH, task.settings, graph)
     return projected
 

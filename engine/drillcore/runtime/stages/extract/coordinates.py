@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from drillcore.errors import DamageError
 from drillcore.runtime.preflight import Input
 from drillcore.store.layout import COLUMN_CHUNK
+from drillcore.store.reader import read_array
 from drillcore.store.writer import GroupWriter
 from drillcore.system.files import digest
 from drillcore.texts.rows import row_ids
+from drillcore.tokens.sequences import Sequences
 
 TOKEN_COLUMNS = [("n_tokens", "int32"), ("last_token_id", "int32"), ("row_id", "string")]
 
@@ -29,14 +34,38 @@ def _dtype(arrow: str) -> str:
 
 def write_columns(writer: GroupWriter, pair: Input) -> None:
     """Write the coordinates unless the rows and tokens have not changed."""
-    writer.write_columns(made_from(pair), _pieces(pair))
+    # Older versions left out the tokens themselves: their columns stay where they hold what they must.
+    if writer.columns_made_from() != former_made_from(pair) or not _holds(writer, _token_facts(pair.tokens)):
+        writer.write_columns(made_from(pair), _pieces(pair))
 
 
 def made_from(pair: Input) -> str:
-    """Digest of what the coordinates are made from: rows and tokens."""
+    """Digest of what the coordinates are made from: rows, and the length and last token of each sentence."""
+    facts = _token_facts(pair.tokens).values()
+    return digest([pair.rows.digest, [hashlib.sha256(values.astype("<i8").tobytes()).hexdigest() for values in facts]])
+
+
+def former_made_from(pair: Input) -> str:
+    """The digest of older versions, which held the token policy and the number of tokens instead of the tokens."""
     policy = pair.policy
     tokens = [policy.tokenizer, policy.template, policy.special_tokens, len(pair.tokens.ids_T)]
     return digest([pair.rows.digest, *tokens])
+
+
+def _token_facts(tokens: Sequences) -> dict[str, NDArray[np.integer[Any]]]:
+    """The columns that the tokens decide, each [N]; no sentence is without a token."""
+    last_N = np.asarray(tokens.ids_T[tokens.offsets_N1[1:] - 1])
+    lengths_N = tokens.lengths_N
+    tokens.release()
+    return {"n_tokens": lengths_N, "last_token_id": last_N}
+
+
+def _holds(writer: GroupWriter, facts: dict[str, NDArray[np.integer[Any]]]) -> bool:
+    """Whether the stored columns have these values."""
+    try:
+        return all(np.array_equal(read_array(writer.group, name), values) for name, values in facts.items())
+    except DamageError:
+        return False
 
 
 def _pieces(pair: Input) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -46,17 +75,14 @@ def _pieces(pair: Input) -> Iterator[tuple[int, dict[str, Any]]]:
         stop = min(start + COLUMN_CHUNK, num_rows)
         table = pair.rows.slice(start, stop)
         columns = {name: table.column(name).to_pylist() for name in table.column_names}
-        tokens = pair.tokens.slice(start, stop)
-        last = np.asarray(tokens.ids_T[tokens.offsets_N1[1:] - 1])
+        facts = _token_facts(pair.tokens.slice(start, stop))
         pair.rows.release()
-        tokens.release()
         yield (
             start,
             {
                 "sentence": np.arange(start, stop),
                 **columns,
-                "n_tokens": tokens.lengths_N,
-                "last_token_id": last,
+                **facts,
                 "row_id": row_ids(columns["text"]),
             },
         )

@@ -67,7 +67,9 @@ def request_of(inputs: Inputs, name: str, hardware: Hardware, versions: dict[str
     source, extract = inputs.sources[name], inputs.loaded.job.extract
     defaults = Extract().model_dump(mode="json")
     settings = extract.model_dump(mode="json", exclude={"too_long", "special_tokens"})
+    spread = {"device_map": source.model.device_map} if source.model.device_map else {}
     return {
+        **spread,
         "model": identity(source),
         "dtype": source.model.dtype,
         "layers": list(inputs.layers[name]),

@@ -16,7 +16,7 @@ from drillcore.system.files import digest
 
 ATTRIBUTE = "recipes"
 # Where and with what states were computed, in a request and in its settings of the extraction.
-HARDWARE = ("versions", "device", "cores")
+HARDWARE = ("versions", "device", "cores", "device_map")
 LATER_PARTS = ("code", "adapter")
 HARDWARE_SETTINGS = ("device", "threads", "tensor_parallel")
 
@@ -44,8 +44,12 @@ class Recipe:
         return asdict(self)
 
     def agrees_with(self, request: dict[str, Any], policy: dict[str, Any]) -> bool:
-        """Whether nothing but versions, cores or devices differs."""
-        return self.policy == policy and _essence(self.request) == _essence(as_recorded(request, self.request))
+        """Whether nothing but versions, cores or devices differs, and perhaps the tokenizer.
+
+        Fingerprints hold the token ids, and those decide: a tokenizer that is only written in another way is no change.
+        """
+        before, now = ({k: v for k, v in p.items() if k != "tokenizer"} for p in (self.policy, policy))
+        return before == now and _essence(self.request) == _essence(as_recorded(request, self.request))
 
     def differences(self, request: dict[str, Any], policy: dict[str, Any]) -> list[str]:
         """What else differs, for a message: each field with the value now and the one before."""
@@ -140,4 +144,7 @@ def _candidates(
     cores = dict.fromkeys([request["cores"], numerics.get("threads"), None])
     requests = [as_recorded(request, {})] + [request] * any(part in request["model"] for part in LATER_PARTS)
     for asked, version, device, threads in product(requests, versions, devices, cores):
-        yield {**asked, "versions": version, "device": device, "cores": threads}
+        changed = {**asked, "versions": version, "device": device, "cores": threads}
+        yield changed
+        # Older versions did not record how a model is spread over devices.
+        yield {k: v for k, v in changed.items() if k != "device_map"}

@@ -55,10 +55,7 @@ def predict_layer(task: PredictTask) -> NDArray[np.float32]:
 
 
 def predict_next_tokens(context: Context, pair: Input, writer: GroupWriter) -> None:
-    """Write `next_token` and `prediction` of a dataset that names expected tokens, unless they are up to date.
-
-    Raises RunError where the store holds other sentences than the dataset's file.
-    """
+    """Write `next_token` and `prediction` of a dataset that names expected tokens, unless they are up to date."""
     if pair.expected is None:
         return
     path, expected_N = writer.group.path, pair.expected.first_tokens()

@@ -18,7 +18,6 @@ from drillcore.runtime.results import ProjectionFacts
 from drillcore.runtime.stages.render.colors import Coloring, coloring
 from drillcore.runtime.stages.render.layers import model_title, slots_of, unprojected
 from drillcore.runtime.stages.render.points import ProjectedPoints
-from drillcore.store.layout import attributes_of
 from drillcore.store.writer import GroupWriter
 
 
@@ -37,7 +36,7 @@ class GridSpec:
 
 def point_inputs(writer: GroupWriter, method: str) -> list[str]:
     """What a group's panels depend on."""
-    columns = str(attributes_of(writer.group).get("columns_made_from"))
+    columns = writer.columns_made_from() or "None"
     return [writer.group.path, writer.result_made_from(method), columns]
 
 
