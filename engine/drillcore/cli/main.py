@@ -228,6 +228,18 @@ def compare(
 
 
 @app.command()
+def rm(
+    store: StoreName,
+    group: Annotated[str, typer.Argument(metavar="GROUP", help="MODEL/DATASET, or MODEL for all its datasets.")],
+) -> None:
+    """Remove a group from a store, such as that of a dataset that left the job."""
+    from drillcore.cli.remove import removal_lines
+
+    for line in removal_lines(store, group):
+        print(line)
+
+
+@app.command()
 def verify(
     store: StoreName,
     out: Out = None,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from drillcore.store.checks.finding import NOTE
+from drillcore.store.places.files import list_names
 from drillcore.store.writer import StoreWriter
 from drillcore.system.progress import ProgressListener
 
@@ -28,6 +29,8 @@ def give_up_damage(store: StoreWriter, folders: Iterable[Path], listener: Progre
 
 def _give_up(store: StoreWriter, entries: list[dict[str, Any]], listener: ProgressListener) -> None:
     for path in sorted({e["group"] for e in entries}):
+        if not list_names(store.root.store, path):
+            continue  # the group was removed, or renamed, since
         damaged = [e for e in entries if e["group"] == path]
         writer = store.dataset(*path.split("/"))
         writer.retract(sorted({e["shard"] for e in damaged if e["mend"] == "shard"}))

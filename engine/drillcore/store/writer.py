@@ -13,9 +13,10 @@ from zarr.errors import GroupNotFoundError, ZarrUserWarning
 from zarr.storage import MemoryStore
 
 from drillcore.errors import DamageError, StoreError
+from drillcore.store.checks.groups import group_paths
 from drillcore.store.group import GroupWriter
 from drillcore.store.layout import FORMAT, KIND, check_ours
-from drillcore.store.places.files import list_names, read_file, write_file
+from drillcore.store.places.files import list_names, move_folder, read_file, remove_folder, write_file
 from drillcore.store.places.local import sweep
 from drillcore.store.places.location import Location
 from drillcore.system.files import PARTIAL
@@ -97,6 +98,13 @@ class StoreWriter:
         if self.root.attrs.get("groups") != paths:
             self.root.attrs["groups"] = paths
 
+    def move(self, path: str, to: str) -> None:
+        """Give a group, `model/dataset`, another path, with all that is in it; what is at that path is replaced."""
+        self.model(to.split("/")[0])
+        remove_folder(self.root.store, to)
+        move_folder(self.root.store, path, to)
+        _remove_empty_model(self.root.store, path.split("/")[0])
+
     def model(self, name: str) -> zarr.Group:
         """The group of a model, whose attributes hold its numerics."""
         try:
@@ -120,6 +128,27 @@ class StoreWriter:
                 f"store {self.location.address} was removed or damaged while the run was under way: {error}",
                 hint="Run the same command again.",
             ) from None
+
+
+def remove_groups(location: Location, paths: list[str]) -> None:
+    """Remove groups, `model/dataset`, of a store; the group of a model goes with its last dataset.
+
+    Fingerprints go first: none may stand for missing data. Raises CommitError where the place refuses.
+    """
+    store = location.open()
+    finished = "consolidated_metadata" in json.loads(read_file(store, "zarr.json") or b"{}")
+    drop_consolidated(store)
+    for path in paths:
+        remove_folder(store, f"{path}/shard_fingerprint")
+        remove_folder(store, path)
+        _remove_empty_model(store, path.split("/")[0])
+    if finished:
+        consolidate(store)
+
+
+def _remove_empty_model(store: Store, model: str) -> None:
+    if not any(path.split("/")[0] == model for path in group_paths(store)):
+        remove_folder(store, model)
 
 
 def drop_consolidated(store: Store) -> None:

@@ -51,6 +51,23 @@ def remove_folder(store: Store, folder: str) -> None:
     sync(store.delete_dir(folder))
 
 
+def move_folder(store: Store, folder: str, to: str) -> None:
+    """Give a folder another key, in one step where the store is a folder; `to` must not exist.
+
+    In a bucket it is copied, fingerprints of shards last, and then removed. Raises CommitError where the place refuses.
+    """
+    if isinstance(store, DurableStore):
+        store.rename(folder, to)
+        return
+
+    async def keys() -> list[str]:
+        return [key async for key in store.list_prefix(f"{folder}/")]
+
+    for key in sorted(sync(keys()), key=lambda k: "/shard_fingerprint/" in k):
+        write_file(store, to + key.removeprefix(folder), read_file(store, key) or b"")
+    remove_folder(store, folder)
+
+
 def read_range(
     store: Store, key: str, start: int, length: int, scratch: NDArray[np.uint8] | None = None
 ) -> NDArray[np.uint8]:

@@ -78,6 +78,17 @@ class DurableStore(LocalStore):
             raise _refused(path, error) from error
         self._refuse_if_removed(key)
 
+    def rename(self, folder: str, to: str) -> None:
+        """Give a folder another key, on disk when this returns."""
+        self._check_writable()
+        old, new = self.root / folder, self.root / to
+        try:
+            old.rename(new)
+            for parent in {old.parent, new.parent}:
+                _flush(parent)
+        except OSError as error:
+            raise _refused(new, error) from error
+
     def _refuse_if_removed(self, key: str) -> None:
         """Do not leave a chunk without its array, or an array without its store: that would look like a store."""
         array, chunk, _ = key.rpartition("/c/")

@@ -28,6 +28,7 @@ from drillcore.runtime.stages.extract.pending import (
     target_of,
 )
 from drillcore.runtime.stages.extract.recipes import Recipe
+from drillcore.runtime.stages.extract.renamed import take_over_renamed
 from drillcore.runtime.stages.extract.standing import stand
 from drillcore.runtime.stages.extract.summary import kept_note, record_model, summarise
 from drillcore.runtime.work.tasks import (
@@ -54,6 +55,7 @@ Failed = BlockFailed | ModelFailed | AuditFailed
 def extract(context: Context) -> None:
     """Fill `hidden_states` of every model and dataset; raises an error that names what failed for good."""
     started = time.perf_counter()
+    take_over_renamed(context)
     groups = ThreadPoolExecutor(1, "groups")
     try:
         runs = {m.group: ModelRun(context, m.group, groups) for m in context.job.models}

@@ -1,0 +1,53 @@
+"""`drillcore rm`: removes groups of a store, such as those of a dataset that left the job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from drillcore.errors import StoreError
+from drillcore.store.arrays import HEADLINES
+from drillcore.store.checks.groups import group_paths
+from drillcore.store.layout import read_attributes, shape_of
+from drillcore.store.places.location import Location
+from drillcore.store.places.lock import refuse_if_held, store_lock
+from drillcore.store.reader import open_root
+from drillcore.store.writer import remove_groups
+
+
+def removal_lines(address: str, group: str) -> Iterator[str]:
+    """Remove a group, `model/dataset`, or all groups of a model; yields a line for each.
+
+    Raises StoreError where there is no store or no such group, or a run holds the store; CommitError where the place
+    refuses.
+    """
+    location, wanted = Location(address), group.strip("/")
+    root = open_root(location)
+    refuse_if_held(location)
+    every = group_paths(root.store)
+    chosen = [path for path in every if wanted in (path, path.split("/")[0])]
+    if not chosen:
+        raise StoreError(
+            f"the store {address} has no group {wanted}",
+            hint=f"It has {', '.join(every)}." if every else "It is empty.",
+        )
+    held = {path: _held(read_attributes(root.store, path)) for path in chosen}
+    with store_lock(location):
+        remove_groups(location, chosen)
+    for path in chosen:
+        yield f"removed {path}: {held[path]}"
+    groups: Any = root.attrs.get("groups") or []
+    again = [path for path in chosen if path in groups]
+    if again:
+        yield f"{', '.join(again)} is still in the job: the next run computes it again"
+
+
+def _held(attributes: dict[str, Any]) -> str:
+    """What a group held, in words."""
+    try:
+        shape = shape_of(attributes)
+    except (KeyError, ValueError, TypeError):
+        return "its metadata were damaged"
+    results = [name for name in attributes.get("results", {}) if name in HEADLINES]
+    states = f"states of {shape.num_sentences:,} sentences × {len(shape.layers)} layers"
+    return ", ".join([states, *results])
