@@ -215,7 +215,8 @@ def _reasons(asked: Asked, standing: Standing, recipes: list[Recipe], store: Sto
     stored, shape = standing.stored, standing.shape
     assert stored is not None
     said: list[str] = []
-    if recipes and not standing.recipes:
+    if recipes:
+        # Where the settings agree, a tokenizer that is another may be why the tokens are.
         said = recipes[-1].differences(asked.request, asdict(standing.pair.policy))
     elif not recipes:
         for name, before, now in zip(asdict(stored), asdict(stored).values(), asdict(shape).values(), strict=True):
