@@ -154,7 +154,7 @@ def plan(
     limit: Limit = None,
     calibrate: Annotated[bool, typer.Option(help="Load each model and time it for a few seconds.")] = True,
 ) -> None:
-    """Estimate what a job will cost: sentences, tokens, nodes after sharing, bytes, time. Writes nothing."""
+    """Show a sentence of each dataset as it is encoded, and estimate what the job will cost. Writes nothing."""
     from drillcore.cli.display import make_display
     from drillcore.cli.plan import estimate
     from drillcore.cli.tables import align_columns
@@ -168,6 +168,8 @@ def plan(
         spent = "not timed" if e.seconds is None else f"{e.seconds:,.0f} s"
         counts = (f"{e.num_sentences:,}", f"{e.num_tokens:,}", f"{e.num_nodes:,}", shared, padding)
         rows.append((e.model, e.dataset, *counts, _size(e.raw_bytes), _size(e.disk_bytes), spent))
+        for line in e.example:
+            display.say(line)
     for line in align_columns(rows):
         display.say(line)
 

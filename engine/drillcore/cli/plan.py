@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from drillcore.backends.base import Backend
 from drillcore.backends.timing import nodes_per_second
 from drillcore.job.fields import LoadedJob
+from drillcore.runtime.continuing import around_of
 from drillcore.runtime.preflight import Input, Inputs, check_job
 from drillcore.runtime.work.blocks import MAX_BLOCK
 from drillcore.runtime.work.tasks import ModelTask
@@ -15,11 +16,14 @@ from drillcore.runtime.work.worker import open_backend
 from drillcore.system.progress import ProgressListener
 from drillcore.tokens.packs import build_packs
 from drillcore.tokens.sequences import Sequences
+from drillcore.tokens.tokenizer import Tokenizer
 
 CALIBRATION_SECONDS = 3.0
 CALIBRATION_SENTENCES = 2048
 # Width of packs on a CPU, for plans made without the model.
 PLAIN_WIDTH = 128
+# Characters of the first sentence that are shown, system prompts included, and how many of its tokens.
+LONGEST_SHOWN, LAST_SHOWN = 3000, 5
 # Share of their size that float32 states take on disk, by the dtype of the model; measured on residual streams.
 DISK_SHARE = {"float32": 0.93, "bfloat16": 0.385, "float16": 0.55}
 
@@ -30,6 +34,7 @@ class Estimate:
 
     num_nodes: tokens to compute after shared prefixes are merged; num_padding: padding computed beside them. raw_bytes:
     states before compression; disk_bytes: after it, roughly. seconds: extraction on this machine, None if not measured.
+    example: lines that show the first sentence as it is encoded.
     """
 
     model: str
@@ -41,6 +46,7 @@ class Estimate:
     raw_bytes: int
     disk_bytes: int
     seconds: float | None
+    example: tuple[str, ...]
 
 
 def estimate(loaded: LoadedJob, progress: ProgressListener, *, calibrate: bool = True) -> Iterator[Estimate]:
@@ -74,7 +80,25 @@ def _estimate(inputs: Inputs, pair: Input, nodes: int, padding: int, seconds: fl
     raw = len(pair.tokens) * len(inputs.layers[name]) * inputs.sources[name].facts.hidden_size * item
     tokens = int(pair.tokens.lengths_N.sum())
     disk = int(raw * DISK_SHARE[dtype])
-    return Estimate(name, pair.dataset.name, len(pair.tokens), tokens, nodes, padding, raw, disk, seconds)
+    counts = (len(pair.tokens), tokens, nodes, padding, raw, disk)
+    return Estimate(name, pair.dataset.name, *counts, seconds, tuple(_example(pair, inputs.tokenizers[name])))
+
+
+def _example(pair: Input, tokenizer: Tokenizer) -> Iterator[str]:
+    """The first sentence with all that is written around it, and its last tokens."""
+    around, ids = around_of(pair.dataset), pair.tokens[0].tolist()
+    rendered = tokenizer.render(pair.rows.texts(0, 1)[0], around)
+    if len(rendered) > LONGEST_SHOWN:
+        rendered = f"{rendered[: LONGEST_SHOWN * 2 // 3]} [...] {rendered[-LONGEST_SHOWN // 3 :]}"
+    yield f"{pair.model.group}/{pair.dataset.name}, the first sentence as it is encoded: {rendered!r}"
+    if around.template != "chat":
+        before, after = (" ".join(tokenizer.pieces(added)) for added in tokenizer.added)
+        added = [f"{pieces} {where}" for pieces, where in ((before, "before it"), (after, "after it")) if pieces]
+        if added:
+            yield f"  the tokenizer adds {' and '.join(added)}"
+    shown = zip(tokenizer.pieces(ids[-LAST_SHOWN:]), ids[-LAST_SHOWN:], strict=True)
+    last = ", ".join(f"{piece!r} ({number})" for piece, number in shown)
+    yield f"  its last {min(LAST_SHOWN, len(ids))} of {len(ids):,} tokens: {last}; the last one's states are taken"
 
 
 def _task(inputs: Inputs, name: str, pairs: list[Input]) -> ModelTask:

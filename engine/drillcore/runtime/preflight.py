@@ -23,6 +23,7 @@ from drillcore.texts.problems import Problems
 from drillcore.texts.rows import RowTable, ingest
 from drillcore.tokens.continuations import Continuations
 from drillcore.tokens.sequences import Sequences
+from drillcore.tokens.surroundings import notes_on
 from drillcore.tokens.tokenizer import Tokenizer, TokenPolicy, tokenize
 
 
@@ -92,12 +93,14 @@ def check_job(loaded: LoadedJob, listener: ProgressListener, *, loads_models: bo
     pairs: list[Input] = []
     problems = Problems()
     known: dict[tuple[str, str], Sequences] = {}
+    keys: list[tuple[str, str]] = []
     for model in loaded.job.models:
         tokenizer = tokenizers[model.group]
         for dataset in loaded.job.datasets:
             rows = tables[dataset.name]
             around = around_of(dataset)
             key = (rows.digest, tokenizer.key(around))
+            keys.append(key)
             if key not in known:
                 try:
                     known[key] = tokenize(rows, tokenizer, around)
@@ -113,16 +116,37 @@ def check_job(loaded: LoadedJob, listener: ProgressListener, *, loads_models: bo
     for file, each in following:
         each.refuse(str(loaded.path(file)), problems)
     problems.raise_if_any()
+    for line in _notes(pairs, tokenizers, keys, known):
+        listener.say(line)
     for _, each in following:
         for note in each.notes():
             listener.say(note)
+    return Inputs(loaded, sources, tokenizers, wanted, tuple(pairs))
+
+
+def _notes(
+    pairs: Sequence[Input],
+    tokenizers: dict[str, Tokenizer],
+    keys: Sequence[tuple[str, str]],
+    known: dict[tuple[str, str], Sequences],
+) -> Iterator[str]:
+    """What stands around the sentences, each note once for all models and datasets that share it; and truncation.
+
+    keys: of the pairs' tokens in `known`, where they are not truncated.
+    """
+    places: dict[str, list[str]] = {}
+    found: dict[tuple[str, str], list[str]] = {}
+    for pair, key in zip(pairs, keys, strict=True):
+        if key not in found:
+            found[key] = list(notes_on(tokenizers[pair.model.group], around_of(pair.dataset), known[key]))
+        for note in found[key]:
+            places.setdefault(note, []).append(f"{pair.model.group}/{pair.dataset.name}")
+    yield from (f"{', '.join(where)}: {note}" for note, where in places.items())
     for pair in pairs:
         if pair.num_truncated:
-            limit = sources[pair.model.group].facts.max_tokens
-            listener.say(
-                f"{pair.model.group}/{pair.dataset.name}: {pair.num_truncated} sentences truncated to {limit} tokens"
-            )
-    return Inputs(loaded, sources, tokenizers, wanted, tuple(pairs))
+            limit = int(pair.tokens.lengths_N.max())
+            place = f"{pair.model.group}/{pair.dataset.name}"
+            yield f"{place}: {pair.num_truncated} sentences truncated to {limit} tokens"
 
 
 def _refuse_unknown_ids(

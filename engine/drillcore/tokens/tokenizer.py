@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -20,6 +21,7 @@ BATCH = 4096
 LONGEST = 4_000_000
 # A chat template may read a sentence before it decides what to write; this one shows what it writes by itself.
 PROBE = "a"
+MARKED_DATE = "{%- macro strftime_now(form) -%}\ue000{{ form }}\ue001{%- endmacro -%}"
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ class Tokenizer:
     def render(self, text: str, around: Around) -> str:
         """The text that is encoded for a sentence; raises JobError for `chat` where the tokenizer has no template."""
         if around.template == "chat":
+            self._check_arguments(around)
             return self._chat(text, dict(around.chat))
         if around.template is None:
             return text
@@ -152,9 +155,28 @@ class Tokenizer:
         """Each token as the vocabulary writes it."""
         return [str(piece) for piece in self._tokenizer.convert_ids_to_tokens([int(i) for i in ids])]
 
-    @cached_property
-    def _chat_templates(self) -> str:
-        return f"{self._tokenizer.chat_template} add_generation_prompt"
+    def _check_arguments(self, around: Around) -> None:
+        """Raise JobError for an argument that the chat template does not read: it would pass over a misspelt one."""
+        for name, _ in around.chat:
+            if self._tokenizer.chat_template and (name == "messages" or not self.reads(name)):
+                raise JobError(
+                    f"chat: {name}: the chat template of this tokenizer reads no such argument",
+                    hint="Leave it out, or check its name in chat_template.jinja or tokenizer_config.json.",
+                )
+
+    def reads(self, argument: str) -> bool:
+        """Whether the chat template reads an argument of this name."""
+        written = f"{self._tokenizer.chat_template} add_generation_prompt"
+        return re.search(rf"\b{re.escape(argument)}\b", written) is not None
+
+    def date_in(self, around: Around) -> str | None:
+        """Today's date as the chat template writes it; None where it writes none."""
+        if around.template != "chat" or not self.reads("strftime_now"):
+            return None
+        # The template itself, where a macro takes the place of the function that tells the date.
+        template = MARKED_DATE + str(self._tokenizer.get_chat_template())
+        found = re.search("\ue000(.*?)\ue001", self._chat(PROBE, {**dict(around.chat), "chat_template": template}))
+        return None if found is None else datetime.now().strftime(found[1])
 
     def _chat(self, text: str, arguments: dict[str, Any]) -> str:
         if not self._tokenizer.chat_template:
@@ -162,16 +184,15 @@ class Tokenizer:
                 "template: chat, but this tokenizer has no chat template",
                 hint="Write the template as text that holds {text}.",
             )
-        for name in arguments:
-            # A template passes over what it does not read, a misspelt name too.
-            if name == "messages" or not re.search(rf"\b{re.escape(name)}\b", self._chat_templates):
-                raise JobError(
-                    f"chat: {name}: the chat template of this tokenizer reads no such argument",
-                    hint="Leave it out, or check its name in chat_template.jinja or tokenizer_config.json.",
-                )
         messages = [{"role": "user", "content": text}]
         asked = {"add_generation_prompt": True, **arguments}
-        return str(self._tokenizer.apply_chat_template(messages, tokenize=False, **asked))
+        try:
+            return str(self._tokenizer.apply_chat_template(messages, tokenize=False, **asked))
+        except Exception as error:  # whatever the template raises or stumbles over
+            raise JobError(
+                f"template: chat: the tokenizer's chat template fails on one user message: {error}",
+                hint="Write the template as text that holds {text}.",
+            ) from error
 
 
 def tokenize(rows: RowTable, tokenizer: Tokenizer, around: Around = Around()) -> Sequences:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -69,6 +70,30 @@ def test_plan_writes_nothing(tmp_path, models):
         # Bytes and a beginning-of-sentence token: 13 + 18 + 8, of which the second sentence shares 13.
         assert cells[2:5] == ["3", "39", "26"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["job.yaml", "texts.txt"]
+
+
+def test_plan_shows_a_sentence_of_each_dataset_as_it_is_encoded(tmp_path, models):
+    shutil.copytree(models("llama"), tmp_path / "model")
+    config = tmp_path / "model" / "tokenizer_config.json"
+    template = "<s>system\nBe brief.{% if not thinking %} Do not think.{% endif %} {{ messages[0]['content'] }}"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "chat_template": template}))
+    (tmp_path / "texts.txt").write_text("one sentence\nanother\n", encoding="utf-8")
+    datasets = [{"name": "plain", "path": "texts.txt"}, {"name": "asked", "path": "texts.txt", "template": "chat"}]
+    job = {"models": [{"id": "./model", "as": "m"}], "datasets": datasets}
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(job, sort_keys=False), encoding="utf-8")
+    done = drillcore("plan", "job.yaml", "--no-calibrate", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (
+        "m/plain, the first sentence as it is encoded: 'one sentence'\n  the tokenizer adds <s> before it\n"
+        in done.stdout
+    )
+    vocabulary = json.loads((tmp_path / "model" / "tokenizer.json").read_text())["model"]["vocab"]
+    last = ", ".join(f"{letter!r} ({vocabulary[letter]})" for letter in "tence")
+    assert f"its last 5 of 13 tokens: {last}; the last one's states are taken" in done.stdout
+    shown = "'<s>system\\nBe brief. Do not think. one sentence'"
+    assert f"m/asked, the first sentence as it is encoded: {shown}\n  its last 5 of" in done.stdout
+    done = drillcore("plan", "job.yaml", "--no-calibrate", "--set", "datasets.1.chat.thinking=true", cwd=tmp_path)
+    assert "Be brief. one sentence" in done.stdout
 
 
 def test_columns():
