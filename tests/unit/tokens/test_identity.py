@@ -53,13 +53,17 @@ def ids_of(rows: RowTable, tokenizer: Tokenizer, around: Around | None = None) -
     return [ids.tolist() for ids in tokenize(rows, tokenizer, around or Around())]
 
 
-def test_two_tokenizers_that_split_special_tokens_or_do_not_share_nothing(tmp_path: Path, rows: RowTable) -> None:
-    found = {}
+def test_two_tokenizers_that_split_special_tokens_or_do_not_share_nothing(
+    tmp_path: Path, rows: RowTable, cache: Path
+) -> None:
+    found, keys = {}, set()
     for split in (False, True):
         folder = vocabularies.write(tmp_path / str(split), "bytes", split_special_tokens=split)
         tokenizer = Tokenizer(str(folder), "auto")
         found[split] = (tokenizer.digest, ids_of(rows, tokenizer))
+        keys.add(tokenizer.key(Around()))
         assert found[split][1] == tokenizer.encode(TEXTS)
+    assert len(keys) == 2 and len(list((cache / "tokens").iterdir())) == 2
     assert found[False][0] != found[True][0] and found[False][1][0] != found[True][1][0]
 
 
