@@ -9,10 +9,10 @@ JOB ?= jobs/demo.yaml
 VLLM_TESTS ?= long or not long
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check test test-long vllm test-vllm torture bench bench-peers bench-gpu schemas format clean
+.PHONY: help install demo check test test-long vllm test-vllm torture bench bench-peers bench-gpu support-table schemas format clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(INSTALLED) ## Install drillcore with all that the targets below need into .venv
 
@@ -67,6 +67,9 @@ bench-peers: $(INSTALLED) ## Install the peers that the benchmark compares with
 
 bench-gpu: $(INSTALLED) ## The whole GPU suite: one table and JSON
 	$(BIN)/python -m benchmarks.gpu.suite
+
+support-table: $(INSTALLED) ## Try every architecture of the installed transformers and write docs/models.md
+	$(BIN)/python -m tools.support_table
 
 schemas: $(INSTALLED) ## Write schemas/ anew from the job model
 	$(BIN)/drillcore schema job > schemas/job.schema.json

@@ -6,7 +6,7 @@ Both are proved: the states of one sentence put through them must give the logit
 from __future__ import annotations
 
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -52,17 +52,23 @@ def open_head(model: Model, base: str, extract: Extract) -> Head:
     return Head(model, base, extract)
 
 
-@contextmanager
-def replaced_decoder(loaded: Loaded, states_GH: Tensor) -> Any:
-    """Inside, the model uses `states_GH` as its decoder's output and applies its own head, scale and softcap."""
+@cache
+def _only_states() -> Any:
+    """The class of a decoder's output that holds states alone; made once, since PyTorch registers every such class."""
     from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
     class OnlyStates(BaseModelOutputWithPastAndCrossAttentions):
         def __getattr__(self, name: str) -> None:
             """Everything else that a head passes on (caches, router logits) is None."""
 
-    original = loaded.decoder.forward
-    loaded.decoder.forward = lambda *_, **__: OnlyStates(last_hidden_state=states_GH[None])
+    return OnlyStates
+
+
+@contextmanager
+def replaced_decoder(loaded: Loaded, states_GH: Tensor) -> Any:
+    """Inside, the model uses `states_GH` as its decoder's output and applies its own head, scale and softcap."""
+    original, output = loaded.decoder.forward, _only_states()
+    loaded.decoder.forward = lambda *_, **__: output(last_hidden_state=states_GH[None])
     try:
         yield
     finally:

@@ -31,8 +31,6 @@ MAX_SENTENCE = 512
 OWN_SENTENCES = 7
 # All hidden states of one sentence at most; of a longer one only the last layer is compared.
 MAX_HIDDEN_BYTES = 2 * 2**30
-# Their `hidden_states` start after the first decoder layer: the embedding has no entry.
-NO_EMBEDDING_ENTRY = ("mamba", "mamba2", "falcon_mamba")
 
 
 @dataclass(frozen=True)
@@ -100,29 +98,39 @@ def _siblings(draw: np.random.Generator, vocab_size: int, threshold: int, length
     return Sequences.of([np.asarray(s, np.int32) for s in joined])
 
 
-def reference(decoder: Any, sentence: NDArray[np.int32], num_layers: int) -> dict[int, Tensor]:
+def reference(
+    decoder: Any, sentence: NDArray[np.int32], num_layers: int, places: Sequence[int | None] | None = None
+) -> dict[int, Tensor]:
     """States [H] of the last token by layer, this sentence alone, from `output_hidden_states=True`.
 
-    Layer L is missing: transformers returns it after the final norm only, which is layer L + 1. Of a sentence whose
-    hidden states would need more than `MAX_HIDDEN_BYTES` there is only layer L + 1. Raises ModelError where the
-    decoder does not return its hidden states.
+    places: where layers 0 to L - 1 stand in the hidden states; None: each at its number. Layer L is missing:
+    transformers returns it after the final norm only, which is layer L + 1. Of a sentence whose hidden states would
+    need more than `MAX_HIDDEN_BYTES` there is only layer L + 1. Raises ModelError where the decoder does not return
+    its hidden states.
     """
-    parameter = next(decoder.parameters())
+    parameter, name = next(decoder.parameters()), type(decoder).__name__
     ids = torch.as_tensor(np.asarray(sentence, np.int64), device=parameter.device)[None]
     hidden_size = decoder.config.get_text_config(decoder=True).hidden_size
     too_large = len(sentence) * hidden_size * (num_layers + 1) * parameter.element_size() > MAX_HIDDEN_BYTES
     settle_positions(decoder)
     with torch.inference_mode():
         output = decoder(input_ids=ids, output_hidden_states=not too_large, use_cache=False)
+    layers = {num_layers + 1: output.last_hidden_state[0, -1]}
     if too_large:
-        return {num_layers + 1: output.last_hidden_state[0, -1]}
-    states = output.hidden_states
-    if states is None or len(states) != num_layers + 1:
-        raise ModelError(f"{type(decoder).__name__} does not return its hidden states", hint="It is not supported yet.")
-    if decoder.config.model_type in NO_EMBEDDING_ENTRY:
-        states = (decoder.get_input_embeddings()(ids), *states[:-2], states[-1])
-    layers = {k: states[k][0, -1] for k in range(num_layers)}
-    layers[num_layers + 1] = states[num_layers][0, -1]
+        return layers
+    if output.hidden_states is None:
+        raise ModelError(f"{name} does not return its hidden states", hint="It is not supported yet.")
+    for k in range(num_layers):
+        place = k if places is None else places[k]
+        if place is not None:
+            layers[k] = output.hidden_states[place][0, -1]
+        elif k == 0:
+            layers[k] = decoder.get_input_embeddings()(ids)[0, -1]
+        else:
+            raise ModelError(
+                f"the hidden states that {name} returns do not hold what its decoder layer {k} gives",
+                hint="It is not supported yet.",
+            )
     return layers
 
 

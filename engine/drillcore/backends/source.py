@@ -5,6 +5,7 @@ Reads configurations and file digests, never weights.
 
 from __future__ import annotations
 
+import copy
 import os
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -61,7 +62,7 @@ class ModelSource:
         return (Path(self.location) / ADAPTER).exists()
 
     def auto_class(self) -> Any:
-        """The class of transformers that chooses a model's class by its configuration."""
+        """The class that loads the model for its text: of a causal decoder, else of a model of images and text."""
         from transformers import AutoModelForCausalLM
         from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
@@ -71,7 +72,16 @@ class ModelSource:
             own: Any = get_class_from_dynamic_module(self._code(), self.location, revision=self.revision)
             own.register_for_auto_class("AutoModelForCausalLM")
             AutoModelForCausalLM.register(type(self.config), own, exist_ok=True)
-        return AutoModelForCausalLM
+        return AutoModelForCausalLM if self._code() else known_class(self.config)
+
+    def new_model(self, **settings: Any) -> Any:
+        """The model with new weights. settings: dtype."""
+        chosen, config, arguments = self.auto_class(), copy.deepcopy(self.config), self.build_arguments()
+        if hasattr(chosen, "from_config"):
+            return chosen.from_config(config, **arguments, **settings)
+        # A class itself, not one that chooses a class, takes no code from elsewhere.
+        own = {k: v for k, v in arguments.items() if k not in ("trust_remote_code", "code_revision")}
+        return chosen._from_config(config, **own, **settings)
 
     def _code(self) -> str:
         """Where the class is in code that the model ships; empty where that is not to be run."""
@@ -110,7 +120,31 @@ def locate(model: Model, base: Path) -> ModelSource:
         _refuse_adapter_without_peft(model, Path(location))
     revision = (commit or model.revision) if location == model.id else None
     source = ModelSource(model, location, revision, config, _facts(config))
-    return replace(source, facts=replace(source.facts, num_parameters=_count_parameters(source)))
+    facts = _counted(source)
+    if not (facts.num_layers and facts.hidden_size and facts.vocab_size):
+        raise ModelError(
+            f"model {model.id}: its configuration does not say how many layers it has, how wide they are and for how "
+            f"many tokens (its type is {facts.model_type})",
+            hint="It must name num_hidden_layers, hidden_size and vocab_size.",
+        )
+    return replace(source, facts=facts)
+
+
+def known_class(config: Any) -> Any:
+    """The class of transformers that loads a model of this configuration for its text, or None.
+
+    The text part of a larger model, saved alone, is known by the class that its configuration names.
+    """
+    import transformers
+    from transformers.models.auto import modeling_auto as auto
+
+    kind = type(config)
+    if kind in auto.MODEL_FOR_CAUSAL_LM_MAPPING or "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):
+        return transformers.AutoModelForCausalLM
+    if kind in auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        return transformers.AutoModelForImageTextToText
+    named = [name for name in getattr(config, "architectures", None) or () if name.endswith("ForCausalLM")]
+    return getattr(transformers, named[0], None) if named else None
 
 
 def _refuse_lone_adapter(model: Model, folder: Path) -> None:
@@ -160,45 +194,52 @@ def _read_config(model: Model, location: str) -> Any:
 
 
 def _refuse_unless_causal(model: Model, config: Any) -> None:
-    from transformers.models.auto.modeling_auto import (
-        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-    )
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
     kind = config.model_type
     masked = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
-    known = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or hasattr(config, "auto_map")
-    if getattr(config, "is_encoder_decoder", False) or masked or not known:
-        raise ModelError(
-            f"model {model.id} is not a causal decoder (its type is {kind})",
-            hint="Only decoders that read from left to right have a last token that has seen the whole sentence.",
-        )
+    if getattr(config, "is_encoder_decoder", False):
+        reason = f"is an encoder with a decoder, not a decoder alone (its type is {kind})"
+    elif masked or known_class(config) is None:
+        reason = f"is not a causal decoder (its type is {kind})"
+    else:
+        return
+    raise ModelError(
+        f"model {model.id} {reason}",
+        hint="Only decoders that read from left to right have a last token that has seen the whole sentence.",
+    )
 
 
 def _facts(config: Any) -> ModelFacts:
     text = config.get_text_config(decoder=True)
     return ModelFacts(
         model_type=config.model_type,
-        num_layers=int(text.num_hidden_layers),
-        hidden_size=int(text.hidden_size),
-        vocab_size=int(text.vocab_size),
+        num_layers=int(getattr(text, "num_hidden_layers", 0)),
+        hidden_size=int(getattr(text, "hidden_size", 0)),
+        vocab_size=int(getattr(text, "vocab_size", 0)),
         max_tokens=longest_sentence(config),
         num_parameters=0,
     )
 
 
-def _count_parameters(source: ModelSource) -> int:
-    """Parameters that every node passes through, counted on the meta device, which allocates nothing."""
+def _counted(source: ModelSource) -> ModelFacts:
+    """The facts with what is counted on the meta device, which allocates nothing: layers, and parameters of a node.
+
+    Raises ModelError where the model has no list of decoder layers.
+    """
     import torch
 
-    config = source.config
+    from drillcore.backends.transformers.parts import find_parts
+
     try:
         with quiet_transformers(), torch.device("meta"):
-            decoder = source.auto_class().from_config(config, **source.build_arguments()).get_decoder()
-    except Exception:  # remote code and odd configurations; the count is a convenience and must not end a run
-        return 0
-    tables = {id(p) for m in decoder.modules() if isinstance(m, torch.nn.Embedding) for p in m.parameters()}
-    return sum(p.numel() for p in decoder.parameters() if id(p) not in tables)
+            causal = source.new_model()
+    except Exception:  # remote code and odd configurations, which are examined again where they are loaded
+        return source.facts
+    parts = find_parts(causal)
+    tables = {id(p) for m in parts.decoder.modules() if isinstance(m, torch.nn.Embedding) for p in m.parameters()}
+    num_parameters = sum(p.numel() for p in parts.decoder.parameters() if id(p) not in tables)
+    return replace(source.facts, num_layers=len(parts.layers), num_parameters=num_parameters)
 
 
 def identity(source: ModelSource) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import yaml
 from torch import nn
 from transformers import AutoModelForCausalLM
 
+from drillcore.backends.base import ModelFacts
 from drillcore.backends.head import head_problem
 from drillcore.backends.transformers import ending
 from drillcore.errors import ModelError, RunError
@@ -58,18 +59,18 @@ def test_a_norm_among_other_modules_is_found(models):
             self.layer, self.aside, self.drop = nn.Linear(8, 8), nn.Linear(8, 8), nn.Dropout(0.5)
             self.first, self.second = nn.LayerNorm(8), nn.Linear(8, 8)
 
-        def forward(self, input_ids, use_cache=False):
+        def forward(self, input_ids, **_):
             states = self.layer(nn.functional.one_hot(input_ids, 8).float())
             self.aside(states)
             return (self.second(self.first(self.drop(states))),)
 
     decoder = Decoder().eval()
     decoder.get_input_embeddings = lambda: nn.Embedding(8, 8)
-    found = ending.find_ending(decoder, decoder, [decoder.layer], 8)
+    found = ending.find_ending(decoder, decoder, [decoder.layer], ModelFacts("", 1, 8, 8, None, 0), 1)
     assert [*found.final_norm] == [decoder.drop, decoder.first, decoder.second]
     with torch.inference_mode():
         torch.testing.assert_close(found.final_norm(found.block_TH), found.output_TH)
-    assert found.problem == "it returns no logits"
+    assert found.problem == "it gives no logits for each token"
 
 
 @pytest.fixture
@@ -130,7 +131,7 @@ def test_a_head_that_gives_other_logits_is_no_proof(models):
     assert head_problem(loaded) == ""
     scaled = replace(loaded, ending=replace(loaded.ending, logits_TV=loaded.ending.logits_TV * 1.01))
     assert "give other logits than the model's own: error 0.0099" in head_problem(scaled)
-    none = replace(loaded, ending=replace(loaded.ending, logits_TV=None, problem="it returns no logits"))
-    assert head_problem(none) == "it returns no logits"
+    none = replace(loaded, ending=replace(loaded.ending, logits_TV=None, problem="it gives no logits"))
+    assert head_problem(none) == "it gives no logits"
     without = replace(loaded, ending=replace(loaded.ending, final_norm=ending.Chain()))
     assert head_problem(without).startswith("states of layer L give other logits")

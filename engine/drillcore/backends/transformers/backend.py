@@ -36,6 +36,7 @@ from drillcore.backends.transformers.loading import load_model
 from drillcore.backends.transformers.masks import attention_kinds
 from drillcore.backends.transformers.plain import compute_alone
 from drillcore.backends.transformers.surroundings import pinned
+from drillcore.backends.transformers.trace import first_tensor
 from drillcore.errors import ModelError, RunError, SelfCheckError
 from drillcore.job.fields import Extract
 from drillcore.system.machine import num_cores
@@ -64,8 +65,13 @@ class TransformersBackend:
         self._kinds = attention_kinds(self._loaded.decoder.config)
         self._rules = length_rules(source.config)
         self._gatherer = Gatherer(
-            self._loaded.decoder_layers, self._layers, self.facts.hidden_size, self.facts.num_layers
+            self._loaded.decoder_layers,
+            self._layers,
+            self.facts.hidden_size,
+            self.facts.num_layers,
+            self._loaded.ending.skipped,
         )
+        self._gatherer.keep_shortcut_if_exact(self._loaded.decoder, self._loaded.ending.ids_T, self._loaded.dtype)
         device = self._loaded.device
         self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
         if device.type == "cpu":
@@ -296,7 +302,7 @@ class TransformersBackend:
             self._gatherer.begin(nodes_G, self._dtype)
             try:
                 output = self._loaded.decoder(use_cache=False, **arguments)
-                states_GKH = self._gatherer.finish(output.last_hidden_state)
+                states_GKH = self._gatherer.finish(first_tensor(output))
             finally:
                 self._gatherer.cancel()
             return HostCopy(batch, states_GKH, note, self._side)

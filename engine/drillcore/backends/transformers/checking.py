@@ -48,7 +48,7 @@ class Checked:
         """States of each sentence alone, in the precision that the model has now."""
         loaded = self.loaded
         with self.as_transformers():
-            return [self_check.reference(loaded.decoder, s, loaded.cut) for s in sentences.all()]
+            return [self_check.reference(loaded.decoder, s, loaded.cut, loaded.ending.places) for s in sentences.all()]
 
     def errors(self, states_CKH: NDArray[Any], alone_C: Alone, dtype: torch.dtype) -> Errors:
         """Errors of each sentence by layer. dtype: that the model computes in now."""

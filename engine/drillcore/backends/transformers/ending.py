@@ -9,15 +9,24 @@ Shape legend: T tokens of the sentence, G states, H hidden size, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from drillcore.backends.base import ModelFacts
+from drillcore.backends.transformers.trace import (
+    NUM_TOKENS,
+    Call,
+    describe,
+    first_tensor,
+    places,
+    refuse_other_shapes,
+    same_values,
+    trace_decoder,
+)
 from drillcore.errors import ModelError
-
-NUM_TOKENS = 6
 
 
 class Chain(nn.Sequential):
@@ -36,136 +45,125 @@ class Ending:
 
     final_norm: what turns the last decoder layer's output into the decoder's; None where that was not found.
     block_TH, output_TH: the two, in the model's dtype. logits_TV: the model's own; None where it gives none, and why in
-    `problem`.
+    `problem`. ids_T: the sentence. deepest_TH: output of the deepest layer that is wanted. skipped: numbers of layers
+    that text alone does not run. places: where layers 0 to L - 1 stand in transformers' `hidden_states`, None where one
+    is not there; None where there are no hidden states.
     """
 
     final_norm: Callable[[Tensor], Tensor] | None
+    ids_T: Tensor
+    deepest_TH: Tensor
     block_TH: Tensor
     output_TH: Tensor
     logits_TV: Tensor | None
     problem: str = ""
+    skipped: frozenset[int] = frozenset()
+    places: tuple[int | None, ...] | None = None
 
 
-@dataclass
-class _Call:
-    module: nn.Module
-    given: Tensor | None
-    made: Tensor | None = None
+def find_ending(
+    causal: Any, decoder: nn.Module, decoder_layers: Iterable[nn.Module], facts: ModelFacts, deepest: int
+) -> Ending:
+    """Run a short sentence through a decoder, and through its whole model. deepest: how many of its layers are wanted.
 
-
-@dataclass
-class _Trace:
-    """What modules outside the decoder layers did after the last one."""
-
-    block: Tensor | None = None
-    output: Tensor | None = None
-    calls: list[_Call] = field(default_factory=list)
-    open: list[_Call] = field(default_factory=list)
-
-    def last_layer(self, module: nn.Module, args: Any, output: Any) -> None:
-        made = first_tensor(output)
-        # A copy: the decoder may go on in place.
-        self.block = None if made is None else made.clone()
-        self.calls.clear()
-        self.open.clear()
-
-    def begin(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        if self.block is not None and self.output is None:
-            given = first_tensor([*args, *kwargs.values()])
-            self.open.append(_Call(module, None if given is None else given.clone()))
-
-    def end(self, module: nn.Module, args: Any, output: Any) -> None:
-        # Those that began before the last decoder layer contain it.
-        if self.open and self.open[-1].module is module:
-            call = self.open.pop()
-            call.made = first_tensor(output)
-            self.calls.append(call)
-
-    def decoder(self, module: nn.Module, args: Any, output: Any) -> None:
-        self.output = first_tensor(output)
-
-
-def first_tensor(value: Any) -> Tensor | None:
-    """The first tensor of floating point in a module's arguments or output: `last_hidden_state` of a model's."""
-    if isinstance(value, torch.Tensor):
-        return value if value.is_floating_point() else None
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-    found = (first_tensor(part) for part in parts)
-    return next((tensor for tensor in found if tensor is not None), None)
-
-
-def find_ending(causal: Any, decoder: nn.Module, decoder_layers: Iterable[nn.Module], vocab_size: int) -> Ending:
-    """Run a short sentence through a whole model.
-
-    Raises ModelError where not even its decoder runs, or its last decoder layer takes no part in that.
+    Raises ModelError where the decoder does not run, its layers do not give one state for each token, or the whole
+    model runs it otherwise.
     """
-    trace, layers = _Trace(), list(decoder_layers)
-    inside = {id(m) for layer in layers for m in layer.modules()}
-    outside = [m for m in decoder.modules() if id(m) not in inside and m is not decoder]
-    handles = [
-        layers[-1].register_forward_hook(trace.last_layer),
-        decoder.register_forward_hook(trace.decoder),
-        *(m.register_forward_pre_hook(trace.begin, with_kwargs=True) for m in outside),
-        *(m.register_forward_hook(trace.end) for m in outside),
-    ]
     device = causal.get_input_embeddings().weight.device
-    ids_T = torch.randint(vocab_size, (NUM_TOKENS,), generator=torch.Generator().manual_seed(0)).to(device)
-    logits, problem = None, ""
+    ids_T = torch.randint(facts.vocab_size, (NUM_TOKENS,), generator=torch.Generator().manual_seed(0)).to(device)
+    layers = list(decoder_layers)
+    trace = trace_decoder(decoder, layers, ids_T)
+    refuse_other_shapes(trace, type(decoder).__name__, len(layers), facts.hidden_size)
+    assert trace.output is not None
+    _refuse_unless_causal(decoder, ids_T, trace.output)
+    deepest_TH, block_TH, output_TH = (
+        t.reshape(NUM_TOKENS, t.shape[-1]) for t in (trace.after(deepest), trace.made[len(layers)], trace.output)
+    )
+    return Ending(
+        _proved(_chain(block_TH, output_TH, trace.calls), block_TH, output_TH),
+        ids_T,
+        deepest_TH,
+        block_TH,
+        output_TH,
+        *_logits(causal, decoder, ids_T, output_TH),
+        skipped=frozenset(range(1, len(layers) + 1)) - trace.made.keys(),
+        places=places(trace, len(layers)),
+    )
+
+
+def _refuse_unless_causal(decoder: nn.Module, ids_T: Tensor, output: Tensor) -> None:
+    """Raise ModelError where later tokens plainly change the states before them; the self-check looks closely."""
+    few = NUM_TOKENS // 2
     try:
         with torch.inference_mode():
-            logits = _run(causal, ids_T)
-    except Exception as error:  # whatever an architecture's own code raises: its decoder may run all the same
-        problem = f"it does not run on token ids alone ({type(error).__name__}: {str(error).splitlines()[0]})"
-        _run_decoder(decoder, ids_T)
-    finally:
-        for handle in handles:
-            handle.remove()
-    if trace.block is None or trace.output is None:
+            part = first_tensor(decoder(input_ids=ids_T[None, :few], use_cache=False))
+    except Exception:  # too short for some architectures: the self-check will say so
+        return
+    whole = output.reshape(NUM_TOKENS, -1)[:few]
+    if part is None or part.numel() != whole.numel() or relative_error(part.reshape(whole.shape), whole) > 0.1:
         raise ModelError(
-            f"the last decoder layer of {type(decoder).__name__} takes no part in a sentence of {NUM_TOKENS} tokens",
-            hint="Its layout is not supported.",
+            f"{type(decoder).__name__} is not a causal decoder: what follows a token changes its state",
+            hint="Only decoders that read from left to right are supported.",
         )
-    block_TH, output_TH = (t.reshape(NUM_TOKENS, t.shape[-1]) for t in (trace.block, trace.output))
-    norm = _proved(_chain(trace.block, trace.output, trace.calls), block_TH, output_TH)
-    if not problem and logits is None:
-        problem = "it returns no logits"
-    return Ending(norm, block_TH, output_TH, logits, problem)
 
 
-def _run_decoder(decoder: nn.Module, ids_T: Tensor) -> None:
+def _logits(causal: Any, decoder: nn.Module, ids_T: Tensor, output_TH: Tensor) -> tuple[Tensor | None, str]:
+    """The whole model's logits [T, V] of a sentence, or why there are none."""
+    made: list[Tensor | None] = []
+    handle = decoder.register_forward_hook(lambda module, args, output: made.append(first_tensor(output)))
     try:
         with torch.inference_mode():
-            decoder(input_ids=ids_T[None], use_cache=False)
-    except Exception as error:  # whatever an architecture's own code raises
+            logits = getattr(causal(input_ids=ids_T[None], use_cache=False), "logits", None)
+    except Exception as error:  # whatever an architecture's own code raises: its decoder runs all the same
+        return None, f"it does not run on token ids alone ({describe(error)})"
+    finally:
+        handle.remove()
+    if len(made) != 1 or made[0] is None:
+        return None, f"it runs {type(decoder).__name__} {len(made)} times for one sentence"
+    if not near(made[0], output_TH):
         raise ModelError(
-            f"{type(decoder).__name__} does not run on token ids alone "
-            f"({type(error).__name__}: {str(error).splitlines()[0]})",
-            hint="Only models that take text alone are supported.",
-        ) from error
+            f"{type(causal).__name__} gives {type(decoder).__name__} other positions or masks than a causal decoder's",
+            hint="Its states of text alone would not be those of the whole model.",
+        )
+    if logits is None or logits.shape[:-1] != (1, NUM_TOKENS):
+        return None, "it gives no logits for each token"
+    return logits[0].float().cpu(), ""
 
 
-def _run(causal: Any, ids_T: Tensor) -> Tensor | None:
-    logits = getattr(causal(input_ids=ids_T[None], use_cache=False), "logits", None)
-    return None if logits is None or logits.shape[:-1] != (1, NUM_TOKENS) else logits[0].float().cpu()
+def narrowing_of(ending: Ending, hidden_size: int) -> nn.Module | None:
+    """The last module of a decoder that gives states narrower than its layers do; None where it keeps their width.
+
+    Raises ModelError where the width changes in any other way.
+    """
+    width = ending.output_TH.shape[-1]
+    if width == hidden_size:
+        return None
+    modules = list(ending.final_norm) if isinstance(ending.final_norm, Chain) else []
+    with torch.inference_mode():
+        before = Chain(*modules[:-1])(ending.block_TH)
+    if not modules or before.shape[-1] != hidden_size:
+        raise ModelError(
+            f"the decoder gives states of width {width}, its layers of width {hidden_size}",
+            hint="Layers of several widths are supported only where one last module makes the difference.",
+        )
+    return modules[-1]
 
 
-def _chain(given: Tensor, goal: Tensor, calls: Sequence[_Call]) -> list[nn.Module] | None:
+def near(got: Tensor, want_TH: Tensor) -> bool:
+    """Whether one run gave what another one gave; the same operations on the same shape differ by next to nothing."""
+    return got.numel() == want_TH.numel() and relative_error(got.reshape(want_TH.shape), want_TH) <= 1e-2
+
+
+def _chain(given: Tensor, goal: Tensor, calls: Sequence[Call]) -> list[nn.Module] | None:
     """Modules that were called one after the other and turned one tensor into the other, or None."""
-    if _same(given, goal):
+    if same_values(given, goal):
         return []
     for k, call in enumerate(calls):
-        if call.given is not None and call.made is not None and _same(call.given, given):
+        if call.given is not None and call.made is not None and same_values(call.given, given):
             rest = _chain(call.made, goal, calls[k + 1 :])
             if rest is not None:
                 return [call.module, *rest]
     return None
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    if one.numel() != other.numel():
-        return False
-    one, other = one.reshape(-1), other.reshape(-1)
-    return torch.equal(one.to(other.dtype), other) or torch.equal(one, other.to(one.dtype))
 
 
 def _proved(modules: list[nn.Module] | None, block_TH: Tensor, output_TH: Tensor) -> Chain | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from drillcore.backends.transformers.parts import find_parts
+
 NUMBERED = re.compile(r"(.*?)\.(\d+)\.")
 
 
@@ -15,7 +17,7 @@ class Expected:
         self.class_name = type(causal).__name__
         self.names = set(causal.state_dict())
         paths = {id(module): name + "." for name, module in causal.named_modules() if name}
-        self._decoder = paths.get(id(causal.get_decoder()), "")
+        self._decoder = paths.get(id(find_parts(causal).decoder), "")
         self._head = paths.get(id(causal.get_output_embeddings()), "\0")
         self.base = f"{causal.base_model_prefix}."
         self.floating = {n for n, t in causal.state_dict().items() if t.is_floating_point()}

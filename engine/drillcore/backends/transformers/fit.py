@@ -137,12 +137,9 @@ def build_on_meta(source: ModelSource, named: Any = None) -> Any:
 
     Raises MissingExtraError where its code needs a package, ModelError where it cannot be built.
     """
-    config = copy.deepcopy(source.config)
     try:
         with quiet_transformers(), torch.device("meta"):
-            if named is not None:
-                return named(config)
-            return source.auto_class().from_config(config, **source.build_arguments())
+            return source.new_model() if named is None else named(copy.deepcopy(source.config))
     except ImportError as error:
         raise MissingExtraError(
             f"model {source.model.id} needs a package that is not installed: {first_line(error)}",

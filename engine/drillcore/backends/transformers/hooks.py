@@ -8,13 +8,14 @@ Shape legend: R rows, W width, G gathered nodes, K layers, H hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from drillcore.backends.transformers.last_mlp import DeepestMlp
+from drillcore.backends.transformers.trace import first_tensor
 from drillcore.errors import ModelError
 
 
@@ -38,22 +39,24 @@ def find_decoder_layers(decoder: nn.Module, num_layers: int) -> tuple[nn.Module,
     return lists[0]
 
 
-def _hidden(value: Any) -> Tensor:
-    hidden: Tensor = value[0] if isinstance(value, tuple) else value
-    return hidden
-
-
 class Gatherer:
     """Hooks on a decoder that copy the wanted nodes of every wanted layer into one tensor.
 
     decoder_layers: up to the deepest wanted one, whose MLP then computes the wanted nodes only. num_layers: L of the
-    whole model.
+    whole model. skipped: layers that text alone does not run; they leave the states of the one before.
 
     `begin(node_G)` says which nodes (flat indices into R × W); after the forward pass `finish(last)` returns
     [G, K, H] in the model's dtype on its first device.
     """
 
-    def __init__(self, decoder_layers: nn.ModuleList, layers: Sequence[int], hidden_size: int, num_layers: int) -> None:
+    def __init__(
+        self,
+        decoder_layers: nn.ModuleList,
+        layers: Sequence[int],
+        hidden_size: int,
+        num_layers: int,
+        skipped: Collection[int] = (),
+    ) -> None:
         self._layers, self._hidden_size = list(layers), hidden_size
         self._slot = {layer: slot for slot, layer in enumerate(layers)}
         self._final = num_layers + 1
@@ -66,8 +69,25 @@ class Gatherer:
             if k in self._slot
         ]
         self._mlp = DeepestMlp(decoder_layers[-1], lambda: self._rows_G)
-        if 0 in self._slot:
-            self._handles.append(decoder_layers[0].register_forward_pre_hook(self._before, with_kwargs=True))
+        entered = {0, *skipped} & self._slot.keys()
+        for k in entered:
+            following = next(m for n, m in enumerate(decoder_layers, 1) if n > k and n not in skipped)
+            self._handles.append(following.register_forward_pre_hook(self._before(k), with_kwargs=True))
+
+    def keep_shortcut_if_exact(self, decoder: nn.Module, ids_T: Tensor, dtype: torch.dtype) -> None:
+        """Compute the whole MLP of the deepest layer where something after it reads more than the wanted nodes.
+
+        ids_T: a sentence. Only its last node is wanted; the MLP's others are made not a number, which spreads.
+        """
+        with torch.inference_mode(), self._mlp.poisoned():
+            self.begin(torch.tensor([len(ids_T) - 1], device=ids_T.device), dtype)
+            try:
+                output = decoder(input_ids=ids_T[None], use_cache=False)
+                states = self.finish(first_tensor(output))
+            finally:
+                self.cancel()
+        if not torch.isfinite(states).all():
+            self._mlp.remove()
 
     def begin(self, node_G: Tensor, dtype: torch.dtype) -> None:
         """Set the nodes to gather in the next pass."""
@@ -77,7 +97,7 @@ class Gatherer:
             (len(node_G), len(self._layers), self._hidden_size), dtype=dtype, device=node_G.device
         )
 
-    def finish(self, last_RWH: Tensor) -> Tensor:
+    def finish(self, last_RWH: Tensor | None) -> Tensor:
         """States [G, K, H] of the pass; `last_RWH` is the decoder's own output, after the final norm."""
         if self._final in self._slot:
             self._gather(self._final, last_RWH)
@@ -98,8 +118,8 @@ class Gatherer:
             handle.remove()
         self._mlp.remove()
 
-    def _gather(self, layer: int, hidden_RWH: Tensor) -> None:
-        if self._rows_G is None or self._states_GKH is None:
+    def _gather(self, layer: int, hidden_RWH: Tensor | None) -> None:
+        if self._rows_G is None or self._states_GKH is None or hidden_RWH is None:
             return
         flat = hidden_RWH.reshape(-1, hidden_RWH.shape[-1])
         rows = self._rows_G if self._rows_G.device == flat.device else self._rows_G.to(flat.device)
@@ -108,9 +128,12 @@ class Gatherer:
 
     def _after(self, layer: int) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            self._gather(layer, _hidden(output))
+            self._gather(layer, first_tensor(output))
 
         return hook
 
-    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._gather(0, args[0] if args else kwargs["hidden_states"])
+    def _before(self, layer: int) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._gather(layer, first_tensor([kwargs.get("hidden_states"), *args, *kwargs.values()]))
+
+        return hook

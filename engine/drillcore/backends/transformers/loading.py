@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from drillcore.backends.device import choose_device, choose_dtype, narrowing_note
 from drillcore.backends.source import ModelSource
-from drillcore.backends.transformers.ending import Ending, find_ending
+from drillcore.backends.transformers.ending import Ending, find_ending, narrowing_of, near
 from drillcore.backends.transformers.fit import Fit, examine, first_line
-from drillcore.backends.transformers.hooks import find_decoder_layers
+from drillcore.backends.transformers.parts import Parts, find_parts
 from drillcore.backends.transformers.surroundings import pinned
+from drillcore.backends.transformers.trace import first_tensor
 from drillcore.errors import ModelError
 from drillcore.job.fields import Extract
 from drillcore.system.quiet import quiet_transformers
@@ -63,18 +64,53 @@ def load_model(source: ModelSource, extract: Extract, deepest: int, attention: s
     causal.eval().requires_grad_(False)
     if source.model.device_map is None:
         causal.to(device)
-    decoder = causal.get_decoder()
-    num_layers = source.facts.num_layers
-    owner, name, decoder_layers = find_decoder_layers(decoder, num_layers)
-    ending = find_ending(causal, decoder, decoder_layers, source.facts.vocab_size)
+    parts, num_layers = find_parts(causal), source.facts.num_layers
     cut = num_layers if deepest > num_layers else max(deepest, 1)
-    if cut < num_layers:
-        decoder_layers = decoder_layers[:cut]
-        setattr(owner, name, decoder_layers)
-        # Some decoders count their layers by the configuration, others by the list.
-        decoder.config.get_text_config(decoder=True).num_hidden_layers = cut
+    ending = find_ending(causal, parts.decoder, parts.layers, source.facts, cut)
+    narrowing = narrowing_of(ending, source.facts.hidden_size)
+    if narrowing is not None:
+        _give_to_head(narrowing, causal, parts.decoder)
+        ending = find_ending(causal, parts.decoder, parts.layers, source.facts, cut)
+    layers = _cut(parts, cut, ending)
     notes = (*fit.notes, *narrowing_note(source, extract, dtype, fit.stored))
-    return Loaded(causal, decoder, decoder_layers, ending, cut, device, dtype, fit.has_head, notes)
+    return Loaded(causal, parts.decoder, layers, ending, len(layers), device, dtype, fit.has_head, notes)
+
+
+def _cut(parts: Parts, cut: int, ending: Ending) -> nn.ModuleList:
+    """The decoder's layers up to `cut`; all of them where it does not run, or not alike, without the others."""
+    decoder, text = parts.decoder, parts.decoder.config.get_text_config(decoder=True)
+    if cut == len(parts.layers):
+        return parts.layers
+    counted = text.num_hidden_layers
+    setattr(parts.owner, parts.name, parts.layers[:cut])
+    # Some decoders count their layers by the configuration, others by the list.
+    text.num_hidden_layers = cut
+    layers: nn.ModuleList = getattr(parts.owner, parts.name)
+    if _same_without_others(decoder, layers, ending):
+        return layers
+    setattr(parts.owner, parts.name, parts.layers)
+    text.num_hidden_layers = counted
+    return parts.layers
+
+
+def _give_to_head(narrowing: nn.Module, causal: Any, decoder: Any) -> None:
+    """Let the head narrow the states that it gets, not the decoder: layer L + 1 is then as wide as the others."""
+    path = next(name for name, module in decoder.named_modules() if module is narrowing)
+    decoder.set_submodule(path, nn.Identity())
+    causal.get_output_embeddings().register_forward_pre_hook(lambda module, args: (narrowing(args[0]), *args[1:]))
+
+
+def _same_without_others(decoder: Any, layers: nn.ModuleList, ending: Ending) -> bool:
+    kept: list[Tensor | None] = []
+    handle = layers[-1].register_forward_hook(lambda module, args, output: kept.append(first_tensor(output)))
+    try:
+        with torch.inference_mode():
+            decoder(input_ids=ending.ids_T[None], use_cache=False)
+    except Exception:  # some decoders index lists of another length by the number of their layers
+        return False
+    finally:
+        handle.remove()
+    return len(kept) == 1 and kept[0] is not None and near(kept[0], ending.deepest_TH)
 
 
 def _read(source: ModelSource, fit: Fit, dtype: torch.dtype, device: torch.device) -> Any:
@@ -111,7 +147,7 @@ def _random(source: ModelSource, dtype: torch.dtype) -> Any:
     state = torch.random.get_rng_state()
     torch.manual_seed(0)
     try:
-        return source.auto_class().from_config(source.config, dtype=dtype, **source.build_arguments())
+        return source.new_model(dtype=dtype)
     finally:
         torch.random.set_rng_state(state)
 

@@ -85,7 +85,7 @@ def _states(loaded: Loaded, layers: Sequence[int], sentences: Sequences) -> NDAr
     rows: list[NDArray[np.float32]] = []
     with _last_block(loaded) as last:
         for sentence in sentences:
-            by_layer = dict(self_check.reference(loaded.decoder, sentence, loaded.cut))
+            by_layer = dict(self_check.reference(loaded.decoder, sentence, loaded.cut, loaded.ending.places))
             # Their list has layer L after the final norm only.
             by_layer[loaded.cut] = last[0]
             hidden_size = len(last[0])
