@@ -112,7 +112,7 @@ def test_skip_leaves_out_what_cannot_follow_and_counts_it(models, tmp_path):
     group = drillcore.open(loaded.store)["m/d"]
     assert np.isnan(group.next_token.values).all(axis=(1, 2)).tolist() == [False, False, True, False]
     assert np.isnan(group.candidate_logprob.values[2]).tolist() == [False, True]
-    assert any("1 of 4 expected texts are left out: 1 tokens cross the border" in line for line in heard.lines)
+    assert any("1 of 4 expected texts are left out: 1 with a token across the border" in line for line in heard.lines)
     record = json.loads((Path(loaded.store) / "m" / "d" / "zarr.json").read_text())["attributes"]["results"]
     assert record["next_token"]["left_out"] == {"crosses": 1} and record["next_token"]["sentences"] == 3
     assert record["candidate_logprob"]["left_out"] == {"crosses": 1}

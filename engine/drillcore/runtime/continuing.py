@@ -19,11 +19,11 @@ from drillcore.tokens.tokenizer import BATCH, Around, Tokenizer
 # Sentences after which candidates are compared with each other.
 COMPARED = 64
 SHORT = {
-    Fault.CROSSES: "tokens cross the border to the sentence",
-    Fault.APPENDED: "the tokenizer ends the sentence with a special token",
+    Fault.CROSSES: "with a token across the border to the sentence",
+    Fault.APPENDED: "after a special token that ends the sentence",
     Fault.UNKNOWN: "not in the vocabulary",
-    Fault.NOTHING: "no token",
-    Fault.TRUNCATED: "the sentence was truncated",
+    Fault.NOTHING: "without a token",
+    Fault.TRUNCATED: "after a truncated sentence",
 }
 
 
