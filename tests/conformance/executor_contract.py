@@ -152,9 +152,8 @@ class ExecutorContract:
         assert sum("up to date" in line for line in again.lines) == 3 and again.done == 0
 
     def test_what_fails_is_set_aside_and_named(self, settings, bench, models, tmp_path):
-        """A model that cannot be read and a block whose states do not fit: all else is kept, and comes out the same."""
-        broken = shutil.copytree(models("qwen2"), tmp_path / "broken")
-        (broken / "model.safetensors").write_bytes(b"no weights at all")
+        """A model that fails its check, a block whose states do not fit: all else is kept, and comes out the same."""
+        broken = not_a_number(models("qwen2"), tmp_path / "broken")
         loud = louder(models("llama"), tmp_path / "loud", "Z", 1e6)
         wanted = [{"id": str(p), "as": n} for n, p in (("broken", broken), ("loud", loud), ("fine", models("gpt2")))]
         dataset = bench.texts("d", 500)
@@ -218,4 +217,15 @@ def louder(source: Path, target: Path, letter: str, factor: float) -> Path:
     table = weights["model.embed_tokens.weight"].copy()
     table[row] = np.where(table[row] < 0, -1.0, 1.0) * factor
     save_file({**weights, "model.embed_tokens.weight": table}, target / "model.safetensors", {"format": "pt"})
+    return target
+
+
+def not_a_number(source: Path, target: Path) -> Path:
+    """A copy of a tiny model whose files are whole and whose states are NaN: it fails its self-check."""
+    from safetensors.numpy import load_file, save_file
+
+    shutil.copytree(source, target)
+    weights = load_file(target / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"] = weights["model.layers.1.mlp.up_proj.weight"] * np.nan
+    save_file(weights, target / "model.safetensors", {"format": "pt"})
     return target

@@ -19,7 +19,7 @@ import drillcore
 from drillcore.cli.export import export_layer
 from drillcore.cli.show import store_lines
 from drillcore.cli.tables import BARS
-from drillcore.errors import DrillcoreError, MissingExtraError, RunError, StoreError
+from drillcore.errors import DrillcoreError, MissingExtraError, StoreError
 from drillcore.job.file import load_job
 from drillcore.pictures.grid.write import FRAME
 from drillcore.runtime.runner import run_stages
@@ -167,16 +167,16 @@ def test_the_job_chooses_layers_colours_depths_and_tiles(job: Path, tmp_path: Pa
     [
         ("render.layers=[9]", "layer 9 is in no model's store", "small: 0 to 4"),
         ("render.layers=[5]", "no layer of small, random is chosen", "deep: 0 to 5"),
-        ("render.color=nothing", "no coordinate nothing", "label, last_token_id, n_tokens, score"),
-        ("project.method=umap", "small/labelled has no umap projection to draw", "drillcore project"),
+        ("render.color=nothing", "no dataset has a coordinate nothing", "label, last_token_id, n_tokens, score"),
+        ("project.method=umap", "small/labelled: there is no umap projection to draw", "drillcore project"),
     ],
 )
 def test_a_job_that_cannot_be_drawn_is_refused_with_a_hint(
     job: Path, tmp_path: Path, setting: str, message: str, hint: str
 ) -> None:
-    with pytest.raises(RunError, match=message) as caught:
+    with pytest.raises(DrillcoreError, match=message) as caught:
         render(job, tmp_path, setting)
-    assert hint in caught.value.hint
+    assert hint in f"{caught.value} {caught.value.hint}"
 
 
 def test_show_draws_separation_along_the_layers(job: Path) -> None:
