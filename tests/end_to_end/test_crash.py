@@ -102,9 +102,9 @@ def test_asked_to_stop_at_any_moment(work, undisturbed, seed):
 READY = """
 import drillcore.runtime.runner
 run = drillcore.runtime.runner.run_stages
-def ready(*arguments):
+def ready(*arguments, **named):
     READY.touch()
-    return run(*arguments)
+    return run(*arguments, **named)
 drillcore.runtime.runner.run_stages = ready
 """
 

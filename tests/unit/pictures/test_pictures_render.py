@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -174,8 +175,10 @@ def test_the_job_chooses_layers_colours_depths_and_tiles(job: Path, tmp_path: Pa
 def test_a_job_that_cannot_be_drawn_is_refused_with_a_hint(
     job: Path, tmp_path: Path, setting: str, message: str, hint: str
 ) -> None:
+    # The store records what its job asks of each stage, so the changed job has a copy of its own.
+    copy = shutil.copytree(job.parent, tmp_path / "copy") / job.name
     with pytest.raises(DrillcoreError, match=message) as caught:
-        render(job, tmp_path, setting)
+        render(copy, tmp_path / "pictures", setting)
     assert hint in f"{caught.value} {caught.value.hint}"
 
 

@@ -18,6 +18,8 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 NAME = "drillcore_packs"
 # Nodes of a tile: FlexAttention skips, keeps or masks tiles of queries by keys (its BlockMask).
 TILE = 128
+# Shapes of models and batches that one process may compile for.
+GEOMETRIES = 64
 _compiled: Any = None
 
 
@@ -29,6 +31,7 @@ def register() -> None:
     if _compiled is None:
         # Past the limit PyTorch would silently fall back to a slow path.
         torch._dynamo.config.fail_on_recompile_limit_hit = True
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, GEOMETRIES)
         _compiled = torch.compile(flex_attention, dynamic=False)
         AttentionInterface.register(NAME, packs_attention)
 

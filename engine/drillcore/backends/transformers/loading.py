@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from drillcore.backends.base import ModelFacts
 from drillcore.backends.device import choose_device, choose_dtype, narrowing_note
 from drillcore.backends.source import ModelSource
 from drillcore.backends.transformers.ending import Ending, find_ending, narrowing_of, near
@@ -64,16 +65,24 @@ def load_model(source: ModelSource, extract: Extract, deepest: int, attention: s
     causal.eval().requires_grad_(False)
     if source.model.device_map is None:
         causal.to(device)
-    parts, num_layers = find_parts(causal), source.facts.num_layers
-    cut = num_layers if deepest > num_layers else max(deepest, 1)
-    ending = find_ending(causal, parts.decoder, parts.layers, source.facts, cut)
-    narrowing = narrowing_of(ending, source.facts.hidden_size)
-    if narrowing is not None:
-        _give_to_head(narrowing, causal, parts.decoder)
-        ending = find_ending(causal, parts.decoder, parts.layers, source.facts, cut)
+    cut = source.facts.num_layers if deepest > source.facts.num_layers else max(deepest, 1)
+    try:
+        parts = find_parts(causal)
+        ending = _ending(causal, parts, source.facts, cut)
+    except ModelError as error:
+        raise ModelError(f"model {source.model.id}: {error}", hint=error.hint) from error
     layers = _cut(parts, cut, ending)
     notes = (*fit.notes, *narrowing_note(source, extract, dtype, fit.stored))
     return Loaded(causal, parts.decoder, layers, ending, len(layers), device, dtype, fit.has_head, notes)
+
+
+def _ending(causal: Any, parts: Parts, facts: ModelFacts, cut: int) -> Ending:
+    ending = find_ending(causal, parts.decoder, parts.layers, facts, cut)
+    narrowing = narrowing_of(ending, facts.hidden_size)
+    if narrowing is None:
+        return ending
+    _give_to_head(narrowing, causal, parts.decoder)
+    return find_ending(causal, parts.decoder, parts.layers, facts, cut)
 
 
 def _cut(parts: Parts, cut: int, ending: Ending) -> nn.ModuleList:
