@@ -5,6 +5,8 @@ All of them are tried by `make support-table`.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -36,6 +38,14 @@ REFUSED = {
     "reformer": "gives states of width 128, its layers of width 64",
     "xlm": "is not a causal decoder (its type is xlm)",
 }
+
+
+def test_the_committed_table_names_nothing_wrong_and_agrees_with_these():
+    lines = Path("docs/models.md").read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+    layouts = {row[0]: row[1] for row in rows if len(row) == 5}
+    assert not any(row[1].strip("*").startswith(("wrong", "traceback")) for row in rows)
+    assert layouts.items() >= RUN.items()
 
 
 @pytest.mark.parametrize("kind", RUN)
