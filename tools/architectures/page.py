@@ -18,11 +18,12 @@ HOW = {
 }
 INTRO = """# Which models run
 
-{versions}. Written by `make support-table`: for every architecture that `transformers` registers for causal language
-models, and for the text of every one for images and text, a tiny model with random weights (4 layers, width 64, windows
-and chunks of 16 tokens) is saved, loaded and checked as in a job. Then every layer of {num} sentences of 1 to {longest}
-tokens, half of which share a beginning, is compared with the same model on each sentence alone, in float32. `wrong` is
-an error above {bound:g}.
+Made with {versions}; `make support-table` writes this page.
+
+For every architecture that `transformers` registers for causal language models, and for the text of every one for
+images and text, a tiny model with random weights (4 layers, width 64, windows and chunks of 16 tokens) is saved, loaded
+and checked as in a job. Then every layer of {num} sentences of 1 to {longest} tokens, half of which share a beginning,
+is compared with the same model on each sentence alone, in float32. `wrong` is an error above {bound:g}.
 
 A real model is checked again at every load, on the sentences of the job. What does not run is refused with a reason
 before anything is written. Architectures that keep code of their own beside their weights (`trust_remote_code`) are not
