@@ -86,14 +86,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "per_layer_config": Whole({"01": {"head_dim": 24}}),
         "layer_types": ["indexed_attention", "sliding_attention", "indexed_attention", "sliding_attention"],
     },
-    "dots3_note": {
-        "text_config": {
-            "head_dim": 24,
-            "num_key_value_heads": 4,
-            "per_layer_config": Whole({"01": {"head_dim": 24}}),
-            "layer_types": ["indexed_attention", "sliding_attention", "indexed_attention", "sliding_attention"],
-        }
-    },
     "axk2": {"head_dim": 8, "num_key_value_heads": 4, "qk_rope_head_dim": 8, "index_head_dim": 16},
     "bailing_hybrid": {
         "head_dim": 8,
@@ -144,13 +136,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "per_layer_config": Whole({"03": {"head_dim": 32}}),
         "layer_types": ["sliding_attention", "sliding_attention", "sliding_attention", "full_attention"],
     },
-    "gemma4": {
-        "text_config": {
-            "per_layer_config": Whole({"01": {"head_dim": 32}, "03": {"head_dim": 32}}),
-            "layer_types": ["sliding_attention", "full_attention", "sliding_attention", "full_attention"],
-            "num_kv_shared_layers": 1,
-        }
-    },
     "gemma4_assistant": {
         "text_config": {
             "hidden_size_per_layer_input": 0,
@@ -186,16 +171,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "indexer_budget": 16,
         "indexer_compress_ratio": 4,
         "layer_types": ["linear_attention", "indexed_attention", "linear_attention", "indexed_attention"],
-    },
-    "qwen4_exp": {
-        "text_config": {
-            "indexer_n_heads": 2,
-            "indexer_kv_heads": 1,
-            "indexer_head_dim": 16,
-            "indexer_budget": 16,
-            "indexer_compress_ratio": 4,
-            "layer_types": ["linear_attention", "indexed_attention", "linear_attention", "indexed_attention"],
-        }
     },
     "reformer": {
         "is_decoder": True,
@@ -272,13 +247,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "layer_types": ["chunked_attention", "full_attention", "chunked_attention", "full_attention"],
         "no_rope_layers": [1, 0, 1, 0],
     },
-    "llama4": {
-        "text_config": {
-            "attention_chunk_size": 16,
-            "layer_types": ["chunked_attention", "full_attention", "chunked_attention", "full_attention"],
-            "no_rope_layers": [1, 0, 1, 0],
-        }
-    },
     "blt": {"encoder_config": {"hidden_size_global": 64}, "decoder_config": {"hidden_size_global": 64}},
     "aria": {"projector_patch_to_query_dict": {1225: 128, 4900: 256}},
 }
@@ -289,15 +257,6 @@ for _kinds, _settings in (
         {"head_dim": 8, "num_key_value_heads": 4},
     ),
     ("mistral_large4 kimi_k25", {"text_config": {"head_dim": 8, "num_key_value_heads": 4}}),
-    (
-        "gemma4_unified diffusion_gemma",
-        {
-            "text_config": {
-                "per_layer_config": Whole({"03": {"head_dim": 32}}),
-                "layer_types": ["sliding_attention", "sliding_attention", "sliding_attention", "full_attention"],
-            }
-        },
-    ),
     ("hunyuan_v1_dense hunyuan_v1_moe ministral", {"head_dim": 16}),
     ("cosmos3_edge ernie4_5_vl_moe", {"text_config": {"rope_parameters": {"mrope_section": [3, 3, 2]}}}),
     (
@@ -311,6 +270,10 @@ for _kinds, _settings in (
     ),
 ):
     SETTINGS |= dict.fromkeys(_kinds.split(), _settings)
+# Models of images and text, with the settings of their text.
+for _kind in ("dots3_note", "gemma4", "gemma4_unified", "llama4", "qwen4_exp"):
+    SETTINGS[_kind] = {"text_config": SETTINGS[f"{_kind}_text"]}
+SETTINGS["diffusion_gemma"] = SETTINGS["gemma4_unified"]
 
 # What some configurations need before their defaults can be shrunken.
 DEFAULTS: dict[str, dict[str, Any]] = {
