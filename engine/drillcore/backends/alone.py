@@ -21,6 +21,8 @@ NOISE_FACTOR = 1.5
 ONE_STEP = {"bfloat16": 2.0**-8, "float16": 2.0**-11}
 # Weights that run in their own dtype only (quantised): single sentences in that dtype.
 OWN_DTYPE_BOUNDS = {"float32": BOUND, "bfloat16": 6e-2, "float16": 1e-2}
+# A state that is further out is not explained by rounding in float32; a nearer one by so many times its own noise.
+LARGEST_NOISE, FLOAT32_NOISE_FACTOR = 1e-2, 4.0
 # A sentence this many times as noisy as the middle one says nothing about the others.
 OUTLIER = 4.0
 # An undecided router, or indexer, takes other experts after rounding in a lower precision: only gross errors count.
@@ -33,7 +35,8 @@ HALF_STEP, HALF_SMALLEST = 2.0**-11, 2.0**-25
 class Alone:
     """States of sentences, each computed alone by plain `transformers`.
 
-    states_CKH: float32, NaN where `transformers` gives no state. dtype: of the computation. own_dtype: of the model.
+    states_CKH: float32, NaN where `transformers` gives no state, infinite where it gives NaN. dtype: of the
+    computation. own_dtype: of the model.
     noise_CK: ‖a − b‖₂ / ‖b‖₂ of the model's own dtype, one sentence at a time, against these states; zero where it is
     the dtype of the computation. machine: device and threads that it ran on. routed: the model chooses among experts or
     tokens. seconds: spent.
@@ -86,12 +89,13 @@ class Alone:
         return bounds_CK
 
 
-def relative_errors_CK(states_CKH: NDArray[Any], want_CKH: NDArray[Any]) -> NDArray[np.float64]:
-    """‖a − b‖₂ / ‖b‖₂ of each sentence and layer; NaN where either holds a NaN.
+def relative_errors(got: NDArray[Any], want: NDArray[Any]) -> NDArray[np.float64]:
+    """‖a − b‖₂ / ‖b‖₂ over the last axis; NaN where either holds a NaN, or the second an infinity.
 
-    >>> relative_errors_CK(np.array([[[3.0, 4.0]]]), np.array([[[3.0, 5.0]]])).round(3).tolist()
-    [[0.171]]
+    >>> relative_errors(np.array([[3.0, 4.0]]), np.array([[3.0, 5.0]])).round(3).tolist()
+    [0.171]
     """
-    got_CKH, exact_CKH = states_CKH.astype(np.float64), want_CKH.astype(np.float64)
-    size_CK = np.maximum(np.linalg.norm(exact_CKH, axis=2), 1e-30)
-    return np.asarray(np.linalg.norm(got_CKH - exact_CKH, axis=2) / size_CK)
+    exact = want.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        size, distance = np.linalg.norm(exact, axis=-1), np.linalg.norm(got.astype(np.float64) - exact, axis=-1)
+        return np.asarray(distance / np.maximum(size, 1e-30))

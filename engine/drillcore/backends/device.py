@@ -35,6 +35,11 @@ class Hardware:
     gpus: int = 0
 
 
+def num_threads(extract: Extract) -> int:
+    """CPU threads of a forward pass: those of the job, or as many as there are cores."""
+    return num_cores() if extract.threads == "auto" else extract.threads
+
+
 def host_hardware(extract: Extract, gpus_on_host: int | None = None) -> Hardware:
     """The hardware of a worker on this host.
 
@@ -42,8 +47,7 @@ def host_hardware(extract: Extract, gpus_on_host: int | None = None) -> Hardware
     """
     import torch
 
-    cores = num_cores()
-    threads = cores if extract.threads == "auto" else extract.threads
+    cores, threads = num_cores(), num_threads(extract)
     on_gpu = extract.device != "cpu" and torch.cuda.is_available()
     device = torch.cuda.get_device_name() if on_gpu else torch.backends.cpu.get_cpu_capability()
     gpus = gpus_on_host or torch.cuda.device_count()
@@ -121,12 +125,17 @@ def choose_dtype(source: ModelSource, extract: Extract, device: torch.device) ->
     return dtype
 
 
+def dtype_name(dtype: torch.dtype) -> str:
+    """The name that jobs and stores use, such as bfloat16."""
+    return str(dtype).removeprefix("torch.")
+
+
 def narrowing_note(source: ModelSource, extract: Extract, dtype: torch.dtype, stored: str) -> tuple[str, ...]:
     """A note where `auto` computes in a narrower or other dtype than the weights were saved in.
 
     stored: dtype of the weights in their files, such as float32; empty where it is not known.
     """
-    named, chosen = source.model.dtype or extract.dtype, str(dtype).removeprefix("torch.")
+    named, chosen = source.model.dtype or extract.dtype, dtype_name(dtype)
     if named != "auto" or chosen != "bfloat16" or stored not in ("float16", "float32", "float64"):
         return ()
     return (f"its weights are {stored}; dtype: auto puts them into bfloat16 on CUDA (dtype: {stored} keeps them)",)

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from drillcore.backends.base import prediction_refused
 from drillcore.backends.source import locate
-from drillcore.backends.transformers.ending import relative_error
 from drillcore.backends.transformers.loading import Loaded, load_model
 from drillcore.backends.transformers.surroundings import pinned
+from drillcore.backends.transformers.trace import relative_error
 from drillcore.job.fields import Extract, Model
 
 # The same operations on the same shape differ by nothing or by rounding; a scale that is left out by 1e-1 and more.

@@ -8,7 +8,7 @@ Shape legend: C sentences of the check, K layers, H hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +20,10 @@ from torch import Tensor, nn
 from drillcore.backends.alone import BOUND, NOISE_FACTOR, ONE_STEP
 from drillcore.backends.base import RoundingCheck
 from drillcore.backends.lengths import LengthRules
+from drillcore.backends.transformers.trace import relative_error
 from drillcore.errors import ModelError
 from drillcore.tokens.sequences import Sequences
 
-# Where the model's own float32 is far from float64, that noise times this is allowed too.
-FLOAT32_NOISE_FACTOR = 4.0
 # Length of the job's sentences but the longest, and of random ones.
 MAX_SENTENCE = 512
 # Rows of the job that are compared: the shortest, the longest, and some between them.
@@ -147,35 +146,6 @@ def settle_positions(decoder: Any) -> None:
         decoder(input_ids=token, use_cache=False)
 
 
-def comparable(
-    states_KH: NDArray[Any],
-    layers: Sequence[int],
-    norm: Callable[[Tensor], Tensor] | None,
-    num_layers: int,
-    like: Tensor,
-) -> dict[int, Tensor]:
-    """Our states of one sentence by layer, layer L after the final norm, as `reference` has it.
-
-    like: a tensor of the device and dtype that the norm computes in.
-    """
-    states = {k: torch.as_tensor(state_H).to(like.device) for k, state_H in zip(layers, states_KH, strict=True)}
-    if num_layers in states and norm is not None:
-        with torch.inference_mode():
-            states[num_layers] = norm(states[num_layers].to(like.dtype))
-    return states
-
-
-def differences(states: Mapping[int, Tensor], alone: Mapping[int, Tensor], num_layers: int) -> dict[int, float]:
-    """‖a − b‖₂ / ‖b‖₂ of one sentence by layer, of the layers that both have."""
-    errors = {}
-    for layer, got in states.items():
-        want = alone.get(num_layers + 1 if layer == num_layers else layer)
-        if want is not None:
-            exact = want.double()
-            errors[layer] = float((got.to(want.device).double() - exact).norm() / exact.norm().clamp_min(1e-30))
-    return errors
-
-
 def worst_by_layer(errors_C: Sequence[dict[int, float]]) -> dict[int, float]:
     """The largest error of each layer; a NaN stays one."""
     return _by_layer(errors_C, np.max)
@@ -219,11 +189,11 @@ def first_difference(
         ids = torch.as_tensor(np.asarray(sentence, np.int64), device=device)[None]
         settle_positions(decoder)
         with torch.inference_mode():
-            whole = decoder(input_ids=ids, use_cache=False).last_hidden_state[0, [n - 1 for n in lengths]].double()
+            whole = decoder(input_ids=ids, use_cache=False).last_hidden_state[0, [n - 1 for n in lengths]]
             for row, length in enumerate(lengths):
                 settle_positions(decoder)
-                part = decoder(input_ids=ids[:, :length], use_cache=False).last_hidden_state[0, -1].double()
-                difference = float((whole[row] - part).norm() / part.norm().clamp_min(1e-30))
+                part = decoder(input_ids=ids[:, :length], use_cache=False).last_hidden_state[0, -1]
+                difference = relative_error(whole[row], part)
                 if not difference <= bound:
                     return difference
     return None

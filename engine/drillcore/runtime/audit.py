@@ -15,7 +15,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from drillcore.backends.alone import Alone, relative_errors_CK
+from drillcore.backends.alone import FLOAT32_NOISE_FACTOR, LARGEST_NOISE, Alone, relative_errors
 from drillcore.store.layout import array_of
 from drillcore.store.states import StatesReader
 from drillcore.tokens.sequences import Sequences
@@ -25,8 +25,6 @@ LONGEST_ALONE = 16_384
 # Seeded sentences where the job leaves their number open, as long as they are at most this share of the tokens, or cost
 # so few operations that nobody notices.
 MOST_SEEDED, SHARE, FREE_OPERATIONS = 32, 0.02, 5e9
-# A state that is further out is not explained by rounding in float32; a nearer one by so many times its noise.
-LARGEST_NOISE, FLOAT32_NOISE_FACTOR = 1e-2, 4.0
 # Draws for each seeded sentence wanted: equal sentences count once.
 TRIES = 8
 
@@ -137,7 +135,7 @@ def compare(
     stored_CKH = np.asarray(reader.read(rows_C, np.arange(len(layers))), np.float32)
     bounds_CK = alone.bounds_CK(own_dtype, reader.shape.store_dtype)
     known_CK = ~np.isnan(alone.states_CKH).any(axis=2)
-    errors_CK = np.where(known_CK, relative_errors_CK(stored_CKH, alone.states_CKH), 0.0)
+    errors_CK = np.where(known_CK, relative_errors(stored_CKH, alone.states_CKH), 0.0)
     excess_CK = np.nan_to_num(errors_CK, nan=np.inf) / np.maximum(bounds_CK, 1e-30)
     wrong = [_wrong(c, rows_C, stored_CKH, alone, errors_CK, bounds_CK, layers) for c in _out_of_bounds(excess_CK)]
     c, slot = np.unravel_index(int(excess_CK.argmax()), excess_CK.shape) if excess_CK.size else (0, 0)
@@ -159,7 +157,7 @@ def _wrong(
     layers: Sequence[int],
 ) -> Wrong:
     slot = int((np.nan_to_num(errors_CK[c], nan=np.inf) / np.maximum(bounds_CK[c], 1e-30)).argmax())
-    others_CK = relative_errors_CK(np.broadcast_to(stored_CKH[c], stored_CKH.shape), alone.states_CKH)
+    others_CK = relative_errors(np.broadcast_to(stored_CKH[c], stored_CKH.shape), alone.states_CKH)
     holds_C = (np.nan_to_num(others_CK) <= bounds_CK).all(axis=1) & np.isfinite(others_CK).any(axis=1)
     holds = int(rows_C[holds_C.argmax()]) if holds_C.any() else None
     return Wrong(int(rows_C[c]), layers[slot], float(errors_CK[c, slot]), float(bounds_CK[c, slot]), holds)

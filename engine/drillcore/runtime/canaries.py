@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from drillcore.backends import MODEL_DISTRIBUTIONS
-from drillcore.backends.alone import BOUND, OWN_DTYPE_BOUNDS, Alone, relative_errors_CK
+from drillcore.backends.alone import BOUND, OWN_DTYPE_BOUNDS, Alone, relative_errors
 from drillcore.backends.source import ModelSource, identity
 from drillcore.store.canaries import Canaries
 from drillcore.system.versions import installed_versions
@@ -103,7 +103,7 @@ def changed(canaries: Canaries, alone: Alone, layers: Sequence[int], source: Mod
     now_CKH = alone.states_CKH[:, [list(layers).index(k) for k in shared]]
     if before_CKH.shape != now_CKH.shape:
         return Change("its states have another size than those of its canary sentences in the store", named)
-    errors_CK = np.where(np.isnan(before_CKH).any(axis=2), 0.0, relative_errors_CK(now_CKH, before_CKH))
+    errors_CK = np.where(np.isnan(before_CKH).any(axis=2), 0.0, relative_errors(now_CKH, before_CKH))
     bound = _bound(facts, alone)
     if bool((errors_CK <= bound).all()):
         return Change(named=named)

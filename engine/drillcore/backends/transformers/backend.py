@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from drillcore.backends import self_check
 from drillcore.backends.alone import Alone
 from drillcore.backends.base import FloatStates, Prepared, SelfCheck, States, Work, all_states, states_of
-from drillcore.backends.device import host_hardware
+from drillcore.backends.device import dtype_name, host_hardware, num_threads
 from drillcore.backends.head import head_problem, unembed
 from drillcore.backends.lengths import length_rules
 from drillcore.backends.self_check import CheckSentences
@@ -39,7 +39,6 @@ from drillcore.backends.transformers.surroundings import pinned
 from drillcore.backends.transformers.trace import first_tensor
 from drillcore.errors import ModelError, RunError, SelfCheckError
 from drillcore.job.fields import Extract
-from drillcore.system.machine import num_cores
 from drillcore.tokens.batches import Batch, batches, halve, padded_batches
 from drillcore.tokens.packs import build_packs
 from drillcore.tokens.sequences import Sequences
@@ -58,8 +57,7 @@ class TransformersBackend:
         self.facts = source.facts
         self._source, self._extract = source, extract
         self._layers = tuple(layers)
-        threads = extract.threads
-        torch.set_num_threads(num_cores() if threads == "auto" else threads)
+        torch.set_num_threads(num_threads(extract))
         self._loaded = load_model(source, extract, self._layers[-1])
         self._plain_attention = self._loaded.decoder.config._attn_implementation
         self._kinds = attention_kinds(self._loaded.decoder.config)
@@ -154,7 +152,7 @@ class TransformersBackend:
             "batch_nodes": (1024 if on_cpu else 32_768) if nodes == "auto" else nodes,
             "attention": attention,
             "linear": ONEDNN if self._takes_onednn() else "torch",
-            "dtype": str(self._loaded.dtype).removeprefix("torch."),
+            "dtype": dtype_name(self._loaded.dtype),
             "device": "cpu" if on_cpu else torch.cuda.get_device_name(self._loaded.device),
             "instructions": torch.backends.cpu.get_cpu_capability() if on_cpu else "",
             "threads": torch.get_num_threads(),

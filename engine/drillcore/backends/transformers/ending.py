@@ -23,6 +23,7 @@ from drillcore.backends.transformers.trace import (
     first_tensor,
     places,
     refuse_other_shapes,
+    relative_error,
     same_values,
     trace_decoder,
 )
@@ -105,7 +106,7 @@ def _refuse_unless_causal(decoder: nn.Module, ids_T: Tensor, output: Tensor) -> 
     except Exception:  # too short for some architectures: the self-check will say so
         return
     whole = output.reshape(NUM_TOKENS, -1)[:few]
-    if part is None or part.numel() != whole.numel() or relative_error(part.reshape(whole.shape), whole) > 0.1:
+    if part is None or part.numel() != whole.numel() or not relative_error(part.reshape(whole.shape), whole) <= 0.1:
         raise ModelError(
             f"{type(decoder).__name__} is not a causal decoder: what follows a token changes its state",
             hint="Only decoders that read from left to right are supported.",
@@ -183,9 +184,3 @@ def _proved(modules: list[nn.Module] | None, block_TH: Tensor, output_TH: Tensor
         return None
     close = again.shape == output_TH[-2:].shape and relative_error(again, output_TH[-2:]) <= 1e-2
     return chain if close else None
-
-
-def relative_error(got: Tensor, want: Tensor) -> float:
-    """Worst ‖a − b‖₂ / ‖b‖₂ over rows."""
-    wide = want.double()
-    return float(((got.double() - wide).norm(dim=-1) / wide.norm(dim=-1).clamp_min(1e-30)).max())

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from drillcore.backends.device import dtype_name
 from drillcore.backends.source import ModelSource, weights_folder
 from drillcore.backends.transformers.expected import Expected, numbered
 from drillcore.backends.transformers.quantised import is_quantised, refuse_unless_installed, refuse_without_scales
@@ -277,7 +278,8 @@ def _stored_dtype(tensors: dict[str, StoredTensor]) -> str:
     counts = Counter[str]()
     for tensor in tensors.values():
         counts[tensor.dtype] += tensor.num_values
-    return str(DTYPES.get(counts.most_common(1)[0][0], "")).removeprefix("torch.") if counts else ""
+    most = DTYPES.get(counts.most_common(1)[0][0]) if counts else None
+    return "" if most is None else dtype_name(most)
 
 
 def _is_mask(tensor: StoredTensor | None) -> bool:

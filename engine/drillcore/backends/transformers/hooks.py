@@ -19,26 +19,6 @@ from drillcore.backends.transformers.trace import first_tensor
 from drillcore.errors import ModelError
 
 
-def find_decoder_layers(decoder: nn.Module, num_layers: int) -> tuple[nn.Module, str, nn.ModuleList]:
-    """The list of decoder layers: the module that owns it, its name there, and the list.
-
-    Raises ModelError where no list of that length, or more than one, can be the decoder layers.
-    """
-    lists = [
-        (owner, name, child)
-        for owner in decoder.modules()
-        for name, child in owner.named_children()
-        if isinstance(child, nn.ModuleList) and len(child) == num_layers
-    ]
-    # Lists inside a decoder layer (experts, say) come later in the order of modules().
-    if not lists or (len(lists) > 1 and lists[0][0] is not decoder and num_layers > 1):
-        raise ModelError(
-            f"the {num_layers} decoder layers of {type(decoder).__name__} could not be found",
-            hint="Its layout is not supported yet.",
-        )
-    return lists[0]
-
-
 class Gatherer:
     """Hooks on a decoder that copy the wanted nodes of every wanted layer into one tensor.
 

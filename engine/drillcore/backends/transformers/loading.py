@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from drillcore.backends.source import ModelSource
 from drillcore.backends.transformers.ending import Ending, find_ending, narrowing_of, near
 from drillcore.backends.transformers.fit import Fit, examine, first_line
 from drillcore.backends.transformers.parts import Parts, find_parts
+from drillcore.backends.transformers.precision import can_be_raised, computing_in
 from drillcore.backends.transformers.surroundings import pinned
 from drillcore.backends.transformers.trace import first_tensor
 from drillcore.errors import ModelError
@@ -43,25 +45,32 @@ class Loaded:
     notes: tuple[str, ...] = ()
 
     @property
+    def can_be_raised(self) -> bool:
+        """Whether it can compute in float32, and that is more exact than its own dtype."""
+        return can_be_raised(self.causal, self.dtype)
+
+    def in_precision(self, dtype: torch.dtype) -> AbstractContextManager[None]:
+        """A context in which it computes in a higher precision."""
+        return computing_in(self.causal, self.decoder_layers, dtype)
+
+    @property
     def final_norm(self) -> Callable[[Tensor], Tensor] | None:
         """What follows layer L, which changes nothing where nothing does; None where it was not found."""
         return self.ending.final_norm
 
 
 @pinned()
-def load_model(source: ModelSource, extract: Extract, deepest: int, attention: str | None = None) -> Loaded:
+def load_model(source: ModelSource, extract: Extract, deepest: int) -> Loaded:
     """Read a model and cut off the decoder layers after `deepest`.
 
-    attention: one of transformers' attention functions, None for the model's default. Raises JobError for a device
-    that is not there, ModelError where the weights cannot be read or the decoder layers are not found.
+    Raises JobError for a device that is not there, ModelError where the weights cannot be read or the decoder layers
+    are not found.
     """
     device = choose_device(extract)
     dtype = choose_dtype(source, extract, device)
     fit = examine(source)
     with quiet_transformers():
         causal = _random(source, dtype) if source.model.random_weights else _read(source, fit, dtype, device)
-    if attention is not None:
-        causal.set_attn_implementation(attention)
     causal.eval().requires_grad_(False)
     if source.model.device_map is None:
         causal.to(device)

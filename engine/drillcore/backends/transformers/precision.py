@@ -14,14 +14,12 @@ import torch
 from torch import Tensor, nn
 
 
-def is_convertible(causal: nn.Module) -> bool:
-    """Whether all weights are plain floating-point tensors: not quantised, not on the meta device."""
+def can_be_raised(causal: Any, dtype: torch.dtype) -> bool:
+    """Whether a model of this dtype can compute in float32, which is more exact: its weights are plain numbers."""
     plain = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-    return all(p.dtype in plain and not p.is_meta for p in causal.parameters()) and not _is_quantised(causal)
-
-
-def _is_quantised(causal: Any) -> bool:
-    return getattr(causal, "hf_quantizer", None) is not None
+    is_plain = all(p.dtype in plain and not p.is_meta for p in causal.parameters())
+    # Quantised weights, and those on the meta device, are not.
+    return dtype != torch.float32 and is_plain and getattr(causal, "hf_quantizer", None) is None
 
 
 @contextmanager

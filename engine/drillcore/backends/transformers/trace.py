@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from drillcore.backends.alone import relative_errors
 from drillcore.errors import ModelError
 
 NUM_TOKENS = 6
@@ -158,6 +159,11 @@ def places(trace: Trace, num_layers: int) -> tuple[int | None, ...] | None:
         same = (i for i, states in enumerate(trace.hidden_states) if states is not None and same_values(states, want))
         found.append(next(same, None))
     return tuple(found)
+
+
+def relative_error(got: Tensor, want: Tensor) -> float:
+    """Worst ‖a − b‖₂ / ‖b‖₂ over rows; NaN where any is."""
+    return float(relative_errors(got.double().cpu().numpy(), want.double().cpu().numpy()).max())
 
 
 def same_values(one: Tensor, other: Tensor) -> bool:

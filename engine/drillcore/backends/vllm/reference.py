@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,9 @@ from numpy.typing import NDArray
 from drillcore.backends.base import FloatStates, SelfCheck
 from drillcore.backends.head import head_problem, unembed
 from drillcore.backends.lengths import length_rules
-from drillcore.backends.self_check import CheckSentences
 from drillcore.backends.source import ModelSource
 from drillcore.backends.transformers.checking import Checked, check_engine, reference_states
-from drillcore.backends.transformers.loading import load_model
+from drillcore.backends.transformers.plain import load_plain
 from drillcore.job.fields import Extract
 from drillcore.tokens.sequences import Sequences
 
@@ -32,8 +30,7 @@ from drillcore.tokens.sequences import Sequences
 class Reference:
     """Reference states of some sentences, and the head.
 
-    weight_bytes: of the whole model in its dtype. dtype: its name. cut: number of decoder layers that were read. notes:
-    what the user should know of the model's files.
+    weight_bytes: of the whole model in its dtype. notes: what the user should know of the model's files.
     """
 
     def __init__(
@@ -48,17 +45,12 @@ class Reference:
 
         Raises ModelError where it is not a causal decoder.
         """
-        self._layers, self._sentences = tuple(layers), sentences
-        if extract.tensor_parallel > 1 and torch.cuda.is_available():
-            source = replace(source, model=source.model.model_copy(update={"device_map": "auto"}))
-        # sdpa, the default of transformers, silently leaves out the cap on attention scores.
-        capped = getattr(source.config.get_text_config(decoder=True), "attn_logit_softcapping", None)
-        self._loaded = load_model(source, extract, self._layers[-1], "eager" if capped else None)
-        self.cut, self.notes = self._loaded.cut, self._loaded.notes
-        self.dtype = str(self._loaded.dtype).removeprefix("torch.")
+        self._layers = tuple(layers)
+        self._loaded = load_plain(source, extract, self._layers)
+        self.notes = self._loaded.notes
         self.weight_bytes = sum(p.numel() * p.element_size() for p in self._loaded.causal.parameters())
         self._checked = Checked(self._loaded, self._layers, rules=length_rules(source.config))
-        self._alone_C, self._exact_C = reference_states(self._checked, CheckSentences(sentences), source.model.id)
+        self._alone = reference_states(self._checked, sentences, source.model.id)
         if save_to is not None:
             self._loaded.causal.save_pretrained(save_to)
         self._free_decoder_layers()
@@ -72,7 +64,7 @@ class Reference:
 
     def check(self, states_CKH: NDArray[Any], layout: str, notes: tuple[str, ...]) -> SelfCheck:
         """The check of an engine's states: float32 against its bound, a lower dtype against its own noise."""
-        return check_engine(self._checked, states_CKH, self._alone_C, self._exact_C, layout, notes)
+        return check_engine(self._checked, states_CKH, self._alone, layout, notes)
 
     def head_problem(self) -> str:
         """Why the model's head cannot be used on states; empty where its own logits prove that it can."""

@@ -6,11 +6,11 @@ import os
 from dataclasses import dataclass, fields
 from typing import Any
 
-from drillcore.backends.device import choose_device, choose_dtype
+from drillcore.backends.device import choose_device, choose_dtype, dtype_name, num_threads
 from drillcore.backends.source import ModelSource
 from drillcore.errors import RunError
 from drillcore.job.fields import Extract
-from drillcore.system.machine import free_memory_bytes, num_cores
+from drillcore.system.machine import free_memory_bytes
 
 GIB = 2**30
 # Longest sentence: all its keys and values must be in memory at once. Longer ones are left to `transformers`.
@@ -52,15 +52,14 @@ def resolve_settings(source: ModelSource, extract: Extract, stored: dict[str, An
     longest = min(source.facts.max_tokens or LONGEST_ON_GPU, _switching_length(source.config) or LONGEST_ON_GPU)
     if kv_gib is not None:
         longest = min(longest, kv_gib * GIB // max(1, token_bytes) // block * block)
-    threads = num_cores() if extract.threads == "auto" else extract.threads
     return Settings(
-        dtype=str(dtype).removeprefix("torch."),
+        dtype=dtype_name(dtype),
         batch_nodes=nodes,
         max_sequences=min(256, nodes),
         block_tokens=block,
         max_tokens=min(longest, LONGEST_ON_GPU),
         tensor_parallel=extract.tensor_parallel,
-        threads=threads,
+        threads=num_threads(extract),
         kv_gib=kv_gib,
     )
 

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from drillcore.backends.transformers.hooks import find_decoder_layers
 from drillcore.backends.vllm.shared_rows import RowsFile, SharedRows
 from drillcore.errors import ModelError
 
@@ -30,6 +29,26 @@ class Orders:
     layers: tuple[int, ...]
     num_layers: int
     rows: RowsFile
+
+
+def find_decoder_layers(decoder: nn.Module, num_layers: int) -> tuple[nn.Module, nn.ModuleList]:
+    """The list of decoder layers, after the module that owns it.
+
+    Raises ModelError where no list of that length, or more than one, can be the decoder layers.
+    """
+    lists = [
+        (owner, child)
+        for owner in decoder.modules()
+        for child in owner.children()
+        if isinstance(child, nn.ModuleList) and len(child) == num_layers
+    ]
+    # Lists inside a decoder layer (experts, say) come later in the order of modules().
+    if not lists or (len(lists) > 1 and lists[0][0] is not decoder and num_layers > 1):
+        raise ModelError(
+            f"the {num_layers} decoder layers of {type(decoder).__name__} could not be found",
+            hint="Its layout is not supported yet.",
+        )
+    return lists[0]
 
 
 def last_rows() -> Tensor | None:
@@ -175,7 +194,7 @@ class Extension:
         self._drillcore_recorder, rows = None, None
         if self.rank == 0:
             try:
-                owner, _, decoder_layers = find_decoder_layers(model, orders.num_layers)
+                owner, decoder_layers = find_decoder_layers(model, orders.num_layers)
             except ModelError as error:
                 return {"refused": f"{error}"}
             stop_after(owner, max(1, *orders.layers), orders.num_layers)
