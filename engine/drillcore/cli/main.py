@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from drillcore.errors import DrillcoreError, InterruptedRun
+from drillcore.runtime.stages import ALL_STAGES
 from drillcore.system.machine import few_arenas
 from drillcore.system.signals import stoppable
 
@@ -80,7 +82,7 @@ def _stages(
     sets: list[str] | None,
     limit: int | None,
     out: Path | None,
-    overwrite: bool = False,
+    overwrite: bool,
 ) -> None:
     from drillcore.cli.display import make_display
     from drillcore.job.file import load_job
@@ -105,46 +107,33 @@ def _short(path: str) -> str:
     return path if relative.startswith("..") else relative
 
 
-@app.command()
-def run(
-    job: JobFile,
-    store: Store = None,
-    set_: Set = None,
-    limit: Limit = None,
-    out: Out = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """Run every stage of a job; skips what is already done."""
-    from drillcore.runtime.stages import ALL_STAGES
+def _stage_command(name: str, stages: Sequence[str], help_text: str) -> None:
+    """Add a command that runs some stages of a job."""
 
-    _stages(job, ALL_STAGES, store, set_, limit, out, overwrite)
+    def command(
+        job: JobFile,
+        store: Store = None,
+        set_: Set = None,
+        limit: Limit = None,
+        out: Out = None,
+        overwrite: Overwrite = False,
+    ) -> None:
+        _stages(job, stages, store, set_, limit, out, overwrite)
 
-
-@app.command()
-def extract(
-    job: JobFile,
-    store: Store = None,
-    set_: Set = None,
-    limit: Limit = None,
-    out: Out = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """Extract hidden states into the store."""
-    _stages(job, ("extract",), store, set_, limit, out, overwrite)
+    if "extract" not in stages:
+        # Nothing is there that it could overwrite.
+        options = inspect.signature(command, eval_str=True)
+        kept = [p for p in options.parameters.values() if p.name != "overwrite"]
+        vars(command)["__signature__"] = options.replace(parameters=kept)
+    app.command(name, help=help_text)(command)
 
 
-def _stage_command(stage: str, help_text: str) -> Callable[..., None]:
-    def command(job: JobFile, store: Store = None, set_: Set = None, limit: Limit = None, out: Out = None) -> None:
-        _stages(job, (stage,), store, set_, limit, out)
-
-    command.__doc__ = help_text
-    return command
-
-
-app.command("measure")(_stage_command("measure", "Measure how well each layer separates the labels."))
-app.command("predict")(_stage_command("predict", "Predict next tokens and candidates through the model's own head."))
-app.command("project")(_stage_command("project", "Project each layer to two dimensions."))
-app.command("render")(_stage_command("render", "Draw the pictures."))
+_stage_command("run", ALL_STAGES, "Run every stage of a job; skips what is already done.")
+_stage_command("extract", ("extract",), "Extract hidden states into the store.")
+_stage_command("measure", ("measure",), "Measure how well each layer separates the labels.")
+_stage_command("predict", ("predict",), "Predict next tokens and candidates through the model's own head.")
+_stage_command("project", ("project",), "Project each layer to two dimensions.")
+_stage_command("render", ("render",), "Draw the pictures.")
 
 
 @app.command()
