@@ -90,7 +90,7 @@ def _example(pair: Input, tokenizer: Tokenizer) -> Iterator[str]:
     rendered = tokenizer.render(pair.rows.texts(0, 1)[0], around)
     if len(rendered) > LONGEST_SHOWN:
         rendered = f"{rendered[: LONGEST_SHOWN * 2 // 3]} [...] {rendered[-LONGEST_SHOWN // 3 :]}"
-    yield f"{pair.model.group}/{pair.dataset.name}, the first sentence as it is encoded: {rendered!r}"
+    yield f"{pair.path}, the first sentence as it is encoded: {rendered!r}"
     if around.template != "chat":
         before, after = (" ".join(tokenizer.pieces(added)) for added in tokenizer.added)
         added = [f"{pieces} {where}" for pieces, where in ((before, "before it"), (after, "after it")) if pieces]

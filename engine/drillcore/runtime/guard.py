@@ -94,16 +94,15 @@ def refuse_stale(inputs: Inputs, location: Location, stages: Sequence[str]) -> N
     job, wrong, remedies = inputs.loaded.job, [], dict[str, None]()
     asked = {"separation": "measure", job.project.method: "project"}
     for pair in inputs.pairs:
-        path = f"{pair.model.group}/{pair.dataset.name}"
         predicted = {"prediction": "predict"} if pair.dataset.expected_next else {}
         try:
-            group = open_dataset(location.address, path)
+            group = open_dataset(location.address, pair.path)
         except (GroupNotFoundError, FileNotFoundError, ValueError, KeyError, TypeError):
             continue  # missing or damaged: the stage says so
         why = stale_results(group, wanted_of(job, pair.dataset))
         for name, stage in {**asked, **predicted}.items():
             if name in why and stage not in stages:
-                wrong.append(f"  {path}: {name}: {why[name]}")
+                wrong.append(f"  {pair.path}: {name}: {why[name]}")
                 remedies[f"`drillcore {stage}`"] = None
     if wrong:
         raise StoreError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -14,13 +14,14 @@ from drillcore.errors import InputError, TextError
 from drillcore.job.fields import Dataset, LoadedJob, Model
 from drillcore.runtime.continuing import Following, around_of, continuations_of
 from drillcore.runtime.settings import check_pictures
+from drillcore.runtime.work.blocks import rows_digest
 from drillcore.store.arrays import check_kept_names
 from drillcore.store.layout import check_group_name
 from drillcore.system.files import cache_dir
 from drillcore.system.progress import ProgressListener
 from drillcore.texts.notes import note_across, notes_on_job, said
 from drillcore.texts.problems import Problems
-from drillcore.texts.rows import RowTable, ingest
+from drillcore.texts.rows import RowTable, ingest, row_ids
 from drillcore.tokens.continuations import Continuations
 from drillcore.tokens.sequences import Sequences
 from drillcore.tokens.surroundings import notes_on
@@ -44,6 +45,19 @@ class Input:
     num_truncated: int
     expected: Continuations | None
     candidates: Continuations | None
+    _digests: dict[tuple[int, int], str] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @property
+    def path(self) -> str:
+        """Path of its group in the store, which names it in messages too."""
+        return f"{self.model.group}/{self.dataset.name}"
+
+    def rows_digest(self, start: int, stop: int) -> str:
+        """Digest of sentences start .. stop - 1 and their tokens; each range is read once in a run."""
+        if (start, stop) not in self._digests:
+            ids = row_ids(self.rows.texts(start, stop))
+            self._digests[start, stop] = rows_digest(self.tokens.slice(start, stop), ids)
+        return self._digests[start, stop]
 
 
 @dataclass(frozen=True)
@@ -140,13 +154,12 @@ def _notes(
         if key not in found:
             found[key] = list(notes_on(tokenizers[pair.model.group], around_of(pair.dataset), known[key]))
         for note in found[key]:
-            places.setdefault(note, []).append(f"{pair.model.group}/{pair.dataset.name}")
+            places.setdefault(note, []).append(pair.path)
     yield from (f"{', '.join(where)}: {note}" for note, where in places.items())
     for pair in pairs:
         if pair.num_truncated:
             limit = int(pair.tokens.lengths_N.max())
-            place = f"{pair.model.group}/{pair.dataset.name}"
-            yield f"{place}: {pair.num_truncated} sentences truncated to {limit} tokens"
+            yield f"{pair.path}: {pair.num_truncated} sentences truncated to {limit} tokens"
 
 
 def _refuse_unknown_ids(

@@ -28,10 +28,9 @@ def wanted_of(job: Job, dataset: Dataset) -> dict[str, Any]:
 def record_wanted(store: StoreWriter, inputs: Inputs) -> None:
     """Write into the store which groups the job has, and into each that is there what is asked of it."""
     job = inputs.loaded.job
-    store.set_groups([f"{p.model.group}/{p.dataset.name}" for p in inputs.pairs])
+    store.set_groups([p.path for p in inputs.pairs])
     for pair in inputs.pairs:
-        path = f"{pair.model.group}/{pair.dataset.name}"
-        if read_attributes(store.root.store, path):
+        if read_attributes(store.root.store, pair.path):
             store.dataset(pair.model.group, pair.dataset.name).describe(**{WANTED: wanted_of(job, pair.dataset)})
 
 

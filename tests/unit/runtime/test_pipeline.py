@@ -12,7 +12,7 @@ import zarr
 from drillcore.backends.base import States, Work
 from drillcore.errors import CommitError, NumericsError
 from drillcore.job.fields import Extract, Model
-from drillcore.runtime.work.blocks import make_blocks
+from drillcore.runtime.work.blocks import make_blocks, rows_digest
 from drillcore.runtime.work.pipeline import LOOP_BYTES, WAITING_SHARDS, _put, extract_blocks
 from drillcore.runtime.work.sink import ShardSink
 from drillcore.runtime.work.tasks import BlockTask, ModelTask
@@ -95,7 +95,7 @@ def make(tmp_path, seed):
         shape = choose_shape(num_sentences, LAYERS, ("embed", "block_1", "block_2"), HIDDEN, store_dtype, SHARD)
         group = zarr.open_group(tmp_path / "s.zarr", mode="w", zarr_format=3).create_group("m/d")
         GroupWriter(group).ensure(shape, ())
-        blocks = make_blocks(tokens, [""] * num_sentences, {}, num_sentences, SHARD, block)
+        blocks = make_blocks(lambda *rows: rows_digest(tokens.slice(*rows)), {}, num_sentences, SHARD, block)
         extract = Extract(store_dtype=store_dtype)
         model = ModelTask(Model(id="m"), "", "fake", extract, LAYERS, None, tokens.slice(0, 1))
         place = (str(tmp_path / "s.zarr"), "m/d")

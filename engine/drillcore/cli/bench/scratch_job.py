@@ -12,7 +12,7 @@ import zarr
 
 from drillcore.backends import layers as contract
 from drillcore.backends.device import host_hardware
-from drillcore.runtime.work.blocks import block_sentences, make_blocks
+from drillcore.runtime.work.blocks import block_sentences, make_blocks, rows_digest
 from drillcore.runtime.work.tasks import BlockDone, BlockTask, ModelTask
 from drillcore.runtime.work.worker import Worker
 from drillcore.store.layout import Shape, choose_shape
@@ -92,7 +92,7 @@ def make_job(
     group = zarr.create_group(Location(str(store)).open()).require_group(f"model/{DATASET}")
     GroupWriter(group).ensure(shape, ())
     size = block or block_sentences(shape.shard, shape.sentence_bytes, host_hardware(extract).memory_bytes)
-    blocks = make_blocks(tokens, [""] * len(tokens), {}, len(tokens), shape.shard, size)
+    blocks = make_blocks(lambda start, stop: rows_digest(tokens.slice(start, stop)), {}, len(tokens), shape.shard, size)
     tasks = tuple(
         BlockTask(model, DATASET, str(store), group.path, shape, b, tokens.slice(b.start, b.stop)) for b in blocks
     )

@@ -1,11 +1,11 @@
-"""Blocks of a dataset: their size, the fingerprint that each shard must have, and which blocks are pending."""
+"""Blocks of a dataset: their size, and the fingerprint that each shard must have."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -47,13 +47,6 @@ def block_sentences(shard: int, sentence_bytes: int, memory_bytes: int) -> int:
     return max(shard, most // shard * shard)
 
 
-class RowIds(Protocol):
-    """Ids of a dataset's rows, computed for the range that is asked for."""
-
-    def __getitem__(self, rows: slice, /) -> Sequence[str]:
-        """Ids of rows.start .. rows.stop - 1."""
-
-
 def spread_block(block: int, num_sentences: int, share: float, num_workers: int) -> int:
     """Sentences of a model's block, chosen so that many workers finish a sweep at about the same time.
 
@@ -71,37 +64,29 @@ def spread_block(block: int, num_sentences: int, share: float, num_workers: int)
 
 
 def make_blocks(
-    tokens: Sequences, row_ids: RowIds, common: dict[str, Any], num_sentences: int, shard: int, block: int
+    digest_of: Callable[[int, int], str], common: dict[str, Any], num_sentences: int, shard: int, block: int
 ) -> list[Block]:
     """All blocks of a dataset with the fingerprints that its shards must have.
 
-    common: what else decides the bytes (model, token policy, layers, numerics, ...). The sentences of a block share
-    packs, so a shard's bytes depend on the whole block: the block's rows are part of each fingerprint.
+    digest_of: gives the `rows_digest` of sentences start .. stop - 1. common: what else decides the bytes (model, token
+    policy, layers, numerics, ...). The sentences of a block share packs, so a shard's bytes depend on the whole block:
+    the block's rows are part of each fingerprint.
     """
     base = digest(common)
     blocks = []
     for index, start in enumerate(range(0, num_sentences, block)):
         stop = min(start + block, num_sentences)
-        rows = _rows_digest(tokens.slice(start, stop), row_ids[start:stop])
+        rows = digest_of(start, stop)
         bounds = [(s, min(s + shard, stop)) for s in range(start, stop, shard)]
         fingerprints = tuple(digest([base, rows, [start, stop], list(b)]) for b in bounds)
         blocks.append(Block(index, start, stop, start // shard, fingerprints))
     return blocks
 
 
-def _rows_digest(tokens: Sequences, row_ids: Sequence[str]) -> str:
+def rows_digest(tokens: Sequences, row_ids: Sequence[str] = ()) -> str:
+    """Digest of some sentences: their tokens, and the ids of their rows."""
     rows = hashlib.sha256(np.asarray(tokens.ids_T, dtype="<i4").tobytes())
     rows.update(np.asarray(tokens.offsets_N1, dtype="<i8").tobytes())
     rows.update("".join(row_ids).encode())
     tokens.release()
     return rows.hexdigest()
-
-
-def pending(blocks: Sequence[Block], committed: Sequence[str]) -> list[Block]:
-    """Blocks with a shard that is not committed with the fingerprint that it must have.
-
-    committed: fingerprint of every shard of the dataset, empty where there is none.
-    """
-    return [
-        b for b in blocks if tuple(committed[b.first_shard : b.first_shard + len(b.fingerprints)]) != b.fingerprints
-    ]

@@ -15,9 +15,9 @@ from drillcore.runtime.context import Context
 from drillcore.runtime.preflight import Input, Inputs
 from drillcore.runtime.stages.extract.coordinates import column_types, write_columns
 from drillcore.runtime.stages.extract.recipes import ATTRIBUTE, Recipe, recorded
-from drillcore.runtime.stages.extract.standing import Asked, LazyRowIds, Standing, block_of, shape_for
+from drillcore.runtime.stages.extract.standing import Asked, Standing, block_of, blocks_of, shape_for
 from drillcore.runtime.wanted import wanted_of
-from drillcore.runtime.work.blocks import Block, block_sentences, make_blocks, spread_block
+from drillcore.runtime.work.blocks import Block, block_sentences, spread_block
 from drillcore.store.freshness import WANTED
 from drillcore.store.layout import Shape, attributes_of
 from drillcore.store.writer import GroupWriter
@@ -151,9 +151,7 @@ def pending_of(context: Context, standing: Standing, recipe: Recipe, writer: Gro
     taken away, where a group turns out to hold states of another kind, and the run may not overwrite them.
     """
     pair, shape = standing.pair, standing.shape
-    block = block_of(shape, recipe.numerics["block_sentences"])
-    common = recipe.common(shape)
-    blocks = make_blocks(pair.tokens, LazyRowIds(pair.rows), common, len(pair.tokens), shape.shard, block)
+    blocks = blocks_of(pair, recipe, shape)
     wanted = [fingerprint for b in blocks for fingerprint in b.fingerprints]
     _refuse_other_states(context, standing, recipe, wanted)
     if writer is None:

@@ -15,18 +15,16 @@ def take_over_renamed(context: Context) -> None:
     Results of later stages go with them.
     """
     store, pairs = context.store, context.inputs.pairs
-    left = [path for path in group_paths(store.root.store) if path not in {_path(p) for p in pairs}]
+    left = [path for path in group_paths(store.root.store) if path not in {p.path for p in pairs}]
     for model in context.inputs.sources if left else ():
         asked = asked_of(context, model)
         for pair in context.inputs.of_model(model):
             found = None if any(stand(asked, pair, store.root.store).claimed) else _find(context, asked, pair, left)
             if found is None:
                 continue
-            store.move(found, _path(pair))
+            store.move(found, pair.path)
             left.remove(found)
-            context.listener.say(
-                f"{_path(pair)}: taken over from {found}, which left the job and holds the same states"
-            )
+            context.listener.say(f"{pair.path}: taken over from {found}, which left the job and holds the same states")
 
 
 def _find(context: Context, asked: Asked, pair: Input, left: list[str]) -> str | None:
@@ -38,7 +36,3 @@ def _find(context: Context, asked: Asked, pair: Input, left: list[str]) -> str |
 
 def _fits(standing: Standing) -> bool:
     return standing.known and standing.num_kept > 0 and standing.takes_nothing
-
-
-def _path(pair: Input) -> str:
-    return f"{pair.model.group}/{pair.dataset.name}"

@@ -16,23 +16,13 @@ from drillcore.backends.device import Hardware
 from drillcore.errors import DamageError
 from drillcore.runtime.preflight import Input, Inputs
 from drillcore.runtime.stages.extract.recipes import Recipe, recorded, recover
-from drillcore.runtime.work.blocks import make_blocks
+from drillcore.runtime.work.blocks import Block, make_blocks
 from drillcore.store.arrays import HEADLINES
 from drillcore.store.group import claimed_shards
 from drillcore.store.layout import Shape, choose_shape, read_attributes, shape_of
 from drillcore.store.places.files import read_file
 from drillcore.store.reader import read_array
-from drillcore.texts.rows import RowTable, row_ids
-
-
-@dataclass(frozen=True)
-class LazyRowIds:
-    """Ids of the rows of a dataset, never all of them in memory."""
-
-    rows: RowTable
-
-    def __getitem__(self, rows: slice) -> list[str]:
-        return row_ids(self.rows.texts(rows.start, rows.stop))
+from drillcore.texts.rows import row_ids
 
 
 @dataclass(frozen=True)
@@ -76,7 +66,7 @@ class Standing:
     @property
     def path(self) -> str:
         """Path of the group in the store."""
-        return f"{self.pair.model.group}/{self.pair.dataset.name}"
+        return self.pair.path
 
     def stays(self, shard: int, fingerprint: str) -> bool:
         """Whether a shard that is committed with a fingerprint is as the job wants it."""
@@ -133,12 +123,15 @@ def block_of(shape: Shape, block_sentences: int) -> int:
     return max(shape.shard, block_sentences // shape.shard * shape.shard)
 
 
+def blocks_of(pair: Input, recipe: Recipe, shape: Shape) -> list[Block]:
+    """The blocks of the first sentences, as many as the shape holds, with their fingerprints under a recipe."""
+    block = block_of(shape, recipe.numerics["block_sentences"])
+    return make_blocks(pair.rows_digest, recipe.common(shape), shape.num_sentences, shape.shard, block)
+
+
 def plan(pair: Input, recipe: Recipe, shape: Shape) -> list[str]:
     """The fingerprint that each shard must have under a recipe, for the first sentences that the shape holds."""
-    block = block_of(shape, recipe.numerics["block_sentences"])
-    ids, common = LazyRowIds(pair.rows), recipe.common(shape)
-    blocks = make_blocks(pair.tokens, ids, common, shape.num_sentences, shape.shard, block)
-    return [fingerprint for b in blocks for fingerprint in b.fingerprints]
+    return [fingerprint for b in blocks_of(pair, recipe, shape) for fingerprint in b.fingerprints]
 
 
 def stand(asked: Asked, pair: Input, store: Store, path: str | None = None) -> Standing:
@@ -146,7 +139,7 @@ def stand(asked: Asked, pair: Input, store: Store, path: str | None = None) -> S
 
     path: of another group than the pair's own.
     """
-    path = path or f"{pair.model.group}/{pair.dataset.name}"
+    path = path or pair.path
     attributes, model = read_attributes(store, path), read_attributes(store, path.split("/")[0])
     stored = _stored_shape(store, path, attributes, shape_for(asked.inputs, pair))
     shape = shape_for(asked.inputs, pair, stored)
@@ -233,7 +226,8 @@ def _changed_rows(standing: Standing, store: Store, path: str) -> str:
         before = read_array(zarr.open_group(store, path=path, mode="r", use_consolidated=False), "row_id").tolist()
     except (DamageError, ValueError, KeyError, TypeError, OSError):
         return ""
-    now = LazyRowIds(standing.pair.rows)[slice(0, standing.pair.rows.num_rows)]
+    rows = standing.pair.rows
+    now = row_ids(rows.texts(0, rows.num_rows))
     if before == now or (len(now) > len(before) and now[: len(before)] == before):
         return "" if standing.recipes == () else "the tokens of some sentences differ"
     if Counter(before) == Counter(now):

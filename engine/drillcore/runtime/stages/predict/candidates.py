@@ -123,7 +123,7 @@ def score_candidates(context: Context, pair: Input, writer: GroupWriter) -> None
 def _score(context: Context, pair: Input, found: Continuations) -> NDArray[np.float32]:
     """Log-probabilities [N, C], computed by the executor."""
     tasks = _tasks(context, pair, found)
-    context.listener.start(f"candidates {pair.model.group}/{pair.dataset.name}", len(pair.tokens), "sentences")
+    context.listener.start(f"candidates {pair.path}", len(pair.tokens), "sentences")
     pieces: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(tasks)
     try:
         for position, piece_NC in context.executor.map(score_piece, tasks, min(1, context.executor.hardware().gpus)):
