@@ -33,6 +33,7 @@ def is_unseen(character: str) -> bool:
     return character in UNSEEN or (unicodedata.category(character) in ("Cf", "Cc") and not character.isspace())
 
 
+@lru_cache(maxsize=4096)
 def looks_like(name: str, wanted: str) -> bool:
     """Whether a name is another one but for what `fold` leaves out, quotes around it, or a plural's s.
 

@@ -116,14 +116,15 @@ def type_of(kinds: set[str]) -> Any:
 def missing(columns: list[Column], row: dict[str, Any], line: int | None, on_problem: OnProblem) -> bool:
     """Whether the row lacks a field; reports which."""
     lacking = [column for column in columns if column.is_required and column.field not in row]
+    if not lacking:
+        return False
     absent = [column.field for column in lacking]
-    if absent:
-        present = ", ".join(map(quoted, list(row)[:10])) + (", ..." if len(row) > 10 else "")
-        near = [shown(name) for field in absent for name in row if looks_like(name, field)]
-        meant = f"; did you mean {' and '.join(near[:3])}?" if near else ""
-        remedies = "".join(f"; {column.remedy}" for column in lacking if column.remedy and line is not None)
-        on_problem(line, f"no field {', '.join(map(quoted, absent))}; there is {present or 'none'}{meant}{remedies}")
-    return bool(absent)
+    present = ", ".join(map(quoted, list(row)[:10])) + (", ..." if len(row) > 10 else "")
+    near = [shown(name) for field in absent for name in row if looks_like(name, field)]
+    meant = f"; did you mean {' and '.join(near[:3])}?" if near else ""
+    remedies = "".join(f"; {column.remedy}" for column in lacking if column.remedy and line is not None)
+    on_problem(line, f"no field {', '.join(map(quoted, absent))}; there is {present or 'none'}{meant}{remedies}")
+    return True
 
 
 def values_of(columns: list[Column], row: dict[str, Any], line: int, on_problem: OnProblem) -> list[Any]:

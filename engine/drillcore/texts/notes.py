@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -15,15 +16,21 @@ from drillcore.job.fields import Dataset
 from drillcore.system.nearly import fold, is_unseen, looks_like, near_groups, shown
 from drillcore.texts.readers.lines import quoted
 
-NOTES_VERSION = 2
+NOTES_VERSION = 3
 """Increase this whenever other notes would be made of the same rows: the cache of rows keeps them."""
 # Distinct values of a column that are remembered; a column with more is not one of categories.
 MOST_VALUES = 10_000
+# What counts as a great many labels, where most of them are different.
+MANY_LABELS = 20
+# A text so much longer than a word is not looked at for being that word.
+MARGIN = 16
 SENTENCE_END = "at the end of the sentence"
 """Where a note of this beginning is about: a template that goes on after the sentence makes it void."""
 
 LIKE_NONE = frozenset(("nan", "none", "null", "na", "n/a", "#n/a", "<na>", "nat", "\\n"))
 """What programs write for a missing value, folded."""
+# What the bytes of a character in UTF-8 become where each is read as one of cp1252: a first one and one that follows.
+TWICE_ENCODED = re.compile("[\u00c2-\u00f4][" + bytes(range(0x80, 0xC0)).decode("cp1252", "ignore") + "]")
 FOUND = {
     "none": "{number} of {total} sentences are what programs write for a missing one, {found} (field {text})",
     "replaced": "{number} of {total} sentences hold U+FFFD, which stands for bytes that a program could not read, "
@@ -86,7 +93,8 @@ class Notes:
         self._said: list[str] = []
         self._values: dict[str, Counter[str]] = {}
         self._found: dict[str, _Count] = {}
-        self._num_rows = 0
+        self._num_rows = self._num_labelled = 0
+        self._header = fold(dataset.text) if kind in ("csv", "tsv") else None
 
     def add(self, lines: Iterable[str]) -> None:
         """Notes that were made elsewhere."""
@@ -99,51 +107,56 @@ class Notes:
             if len(counts) <= MOST_VALUES:
                 counts.update(batch.column(name).to_pylist())
         texts = batch.column("text").to_pylist()
+        if self._kind == "txt" and not self._num_rows and _is_header(texts[0]):
+            self._note("table", texts[0])
         labels = batch.column("label").to_pylist() if "label" in batch.schema.names else [""] * len(texts)
         for text, label in zip(texts, labels, strict=True):
-            self._see_text(text, label)
+            self._see_text(text)
+            if '"' in text or '"' in label:
+                self._see_quotes(text, label)
         if "expected_next" in batch.schema.names:
             for text, expected in zip(texts, batch.column("expected_next").to_pylist(), strict=True):
                 if _goes_on_a_word(text, expected):
                     self._note("glued", expected)
         self._num_rows += len(texts)
+        self._num_labelled += len(labels) - labels.count("")
 
     def _categories(self, schema: pa.Schema) -> list[str]:
         kept = [name for name in self._dataset.keep if schema.field(name).type == pa.string()]
         return [name for name in ("label", "group") if name in schema.names] + kept
 
-    def _see_text(self, text: str, label: str) -> None:
-        first, last = text[0], text[-1]
-        if last.isspace():
-            self._note("blank end", text)
-        if is_unseen(first) or is_unseen(last):
-            self._note("unseen", text)
-        if len(text) < 8 and fold(text) in LIKE_NONE:
-            self._note("none", text)
+    def _see_text(self, text: str) -> None:
+        # Every row comes here: nearly all of them begin and end in ink, are ASCII, and longer than a word.
+        if not ("!" <= text[0] <= "~" and "!" <= text[-1] <= "~"):
+            self._see_ends(text)
         if not text.isascii():
             self._see_unicode(text)
+        if len(text) < 8 and fold(text) in LIKE_NONE:
+            self._note("none", text)
+        if self._header is not None and len(text) <= len(self._header) + MARGIN and fold(text) == self._header:
+            self._note("header", text)
+        if self._kind == "txt" and text[0] == "{" and _is_object(text):
+            self._note("objects", text)
+
+    def _see_ends(self, text: str) -> None:
+        if text[-1].isspace():
+            self._note("blank end", text)
+        if is_unseen(text[0]) or is_unseen(text[-1]):
+            self._note("unseen", text)
+
+    def _see_quotes(self, text: str, label: str) -> None:
         if self._kind == "tsv" and (_is_quoted(text) or _is_quoted(label)):
             self._note("quotes", text if _is_quoted(text) else label)
         if self._kind == "csv" and (_is_quoted(text, blank=True) or _is_quoted(label, blank=True)):
             self._note("late quotes", text if _is_quoted(text, blank=True) else label)
-        if self._kind in ("csv", "tsv") and fold(text) == fold(self._dataset.text):
-            self._note("header", text)
-        if self._kind == "txt":
-            self._see_plain(text)
 
     def _see_unicode(self, text: str) -> None:
         if not unicodedata.is_normalized("NFC", text):
             self._note("decomposed", text)
         if "\ufffd" in text:
             self._note("replaced", text)
-        if _is_twice_encoded(text):
+        if TWICE_ENCODED.search(text) and _is_twice_encoded(text):
             self._note("twice encoded", text)
-
-    def _see_plain(self, text: str) -> None:
-        if text.startswith("{") and text.rstrip().endswith("}") and _is_object(text):
-            self._note("objects", text)
-        if not self._num_rows and any(looks_like(c, "text") or c == "text" for d in ",;\t" for c in text.split(d)):
-            self._note("table", text)
 
     def _note(self, what: str, example: str) -> None:
         self._found.setdefault(what, _Count()).add(example)
@@ -154,9 +167,21 @@ class Notes:
         for name, counts in self._values.items():
             if len(counts) <= MOST_VALUES:
                 lines += note_on_values(name, counts, self._field(name))
+        lines += self._many_labels()
         for what, found in self._found.items():
             lines.append(self._line(what, found))
         return lines
+
+    def _many_labels(self) -> list[str]:
+        """A note where most labels are different: their field may hold something else."""
+        labels = sorted(filter(None, self._values.get("label", ())))
+        if len(labels) <= MANY_LABELS or (len(labels) <= MOST_VALUES and 2 * len(labels) <= self._num_labelled):
+            return []
+        number = f"more than {MOST_VALUES:,}" if len(labels) > MOST_VALUES else f"{len(labels):,}"
+        return [
+            f"the field {quoted(self._field('label'))} holds {number} different labels in {self._num_labelled:,} rows, "
+            f"such as {shown(labels[0])} and {shown(labels[1])}; `label: null` ignores it"
+        ]
 
     def _field(self, name: str) -> str:
         """The field of the file that a column comes from."""
@@ -277,6 +302,11 @@ def _is_twice_encoded(text: str) -> bool:
         return text.encode("cp1252").decode() != text
     except UnicodeError:
         return False
+
+
+def _is_header(line: str) -> bool:
+    """Whether a line looks like the names of a table's columns."""
+    return any(cell == "text" or looks_like(cell, "text") for mark in ",;\t" for cell in line.split(mark))
 
 
 def _is_object(text: str) -> bool:

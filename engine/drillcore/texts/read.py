@@ -14,7 +14,7 @@ from drillcore.texts.columns import Column, columns_of, fields_named, missing, v
 from drillcore.texts.formats import Format, format_of, read_rows
 from drillcore.texts.notes import Notes
 from drillcore.texts.problems import Problems
-from drillcore.texts.survey import Survey, survey, taken
+from drillcore.texts.survey import Labels, Survey, survey, taken
 
 BATCH_ROWS = 8192
 BATCH_CHARACTERS = 4 << 20
@@ -47,10 +47,10 @@ def _batches(path: Path, kind: Format, dataset: Dataset, problems: Problems, not
     if found.absent:
         on_problem(None, found.absent)
         return
-    notes.add(found.notes)
+    labels = Labels(dataset)
     rows: list[list[Any]] = []
     num_rows = num_characters = 0
-    for line, row in taken(read_rows(path, kind, fields_named(dataset), on_problem), dataset):
+    for line, row in taken(read_rows(path, kind, fields_named(dataset), on_problem), dataset, labels):
         if row is None:
             continue
         num_rows += 1
@@ -66,12 +66,13 @@ def _batches(path: Path, kind: Format, dataset: Dataset, problems: Problems, not
         yield _record_batch(columns, rows, notes)
     elif problems.count == before and not num_rows:
         on_problem(None, "holds no sentence")
+    notes.add([*labels.notes(), *found.notes])
 
 
 def _survey(path: Path, kind: Format, dataset: Dataset) -> Survey:
-    """A first reading of the file; problems are reported when it is read again."""
+    """What a first reading of the file tells; problems are reported when it is read again."""
     rows = read_rows(path, kind, fields_named(dataset), lambda line, message: None)
-    return survey(rows, dataset, kind.reader.is_typed)
+    return survey(rows, dataset, kind.reader.is_typed, kind.reader.has_columns)
 
 
 def _record_batch(columns: list[Column], rows: list[list[Any]], notes: Notes) -> pa.RecordBatch:

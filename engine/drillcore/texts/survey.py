@@ -1,4 +1,4 @@
-"""A first reading of a file: where labels come from, the types of kept columns, and how many rows lack a value."""
+"""Where labels come from, the types of kept columns, and how many rows lack a value: found before rows are made."""
 
 from __future__ import annotations
 
@@ -13,9 +13,6 @@ from drillcore.system.nearly import looks_like, shown
 from drillcore.texts.columns import describe, is_missing, kind_of, type_of
 from drillcore.texts.readers.lines import Row, quoted
 
-# Distinct labels that are remembered, and what counts as a great many.
-MOST_LABELS = 10_000
-MANY_LABELS = 20
 NUMBERS = ("integer", "wide integer", "fraction")
 
 
@@ -25,7 +22,7 @@ class Survey:
 
     label: the field that labels come from, None where there are none. types: pyarrow types of the kept columns.
     first: the first row, None where there is none. absent: why the rows cannot be used at all, or empty. notes: what
-    the user should know.
+    the user should know of the kept columns.
     """
 
     label: str | None
@@ -35,15 +32,22 @@ class Survey:
     notes: tuple[str, ...]
 
 
-def survey(rows: Iterable[Row], dataset: Dataset, is_typed: bool) -> Survey:
-    """Read all rows that the dataset takes. is_typed: the format tells numbers from strings."""
-    labels = _Labels(dataset)
+def survey(rows: Iterable[Row], dataset: Dataset, is_typed: bool, has_columns: bool) -> Survey:
+    """Read the rows that the dataset takes, no further than something is left to find out.
+
+    is_typed: the format tells numbers from strings. has_columns: all rows have the same fields.
+    """
+    labels = Labels(dataset)
     kept = {name: _Kept(name, is_typed, dataset.missing) for name in dataset.keep}
-    first, num_taken = None, 0
+    first, num_taken, is_decided = None, 0, False
     for _, row in rows:
         if row is not None:
             first = row if first is None else first
-            labels.see(row)
+            if not is_decided:
+                labels.see(row)
+                is_decided = labels.are_decided or (has_columns and not labels.is_there)
+            if is_decided and not kept:
+                break
             if is_dropped(row, dataset):
                 continue
             for name, column in kept.items():
@@ -52,15 +56,20 @@ def survey(rows: Iterable[Row], dataset: Dataset, is_typed: bool) -> Survey:
         num_taken += 1
         if num_taken == dataset.limit:
             break
-    notes = [*labels.notes(), *(note for column in kept.values() for note in column.notes())]
+    notes = tuple(note for column in kept.values() for note in column.notes())
     types = {name: column.type for name, column in kept.items()}
-    return Survey(labels.field, types, first, labels.absent(), tuple(notes))
+    return Survey(labels.field, types, first, labels.absent(), notes)
 
 
-def taken(rows: Iterable[Row], dataset: Dataset) -> Iterator[Row]:
-    """The rows that the dataset takes: up to its limit, without those that it leaves out for want of a label."""
+def taken(rows: Iterable[Row], dataset: Dataset, labels: Labels) -> Iterator[Row]:
+    """The rows that the dataset takes: up to its limit, without those that it leaves out for want of a label.
+
+    labels: sees all rows, those that are left out too.
+    """
     num_taken = 0
     for line, row in rows:
+        if row is not None:
+            labels.see(row)
         if row is None or not is_dropped(row, dataset):
             num_taken += 1
             yield line, row
@@ -77,7 +86,7 @@ def is_dropped(row: dict[str, Any], dataset: Dataset) -> bool:
 
 
 @dataclass
-class _Labels:
+class Labels:
     """The field that labels may come from, over all rows."""
 
     dataset: Dataset
@@ -85,20 +94,26 @@ class _Labels:
     num_missing: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
     fractions: int = 0
-    distinct: set[str] = field(default_factory=set)
     near: Counter[str] = field(default_factory=Counter)
     examples: dict[str, Any] = field(default_factory=dict)
     is_there: bool = False
+    name: str | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Look the field's name up once, not for each row."""
+        self.name = self.dataset.label_field
 
     def see(self, row: dict[str, Any]) -> None:
         """One more row."""
-        name = self.dataset.label_field
+        name = self.name
         if name is None:
             return
         self.num_rows += 1
         if name not in row:
             self.num_missing += 1
-            self.near.update(other for other in row if isinstance(other, str) and looks_like(other, name))
+            for other in row:
+                if looks_like(other, name):
+                    self.near[other] += 1
             return
         self.is_there = True
         value = row[name]
@@ -109,16 +124,18 @@ class _Labels:
         kind = kind if isinstance(value, str | int | float) else "other"
         self.kinds[kind] += 1
         self.fractions += isinstance(value, float) and not value.is_integer()
-        if kind == "other" or (isinstance(value, float) and not value.is_integer()):
+        if kind == "other":
             self.examples.setdefault(describe(value), None)
-        elif len(self.distinct) <= MOST_LABELS:
-            self.distinct.add(str(value))
+
+    @property
+    def are_decided(self) -> bool:
+        """Whether no further row can change where labels come from."""
+        return self.name is None or self.kinds["word"] > 0 or (self.dataset.label_is_named and bool(self.kinds))
 
     @property
     def field(self) -> str | None:
         """The field of the labels: the one that is named, or `label` where rows have it and it can be one."""
-        dataset = self.dataset
-        return dataset.label_field if dataset.label_is_named or (self.is_there and not self._why_none()) else None
+        return self.name if self.dataset.label_is_named or (self.is_there and not self._why_none()) else None
 
     def _why_none(self) -> str:
         """Why a field that the job does not name holds no labels; empty where it does, or some rows could."""
@@ -133,7 +150,7 @@ class _Labels:
 
     def absent(self) -> str:
         """Why the job's wish cannot be met: no row has the named field, or none has a label and such rows go."""
-        name, unlabelled = self.dataset.label_field, self.dataset.unlabelled
+        name, unlabelled = self.name, self.dataset.unlabelled
         if name is None or unlabelled == "error" or not self.num_rows:
             return ""
         if not self.is_there and (self.dataset.label_is_named or unlabelled == "drop"):
@@ -145,7 +162,7 @@ class _Labels:
 
     def notes(self) -> list[str]:
         """What to say of the labels."""
-        name = self.dataset.label_field
+        name = self.name
         if name is None or self.absent():
             return []
         notes = []
@@ -167,14 +184,6 @@ class _Labels:
             notes.append(
                 f"{_of(self.num_missing, self.num_rows)} {_have(self.num_missing)} no label in the field "
                 f"{quoted(name)}: {done} (`unlabelled: {self.dataset.unlabelled}`)"
-            )
-        labelled = self.num_rows - self.num_missing
-        if len(self.distinct) > MANY_LABELS and 2 * len(self.distinct) > labelled:
-            first, second = sorted(self.distinct)[:2]
-            number = f"more than {MOST_LABELS:,}" if len(self.distinct) > MOST_LABELS else f"{len(self.distinct):,}"
-            notes.append(
-                f"the field {quoted(name)} holds {number} different labels in {labelled:,} rows, such as "
-                f"{shown(first)} and {shown(second)}; `label: null` ignores it"
             )
         return notes
 

@@ -166,8 +166,11 @@ class _Maker:
 
     def _hides_border(self, text: str, before: list[int], after: str) -> bool:
         """Whether the sentence ends in the unknown token, and that token may have swallowed what follows."""
-        unknown, rendered = self._tokenizer.unknown, self._tokenizer.render(text, self._around)
-        if unknown is None or not before or before[-1] != unknown[0] or rendered.endswith(unknown[1]):
+        unknown = self._tokenizer.unknown
+        if unknown is None or not before or before[-1] != unknown[0]:
+            return False
+        rendered = self._tokenizer.render(text, self._around)
+        if rendered.endswith(unknown[1]):
             return False
         spans = self._tokenizer.spans(rendered + after)
         border = len(rendered)

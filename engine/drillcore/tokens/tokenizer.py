@@ -105,7 +105,9 @@ class Tokenizer:
 
         then: text that follows each rendered one and is encoded together with it.
         """
-        rendered = [self.render(text, around) for text in texts]
+        # A chat template takes longer than the tokenizer, and a sentence may come once for each continuation.
+        written = {text: self.render(text, around) for text in dict.fromkeys(texts)}
+        rendered = [written[text] for text in texts]
         if then:
             rendered = [before + after for before, after in zip(rendered, then, strict=True)]
         # A chat template writes special tokens itself.
@@ -138,7 +140,7 @@ class Tokenizer:
                 return whole[:start], whole[start + len(bare) :]
         return [], []
 
-    @property
+    @cached_property
     def unknown(self) -> tuple[int, str] | None:
         """The token that stands for text outside the vocabulary, and how it is written; None where there is none."""
         number = self._tokenizer.unk_token_id

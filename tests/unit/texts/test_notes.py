@@ -48,6 +48,7 @@ def test_clean_input_passes_without_a_word(noted: Any) -> None:
         ("a.csv", b'text,label\n"a, ""b""",x\nc,y\n'),
         ("a.tsv", b'text\tlabel\n5" pipe\tx\n"Hi," she said.\ty\n'),
         ("a.txt", "one\n{two}\nthree 👩‍👩‍👧 é\n".encode()),
+        ("b.txt", b"Only the first line can be a header\nLook, text\n"),
     ]:
         assert noted(name, content)[0] == []
 
@@ -216,6 +217,9 @@ def test_very_many_labels(noted: Any, seed: int) -> None:
         note.startswith("the field `label` holds 60 different labels in 60 rows, such as") and "`label: null`" in note
     )
     assert len(table.distinct("label")) == 60
+    # Too many to be labels, though each of them stands in three rows.
+    (note,), _ = noted("b.csv", "".join(["text,label\n", *(f"s,{i % 10_001}\n" for i in range(30_003))]).encode())
+    assert note.startswith("the field `label` holds more than 10,000 different labels in 30,003 rows, such as")
 
 
 def test_labels_of_several_datasets() -> None:
