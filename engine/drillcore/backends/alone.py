@@ -35,8 +35,7 @@ HALF_STEP, HALF_SMALLEST = 2.0**-11, 2.0**-25
 class Alone:
     """States of sentences, each computed alone by plain `transformers`.
 
-    states_CKH: float32, NaN where `transformers` gives no state, infinite where it gives NaN. dtype: of the
-    computation. own_dtype: of the model.
+    states_CKH: float32, NaN where `transformers` gives no state. dtype: of the computation. own_dtype: of the model.
     noise_CK: ‖a − b‖₂ / ‖b‖₂ of the model's own dtype, one sentence at a time, against these states; zero where it is
     the dtype of the computation. machine: device and threads that it ran on. routed: the model chooses among experts or
     tokens. seconds: spent.
@@ -90,12 +89,11 @@ class Alone:
 
 
 def relative_errors(got: NDArray[Any], want: NDArray[Any]) -> NDArray[np.float64]:
-    """‖a − b‖₂ / ‖b‖₂ over the last axis; NaN where either holds a NaN, or the second an infinity.
+    """‖a − b‖₂ / ‖b‖₂ over the last axis; NaN where either holds a NaN.
 
     >>> relative_errors(np.array([[3.0, 4.0]]), np.array([[3.0, 5.0]])).round(3).tolist()
     [0.171]
     """
     exact = want.astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        size, distance = np.linalg.norm(exact, axis=-1), np.linalg.norm(got.astype(np.float64) - exact, axis=-1)
-        return np.asarray(distance / np.maximum(size, 1e-30))
+    size, distance = np.linalg.norm(exact, axis=-1), np.linalg.norm(got.astype(np.float64) - exact, axis=-1)
+    return np.asarray(distance / np.maximum(size, 1e-30))

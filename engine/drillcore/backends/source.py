@@ -24,6 +24,8 @@ from drillcore.system.quiet import quiet_transformers
 HUB_PATTERNS = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
 # What peft writes beside an adapter's weights.
 ADAPTER = "adapter_config.json"
+# Characters of another library's message that are repeated.
+SAID = 300
 
 
 @dataclass(frozen=True)
@@ -183,13 +185,13 @@ def _read_config(model: Model, location: str) -> Any:
             message, hint = "is not on the hub", "Check the spelling; for a private model set HF_TOKEN."
         elif "trust_remote_code" in str(error):
             message, hint = "runs code of its own", "If you trust it, set trust_remote_code: true for it in the job."
-        elif isinstance(error, OSError):
+        elif isinstance(error, OSError) and not Path(location).is_dir():
             offline = os.environ.get("HF_HUB_OFFLINE") in ("1", "true", "True", "ON", "on")
             message = "is not in the local cache" + (" and HF_HUB_OFFLINE is set" if offline else "")
             message += "" if offline else ", and the hub could not be asked"
             hint = "Check the spelling and the connection, or download it elsewhere and name its directory."
         else:
-            message, hint = f"cannot be read: {str(error).splitlines()[0]}", "Check its config.json."
+            message, hint = f"cannot be read: {' '.join(str(error).split())[:SAID]}", "Check its config.json."
         raise ModelError(f"model {model.id} {message}", hint=hint) from error
 
 
@@ -236,7 +238,10 @@ def _counted(source: ModelSource) -> ModelFacts:
             causal = source.new_model()
     except Exception:  # remote code and odd configurations, which are examined again where they are loaded
         return source.facts
-    parts = find_parts(causal)
+    try:
+        parts = find_parts(causal)
+    except ModelError as error:
+        raise ModelError(f"model {source.model.id}: {error}", hint=error.hint) from error
     tables = {id(p) for m in parts.decoder.modules() if isinstance(m, torch.nn.Embedding) for p in m.parameters()}
     num_parameters = sum(p.numel() for p in parts.decoder.parameters() if id(p) not in tables)
     return replace(source.facts, num_layers=len(parts.layers), num_parameters=num_parameters)

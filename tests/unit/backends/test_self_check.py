@@ -17,6 +17,7 @@ from drillcore.backends.transformers.hooks import Gatherer
 from drillcore.errors import ModelError, SelfCheckError
 from drillcore.job.fields import Extract, Model
 from drillcore.tokens.sequences import Sequences
+from support.tiny import tiny_model
 
 
 def prepare(folder, layout="auto", wanted="all", dtype="float32"):
@@ -156,3 +157,17 @@ def test_not_a_number_fails(models, monkeypatch):
     monkeypatch.setattr(Gatherer, "finish", lambda self, last: original(self, last) * float("nan"))
     with pytest.raises(SelfCheckError):
         prepare(models("llama"), "packed")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_model_that_gives_no_numbers_for_one_token_is_refused_for_that_reason(dtype, tmp_path):
+    """One row of the embedding is damaged, or too large for the precision that the job asks for."""
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(tiny_model(tmp_path) / "model.safetensors")
+    weights["model.embed_tokens.weight"][77] = float("nan") if dtype == "float32" else 1e5
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    source = locate(Model(id=str(tmp_path)), Path("/"))
+    backend = transformers.TransformersBackend(source, Extract(dtype=dtype), range(5))
+    with pytest.raises(ModelError, match=f"NaN or infinite for a sentence of 3 tokens alone, in {dtype}"):
+        backend.prepare(Sequences.of([np.array([5, 6, 77], np.int32)]), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import json
 from pathlib import Path
 
 import pytest
@@ -184,3 +185,21 @@ def test_stages_that_read_the_store_alone_need_no_weights(models, job, tmp_path)
     drop(folder, "layers.1.mlp.up_proj")
     with pytest.raises(StoreError, match="the weights of the model changed"):
         run_stages(job(str(folder)), ["measure"], Silent())
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (None, "not a valid JSON file"),
+        ({"num_attention_heads": "four"}, "'num_attention_heads' expected int"),
+        ({"num_hidden_layers": 0}, "model.layers is empty"),
+    ],
+)
+def test_a_damaged_configuration_is_refused_with_its_own_reason(changes, reason, models, tmp_path):
+    folder = copied(models(), tmp_path / "damaged")
+    config = folder / "config.json"
+    whole = config.read_text(encoding="utf-8")
+    config.write_text(whole[:-5] if changes is None else json.dumps(json.loads(whole) | changes), encoding="utf-8")
+    with pytest.raises(ModelError) as raised:
+        locate(Model(id=str(folder)), Path("/"))
+    assert f"{raised.value}".startswith(f"model {folder}") and reason in f"{raised.value}"

@@ -193,7 +193,7 @@ class TransformersBackend:
         sentences = self_check.choose_sentences(
             sample, facts.vocab_size, facts.max_tokens, self._rules, widest, self._kinds.window
         )
-        check = run_check(checked, sentences, self._check_states, numerics["layout"], self._source.model.id)
+        check = run_check(checked, sentences, self._check_states, numerics["layout"])
         return replace(check, notes=(*notes, *check.notes))
 
     def _check_states(self, sentences: CheckSentences, dtype: torch.dtype) -> FloatStates:

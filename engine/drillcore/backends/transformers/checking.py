@@ -87,19 +87,18 @@ def run_check(
     sentences: CheckSentences,
     states: Callable[[CheckSentences, torch.dtype], NDArray[Any]],
     layout: str,
-    model_id: str,
 ) -> SelfCheck:
     """Compare structure in float32, and a lower dtype with its own noise.
 
     states: gives the states [C, K, H] of the sentences from batches of this layout that compute in a dtype. Raises
-    ModelError where a token's state depends on the tokens after it.
+    ModelError where a token's state depends on the tokens after it, or is not finite.
     """
     own, raised, every = checked.loaded.dtype, checked.loaded.can_be_raised, sentences.all()
     dtype = torch.float32 if raised else own
     with checked.loaded.in_precision(dtype) if raised else nullcontext():
         states_CKH = states(sentences, dtype)
-        _refuse_unless_causal(checked, every, model_id)
         alone_CKH = checked.alone(every)
+        _refuse_unless_causal(checked, every)
         errors_C = checked.errors(states_CKH, alone_CKH, dtype)
     if own == torch.float32:
         errors_C = _without_noise(checked, every, states_CKH, alone_CKH, errors_C)
@@ -112,15 +111,15 @@ def run_check(
     return _with_rounding(checked, check, ours_C, checked.differences(checked.alone(every), alone_CKH))
 
 
-def reference_states(checked: Checked, sentences: Sequences, model_id: str) -> Alone:
+def reference_states(checked: Checked, sentences: Sequences) -> Alone:
     """Each sentence alone, as returned; for another engine's check.
 
-    Raises ModelError where a token's state depends on the tokens after it.
+    Raises ModelError where a token's state depends on the tokens after it, or is not finite.
     """
-    loaded = checked.loaded
+    loaded, alone = checked.loaded, compute_alone(checked.loaded, checked.as_returned, sentences)
     with loaded.in_precision(torch.float32) if loaded.can_be_raised else nullcontext():
-        _refuse_unless_causal(checked, sentences, model_id)
-    return compute_alone(loaded, checked.as_returned, sentences)
+        _refuse_unless_causal(checked, sentences)
+    return alone
 
 
 def check_engine(
@@ -155,7 +154,7 @@ def _with_rounding(checked: Checked, check: SelfCheck, ours_C: Errors, noise_C: 
     return replace(check, rounding=self_check.rounding_check(name, ours_C, noise_C, routed=routed))
 
 
-def _refuse_unless_causal(checked: Checked, sentences: Sequences, model_id: str) -> None:
+def _refuse_unless_causal(checked: Checked, sentences: Sequences) -> None:
     """Raise ModelError where a token's state depends on the tokens after it, in the present precision."""
     loaded = checked.loaded
     bound = BOUND if loaded.can_be_raised else OWN_DTYPE_BOUNDS[dtype_name(loaded.dtype)]
@@ -167,7 +166,7 @@ def _refuse_unless_causal(checked: Checked, sentences: Sequences, model_id: str)
                 difference = self_check.first_difference(loaded.decoder, sentences, checked.rules, FLOAT64_BOUND)
     if difference is not None:
         raise ModelError(
-            f"model {model_id} is not a causal decoder: what follows a token changes its state by {difference:.1g}",
+            f"model {loaded.model} is not a causal decoder: what follows a token changes its state by {difference:.1g}",
             hint="Only decoders that read from left to right are supported.",
         )
 

@@ -21,6 +21,7 @@ from drillcore.backends.transformers.trace import (
     Call,
     describe,
     first_tensor,
+    not_finite,
     places,
     refuse_other_shapes,
     relative_error,
@@ -77,10 +78,7 @@ def find_ending(
     refuse_other_shapes(trace, type(decoder).__name__, len(layers), facts.hidden_size)
     assert trace.output is not None
     if not bool(trace.output.isfinite().all()):
-        raise ModelError(
-            f"{type(decoder).__name__} gives states that are NaN or infinite for a short sentence",
-            hint="Its weights are damaged or were converted wrongly; in float16, take bfloat16 or float32.",
-        )
+        raise not_finite(decoder, "a short sentence")
     _refuse_unless_causal(decoder, ids_T, trace.output)
     deepest_TH, block_TH, output_TH = (
         t.reshape(NUM_TOKENS, t.shape[-1]) for t in (trace.after(deepest), trace.made[len(layers)], trace.output)

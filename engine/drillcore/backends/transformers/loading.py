@@ -29,11 +29,13 @@ from drillcore.system.quiet import quiet_transformers
 class Loaded:
     """A model ready to run.
 
-    causal: the whole model. decoder: without LM head, cut after the deepest wanted layer. decoder_layers: those that
-    are left. ending: what followed the last one before the cut. cut: how many decoder layers are left. has_head:
-    whether what follows the decoder was in the files. notes: what the user should know of the files.
+    model: its id. causal: the whole model. decoder: without LM head, cut after the deepest wanted layer.
+    decoder_layers: those that are left. ending: what followed the last one before the cut. cut: how many decoder layers
+    are left. has_head: whether what follows the decoder was in the files. notes: what the user should know of the
+    files.
     """
 
+    model: str
     causal: Any
     decoder: Any
     decoder_layers: nn.ModuleList
@@ -82,7 +84,9 @@ def load_model(source: ModelSource, extract: Extract, deepest: int) -> Loaded:
         raise ModelError(f"model {source.model.id}: {error}", hint=error.hint) from error
     layers = _cut(parts, cut, ending)
     notes = (*fit.notes, *narrowing_note(source, extract, dtype, fit.stored))
-    return Loaded(causal, parts.decoder, layers, ending, len(layers), device, dtype, fit.has_head, notes)
+    return Loaded(
+        source.model.id, causal, parts.decoder, layers, ending, len(layers), device, dtype, fit.has_head, notes
+    )
 
 
 def _ending(causal: Any, parts: Parts, facts: ModelFacts, cut: int) -> Ending:

@@ -46,16 +46,18 @@ class _Found:
 def find_parts(causal: Any) -> Parts:
     """The decoder of text and its layers; raises ModelError where there is no such list, or more than one."""
     text = causal.config.get_text_config(decoder=True)
-    found = [f for f in _lists(causal, "", ()) if f.size]
+    lists = list(_lists(causal, "", ()))
+    found = [f for f in lists if f.size]
     found = [f for f in found if f.homes and f.homes[-1].config is text] or found
     of_length = [f for f in found if len(f.layers) == getattr(text, "num_hidden_layers", None)]
     # Some configurations count two layers for each module of the list.
     chosen = _largest(of_length) or _largest(found)
     if chosen is None:
         paths = ", ".join(f.path for f in found)
+        where = f"its layers are spread over {paths}" if paths else "it keeps them in no list"
         raise ModelError(
             f"{type(causal).__name__} has no single list of decoder layers: "
-            + (f"its layers are spread over {paths}" if paths else "it keeps them in no list"),
+            + (f"{lists[0].path} is empty" if lists and not paths else where),
             hint="Layers are what one module after the other adds to one residual stream; this model has no such list.",
         )
     homes = [h for h in chosen.homes if h is not causal and "input_ids" in inspect.signature(h.forward).parameters]

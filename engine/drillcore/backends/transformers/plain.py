@@ -23,7 +23,8 @@ from drillcore.backends.lengths import is_routed
 from drillcore.backends.source import ModelSource
 from drillcore.backends.transformers.loading import Loaded, load_model
 from drillcore.backends.transformers.surroundings import pinned
-from drillcore.backends.transformers.trace import first_tensor
+from drillcore.backends.transformers.trace import first_tensor, not_finite
+from drillcore.errors import ModelError
 from drillcore.job.fields import Extract
 from drillcore.tokens.sequences import Sequences
 
@@ -85,7 +86,7 @@ def plain_model(source: ModelSource, extract: Extract, layers: Sequence[int]) ->
 def single_states(loaded: Loaded, layers: Sequence[int], sentences: Sequences) -> NDArray[np.float32]:
     """States [C, K, H] of each sentence alone, in the precision that the model has now.
 
-    NaN where `transformers` gives no state, and infinite where it gives NaN.
+    NaN where `transformers` gives no state. Raises ModelError where it gives one that is not finite.
     """
     rows: list[NDArray[np.float32]] = []
     with _last_block(loaded) as last:
@@ -93,8 +94,13 @@ def single_states(loaded: Loaded, layers: Sequence[int], sentences: Sequences) -
             by_layer = self_check.reference(loaded.decoder, sentence, loaded.cut, loaded.ending.places)
             # Their list has layer L after the final norm only.
             by_layer[loaded.cut] = last[0]
+            given = {k: state_H.float() for k in layers if (state_H := by_layer.get(_key(loaded, k))) is not None}
+            if not all(bool(state_H.isfinite().all()) for state_H in given.values()):
+                what = f"a sentence of {len(sentence)} tokens alone, in {dtype_name(loaded.dtype)}"
+                error = not_finite(loaded.decoder, what)
+                raise ModelError(f"model {loaded.model}: {error}", hint=error.hint)
             missing_H = torch.full_like(last[0], torch.nan)
-            rows.append(np.stack([_on_host(by_layer.get(_key(loaded, k)), missing_H) for k in layers]))
+            rows.append(np.stack([given.get(k, missing_H).float().cpu().numpy() for k in layers]))
     if not rows:
         return np.empty((0, len(layers), 0), np.float32)
     return np.stack(rows)
@@ -103,12 +109,6 @@ def single_states(loaded: Loaded, layers: Sequence[int], sentences: Sequences) -
 def _key(loaded: Loaded, layer: int) -> int:
     """`reference` numbers the norm after the last layer that was read, which is deeper only in the whole model."""
     return loaded.cut + 1 if layer > loaded.cut else layer
-
-
-def _on_host(state_H: Tensor | None, missing_H: Tensor) -> NDArray[np.float32]:
-    found_H = missing_H if state_H is None else state_H.nan_to_num(torch.inf, torch.inf, -torch.inf)
-    host_H: NDArray[np.float32] = found_H.float().cpu().numpy()
-    return host_H
 
 
 @contextmanager

@@ -108,6 +108,14 @@ def trace_decoder(decoder: nn.Module, decoder_layers: Iterable[nn.Module], ids_T
     return trace
 
 
+def not_finite(decoder: nn.Module, sentence: str) -> ModelError:
+    """The error of a decoder whose states are not numbers."""
+    return ModelError(
+        f"{type(decoder).__name__} gives states that are NaN or infinite for {sentence}",
+        hint="Its weights are damaged or were converted wrongly; in float16, take bfloat16 or float32.",
+    )
+
+
 def describe(error: Exception) -> str:
     """Kind and first line of an error."""
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

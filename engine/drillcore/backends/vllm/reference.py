@@ -50,7 +50,7 @@ class Reference:
         self.notes = self._loaded.notes
         self.weight_bytes = sum(p.numel() * p.element_size() for p in self._loaded.causal.parameters())
         self._checked = Checked(self._loaded, self._layers, rules=length_rules(source.config))
-        self._alone = reference_states(self._checked, sentences, source.model.id)
+        self._alone = reference_states(self._checked, sentences)
         if save_to is not None:
             self._loaded.causal.save_pretrained(save_to)
         self._free_decoder_layers()
