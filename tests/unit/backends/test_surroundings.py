@@ -135,6 +135,18 @@ def test_a_replaced_attention_function_is_refused_by_name(models):
         del ALL_ATTENTION_FUNCTIONS["sdpa"]
 
 
+def test_a_replaced_product_of_pytorch_is_refused_by_name(models, monkeypatch):
+    """Some libraries of fast kernels are used in this way; padded batches and single sentences would agree."""
+    exact = torch.nn.functional.scaled_dot_product_attention
+
+    def rough(*arguments, **named):
+        return exact(*arguments, **named).to(torch.bfloat16).float()
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", rough)
+    with pytest.raises(JobError, match=r"scaled_dot_product_attention by test_surroundings\..*rough"):
+        drillcore.extract(str(models()), SENTENCES, layout="padded")
+
+
 @pytest.mark.parametrize("architecture", ["gemma2", "vaultgemma"])
 def test_a_cap_on_attention_scores_is_never_dropped(architecture, tmp_path, monkeypatch, seed):
     """Attention through sdpa leaves it out and only warns."""

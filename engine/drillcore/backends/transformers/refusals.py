@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from types import BuiltinFunctionType
 from typing import TYPE_CHECKING
 
 from drillcore.errors import JobError, MissingExtraError
@@ -51,6 +52,12 @@ def _refuse_foreign_hooks() -> None:
                 f"the program replaced transformers' attention function {name} by {_name_of(function)}",
                 hint="Register it under a name of its own; the self-check compares with transformers' own attention.",
             )
+    product = getattr(sys.modules.get("torch.nn.functional"), "scaled_dot_product_attention", None)
+    if product is not None and not isinstance(product, BuiltinFunctionType):
+        raise JobError(
+            f"the program replaced torch.nn.functional.scaled_dot_product_attention by {_name_of(product)}",
+            hint="Put PyTorch's own function back before calling drillcore; the self-check compares with it.",
+        )
 
 
 def _name_of(function: object) -> str:
