@@ -176,10 +176,11 @@ def test_a_model_that_is_not_a_causal_decoder(work):
         folder = work.folder / name
         folder.mkdir()
         (folder / "config.json").write_text(json.dumps({"model_type": kind}), encoding="utf-8")
-    for name in ("encoder", "both"):
+    reasons = {"encoder": "not a causal decoder", "both": "an encoder with a decoder, not a decoder alone"}
+    for name, reason in reasons.items():
         work.job["models"] = [{"id": f"./{name}"}]
         work.save()
-        refused(work, "not a causal decoder")
+        refused(work, reason)
 
 
 def test_a_broken_model_directory(work):

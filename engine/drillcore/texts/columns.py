@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from drillcore.job.choices import did_you_mean
 from drillcore.job.fields import Dataset
 from drillcore.system.nearly import looks_like, shown
 from drillcore.texts.readers.lines import MAX_LINE_BYTES, OnProblem, quoted
@@ -121,7 +122,7 @@ def missing(columns: list[Column], row: dict[str, Any], line: int | None, on_pro
     absent = [column.field for column in lacking]
     present = ", ".join(map(quoted, list(row)[:10])) + (", ..." if len(row) > 10 else "")
     near = [shown(name) for field in absent for name in row if looks_like(name, field)]
-    meant = f"; did you mean {' and '.join(near[:3])}?" if near else ""
+    meant = f"; did you mean {' and '.join(near[:3])}?" if near else did_you_mean(absent[0], list(row))
     remedies = "".join(f"; {column.remedy}" for column in lacking if column.remedy and line is not None)
     on_problem(line, f"no field {', '.join(map(quoted, absent))}; there is {present or 'none'}{meant}{remedies}")
     return True

@@ -53,7 +53,7 @@ def test_all_wrong_lines_are_reported_at_once() -> None:
         "a.jsonl:7: field `text` holds a NUL character",
         "a.jsonl:8: names the field `text` twice",
         "a.jsonl:9: is not JSON: Expecting ',' delimiter (column 13)",
-        "a.jsonl:10: no field `text`; there is `txt`, `label`",
+        "a.jsonl:10: no field `text`; there is `txt`, `label`; did you mean `txt`?",
         "a.jsonl:11: is not UTF-8: byte 0xff at byte 11 of the line",
         "a.jsonl:12: holds a NUL character",
         "a.jsonl:13: is not UTF-8: byte 0xed at byte 11 of the line",
