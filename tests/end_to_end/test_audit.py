@@ -16,6 +16,7 @@ from drillcore.cli.show import store_lines
 from drillcore.runtime.failures import PartFailed
 from drillcore.runtime.stages.extract.audit import ModelAudit
 from drillcore.runtime.work import pipeline
+from drillcore.store.freshness import stale
 from support.audited import Audited
 
 DTYPES = ("float32", "bfloat16")
@@ -82,12 +83,13 @@ def test_two_rows_of_a_pack_that_are_swapped_fail_the_run(work, dtype, monkeypat
 
 
 def test_rows_that_an_earlier_run_committed_are_audited_too(work):
-    work.run()
+    work.run(stages=("extract", "measure"))
     work.permute("hidden_states", [17, 18])
     work.withdraw(0)
     with pytest.raises(PartFailed, match=r"sentence 17 .* those of sentence 18"):
         work.run(audit=60)
     assert work.committed() == [0, 2, 3], "shard 1 is withdrawn, and the block that was computed stays"
+    assert "other states" in stale(work.group(), "layer_cka"), "it may have been made from the wrong ones"
     work.run()
     assert work.figures["passed"] and work.committed() == [0, 1, 2, 3]
 

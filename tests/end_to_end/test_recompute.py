@@ -11,6 +11,8 @@ from test_canaries import another_theta
 
 from drillcore.cli.verify import verify_lines
 from drillcore.errors import DamageError, StoreError
+from drillcore.runtime.failures import PartFailed
+from drillcore.store.group import GroupWriter
 from support.audited import Audited
 
 
@@ -69,6 +71,35 @@ def test_two_states_that_were_exchanged(work):
     assert any("sentences 20 to 20" in line and "those of sentence 33" in line for line in lines)
     work.run()
     assert np.array_equal(np.asarray(work.group()["hidden_states"][:]), before)
+
+
+def test_results_of_wrong_states_are_made_again_with_the_states(work):
+    stages = ("extract", "measure")
+    work.run(stages=stages)
+    right = np.asarray(work.group()["layer_cka"][:])
+    states = work.group(mode="r+")["hidden_states"]
+    values = np.asarray(states[:])
+    values[20:33, 2] = values[20:33, 2][::-1]
+    states[:] = values
+    GroupWriter(work.group(mode="r+")).drop_results(["layer_cka"])
+    work.run(stages=stages)
+    assert not np.array_equal(np.asarray(work.group()["layer_cka"][:]), right)
+    verified(work)
+    work.run(stages=stages)
+    assert np.array_equal(np.asarray(work.group()["layer_cka"][:]), right)
+    assert any("measures are up to date" in line for line in work.run(stages=stages))
+
+
+def test_labels_that_are_given_up_are_not_measured_again(work):
+    """A stage alone cannot write the texts and labels that a verification found wrong."""
+    for name in ("text", "row_id"):
+        work.permute(name, [*range(9)])
+    verified(work)
+    with pytest.raises(PartFailed, match="m/d: "):
+        work.run(stages=("measure",))
+    with pytest.raises(StoreError, match="m/d holds other labels"):
+        work.run(stages=("measure",))
+    work.run(stages=("extract", "measure"))
 
 
 def test_a_model_that_has_changed_condemns_no_row(work):

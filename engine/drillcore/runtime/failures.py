@@ -55,15 +55,17 @@ class Failures:
 
 
 def is_whole(writer: GroupWriter) -> bool:
-    """Whether all states of a group are extracted."""
-    return "hidden_states" in writer.group and "" not in writer.fingerprints()
+    """Whether all states of a group are extracted, and its coordinates written."""
+    return "hidden_states" in writer.group and "" not in writer.fingerprints() and bool(writer.columns_made_from())
 
 
 def check_whole(writer: GroupWriter) -> None:
-    """Raise RunError where some states of a group are not extracted yet: a stage would read them as NaN."""
+    """Raise RunError where states or coordinates of a group are missing: a stage would read NaN, or other labels."""
     if not is_whole(writer):
         fingerprints = writer.fingerprints() if "hidden_states" in writer.group else []
         missing = f"{fingerprints.count('')} of {len(fingerprints)} shards are" if fingerprints else "its states are"
+        if fingerprints and "" not in fingerprints:
+            missing = "its texts and labels are"
         raise RunError(f"{missing} not extracted yet", hint="Run `drillcore extract` first.")
 
 

@@ -83,7 +83,7 @@ def refuse_unready(inputs: Inputs, location: Location, folder: Path, stages: Seq
 
 def _has_other_columns(location: Location, standing: Standing) -> bool:
     recorded = read_attributes(location.open(read_only=True), standing.path).get("columns_made_from")
-    return recorded is not None and recorded not in (made_from(standing.pair), former_made_from(standing.pair))
+    return recorded not in (made_from(standing.pair), former_made_from(standing.pair))
 
 
 def refuse_stale(inputs: Inputs, location: Location, stages: Sequence[str]) -> None:

@@ -161,7 +161,7 @@ class _ModelRows:
         for row in wrong:
             where, shard = (row.sentence, row.sentence), row.sentence // each.shard
             what = f"are not those of its text: {row.figures}"
-            yield Finding(each.group.path, "hidden_states", what, shard, where, row.layer, "shard")
+            yield Finding(each.group.path, "hidden_states", what, shard, where, row.layer, "rows")
         if wrong:
             # Which of the two is in the wrong place is not known: the next run writes both again.
             yield Finding(each.group.path, "text", "may not be that of the states", mend="columns")

@@ -34,6 +34,9 @@ def _give_up(store: StoreWriter, entries: list[dict[str, Any]], listener: Progre
         damaged = [e for e in entries if e["group"] == path]
         writer = store.dataset(*path.split("/"))
         writer.retract(sorted({e["shard"] for e in damaged if e["mend"] == "shard"}))
+        wrong = [e["shard"] for e in damaged if e["mend"] == "rows"]
+        if wrong:
+            writer.withdraw(sorted({shard for shard in wrong if shard is not None}))
         if any(e["mend"] == "columns" for e in damaged):
             writer.drop_columns()
         writer.drop_results(sorted({e["array"] for e in damaged if e["mend"] == "result"}))

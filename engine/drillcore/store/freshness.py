@@ -15,7 +15,7 @@ import zarr
 from drillcore.errors import DamageError
 from drillcore.job.fields import Measure, Project
 from drillcore.store.arrays import ARRAYS
-from drillcore.store.layout import attributes_of
+from drillcore.store.layout import WITHDRAWN, attributes_of
 from drillcore.store.reader import read_array
 from drillcore.system.files import ValuesDigest, digest
 
@@ -52,9 +52,20 @@ class ResultInputs:
         return digest(self.record())
 
 
+def states_of(group: zarr.Group) -> list[str]:
+    """What tells the states of a group from others, JSON-ready; raises DamageError.
+
+    The fingerprints that its shards have, or must get; and how often states were withdrawn that had these fingerprints
+    and were not those of their sentences.
+    """
+    withdrawn = attributes_of(group).get(WITHDRAWN)
+    planned = [bytes(row).hex() for row in read_array(group, "shard_planned")]
+    return planned if withdrawn is None else [*planned, f"withdrawn {withdrawn}"]
+
+
 def states_digest(group: zarr.Group) -> str:
-    """Digest of the fingerprints that a group's shards have, or must get; raises DamageError."""
-    return digest([bytes(row).hex() for row in read_array(group, "shard_planned")])
+    """Digest of `states_of` a group; raises DamageError."""
+    return digest(states_of(group))
 
 
 def column_digest(group: zarr.Group, name: str) -> str | None:
@@ -146,7 +157,7 @@ def _stale_by_digest(group: zarr.Group, name: str, facts: dict[str, Any], wanted
 
 def old_digest(groups: Sequence[zarr.Group], settings: Measure | Project) -> str:
     """The `made_from` that older versions gave measures or a projection of these groups; raises DamageError."""
-    states = [[bytes(row).hex() for row in read_array(g, "shard_planned")] for g in groups]
+    states = [states_of(g) for g in groups]
     default = type(settings)().model_dump(mode="json")
     dumped = settings.model_dump(mode="json")
     kept = {k: v for k, v in dumped.items() if k in OLD_SETTINGS or v != default[k]}

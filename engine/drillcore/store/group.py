@@ -20,7 +20,7 @@ from zarr.abc.store import Store
 from drillcore.errors import CommitError, DamageError
 from drillcore.store import layout
 from drillcore.store.arrays import ARRAYS
-from drillcore.store.layout import COLUMN_CHUNK, Shape, array_of, attributes_of, create_array
+from drillcore.store.layout import COLUMN_CHUNK, WITHDRAWN, Shape, array_of, attributes_of, create_array
 from drillcore.store.places.files import list_names, read_file, read_size, remove_folder, write_file, write_pieces
 from drillcore.store.shards import encode_shard
 from drillcore.store.states import StatesReader
@@ -204,6 +204,14 @@ class GroupWriter:
         """Clear the fingerprints of shards that are to be computed again."""
         for shard in shards:
             self._put_fingerprint(shard, "00" * 32)
+
+    def withdraw(self, shards: Sequence[int]) -> None:
+        """Retract shards whose states are not those of their sentences; results of such states are stale from now on.
+
+        The right states will have the same fingerprints, so the group counts how often that happened.
+        """
+        self.describe(**{WITHDRAWN: attributes_of(self.group).get(WITHDRAWN, 0) + 1})
+        self.retract(shards)
 
     def _put_fingerprint(self, shard: int, fingerprint: str) -> None:
         array_of(self.group, "shard_fingerprint")[shard] = np.frombuffer(bytes.fromhex(fingerprint), np.uint8)

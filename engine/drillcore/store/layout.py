@@ -24,6 +24,8 @@ from drillcore.store.places.files import read_file
 
 FORMAT = 1
 KIND = "drillcore"
+# Attribute of a group: how often its states turned out not to be those of its sentences.
+WITHDRAWN = "withdrawn"
 SHARD_BYTES = 256 * 2**20
 CHUNK_BYTES = 2 * 2**20
 COLUMN_CHUNK = 65_536

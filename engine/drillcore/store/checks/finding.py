@@ -13,8 +13,9 @@ class Finding:
     """What is wrong, and where.
 
     group: path in the store. array: its name, or zarr.json. shard: its number. sentences: first and last. layer: number
-    of the layer contract. mend: what the next run discards and computes again: `shard`, `columns` or `result`; empty
-    where every run repairs it by itself.
+    of the layer contract. mend: what the next run discards and computes again: `shard`, `columns` or `result`; `rows`
+    for a shard that holds the states of other sentences, which makes all results stale; empty where every run repairs
+    it by itself.
     """
 
     group: str

@@ -208,10 +208,10 @@ class ModelAudit:
             if found.passed:
                 continue
             wrong, writer = self._confirmed(found), found.target.writer
-            writer.retract(sorted({w.sentence // found.target.shape.shard for w in wrong}))
             if found.columns:
                 writer.drop_columns()
             if wrong or found.columns:
+                writer.withdraw(sorted({w.sentence // found.target.shape.shard for w in wrong}))
                 failed.append(AuditFailed(self._name, found.target.pair.dataset.name, _what(found, wrong)))
             else:
                 write_audit(writer.group, found.record(writer.fingerprints()))

@@ -27,7 +27,7 @@ from drillcore.runtime.stages.predict.next_token import jackknife_of
 from drillcore.runtime.wanted import is_up_to_date, wanted_of
 from drillcore.runtime.work.tasks import ModelTask
 from drillcore.runtime.work.worker import Worker
-from drillcore.store.freshness import inputs_of
+from drillcore.store.freshness import inputs_of, states_of
 from drillcore.store.group import GroupWriter
 from drillcore.store.layout import attributes_of
 from drillcore.store.reader import column, read_array
@@ -102,7 +102,7 @@ def score_candidates(context: Context, pair: Input, writer: GroupWriter) -> None
     found, texts, path = pair.candidates, pair.dataset.candidates, writer.group.path
     if found is None:
         return
-    made_from = digest([writer.fingerprints(), texts, _recipe(found), "candidates"])
+    made_from = digest([states_of(writer.group), texts, _recipe(found), "candidates"])
     asked = wanted_of(context.job, pair.dataset)["candidates"]
     inputs = inputs_of([writer.group], "candidates", ("expected_next", "group"), asked, made_from=made_from)
     started = time.perf_counter()

@@ -20,7 +20,7 @@ from drillcore.measures.logit_lens import QUANTITIES, TokenSummary, next_token, 
 from drillcore.runtime.context import Context
 from drillcore.runtime.preflight import Input
 from drillcore.runtime.wanted import is_up_to_date, wanted_of
-from drillcore.store.freshness import inputs_of
+from drillcore.store.freshness import inputs_of, states_of
 from drillcore.store.group import GroupWriter
 from drillcore.store.reader import column, open_dataset, read_layer
 from drillcore.system.files import digest
@@ -92,7 +92,7 @@ def _made_from(writer: GroupWriter, expected_N: NDArray[np.int64], settings: Mea
     drawn: list[Any] = [] if groups is None else [digest([str(g) for g in groups])]
     if settings.folds != Measure().folds:
         drawn.append(settings.folds)
-    return digest([writer.fingerprints(), expected_N.tolist(), settings.seed, "predict", *drawn])
+    return digest([states_of(writer.group), expected_N.tolist(), settings.seed, "predict", *drawn])
 
 
 def jackknife_of(writer: GroupWriter, settings: Measure, num_sentences: int) -> NDArray[np.int64]:
