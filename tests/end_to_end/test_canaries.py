@@ -57,6 +57,16 @@ def test_a_base_of_rotary_positions_5_percent_larger_is_named(work):
     assert files(work) == before, "nothing stands beside it"
 
 
+def test_a_renamed_model_keeps_them(work):
+    """The states that it takes over must not be joined by those of a library that computes otherwise."""
+    before = read_canaries(work.group("m"))
+    work.name = "renamed"
+    assert any("taken over from m/d" in line for line in work.run())
+    now = read_canaries(work.group("renamed"))
+    assert before is not None and now is not None and now.facts == before.facts
+    assert np.array_equal(now.states_CKH, before.states_CKH)
+
+
 def test_a_library_that_computes_other_positions_is_noticed(work, monkeypatch):
     """Configuration, weights and versions are those of before; the job is to compute one shard again."""
     before = files(work)

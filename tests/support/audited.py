@@ -37,13 +37,14 @@ class Listener:
 
 @dataclass
 class Audited:
-    """A folder with one model `m`, texts, a job and its store."""
+    """A folder with one model, texts, a job and its store. name: the model's in the job."""
 
     folder: Path
     model: Path
     seed: int
     settings: dict[str, Any] = field(default_factory=dict)
     datasets: dict[str, str] = field(default_factory=dict)
+    name: str = "m"
 
     def texts(self, name: str, count: int, *, same: str | None = None) -> list[str]:
         """Write a dataset of random sentences, or of one sentence many times, and name it in the job."""
@@ -61,7 +62,7 @@ class Audited:
         job = Job.model_validate(
             {
                 "store": str(self.store),
-                "models": [{"id": str(self.model), "as": "m"}],
+                "models": [{"id": str(self.model), "as": self.name}],
                 "datasets": self.datasets,
                 "extract": {**sizes, **self.settings, **extract},
                 "run": {"executor": executor, "audit": audit},

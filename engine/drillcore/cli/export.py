@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -59,13 +60,17 @@ class Layer:
 
     def _quantities(self, rows: slice) -> dict[str, NDArray[Any]]:
         """Log-probability, rank and margin of the expected next token at this layer, where they were measured."""
-        if result_facts(self.group, "next_token") is None:
+        if not self._has_quantities:
             return {}
         names = read_array(self.group, "quantity")
         values_BQ = np.asarray(array_of(self.group, "next_token")[rows, self.slot])
         return {f"next_token_{name}": values_BQ[:, q] for q, name in enumerate(names)}
 
-    @property
+    @cached_property
+    def _has_quantities(self) -> bool:
+        return result_facts(self.group, "next_token") is not None
+
+    @cached_property
     def projection(self) -> str | None:
         """Name of the stored projection, or None."""
         return next((name for name in PROJECTIONS if result_facts(self.group, name) is not None), None)

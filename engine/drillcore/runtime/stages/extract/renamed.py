@@ -6,6 +6,7 @@ from drillcore.runtime.context import Context
 from drillcore.runtime.preflight import Input
 from drillcore.runtime.stages.extract.pending import asked_of
 from drillcore.runtime.stages.extract.standing import Asked, Standing, stand
+from drillcore.store.canaries import read_canaries, write_canaries
 from drillcore.store.checks.groups import group_paths
 
 
@@ -22,7 +23,11 @@ def take_over_renamed(context: Context) -> None:
             found = None if any(stand(asked, pair, store.root.store).claimed) else _find(context, asked, pair, left)
             if found is None:
                 continue
+            canaries = read_canaries(store.model(found.split("/")[0]))
             store.move(found, pair.path)
+            if canaries is not None and read_canaries(store.model(model)) is None:
+                # A later change of the model must show against what was taken over, too.
+                write_canaries(store.model(model), canaries)
             left.remove(found)
             context.listener.say(f"{pair.path}: taken over from {found}, which left the job and holds the same states")
 
