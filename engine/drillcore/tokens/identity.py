@@ -15,19 +15,8 @@ VERSION = 1
 # Tokenizers may use these; a version of one that is installed is part of the digest.
 PACKAGES = (
     *("transformers", "tokenizers", "sentencepiece", "tiktoken", "mistral-common", "jinja2", "regex", "ftfy", "spacy"),
-    *(
-        "sacremoses",
-        "jieba",
-        "rjieba",
-        "pythainlp",
-        "fugashi",
-        "ipadic",
-        "unidic",
-        "unidic-lite",
-        "sudachipy",
-        "rhoknp",
-    ),
-    *("emoji", "nltk", "phonemizer", "protobuf"),
+    *("sacremoses", "jieba", "rjieba", "pythainlp", "fugashi", "ipadic", "unidic", "unidic-lite", "sudachipy"),
+    *("rhoknp", "emoji", "nltk", "phonemizer", "protobuf"),
 )
 # Files of a model's folder that no tokenizer reads; every other one counts. What a tokenizer takes from config.json,
 # its class, is part of its state.
@@ -38,14 +27,8 @@ OTHERS = ("config.json", "generation_config.json", "drillcore.json", "trainer_st
 SKIPPED = ("name_or_path", "model_max_length", "verbose", "deprecation_warnings", "cache", "files_loaded")
 PROBES = (
     *("a", " a", "a ", " ", "\n\n", "Hello, world! It's 12:34 o'clock; don't panic.", "<s></s><unk><pad>"),
-    *(
-        "<|endoftext|><|im_end|>",
-        "naïve Zürich İstanbul",
-        "日本語 한국어 русский",
-        "1234567 3.14",
-        "🙂 \t \u200b",
-        "[MASK] [SEP]",
-    ),
+    *("<|endoftext|><|im_end|>", "naïve Zürich İstanbul", "日本語 한국어 русский", "1234567 3.14"),
+    *("🙂 \t \u200b", "[MASK] [SEP]"),
 )
 
 
