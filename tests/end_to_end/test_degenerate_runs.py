@@ -71,6 +71,19 @@ def test_equal_sentences_have_pictures_and_a_reason(run_of):
     assert "without variance" in command.out and (work.beside / "report.html").exists()
 
 
+def test_what_follows_equal_sentences_has_no_interval_and_says_so(run_of):
+    rows = [{"text": "the same", "next": " a"}] * 12
+    dataset = {"name": "d", "path": "d.jsonl", "expected_next": "next", "candidates": [" a", " b"]}
+    work, command = run_of(rows, project={"method": "pca"}, datasets=[dataset])
+    words = "(no interval: it takes two groups of different sentences)"
+    assert command.out.count(words) == 2 and "nan" not in command.out
+    for file in work.folder.glob("runs/**/*.json"):
+        # JSON has no NaN: other programs could not open the store.
+        json.loads(file.read_bytes(), parse_constant=lambda word, file=file: pytest.fail(f"{file}: {word}"))
+    again = work.forge.run("predict", work.file, cwd=work.folder)
+    assert "candidates are up to date" in again.out
+
+
 def test_a_group_that_fails_leaves_the_others_done(new_work):
     work = new_work(
         project={"method": "pca"},

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from drillcore.system.nearly import fold
+from drillcore.system.nearly import fold, shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ def did_you_mean(name: object, names: Sequence[str]) -> str:
         return ""
     folded = {fold(known): known for known in names}
     near = difflib.get_close_matches(fold(name), folded, n=1, cutoff=0.5)
-    return f"; did you mean `{folded[near[0]]}`?" if near else ""
+    return f"; did you mean {shown(folded[near[0]])}?" if near else ""
 
 
 def shortened(value: object) -> str:

@@ -35,6 +35,16 @@ class Bounds:
     skipped: str = ""
 
 
+def share_in_words(share: float, low: float, high: float) -> str:
+    """A share and its 95 % interval as percentages, for a line that is read by a person.
+
+    >>> share_in_words(0.5, 0.25, 0.75), share_in_words(1.0, math.nan, math.nan)
+    ('50% (25% to 75%)', '100% (no interval: it takes two groups of different sentences)')
+    """
+    known = f"{low:.0%} to {high:.0%}"
+    return f"{share:.0%} ({'no interval: it takes two groups of different sentences' if math.isnan(low) else known})"
+
+
 def skip(reason: str) -> Bounds:
     """The bounds of a measure that means nothing here, with the reason."""
     return Bounds(math.nan, math.nan, math.nan, skipped=reason)

@@ -11,7 +11,7 @@ from typing import Any
 
 from drillcore.errors import CommitError
 from drillcore.job.fields import LoadedJob
-from drillcore.system.files import write_atomic
+from drillcore.system.files import without_nan, write_atomic
 from drillcore.system.versions import git_commit, versions
 
 
@@ -46,7 +46,7 @@ class Manifest:
     def write(self, status: str) -> None:
         """Write the file; `status` is running, done, failed or interrupted. Raises CommitError."""
         ended = {} if status == "running" else {"ended": time.strftime("%FT%T%z")}
-        facts = {**self.facts, "status": status, **ended}
+        facts = without_nan({**self.facts, "status": status, **ended})
         data = (json.dumps(facts, indent=2, ensure_ascii=False, default=str) + "\n").encode()
         try:
             write_atomic(self._path, data)

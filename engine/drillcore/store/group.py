@@ -24,7 +24,7 @@ from drillcore.store.layout import COLUMN_CHUNK, WITHDRAWN, Shape, array_of, att
 from drillcore.store.places.files import list_names, read_file, read_size, remove_folder, write_file, write_pieces
 from drillcore.store.shards import encode_shard
 from drillcore.store.states import StatesReader
-from drillcore.system.files import ValuesDigest
+from drillcore.system.files import ValuesDigest, without_nan
 
 READERS = 16
 # Coordinates that results are made from.
@@ -234,7 +234,7 @@ class GroupWriter:
         chunks = tuple(min(n, COLUMN_CHUNK) for n in values.shape)
         array = create_array(self.group, spec, values.shape, chunks)
         array[...] = values.astype(np.dtypes.StringDType()) if spec.dtype == "string" else values
-        self._set_attributes({**before, "results": {**results, name: {"made_from": made_from, **facts}}})
+        self._set_attributes({**before, "results": {**results, name: {"made_from": made_from, **without_nan(facts)}}})
 
     def result_made_from(self, name: str) -> str:
         """The recorded hash of a result, empty where there is no such result."""

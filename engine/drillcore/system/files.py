@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import mmap
 import os
 from collections.abc import Iterable, Iterator
@@ -32,6 +33,19 @@ def canonical(value: Any) -> bytes:
     '{"a":[true,"é"],"b":1}'
     """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def without_nan(value: Any) -> Any:
+    """A JSON-ready value with null for NaN and infinity, which JSON does not have and other programs refuse.
+
+    >>> without_nan({"share": (1.0, float("nan"))})
+    {'share': [1.0, None]}
+    """
+    if isinstance(value, dict):
+        return {name: without_nan(v) for name, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def digest(value: Any) -> str:

@@ -12,7 +12,6 @@ import pyarrow as pa
 
 from drillcore.job.choices import did_you_mean
 from drillcore.job.fields import Dataset
-from drillcore.system.nearly import looks_like, shown
 from drillcore.texts.readers.lines import MAX_LINE_BYTES, OnProblem, quoted
 
 # Numbers as JSON writes them. Others, such as 007 and +1, may be names: they would not be written back as they were, so
@@ -20,6 +19,8 @@ from drillcore.texts.readers.lines import MAX_LINE_BYTES, OnProblem, quoted
 INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 FRACTION = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+([eE][+-]?[0-9]+)?|[eE][+-]?[0-9]+)")
 INT64 = range(-(1 << 63), 1 << 63)
+# What else may stand between the fields of a table.
+MARKS = {";": "semicolons", ",": "commas", "\t": "tabs", "|": "vertical bars"}
 EXACT_IN_FLOAT64 = range(-(1 << 53), (1 << 53) + 1)
 
 
@@ -121,8 +122,10 @@ def missing(columns: list[Column], row: dict[str, Any], line: int | None, on_pro
         return False
     absent = [column.field for column in lacking]
     present = ", ".join(map(quoted, list(row)[:10])) + (", ..." if len(row) > 10 else "")
-    near = [shown(name) for field in absent for name in row if looks_like(name, field)]
-    meant = f"; did you mean {' and '.join(near[:3])}?" if near else did_you_mean(absent[0], list(row))
+    meant = next(filter(None, (did_you_mean(field, list(row)) for field in absent)), "")
+    mark = next((m for m in MARKS for name in row if len(row) == 1 and {*absent} <= {*name.split(m)}), None)
+    if mark is not None:
+        meant = f"; its fields are separated by {MARKS[mark]}: write commas in a .csv file, tabs in a .tsv file"
     remedies = "".join(f"; {column.remedy}" for column in lacking if column.remedy and line is not None)
     on_problem(line, f"no field {', '.join(map(quoted, absent))}; there is {present or 'none'}{meant}{remedies}")
     return True

@@ -136,6 +136,14 @@ def test_a_field_that_is_nearly_the_wanted_one_is_named() -> None:
     assert "did you mean `city\\u200b`?" in message
 
 
+@pytest.mark.parametrize(
+    ("name", "mark", "word"), [("a.csv", ";", "semicolons"), ("a.csv", "\t", "tabs"), ("a.tsv", ",", "commas")]
+)
+def test_fields_that_are_separated_by_another_character_are_told_so(name: str, mark: str, word: str) -> None:
+    (message,) = read_content(name, f"text{mark}city\na{mark}x\n".encode(), label="city")[1]
+    assert message.endswith(f"; its fields are separated by {word}: write commas in a .csv file, tabs in a .tsv file")
+
+
 def test_parquet_files_with_wrong_columns_or_values(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"text": ["a", None, " "], "t": pa.array([1, 2, 3], pa.timestamp("ns"))}), path)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from drillcore.backends import REFERENCE
 from drillcore.backends.base import Backend
 from drillcore.job.fields import Measure
+from drillcore.measures.intervals import share_in_words
 from drillcore.measures.logit_lens import CHUNK_ROWS, next_token, summarise
 from drillcore.runtime.context import Context
 from drillcore.runtime.preflight import Input
@@ -31,7 +32,7 @@ from drillcore.store.freshness import inputs_of, states_of
 from drillcore.store.group import GroupWriter
 from drillcore.store.layout import attributes_of
 from drillcore.store.reader import column, read_array
-from drillcore.system.files import digest
+from drillcore.system.files import digest, without_nan
 from drillcore.tokens.continuations import Continuations
 from drillcore.tokens.sequences import Sequences
 
@@ -163,7 +164,11 @@ def _facts(
 
 def _same(stored: dict[str, Any], facts: dict[str, Any]) -> bool:
     """Whether a record holds these facts; one of an older version may lack some."""
-    return all(digest(stored[name]) == digest(value) for name, value in facts.items() if name in stored)
+    return all(
+        digest(without_nan(stored[name])) == digest(without_nan(value))
+        for name, value in facts.items()
+        if name in stored
+    )
 
 
 def _tasks(context: Context, pair: Input, found: Continuations) -> list[PieceTask]:
@@ -215,5 +220,4 @@ def _line(facts: dict[str, Any]) -> str:
     right = facts["expected_is_likeliest"]
     if right is None or np.isnan(right[0]):
         return f"likeliest candidate by sentence: {counts}"
-    share, low, high = right
-    return f"likeliest candidate by sentence: {counts}; the expected one for {share:.0%} ({low:.0%} to {high:.0%})"
+    return f"likeliest candidate by sentence: {counts}; the expected one for {share_in_words(*right)}"

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from drillcore.job.fields import Extract, Measure, Model
 from drillcore.measures import BOUNDS
 from drillcore.measures.draws import make_draws
+from drillcore.measures.intervals import share_in_words
 from drillcore.measures.logit_lens import QUANTITIES, TokenSummary, next_token, summarise
 from drillcore.runtime.context import Context
 from drillcore.runtime.preflight import Input
@@ -140,9 +141,9 @@ def _line(summaries: list[TokenSummary]) -> str:
     """How well the expected token is predicted, in one line."""
     if not summaries[-1].num_sentences:
         return "token prediction is not measured: no expected token can follow its sentence"
-    share, low, high = summaries[-1].top1
+    share = share_in_words(*summaries[-1].top1)
     first, last = summaries[0].median_rank, summaries[-1].median_rank
     return (
-        f"the expected next token is the likeliest for {share:.0%} ({low:.0%} to {high:.0%}) of the sentences at the "
-        f"last layer, median rank {last:,.0f} there and {first:,.0f} at the first"
+        f"the expected next token is the likeliest for {share} of the sentences at the last layer, "
+        f"median rank {last:,.0f} there and {first:,.0f} at the first"
     )
