@@ -94,6 +94,17 @@ def test_rows_that_an_earlier_run_committed_are_audited_too(work):
     assert work.figures["passed"] and work.committed() == [0, 1, 2, 3]
 
 
+def test_the_audit_after_a_failed_one_looks_at_other_rows_too(work):
+    work.run(stages=("extract",), audit=8)
+    first = set(work.figures["rows"]["d"])
+    work.permute("hidden_states", [min(first), min(first) + 1])
+    work.withdraw(3)
+    with pytest.raises(PartFailed):
+        work.run(stages=("extract",), audit=8)
+    work.run(stages=("extract",), audit=8)
+    assert work.figures["passed"] and set(work.figures["rows"]["d"]) - first
+
+
 def test_texts_that_are_not_those_of_the_file_are_written_again(work):
     texts = work.texts("d", 60)
     work.run()

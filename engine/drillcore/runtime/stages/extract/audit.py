@@ -33,7 +33,7 @@ from drillcore.runtime.work.tasks import NONE
 from drillcore.store.audits import NOT_YET, AuditRecord, read_audit, states_digest, write_audit
 from drillcore.store.canaries import Canaries, read_canaries, write_canaries
 from drillcore.store.group import GroupWriter
-from drillcore.store.layout import Shape
+from drillcore.store.layout import WITHDRAWN, Shape, attributes_of
 from drillcore.texts.rows import row_ids
 from drillcore.tokens.sequences import Sequences
 
@@ -117,6 +117,9 @@ class ModelAudit:
     def _plan(self, pair: Input, shape: Shape, block: int) -> Planned:
         tokens, wanted = pair.tokens, self._context.job.run.audit
         facts = self._context.inputs.sources[self._name].facts
+        group = self._context.store.dataset(self._name, pair.dataset.name).group
+        # A failed audit withdraws the shards that it looked into: the next one looks at other rows too.
+        withdrawn = attributes_of(group).get(WITHDRAWN, "")
         rows_C = choose_rows(
             tokens.lengths_N,
             [shape.bounds(shard) for shard in range(shape.num_shards)],
@@ -124,7 +127,7 @@ class ModelAudit:
             None if wanted == "auto" else wanted,
             budget_tokens(len(tokens.ids_T), facts.num_parameters),
             lambda row: tokens[row].tobytes(),
-            zlib.crc32(f"{self._name}/{pair.dataset.name} {pair.rows.digest}".encode()),
+            zlib.crc32(f"{self._name}/{pair.dataset.name} {pair.rows.digest}{withdrawn}".encode()),
         )
         tokens.release()
         texts = [pair.rows.texts(row, row + 1)[0] for row in rows_C.tolist()]
