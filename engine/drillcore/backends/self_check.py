@@ -134,9 +134,9 @@ def reference(
 
 
 def settle_positions(decoder: Any) -> None:
-    """Bring dynamic NTK back to its start: it keeps the scale of the longest sentence that it has seen.
+    """Reset dynamic NTK, which keeps the scale of the longest sentence that it has seen.
 
-    One token is enough, since the scale falls back with a sentence shorter than the model's context.
+    Running one token resets it: the scale falls back with any sentence shorter than the model's context.
     """
     config = decoder.config.get_text_config(decoder=True)
     if "dynamic" not in str(getattr(config, "rope_parameters", None)):
@@ -156,8 +156,8 @@ def rounding_check(
 ) -> RoundingCheck:
     """Errors of `dtype` against float32, ours and those of one sentence at a time, as root mean squares by layer.
 
-    routed: rounding can send a token to another expert, which is no fault of ours, and not of the others: where that
-    decides a root mean square, the median of the sentences is compared.
+    routed: the model chooses among experts. Rounding can send a token to another expert, in our batches or alone; where
+    such a token makes the root mean square too large, the median over the sentences is compared instead.
     """
     ours, alone = _by_layer(ours_C, _rms), _by_layer(alone_C, _rms)
     if routed:
@@ -179,10 +179,10 @@ def _by_layer(errors_C: Sequence[dict[int, float]], summary: Callable[[list[floa
 def first_difference(
     decoder: nn.Module, sentences: Sequences, rules: LengthRules, bound: float = BOUND
 ) -> float | None:
-    """Where a token's state depends on the tokens after it: the relative difference, or None where it does not.
+    """The relative difference that later tokens make to a token's state, or None where they make none.
 
-    Compares tokens of the longest sentences, on each side of every switch of positions, with the prefix that ends at
-    them, alone.
+    Takes the longest sentence on each side of every switch of positions, cuts it at a few tokens, runs each prefix
+    alone, and compares its last state with the state of the same token in the whole sentence.
     """
     device = next(decoder.parameters()).device
     for sentence, lengths in _prefixes(sentences, rules):

@@ -136,7 +136,7 @@ def check_engine(
     )
     if alone.dtype == alone.own_dtype:
         return _result(layout, errors_C, bound, notes)
-    # One sentence may be twice as unlucky as the unluckiest one alone.
+    # A single sentence may be twice as noisy as the noisiest one alone; the root mean square is held to less.
     check = _result(layout, errors_C, max(bound, 2 * float(alone.noise_CK.max())), notes)
     noise_C = [
         {k: noise_K[checked.layers.index(k)] for k in errors}
