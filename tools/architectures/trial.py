@@ -60,7 +60,7 @@ def try_model(kind: str, model: Any, folder: Path) -> Outcome:
         try:
             return run_layers(kind, model, folder, layers)
         except DrillcoreError as error:
-            reason = f"{error}".replace(f"model {folder}", "the model")
+            reason = _without_name(error, folder)
             outcome = Outcome(kind, "refused", reason=outcome.reason or reason)
             if "extract.layers: hf" not in error.hint:
                 break
@@ -149,7 +149,12 @@ def _unbuilt(kind: str, folder: Path, error: Exception) -> Outcome:
         tiny_config(kind).save_pretrained(folder)
         locate(Model(id=str(folder), random_weights=True), Path("/"))
     except DrillcoreError as refusal:
-        return Outcome(kind, "refused", reason=f"{refusal}".replace(f"model {folder}", "the model"))
+        return Outcome(kind, "refused", reason=_without_name(refusal, folder))
     except Exception:
         return Outcome(kind, "not tried", reason=reason)
     return Outcome(kind, "not tried", reason=reason)
+
+
+def _without_name(error: Exception, folder: Path) -> str:
+    """A refusal without the model's name, which is that of a temporary folder."""
+    return f"{error}".removeprefix(f"model {folder}: ").replace(f"model {folder}", "the model")
