@@ -23,9 +23,9 @@ def slow_commits(seconds: float) -> str:
 import time
 from drillcore.store.group import GroupWriter
 commit = GroupWriter.commit
-def slow(self, *arguments):
+def slow(self, *arguments, **named):
     time.sleep({seconds})
-    return commit(self, *arguments)
+    return commit(self, *arguments, **named)
 GroupWriter.commit = slow
 """
 

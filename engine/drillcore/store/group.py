@@ -187,12 +187,22 @@ class GroupWriter:
         array[...] = wanted
 
     def commit(
-        self, start: int, shard: int, states_SKH: NDArray[Any], absmax_K: NDArray[np.float32], fingerprint: str
+        self,
+        start: int,
+        shard: int,
+        states_SKH: NDArray[Any],
+        absmax_K: NDArray[np.float32],
+        fingerprint: str,
+        before_commit: Callable[[], None] = lambda: None,
     ) -> None:
-        """Write shard number `shard`, whose first sentence is `start`, and then its fingerprint."""
+        """Write shard number `shard`, whose first sentence is `start`, and then its fingerprint.
+
+        before_commit: called right before the fingerprint is written; what it raises keeps the shard uncommitted.
+        """
         try:
             write_pieces(self.group.store, self._reader.key(shard), encode_shard(states_SKH, self._reader.shape))
             array_of(self.group, "layer_absmax")[shard] = absmax_K
+            before_commit()
             self._put_fingerprint(shard, fingerprint)
         except (CommitError, DamageError) as error:
             raise CommitError(

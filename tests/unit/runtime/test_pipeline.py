@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -217,3 +219,28 @@ def test_states_are_put_in_their_places(hidden, stored, seed):
     want = np.full((20, 2, hidden), 7, stored)
     want[sentence] = values[row]
     assert np.array_equal(states, want)
+
+
+class LostAfter:
+    """A hold of the store that is lost after so many checks."""
+
+    def __init__(self, checks: int) -> None:
+        self.checks = checks
+
+    def check(self) -> None:
+        self.checks -= 1
+        if self.checks < 0:
+            raise CommitError("another run took over the store")
+
+
+@pytest.mark.parametrize("checks", range(8))
+def test_a_run_that_lost_the_store_writes_no_fingerprint_and_no_state_more(make, seed, checks):
+    tasks, tokens, group = make(16)
+    hold = LostAfter(checks)
+    with pytest.raises(CommitError, match="another run took over"):
+        list(extract_blocks(Arithmetic(seed), [replace(t, hold=hold) for t in tasks], NotingSink(), Progress()))
+    # Each shard is checked before its states are written, and once more before its fingerprint.
+    assert sum(committed(group)) == checks // 2
+    files = list(Path(str(group.store_path).removeprefix("file://")).glob("hidden_states/c/*/0/0"))
+    assert len(files) == (checks + 1) // 2
+    check_committed(group, tokens, range(4))

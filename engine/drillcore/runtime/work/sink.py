@@ -34,9 +34,17 @@ class ShardSink:
     ) -> None:
         """Write shard number `shard` and then its fingerprint, unless it is committed already.
 
-        Raises CommitError where the place refuses the write.
+        Raises CommitError where the place refuses the write, or the run that sent the task lost the store: then it is
+        another run's, and nothing is written over its states.
         """
         if shard in task.committed:
             return
+        check = task.hold.check if task.hold is not None else _unshared
+        check()
         fingerprint = task.block.fingerprints[shard - task.block.first_shard]
-        self.open(task).commit(shard * task.shape.shard, shard, states_SKH, absmax_K, fingerprint)
+        first = shard * task.shape.shard
+        self.open(task).commit(first, shard, states_SKH, absmax_K, fingerprint, before_commit=check)
+
+
+def _unshared() -> None:
+    """The store is known to nobody else."""

@@ -10,6 +10,7 @@ from drillcore.errors import DrillcoreError
 from drillcore.job.fields import Extract, Model
 from drillcore.runtime.work.blocks import Block
 from drillcore.store.layout import Shape
+from drillcore.store.places.hold import Hold
 from drillcore.tokens.sequences import Sequences
 
 NONE = Sequences.of([])
@@ -44,7 +45,8 @@ class BlockTask:
     """Extract one block of a dataset into the store.
 
     dataset: its name. store: address. group: path of the group in it. tokens: the block's sentences, truncated.
-    committed: numbers of its shards that are committed as they must be, and are left alone.
+    committed: numbers of its shards that are committed as they must be, and are left alone. hold: tells the worker
+    whether the run that sent the task still holds the store; none for a store that nobody else can know of.
     """
 
     model: ModelTask
@@ -55,6 +57,7 @@ class BlockTask:
     block: Block
     tokens: Sequences
     committed: frozenset[int] = frozenset()
+    hold: Hold | None = None
 
 
 @dataclass(frozen=True)
