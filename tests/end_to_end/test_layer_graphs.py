@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ from typer.testing import CliRunner
 from drillcore import neighbours
 from drillcore.cli.main import app
 from drillcore.runtime.stages import graphs as layer_graphs
+from drillcore.system.progress import with_lines
+from support.damage import damages
 from support.runs import sentences
 
 RESULTS = ("separation", "umap_raw", "umap", "trustworthiness", "degenerate")
@@ -61,7 +65,8 @@ def test_one_graph_serves_both_and_changes_neither(run, cached, monkeypatch):
     assert len(cached()) == 5
     for path in cached():
         path.write_bytes(b"damaged")
-    _, apart = run("apart.zarr", "project")
+    out, apart = run("apart.zarr", "project")
+    assert out.count("(a k-NN graph) is cut off; it is made again") == 5
     assert not cached() and set(apart) == set(RESULTS)
     for name, values in apart.items():
         np.testing.assert_array_equal(values, together[name], err_msg=name)
@@ -76,6 +81,7 @@ def test_a_graph_comes_back_from_the_cache_as_it_was_made(tmp_path, monkeypatch,
     for graph in (made, graphs.read(states, 3), graphs.make(states, 3)):
         assert (graph.indices_NK == direct.indices_NK).all() and (graph.distances_NK == direct.distances_NK).all()
         assert (graph.metric, graph.backend) == (direct.metric, direct.backend)
+        assert (graph.indices_NK.dtype, graph.distances_NK.dtype) == (np.int32, np.float32)
     graphs.forget(5)
     assert graphs.read(states, 3) is None
 
@@ -89,3 +95,28 @@ def test_a_graph_of_other_states_is_not_taken_from_the_cache(metric, tmp_path, m
         assert graphs.read(states, 0) is None
         made, direct = graphs.make(states, 0), neighbours.build(states, 9, metric, 0)
         assert (made.indices_NK == direct.indices_NK).all() and graphs.read(states, 0) is not None
+
+
+def test_a_damaged_graph_is_made_again_and_that_is_said(tmp_path, monkeypatch, seed):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    states = np.random.default_rng(seed).standard_normal((2, 40, 8)).astype(np.float32)
+    graphs = layer_graphs.LayerGraphs("0" * 64, 9, "euclidean", 0)
+    direct, _ = graphs.make(states[0], 0), graphs.make(states[1], 1)
+    path, other = (tmp_path / "drillcore" / "graphs" / f"{'0' * 64}-{slot}.entry" for slot in (0, 1))
+    whole = path.read_bytes()
+    for name, damage in damages(whole, other.read_bytes(), random.Random(seed)):
+        damage(path)
+        made, lines = with_lines(lambda s: graphs.make(s, 0), states[0])
+        assert (made.indices_NK == direct.indices_NK).all() and (made.distances_NK == direct.distances_NK).all(), name
+        assert path.read_bytes() == whole and len(lines) == 1 and f"{path} (a k-NN graph)" in lines[0], name
+
+
+def test_graphs_that_were_made_first_make_room(tmp_path, monkeypatch, seed):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(layer_graphs, "MOST_BYTES", 10_000)
+    states = np.random.default_rng(seed).standard_normal((40, 8)).astype(np.float32)
+    graphs = layer_graphs.LayerGraphs("0" * 64, 9, "euclidean", 0)
+    for slot in range(5):
+        graphs.make(states, slot)
+        os.utime(tmp_path / "drillcore" / "graphs" / f"{'0' * 64}-{slot}.entry", (slot, slot))
+    assert [graphs.read(states, slot) is not None for slot in range(5)] == [False, False, True, True, True]

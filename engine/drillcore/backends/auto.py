@@ -5,11 +5,8 @@ The stored numerics keep the choice.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +21,8 @@ from drillcore.backends.timing import pass_seconds
 from drillcore.backends.vllm import refusals as vllm
 from drillcore.errors import DrillcoreError, InputError, RunError
 from drillcore.job.fields import Extract
-from drillcore.system.files import cache_dir, digest, write_atomic
+from drillcore.system.cached import Entry, Opened
+from drillcore.system.files import cache_dir, digest
 from drillcore.system.machine import num_cores
 from drillcore.tokens.sequences import Sequences
 
@@ -130,12 +128,13 @@ def choose_backend(source: ModelSource, extract: Extract, layers: Sequence[int],
     except InputError as error:
         return _only("transformers", error)
     sample = sentences.slice(0, min(MAX_SAMPLE, len(sentences)))
-    path = _choice_path(source, extract, layers, sample)
-    with suppress(OSError, ValueError, TypeError):
-        return Choice(**json.loads(path.read_text(encoding="utf-8")))
+    entry = _entry(source, extract, layers, sample)
+    kept = entry.read(_kept)
+    if kept is not None:
+        return kept
     choice, lasting = _measure_both(source, extract, layers, sample)
     if lasting:
-        write_atomic(path, json.dumps(asdict(choice)).encode())
+        entry.write(asdict(choice))
     return choice
 
 
@@ -185,8 +184,16 @@ def _measure(
     }
 
 
-def _choice_path(source: ModelSource, extract: Extract, layers: Sequence[int], sample: Sequences) -> Path:
-    """The cache file of the choice for this model, job section, sample and machine."""
+def _kept(opened: Opened) -> Choice:
+    """The choice that an entry holds; raises ValueError or TypeError where it holds something else."""
+    choice = Choice(**opened.facts)
+    if choice.backend not in ("transformers", "vllm") or not isinstance(choice.measured, dict):
+        raise ValueError
+    return choice
+
+
+def _entry(source: ModelSource, extract: Extract, layers: Sequence[int], sample: Sequences) -> Entry:
+    """The place in the cache of the choice for this model, job section, sample and machine."""
     about = {
         "model": identity(source),
         "model_settings": source.model.model_dump(mode="json", exclude={"id", "as_", "revision"}),
@@ -197,4 +204,4 @@ def _choice_path(source: ModelSource, extract: Extract, layers: Sequence[int], s
         "cores": num_cores(),
         "sample": [sample.lengths_N.tolist(), sample.ids_T.tolist()],
     }
-    return cache_dir() / "choices" / f"{digest(about)}.json"
+    return Entry(cache_dir() / "choices", digest(about), "the choice of a backend")

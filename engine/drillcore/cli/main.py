@@ -14,6 +14,7 @@ import typer
 from drillcore.errors import DrillcoreError, InterruptedRun
 from drillcore.runtime.stages import ALL_STAGES
 from drillcore.system.machine import few_arenas
+from drillcore.system.progress import telling
 from drillcore.system.signals import stoppable
 
 app = typer.Typer(
@@ -43,7 +44,7 @@ def main() -> None:
     debug = "--debug" in sys.argv
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     try:
-        with stoppable():
+        with stoppable(), telling(lambda line: print(line, file=sys.stderr)):
             app(arguments, prog_name="drillcore", standalone_mode=False)
     except DrillcoreError as error:
         if debug:

@@ -13,7 +13,7 @@ from drillcore.runtime.preflight import Input, Inputs, check_job
 from drillcore.runtime.work.blocks import MAX_BLOCK
 from drillcore.runtime.work.tasks import ModelTask
 from drillcore.runtime.work.worker import open_backend
-from drillcore.system.progress import ProgressListener
+from drillcore.system.progress import ProgressListener, telling
 from drillcore.tokens.packs import build_packs
 from drillcore.tokens.sequences import Sequences
 from drillcore.tokens.tokenizer import Tokenizer
@@ -55,7 +55,8 @@ def estimate(loaded: LoadedJob, progress: ProgressListener, *, calibrate: bool =
     calibrate: load each model and run it for a few seconds; otherwise no time is estimated, and packs are a CPU's.
     Raises what preflight raises where the job or its inputs are wrong.
     """
-    inputs = check_job(loaded, progress)
+    with telling(progress.say):
+        inputs = check_job(loaded, progress)
     for name in inputs.sources:
         pairs = inputs.of_model(name)
         if not calibrate:

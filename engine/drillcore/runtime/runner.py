@@ -24,7 +24,7 @@ from drillcore.runtime.wanted import record_wanted
 from drillcore.store.places.location import Location, make_folder
 from drillcore.store.places.lock import refuse_if_held, store_lock
 from drillcore.store.writer import StoreWriter, refuse_foreign
-from drillcore.system.progress import ProgressListener
+from drillcore.system.progress import ProgressListener, telling
 from drillcore.system.registry import load_by_name
 
 # Stages that run models; the others read the store.
@@ -45,6 +45,13 @@ def run_stages(
     the tree in `errors`; whatever it is, the manifest says how the run ended. Handles no signal: a KeyboardInterrupt
     passes through, and what was committed is kept.
     """
+    with telling(listener.say):
+        return _run_stages(loaded, stages, listener, out, overwrite)
+
+
+def _run_stages(
+    loaded: LoadedJob, stages: Sequence[str], listener: ProgressListener, out: Path | None, overwrite: bool
+) -> Path:
     # Workers may run elsewhere: their tasks must not depend on the working directory.
     location = Location(loaded.store if loaded.store.startswith("s3://") else str(Path(loaded.store).absolute()))
     location.check()

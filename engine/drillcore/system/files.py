@@ -91,21 +91,6 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def remembered_digest(path: Path) -> str:
-    """`file_digest`, kept in the cache by the file's path, size, inode and times of change. Raises OSError.
-
-    The time of change that `os.utime`, `cp -p` and rsync set is not enough: the system's own (ctime) counts too.
-    """
-    state = path.stat()
-    key = digest([str(path.resolve()), state.st_size, state.st_mtime_ns, state.st_ino, state.st_ctime_ns])
-    note = cache_dir() / "digests" / key
-    if note.exists():
-        return note.read_text(encoding="ascii")
-    hexadecimal = file_digest(path)
-    write_atomic(note, hexadecimal.encode())
-    return hexadecimal
-
-
 @contextmanager
 def replacing(path: Path, scratch: Path | None = None) -> Iterator[Path]:
     """Yield a scratch path to write; when the block ends, that file takes the place of `path` in one step.
@@ -133,19 +118,13 @@ def write_atomic(path: Path, data: bytes) -> None:
         os.fsync(stream.fileno())
 
 
-def map_file(path: Path) -> mmap.mmap:
-    """Map a whole file for reading. Raises OSError, and ValueError where it is empty."""
-    with path.open("rb") as stream:
-        return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-
-
-def release(mapped: mmap.mmap | NDArray[Any]) -> None:
+def release(mapped: mmap.mmap | memoryview | NDArray[Any]) -> None:
     """Give back the memory of a file that is mapped for reading; what is used again is read again.
 
     Does nothing for an array that is not in a mapped file.
     """
     owner: object = mapped
-    while isinstance(owner, np.ndarray):
-        owner = owner.base
+    while isinstance(owner, np.ndarray | memoryview):
+        owner = owner.base if isinstance(owner, np.ndarray) else owner.obj
     if isinstance(owner, mmap.mmap):
         owner.madvise(mmap.MADV_DONTNEED)

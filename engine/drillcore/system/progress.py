@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+Item = TypeVar("Item")
+Value = TypeVar("Value")
+
+_hear: ContextVar[Callable[[str], None] | None] = ContextVar("hear", default=None)
 
 
 class ProgressListener(Protocol):
@@ -47,3 +54,34 @@ class Progress:
     """
 
     advance: Callable[[int], None] = field(default=lambda n: None)
+
+
+@contextmanager
+def telling(hear: Callable[[str], None]) -> Iterator[None]:
+    """Inside, `hear` gets the lines of parts that know no listener, such as the cache; not in threads that start there.
+
+    >>> lines = []
+    >>> with telling(lines.append):
+    ...     tell("one is made again")
+    >>> lines
+    ['one is made again']
+    """
+    token = _hear.set(hear)
+    try:
+        yield
+    finally:
+        _hear.reset(token)
+
+
+def tell(line: str) -> None:
+    """Say a line to whoever listens; for parts that know no listener."""
+    hear = _hear.get()
+    if hear is not None:
+        hear(line)
+
+
+def with_lines(function: Callable[[Item], Value], item: Item) -> tuple[Value, list[str]]:
+    """What a function gives, and the lines that were said meanwhile: for processes whose lines nobody would hear."""
+    lines: list[str] = []
+    with telling(lines.append):
+        return function(item), lines

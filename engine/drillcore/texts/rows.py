@@ -1,8 +1,7 @@
 """Rows on disk: a dataset's sentences and columns in one memory-mapped Arrow IPC file, written once for each content.
 
-Owns the cache's names, its checksums and the content hash of a text. A cached file is `<key>.arrow` beside
-`<key>.sha256`, the checksum of its bytes, and `<key>.notes`, what the user should know of the rows; where the first two
-do not agree, or one is missing, the rows are read again.
+Owns the key of an entry, which is the rows' digest, and the content hash of a text. The entry's facts are what the user
+should know of the rows. One that is wrong is never read: the rows are read from the dataset's file again.
 """
 
 from __future__ import annotations
@@ -11,10 +10,7 @@ import contextlib
 import hashlib
 import json
 import mmap
-import os
-import tempfile
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +20,8 @@ import pyarrow as pa
 
 from drillcore.errors import RunError
 from drillcore.job.fields import Dataset
-from drillcore.system.files import file_digest, map_file, release, replacing, write_atomic
+from drillcore.system.cached import Draft, Entry, Opened, WrongEntry
+from drillcore.system.files import file_digest, release
 from drillcore.texts.formats import Format, explain_damage, format_of, problem_with
 from drillcore.texts.notes import NOTES_VERSION, Notes
 from drillcore.texts.problems import Problems
@@ -36,7 +33,6 @@ ALWAYS = {"text", "label", "group", "expected_next", "keep", "limit"}
 OF_NO_ROW = {"name", "path", "candidates", "template", "chat", "cannot_follow"}
 """Fields of a dataset that decide no row."""
 ROW_ID_BYTES = 16
-STALE_SECONDS = 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -55,7 +51,12 @@ class RowTable:
 
     @cached_property
     def _mapped(self) -> tuple[mmap.mmap, pa.Table]:
-        return _map(self.path)
+        entry = _entry(self.path.parent, self.digest)
+        try:
+            return _map(entry.open())
+        except (OSError, WrongEntry, ValueError) as error:
+            hint = "Run again: they will be created again."
+            raise RunError(f"{self.path}: cannot read the cached rows: {error}", hint=hint) from error
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the map: pickling a pa.Table copies all of its rows."""
@@ -121,17 +122,25 @@ def ingest(path: Path, dataset: Dataset, cache: Path, problems: Problems) -> Row
     except OSError as error:
         problems.add(str(path), None, explain_damage(error, kind))
         return None
-    target = cache / f"{digest}.arrow"
-    if not _is_whole(target):
-        before = problems.count
-        _fill(target, path, dataset, problems)
-        if problems.count == before and _state(path) != state:
-            problems.add(str(path), None, "changed while it was read")
-            target.unlink(missing_ok=True)
-        if problems.count > before:
-            return None
-    _, table = _map(target)
-    return RowTable(target, table.num_rows, digest, tuple(table.column_names), _read_notes(target) or ())
+    entry = _entry(cache, digest)
+    table = entry.read(lambda opened: _table(entry, opened))
+    if table is None and _fill(entry, path, state, dataset, problems):
+        table = entry.read_back(lambda opened: _table(entry, opened))
+    return table
+
+
+def _entry(cache: Path, digest: str) -> Entry:
+    return Entry(cache, digest, "rows", NOTES_VERSION)
+
+
+def _table(entry: Entry, opened: Opened) -> RowTable:
+    """The rows of an entry; raises ValueError where it holds something else."""
+    if not isinstance(opened.facts, list):
+        raise ValueError
+    mapped, rows = _map(opened)
+    table = RowTable(entry.path, rows.num_rows, entry.key, tuple(rows.column_names), tuple(map(str, opened.facts)))
+    vars(table)["_mapped"] = mapped, rows  # checked already
+    return table
 
 
 def _state(path: Path) -> tuple[int, ...]:
@@ -166,75 +175,34 @@ def _settings(dataset: Dataset) -> dict[str, Any]:
     return {**kept, "label": {"auto": None, None: False}.get(dataset.label, dataset.label)}
 
 
-def _checksum_path(target: Path) -> Path:
-    return target.with_suffix(".sha256")
-
-
-def _read_notes(target: Path) -> tuple[str, ...] | None:
-    """What was noted when the rows were read; None where that is not known."""
-    try:
-        version, *lines = json.loads(target.with_suffix(".notes").read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
-        return None
-    return tuple(map(str, lines)) if version == NOTES_VERSION else None
-
-
-def _is_whole(target: Path) -> bool:
-    try:
-        return _read_notes(target) is not None and _checksum_path(target).read_bytes() == file_digest(target).encode()
-    except OSError:
-        return False
-
-
 class _RowsAreWrong(Exception):
     """The problems say what is wrong: nothing is written to the cache."""
 
 
-def _fill(target: Path, path: Path, dataset: Dataset, problems: Problems) -> None:
-    """Write the rows under a scratch name and rename the file, so that nobody ever reads a half-written one.
+def _fill(entry: Entry, path: Path, state: tuple[int, ...], dataset: Dataset, problems: Problems) -> bool:
+    """Write the rows of a file; False where something is wrong with them. state: of the file when its digest was taken.
 
-    Two processes may do so at the same moment: their bytes are the same, or the checksum shows that they are not.
+    Two processes may do so at the same moment: what they write is the same.
     """
-    before = problems.count
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(target.parent)
-        handle, name = tempfile.mkstemp(prefix="rows-", suffix=".tmp", dir=target.parent)
-        os.close(handle)
-        notes = Notes(dataset, format_of(path).kind)
-        with contextlib.suppress(_RowsAreWrong), replacing(target, Path(name)) as scratch:
-            _write(scratch, read_batches(path, dataset, problems, notes))
-            if problems.count > before:
-                raise _RowsAreWrong
-            write_atomic(target.with_suffix(".notes"), json.dumps([NOTES_VERSION, *notes.lines()]).encode())
-            _checksum_path(target).write_text(file_digest(scratch))
-    except OSError as error:
-        hint = "Free some space, or name another folder in XDG_CACHE_HOME."
-        raise RunError(f"{target.parent}: cannot write rows there: {error.strerror or error}", hint=hint) from error
+    before, notes = problems.count, Notes(dataset, format_of(path).kind)
+    with contextlib.suppress(_RowsAreWrong), entry.writing() as draft:
+        _write(draft, read_batches(path, dataset, problems, notes))
+        if problems.count == before and _state(path) != state:
+            problems.add(str(path), None, "changed while it was read")
+        if problems.count > before:
+            raise _RowsAreWrong
+        draft.facts = list(notes.lines())
+    return problems.count == before
 
 
-def _write(target: Path, batches: Iterator[pa.RecordBatch]) -> None:
-    first = next(batches, None)
-    if first is None:
-        return
-    with pa.OSFile(str(target), "wb") as sink, pa.ipc.new_file(sink, first.schema) as writer:
-        writer.write_batch(first)
+def _write(draft: Draft, batches: Iterable[pa.RecordBatch]) -> None:
+    with contextlib.ExitStack() as closing:
+        writer = None
         for batch in batches:
+            writer = writer or closing.enter_context(pa.ipc.new_file(draft, batch.schema))
             writer.write_batch(batch)
 
 
-def _sweep(cache: Path) -> None:
-    """Remove old scratch files, which killed runs left half-written."""
-    for scratch in cache.glob("rows-*.tmp"):
-        with contextlib.suppress(FileNotFoundError):
-            if scratch.stat().st_mtime < time.time() - STALE_SECONDS:
-                scratch.unlink()
-
-
-def _map(path: Path) -> tuple[mmap.mmap, pa.Table]:
-    try:
-        mapped = map_file(path)
-        return mapped, pa.ipc.open_file(pa.BufferReader(pa.py_buffer(mapped))).read_all()
-    except (OSError, ValueError, pa.ArrowException) as error:
-        hint = "Run again: they will be created again."
-        raise RunError(f"{path}: cannot read the cached rows: {error}", hint=hint) from error
+def _map(opened: Opened) -> tuple[mmap.mmap, pa.Table]:
+    """The mapped file and its rows; raises pa.ArrowInvalid, a ValueError, where there is no table in it."""
+    return opened.mapped, pa.ipc.open_file(pa.BufferReader(pa.py_buffer(opened.data))).read_all()

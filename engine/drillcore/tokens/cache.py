@@ -1,26 +1,26 @@
-"""Token ids in the cache: one folder a key, checked when it is read. Never trusted on its name alone.
+"""Token ids in the cache: one entry a key, checked when it is read, and compared with what the tokenizer gives now.
 
-A folder holds `ids.npy`, `offsets.npy` and `sha256`, the checksum of the two.
+The data of an entry are the ids of all rows one after the other, int32, and where each row begins and ends, int64; the
+facts are how many rows and ids there are.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from drillcore.errors import ModelError
-from drillcore.system.files import cache_dir, file_digest
+from drillcore.system.cached import Draft, Entry, Opened, WrongEntry
+from drillcore.system.files import cache_dir
 from drillcore.tokens.sequences import Sequences
 
-# Rows that are encoded again and compared whenever a folder is read.
+# Rows that are encoded again and compared whenever an entry is read.
 NUM_COMPARED = 16
-FILES = ("ids.npy", "offsets.npy")
+# Rows that are written in one go.
+STEP = 4096
+# The bounds begin at a multiple of their size.
+ALIGNED = 8
 
 
 def cached(
@@ -30,20 +30,28 @@ def cached(
     encode: Callable[[Sequence[int]], list[list[int]]],
     every: Callable[[], Iterable[list[int]]],
 ) -> Sequences:
-    """Token ids of all rows from the folder `kind`/`key` of the cache, or computed and written there; memory-mapped.
+    """Token ids of all rows from the entry `key` of the cache's folder `kind`, or computed and kept; memory-mapped.
 
     encode: ids of some rows, given by their numbers. every: ids of all rows, in order. Whatever is found, a few rows
-    are encoded again and compared; a folder that differs, or is damaged, is written again. Raises ModelError where
-    rows that were just encoded come out differently.
+    are encoded again and compared; an entry that differs, or is damaged, is written again, and that is said. Raises
+    ModelError where rows that were just encoded come out differently, RunError where the cache cannot be written.
     """
-    folder = cache_dir() / kind / key
-    found = _read(folder, num_rows)
-    if found is not None and _agrees(found, encode):
+    entry = Entry(cache_dir() / kind, key, {"tokens": "token ids"}.get(kind, kind))
+
+    def checked(opened: Opened) -> Sequences:
+        found = _sequences(opened, num_rows)
+        if not _agrees(found, encode):
+            raise WrongEntry("differs from what the tokenizer gives now")
         return found
-    _write(folder, every())
-    found = _read(folder, num_rows)
-    if found is None or not _agrees(found, encode):
-        shutil.rmtree(folder, ignore_errors=True)
+
+    found = entry.read(checked)
+    if found is not None:
+        return found
+    with entry.writing() as draft:
+        _write(draft, every())
+    found = entry.read_back(lambda opened: _sequences(opened, num_rows))
+    if not _agrees(found, encode):
+        entry.remove()
         raise ModelError(
             "the tokenizer gives other tokens when the same sentence is encoded again",
             hint="It draws at random (`dropout` in tokenizer.json, `enable_sampling`), or its chat template writes the "
@@ -63,50 +71,34 @@ def _agrees(found: Sequences, encode: Callable[[Sequence[int]], list[list[int]]]
     return same
 
 
-def _read(folder: Path, num_rows: int) -> Sequences | None:
-    """What a folder holds; None where it is missing, damaged, or of another number of rows."""
-    try:
-        if (folder / "sha256").read_text(encoding="ascii") != _checksum(folder):
-            return None
-        ids_T, bounds_N1 = (np.load(folder / name, mmap_mode="r") for name in FILES)
-    except (OSError, ValueError, EOFError):
-        return None
-    return Sequences(ids_T, bounds_N1) if len(bounds_N1) == num_rows + 1 and bounds_N1[-1] == len(ids_T) else None
+def _sequences(opened: Opened, num_rows: int) -> Sequences:
+    """What an entry holds; raises ValueError or the like where that is not so many rows."""
+    num_ids, bounds_at = int(opened.facts["ids"]), _aligned(int(opened.facts["ids"]) * 4)
+    ids_T = np.frombuffer(opened.data, "<i4", num_ids)
+    bounds_N1 = np.frombuffer(opened.data[bounds_at:], "<i8")
+    if opened.facts["rows"] != num_rows or len(bounds_N1) != num_rows + 1 or bounds_N1[-1] != num_ids:
+        raise ValueError
+    return Sequences(ids_T, bounds_N1)
 
 
-def _checksum(folder: Path) -> str:
-    return hashlib.sha256("".join(file_digest(folder / name) for name in FILES).encode()).hexdigest()
+def _aligned(num_bytes: int) -> int:
+    return -(-num_bytes // ALIGNED) * ALIGNED
 
 
-def _write(folder: Path, rows: Iterable[list[int]]) -> None:
-    """Write a folder under a scratch name, then give it its own: nobody reads a half-written one."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
-    try:
-        _write_arrays(scratch, rows)
-        (scratch / "sha256").write_text(_checksum(scratch), encoding="ascii")
-        shutil.rmtree(folder, ignore_errors=True)
-        try:
-            scratch.rename(folder)
-        except OSError:
-            # Another process was faster. Its folder is read, and compared, next.
-            if not (folder / "sha256").exists():
-                raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+def _write(draft: Draft, rows: Iterable[list[int]]) -> None:
+    lengths, waiting = [0], list[list[int]]()
+    for ids in rows:
+        lengths.append(len(ids))
+        waiting.append(ids)
+        if len(waiting) == STEP:
+            draft.write(_joined(waiting))
+            waiting.clear()
+    draft.write(_joined(waiting))
+    bounds_N1 = np.cumsum(np.array(lengths, "<i8"))
+    draft.write(bytes(_aligned(draft.num_bytes) - draft.num_bytes))
+    draft.write(bounds_N1.tobytes())
+    draft.facts = {"rows": len(lengths) - 1, "ids": int(bounds_N1[-1])}
 
 
-def _write_arrays(folder: Path, rows: Iterable[list[int]]) -> None:
-    lengths, raw = [0], folder / "ids.raw"
-    with raw.open("wb") as stream:
-        for ids in rows:
-            lengths.append(len(ids))
-            stream.write(np.asarray(ids, dtype=np.int32).tobytes())
-        stream.flush()
-        os.fsync(stream.fileno())
-    offsets = np.cumsum(np.array(lengths, np.int64))
-    np.save(folder / "offsets.npy", offsets)
-    # An .npy file is a header and the raw bytes: write it without holding them.
-    ids_T = np.memmap(raw, np.int32, "r", shape=(int(offsets[-1]),)) if offsets[-1] else np.zeros(0, np.int32)
-    np.save(folder / "ids.npy", ids_T)
-    raw.unlink()
+def _joined(rows: list[list[int]]) -> bytes:
+    return np.array([token for ids in rows for token in ids], "<i4").tobytes()

@@ -7,7 +7,8 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
-from drillcore.system.files import digest, remembered_digest
+from drillcore.system.cached import remembered_digest
+from drillcore.system.files import digest
 from drillcore.system.versions import installed_versions, versions
 
 # Increase this whenever the same tokenizer and text would give other ids because this package asks in another way.

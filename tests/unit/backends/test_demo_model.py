@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import random
+import shutil
+import time
 import zipfile
+from pathlib import Path
 
 import pytest
 
 from drillcore.backends import demo_model
 from drillcore.errors import ModelError
+from drillcore.system import cached
+from drillcore.system.progress import with_lines
+from support.damage import damages
 
 
 @pytest.fixture
@@ -71,11 +79,89 @@ def test_a_converted_model_whose_files_changed_is_converted_again(index, monkeyp
     (folder / "drillcore.json").write_text(json.dumps({**note, "sha256": "0" * 64}))
     demo_model.ensure_demo_model()
     assert len(converted) == 3
-    # The note of an older version lists no files.
-    old = {"source": demo_model.PACKAGE, "file": demo_model.GGUF, "kind": "instruct"}
-    (folder / "drillcore.json").write_text(json.dumps(old))
+
+
+@pytest.fixture
+def converted(index, tmp_path, monkeypatch):
+    """The folder of a converted model, and how often it was converted."""
+    monkeypatch.setattr(demo_model, "GGUF_SHA256", index)
+    monkeypatch.setattr(demo_model, "WEIGHTS_SHA256", index)
+    data = demo_model._fetch(tmp_path / "package").read_bytes()
+
+    def fetch(folder):
+        """What pip brought, without pip: it takes seconds."""
+        folder.mkdir()
+        (folder / demo_model.GGUF).write_bytes(data)
+        return folder / demo_model.GGUF
+
+    monkeypatch.setattr(demo_model, "_fetch", fetch)
+    times = []
+
+    def convert(gguf, target):
+        times.append(target)
+        target.mkdir()
+        for name in ("config.json", "model.safetensors"):
+            (target / name).write_bytes(gguf.read_bytes())
+
+    monkeypatch.setattr(demo_model, "_convert", convert)
+    return demo_model.ensure_demo_model(), times
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "drillcore.json"])
+def test_whatever_happens_to_a_file_the_model_is_converted_again_and_that_is_said(name, converted, seed):
+    folder, times = converted
+    draw = random.Random(seed)
+    path, other = folder / name, (folder / "config.json").read_bytes()
+    whole = path.read_bytes()
+    kinds = [*damages(whole, other + b"x", draw), ("gone", Path.unlink)]
+    for kind, damage in kinds:
+        damage(path)
+        before = len(times)
+        found, lines = with_lines(lambda _: demo_model.ensure_demo_model(), None)
+        assert found == folder and len(times) == before + 1 and path.read_bytes() == whole, kind
+        said = "(the demo model) is damaged or of another version; it is made again"
+        assert [line for line in lines if "(the demo model)" in line] == [f"cache: {folder} {said}"], kind
+
+
+@pytest.mark.parametrize("place", ["a file", "a broken link", "an empty folder"])
+def test_something_else_in_the_place_of_the_model_is_replaced(place, converted):
+    folder, times = converted
+    shutil.rmtree(folder)
+    {
+        "a file": lambda: folder.write_bytes(b"x"),
+        "a broken link": lambda: folder.symlink_to("nowhere"),
+        "an empty folder": folder.mkdir,
+    }[place]()
+    assert demo_model.ensure_demo_model() == folder and len(times) == 2
+    assert demo_model.ensure_demo_model() == folder and len(times) == 2
+
+
+def test_a_model_of_an_older_version_is_taken_over_where_its_weights_are_right(converted):
+    folder, times = converted
+    noted = (folder / "drillcore.json").read_bytes()
+    older = json.dumps(demo_model.ABOUT, indent=2).encode()
+    (folder / "drillcore.json").write_bytes(older)
+    _, lines = with_lines(lambda _: demo_model.ensure_demo_model(), None)
+    assert (folder / "drillcore.json").read_bytes() == noted and len(times) == 1
+    assert lines == [
+        f"cache: {folder} (the demo model) was made by an older version; the digests of its files are noted now"
+    ]
+    (folder / "drillcore.json").write_bytes(older)
+    (folder / "model.safetensors").write_bytes(b"GGUF of another thing")
     demo_model.ensure_demo_model()
-    assert len(converted) == 3
+    assert (folder / "model.safetensors").read_bytes() == b"GGUF of another model" and len(times) == 2
+
+
+def test_what_a_killed_conversion_left_is_removed_once_it_is_old(converted):
+    folder, _ = converted
+    for name, age in (("old", cached.STALE_SECONDS + 60), ("new", 0)):
+        left = folder.with_name(f".converting-{name}")
+        left.mkdir()
+        (left / "package").write_bytes(b"half")
+        os.utime(left, (0, time.time() - age))
+    (folder / "config.json").unlink()
+    demo_model.ensure_demo_model()
+    assert sorted(path.name for path in folder.parent.iterdir()) == [".converting-new", folder.name]
 
 
 def test_a_package_out_of_reach_is_said(index, monkeypatch, tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from pathlib import Path
@@ -10,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drillcore.system.files import file_digest, map_file, release, remembered_digest, replacing, write_atomic
+from drillcore.system.cached import Entry
+from drillcore.system.files import release, replacing, write_atomic
 from drillcore.tokens.sequences import Sequences
 
 
@@ -38,15 +38,17 @@ def test_what_is_in_no_file_stays():
     assert tokens.ids_T.tolist() == [1, 2, 3]
 
 
-def test_a_mapped_file_is_whole_and_an_empty_one_is_refused(tmp_path):
-    (tmp_path / "some").write_bytes(b"0123456789" * 1000)
-    mapped = map_file(tmp_path / "some")
-    assert mapped[:20] == b"01234567890123456789"
-    release(mapped)
-    assert bytes(mapped) == b"0123456789" * 1000
-    (tmp_path / "empty").touch()
-    with pytest.raises(ValueError):
-        map_file(tmp_path / "empty")
+def test_pages_of_an_entry_go_back_and_come_again(tmp_path, seed):
+    entry, whole = Entry(tmp_path, "0" * 64, "bytes"), np.random.default_rng(seed).bytes(20_000_000)
+    with entry.writing() as draft:
+        draft.write(whole)
+    opened = entry.open()
+    ids_T = np.frombuffer(opened.data[4:], np.int32)
+    assert resident_bytes(entry.path) < 1_000_000, "checking an entry does not load it"
+    for owner in (ids_T[5:], opened.data, opened.mapped):
+        assert ids_T[100:].tobytes() == whole[404:] and resident_bytes(entry.path) > 10_000_000
+        release(owner)
+        assert resident_bytes(entry.path) < 100_000
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
@@ -76,25 +78,3 @@ def test_write_atomic_makes_the_folder_and_a_file_with_the_usual_rights(tmp_path
     note = tmp_path / "folder" / "note"
     assert note.read_bytes() == b"bytes" and note.stat().st_mode & 0o777 == 0o640
     assert list(note.parent.iterdir()) == [note]
-
-
-def test_a_remembered_digest_follows_the_file(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    path = tmp_path / "weights"
-    for content in (b"one", b"another"):
-        path.write_bytes(content)
-        expected = hashlib.sha256(content).hexdigest()
-        assert file_digest(path) == remembered_digest(path) == remembered_digest(path) == expected
-    assert len(list((tmp_path / "cache" / "drillcore" / "digests").iterdir())) == 2
-
-
-def test_a_remembered_digest_is_not_that_of_other_bytes_with_the_same_size_and_time(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    path = tmp_path / "weights"
-    path.write_bytes(b"before")
-    state = path.stat()
-    assert remembered_digest(path) == hashlib.sha256(b"before").hexdigest()
-    path.write_bytes(b"behind")
-    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
-    assert path.stat().st_mtime_ns == state.st_mtime_ns and path.stat().st_ino == state.st_ino
-    assert remembered_digest(path) == hashlib.sha256(b"behind").hexdigest()

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from drillcore.errors import JobError, ModelError
 from drillcore.job.fields import Dataset
+from drillcore.system.cached import Entry
 from drillcore.system.files import digest
+from drillcore.system.progress import with_lines
 from drillcore.texts.problems import Problems
 from drillcore.texts.rows import RowTable, ingest
 from drillcore.tokens import cache as token_cache
 from drillcore.tokens import identity
 from drillcore.tokens.tokenizer import Around, Tokenizer, tokenize
 from support import vocabularies
+from support.damage import damages
 
 CHAT = Around("chat")
 TEXTS = ["She moved to </s> Toronto", "the old port", "A river runs near Halifax", "naïve <unk> Zürich"]
@@ -177,26 +180,40 @@ def test_an_argument_that_the_chat_template_does_not_read_is_refused(tmp_path: P
 def test_cached_ids_are_compared_with_the_tokenizer(tmp_path: Path, rows: RowTable, cache: Path) -> None:
     tokenizer = Tokenizer(str(vocabularies.write(tmp_path / "a", "bytes")), "auto")
     want = ids_of(rows, tokenizer)
-    (folder,) = (cache / "tokens").iterdir()
+    (path,) = (cache / "tokens").iterdir()
     # As whole as ever, but made by another tokenizer.
-    np.save(folder / "ids.npy", np.load(folder / "ids.npy") + 1)
-    (folder / "sha256").write_text(token_cache._checksum(folder))
-    assert ids_of(rows, tokenizer) == want
-    assert ids_of(rows, tokenizer) == want
+    entry = Entry(path.parent, path.stem, "token ids")
+    with entry.writing() as draft:
+        token_cache._write(draft, [[i + 1 for i in ids] for ids in want])
+    found, lines = with_lines(lambda r: ids_of(r, tokenizer), rows)
+    assert found == want and lines == [
+        f"cache: {path} (token ids) differs from what the tokenizer gives now; it is made again"
+    ]
+    assert with_lines(lambda r: ids_of(r, tokenizer), rows) == (want, [])
 
 
-@pytest.mark.parametrize("damage", ["flipped", "short", "empty", "gone"])
-def test_damaged_ids_are_written_again(damage: str, tmp_path: Path, rows: RowTable, cache: Path) -> None:
+def test_damaged_ids_are_written_again(tmp_path: Path, rows: RowTable, cache: Path, seed: int) -> None:
     tokenizer = Tokenizer(str(vocabularies.write(tmp_path / "a", "bytes")), "auto")
-    want = ids_of(rows, tokenizer)
-    (folder,) = (cache / "tokens").iterdir()
-    path = folder / "ids.npy"
-    raw = bytearray(path.read_bytes())
-    raw[-6] ^= 1
-    path.write_bytes({"flipped": bytes(raw), "short": bytes(raw[:-9]), "empty": b"", "gone": b""}[damage])
-    if damage == "gone":
-        path.unlink()
-    assert ids_of(rows, tokenizer) == want
+    want, with_template = ids_of(rows, tokenizer), ids_of(rows, tokenizer, Around("so: {text}"))
+    assert want != with_template
+    path = cache / "tokens" / f"{digest([rows.digest, tokenizer.key(Around())])}.entry"
+    (other,) = set((cache / "tokens").iterdir()) - {path}
+    whole = path.read_bytes()
+    for name, damage in damages(whole, other.read_bytes(), random.Random(seed)):
+        damage(path)
+        found, lines = with_lines(lambda r: ids_of(r, tokenizer), rows)
+        assert found == want and path.read_bytes() == whole, name
+        assert len(lines) == 1 and f"{path} (token ids)" in lines[0], name
+
+
+@pytest.mark.parametrize("rows_of_ids", [[], [[]], [[1]], [[1, 2, 3], [], [4, 2**31 - 1]]])
+def test_ids_come_back_as_they_were_written(rows_of_ids: list[list[int]], tmp_path: Path) -> None:
+    entry = Entry(tmp_path, "0" * 64, "token ids")
+    with entry.writing() as draft:
+        token_cache._write(draft, rows_of_ids)
+    found = entry.read_back(lambda opened: token_cache._sequences(opened, len(rows_of_ids)))
+    assert [ids.tolist() for ids in found] == rows_of_ids
+    assert entry.read(lambda opened: token_cache._sequences(opened, len(rows_of_ids) + 1)) is None
 
 
 def test_a_tokenizer_that_draws_at_random_is_refused(tmp_path: Path, rows: RowTable, cache: Path) -> None:

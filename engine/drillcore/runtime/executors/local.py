@@ -15,7 +15,7 @@ from drillcore.job.fields import Extract, Run
 from drillcore.runtime.work.tasks import BlockFailed, BlockTask, ModelFailed, ModelReady, Outcome, SweepModel
 from drillcore.runtime.work.worker import Worker
 from drillcore.system.machine import free_memory_bytes, num_cores
-from drillcore.system.progress import Progress
+from drillcore.system.progress import Progress, with_lines
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -43,8 +43,8 @@ class CountedProgress:
         self.unsettled = 0
 
 
-def _at(position: int, function: Callable[[Item], Result], item: Item) -> tuple[int, Result]:
-    return position, function(item)
+def _at(position: int, function: Callable[[Item], Result], item: Item) -> tuple[int, Result, list[str]]:
+    return position, *with_lines(function, item)
 
 
 class LocalSweep:
@@ -141,7 +141,11 @@ class LocalExecutor:
         try:
             with parallel_config("loky", inner_max_num_threads=1):
                 pool = Parallel(processes, return_as="generator_unordered", pre_dispatch=processes, batch_size=1)
-                yield from pool(delayed(_at)(position, function, item) for position, item in enumerate(items))
+                done = pool(delayed(_at)(position, function, item) for position, item in enumerate(items))
+                for position, result, lines in done:
+                    for line in lines:
+                        self._say(line)
+                    yield position, result
         except BrokenProcessPool as error:
             # With a cause it is something that could not be pickled, and no process was lost.
             if error.__cause__ is not None:

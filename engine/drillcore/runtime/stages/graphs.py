@@ -5,9 +5,7 @@ Shape legend: N sentences, H hidden size.
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +14,8 @@ from drillcore.job.fields import Job
 from drillcore.measures import NEIGHBORS, chosen
 from drillcore.neighbours import EXACT_UP_TO, Graph, Metric, build, has_distances_of
 from drillcore.store.group import GroupWriter
-from drillcore.system.files import cache_dir, digest, write_atomic
+from drillcore.system.cached import Entry, Opened, WrongEntry, keep_within
+from drillcore.system.files import cache_dir, digest
 from drillcore.system.versions import installed_versions
 
 # A layer's states are held so many times over at the peak of measuring or projecting it, beside the libraries.
@@ -24,6 +23,8 @@ COPIES, LIBRARIES_BYTES = 6, 600 * 2**20
 DECIDE_BITS = ("numpy", "scikit-learn", "pynndescent", "numba", "scipy")
 # Increase this whenever the same states and settings would give another graph.
 VERSION = 2
+# All graphs in the cache; those that were made first go. A projection makes again what it does not find.
+MOST_BYTES = 32 * 2**30
 
 
 @dataclass(frozen=True)
@@ -44,27 +45,38 @@ class LayerGraphs:
         graph = self.read(states_NH, slot)
         if graph is None:
             graph = build(states_NH, self.num_neighbors, self.metric, self.seed)
-            stream = io.BytesIO()
-            np.savez(stream, indices=graph.indices_NK, distances=graph.distances_NK, backend=np.array(graph.backend))
-            write_atomic(self._path(slot), stream.getvalue())
+            entry = self._entry(slot)
+            with entry.writing() as draft:
+                draft.write(np.ascontiguousarray(graph.indices_NK, "<i4"))
+                draft.write(np.ascontiguousarray(graph.distances_NK, "<f4"))
+                draft.facts = {"shape": list(graph.indices_NK.shape), "backend": graph.backend}
+            keep_within(entry.folder, MOST_BYTES)
         return graph
 
     def read(self, states_NH: NDArray[np.float32], slot: int) -> Graph | None:
         """The graph of a layer from the cache; None where it is not there, damaged, or that of other states."""
-        try:
-            with np.load(self._path(slot), allow_pickle=False) as arrays:
-                graph = Graph(arrays["indices"], arrays["distances"], self.metric, str(arrays["backend"]))
-        except (OSError, ValueError, KeyError, EOFError):
-            return None
-        return graph if has_distances_of(graph, states_NH) else None
+        return self._entry(slot).read(lambda opened: self._graph(opened, states_NH))
+
+    def _graph(self, opened: Opened, states_NH: NDArray[np.float32]) -> Graph:
+        num_sentences, num_neighbors = map(int, opened.facts["shape"])
+        count = num_sentences * num_neighbors
+        indices, distances = (
+            # Copied: who reads a graph may write into it.
+            np.frombuffer(opened.data[start : start + 4 * count], dtype).reshape(num_sentences, num_neighbors).copy()
+            for dtype, start in (("<i4", 0), ("<f4", 4 * count))
+        )
+        graph = Graph(indices, distances, self.metric, str(opened.facts["backend"]))
+        if not has_distances_of(graph, states_NH):
+            raise WrongEntry("is that of other states")
+        return graph
 
     def forget(self, num_layers: int) -> None:
         """Remove the graphs of all layers from the cache: both stages are through with them."""
         for slot in range(num_layers):
-            self._path(slot).unlink(missing_ok=True)
+            self._entry(slot).remove()
 
-    def _path(self, slot: int) -> Path:
-        return cache_dir() / "graphs" / f"{self.made_from}-{slot}.npz"
+    def _entry(self, slot: int) -> Entry:
+        return Entry(cache_dir() / "graphs", f"{self.made_from}-{slot}", "a k-NN graph")
 
 
 def graphs_of(job: Job, writer: GroupWriter) -> LayerGraphs | None:

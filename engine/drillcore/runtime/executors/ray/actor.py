@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from drillcore.runtime.work.pipeline import extract_blocks
 from drillcore.runtime.work.tasks import BlockDone, BlockFailed, BlockTask, ModelTask
 from drillcore.runtime.work.worker import Worker
 from drillcore.system.machine import free_memory_bytes
-from drillcore.system.progress import Progress
+from drillcore.system.progress import Progress, with_lines
 from drillcore.system.versions import installed_versions
 from drillcore.tokens.sequences import Sequences
 
@@ -98,7 +98,8 @@ class RayWorker:
     def prepare(self, task: ModelTask) -> Prepared:
         """Load a model."""
         with self._model:
-            return self._worker.prepare(task)
+            prepared, lines = with_lines(self._worker.prepare, task)
+            return replace(prepared, notes=(*prepared.notes, *lines))
 
     def read_ahead(self, task: ModelTask) -> int:
         """Bring the weights of the next model near; returns the bytes read."""

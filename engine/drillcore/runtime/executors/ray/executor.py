@@ -11,7 +11,7 @@ from drillcore.errors import MissingExtraError
 from drillcore.job.fields import Extract, Run
 from drillcore.runtime.executors.ray.cluster import Cluster, share_out
 from drillcore.runtime.work.tasks import SweepModel
-from drillcore.system.progress import Progress
+from drillcore.system.progress import Progress, with_lines
 
 if TYPE_CHECKING:
     from drillcore.runtime.executors.ray.actors import Actors
@@ -90,16 +90,19 @@ class RayExecutor:
             self._actors.close()
             self._actors = None
         ray = self._cluster.ray
-        remote = ray.remote(function).options(
+        remote = ray.remote(with_lines).options(
             num_cpus=1, num_gpus=gpus, memory=memory or None, max_retries=self._settings.retries
         )
-        running = {remote.remote(item): position for position, item in enumerate(items)}
+        running = {remote.remote(function, item): position for position, item in enumerate(items)}
         try:
             while running:
                 ready, _ = ray.wait([*running], fetch_local=False)
                 for ref in ready:
                     position = running.pop(ref)
-                    yield position, self._result(ref)
+                    result, lines = self._result(ref)
+                    for line in lines:
+                        self._say(line)
+                    yield position, result
         finally:
             for ref in running:
                 ray.cancel(ref, force=True)
