@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -248,40 +250,42 @@ def _counted(source: ModelSource) -> ModelFacts:
     return replace(source.facts, num_layers=len(parts.layers), num_parameters=num_parameters)
 
 
-def identity(source: ModelSource) -> dict[str, Any]:
+def identity(source: ModelSource, *, afresh: bool = False) -> dict[str, Any]:
     """What identifies the model in fingerprints. Downloads a hub model's files that are not in the cache.
 
-    Raises ModelError where there are no safetensors weights.
+    afresh: read every file, whatever digest is remembered of it, and download nothing; FileNotFoundError where that
+    would be needed. Raises ModelError where there are no safetensors weights.
     """
+    digest_of = partial(remembered_digest, afresh=afresh)
     named: dict[str, Any] = {"config": digest(_config_bytes(source.config))}
     if source.model.trust_remote_code or hasattr(source.config, "auto_map"):
-        named["code"] = _code_digests(source) if source.model.trust_remote_code else {}
+        named["code"] = _code_digests(source, digest_of, afresh) if source.model.trust_remote_code else {}
     if source.model.random_weights:
         return {**named, "random_weights": 0}
     folder = Path(source.location)
     if not folder.is_dir():
-        folder = _snapshot(source)
+        folder = _snapshot(source, local_files_only=afresh)
         named |= {"id": source.model.id, "revision": source.revision}
     weight_files(source.model.id, folder, getattr(source.config, "transformers_weights", None))
     if source.has_adapter:
-        named["adapter"] = remembered_digest(folder / ADAPTER)
-    return {**named, "weights": {w.name: remembered_digest(w) for w in sorted(folder.glob("*.safetensors"))}}
+        named["adapter"] = digest_of(folder / ADAPTER)
+    return {**named, "weights": {w.name: digest_of(w) for w in sorted(folder.glob("*.safetensors"))}}
 
 
-def _code_digests(source: ModelSource) -> dict[str, str]:
+def _code_digests(source: ModelSource, digest_of: Callable[[Path], str], afresh: bool) -> dict[str, str]:
     """Digests of the Python files that the model runs; those of its own repository on the hub go by its commit."""
     from huggingface_hub import snapshot_download
 
     folder, code = Path(source.location), {}
     if folder.is_dir():
         inside = (p.relative_to(folder) for p in sorted(folder.rglob("*.py")))
-        code = {p.as_posix(): remembered_digest(folder / p) for p in inside if not p.parts[0].startswith((".", "_"))}
+        code = {p.as_posix(): digest_of(folder / p) for p in inside if not p.parts[0].startswith((".", "_"))}
     named = getattr(source.config, "auto_map", None) or {}
     for repository in sorted(
         {name.split("--")[0] for name in named.values() if isinstance(name, str) and "--" in name}
     ):
-        other = Path(snapshot_download(repository, allow_patterns="*.py"))
-        code |= {f"{repository}--{p.name}": remembered_digest(p) for p in sorted(other.glob("*.py"))}
+        other = Path(snapshot_download(repository, allow_patterns="*.py", local_files_only=afresh))
+        code |= {f"{repository}--{p.name}": digest_of(p) for p in sorted(other.glob("*.py"))}
     return code
 
 

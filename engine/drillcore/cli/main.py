@@ -238,11 +238,14 @@ def verify(
     recompute: Annotated[
         int | None, typer.Option("--recompute", metavar="N", min=0, help="Compute N sentences of each group again.")
     ] = None,
+    models: Annotated[
+        bool, typer.Option("--models", help="Read the models' files again: are they those the store records?")
+    ] = False,
 ) -> None:
     """Check checksums, fingerprints and values of a store; exit status 1 if anything is damaged."""
     from drillcore.cli.verify import verify_lines
 
-    for line in verify_lines(store, out, recompute):
+    for line in verify_lines(store, out, recompute, models=models):
         print(line)
 
 
