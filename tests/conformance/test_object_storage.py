@@ -1,20 +1,13 @@
-"""What object storage adds: commands that fill a bucket, faults of the server, credentials, and the lease."""
+"""What object storage adds: commands that fill a bucket, faults of the server, and credentials."""
 
 from __future__ import annotations
 
-import json
-import os
 import random
-import signal
-import threading
 from collections import Counter
-from contextlib import suppress
 
 import obstore
 import pytest
 
-from drillcore.errors import CommitError, DrillcoreError, StoreError
-from drillcore.store.places import lease
 from drillcore.store.places.s3 import open_bucket
 from support.runs import sentences
 from support.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, Proxy, aws_environment
@@ -179,107 +172,3 @@ def test_no_bucket_and_no_server(new_work, s3):
     unreachable = work.run("--store", f"s3://{BUCKET}/x.zarr", env=env, first=QUICK)
     assert unreachable.status == 1 and "could not be reached" in unreachable.err
     assert not any("bug in drillcore" in c.err or "Traceback" in c.err for c in (missing, unreachable))
-
-
-class TestLease:
-    @pytest.fixture
-    def bucket(self, s3):
-        return open_bucket(BUCKET, "")
-
-    @pytest.fixture
-    def key(self, tmp_path):
-        return f"{tmp_path.name}/x.lock"
-
-    def _left_behind(self, bucket, key, **note):
-        raw = {"owner": "1", "pid": 1, "host": "elsewhere", "since": "then", "machine": "another", "process": "1 1"}
-        raw |= note
-        obstore.put(bucket, key, json.dumps(raw).encode())
-
-    def test_one_of_elsewhere_holds_until_it_runs_out(self, bucket, key, monkeypatch):
-        self._left_behind(bucket, key)
-        with (
-            pytest.raises(StoreError, match="process 1 on elsewhere, since then"),
-            lease.lease(bucket, key, "s3://b/x"),
-        ):
-            pass
-        monkeypatch.setattr(lease, "LEASE_SECONDS", -10.0)
-        with lease.lease(bucket, key, "s3://b/x"):
-            assert json.loads(obstore.get(bucket, key).bytes().to_bytes())["pid"] == os.getpid()
-        with pytest.raises(FileNotFoundError):
-            obstore.head(bucket, key)
-
-    def test_one_without_a_readable_note_holds_too(self, bucket, key):
-        obstore.put(bucket, key, b"\xff{")
-        with pytest.raises(StoreError, match="holder unknown"), lease.lease(bucket, key, "s3://b/x"):
-            pass
-
-    def test_of_many_at_once_one_gets_it(self, bucket, key):
-        got, refused, together = [], [], threading.Barrier(6)
-
-        def take():
-            together.wait()
-            try:
-                got.append(lease._take(bucket, key, "s3://b/x", {"owner": str(threading.get_ident()), "pid": 0}))
-            except DrillcoreError as error:
-                refused.append(str(error))
-
-        threads = [threading.Thread(target=take) for _ in range(6)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(got) == 1 and len(refused) == 5
-
-    def test_it_is_renewed(self, bucket, key, monkeypatch):
-        monkeypatch.setattr(lease, "RENEW_SECONDS", 0.05)
-        with lease.lease(bucket, key, "s3://b/x"):
-            first = obstore.head(bucket, key)
-            until = threading.Event()
-            for _ in range(200):
-                until.wait(0.05)
-                if obstore.head(bucket, key)["last_modified"] > first["last_modified"]:
-                    return
-        pytest.fail("not renewed in 10 s")
-
-    def test_one_that_was_lost_ends_the_run(self, bucket, key, monkeypatch):
-        monkeypatch.setattr(lease, "RENEW_SECONDS", 0.05)
-        lost = pytest.raises(CommitError, match="took over the store s3://b/x: process 1 on elsewhere")
-        with lost, lease.lease(bucket, key, "s3://b/x"):
-            self._left_behind(bucket, key)
-            for _ in range(600):  # an interrupt does not end one long wait
-                threading.Event().wait(0.05)
-        assert json.loads(obstore.get(bucket, key).bytes().to_bytes())["host"] == "elsewhere"
-        obstore.delete(bucket, key)
-
-    def test_one_that_was_lost_ends_the_run_in_its_own_thread(self, bucket, key, monkeypatch):
-        """The program's main thread, which does something else, is left alone, and so are its signals."""
-        monkeypatch.setattr(lease, "RENEW_SECONDS", 0.05)
-        before, raised = signal.getsignal(signal.SIGTERM), []
-
-        def hold():
-            try:
-                with lease.lease(bucket, key, "s3://b/x"):
-                    self._left_behind(bucket, key)
-                    for _ in range(600):
-                        threading.Event().wait(0.05)
-            except BaseException as error:
-                raised.append(error)
-
-        thread = threading.Thread(target=hold)
-        thread.start()
-        while thread.is_alive():
-            assert signal.getsignal(signal.SIGTERM) is before
-            thread.join(0.05)
-        assert isinstance(raised[0], CommitError) and "took over the store" in str(raised[0])
-        obstore.delete(bucket, key)
-
-    def test_one_that_someone_removed_is_taken_again(self, bucket, key, monkeypatch):
-        monkeypatch.setattr(lease, "RENEW_SECONDS", 0.05)
-        with lease.lease(bucket, key, "s3://b/x"):
-            obstore.delete(bucket, key)
-            for _ in range(200):
-                threading.Event().wait(0.05)
-                with suppress(FileNotFoundError):
-                    obstore.head(bucket, key)
-                    return
-        pytest.fail("not taken again in 10 s")

@@ -193,7 +193,8 @@ def test_consolidated_metadata_goes_before_changes_and_comes_back(address, seed)
     assert "m/e" in json.loads(read_file(store, "zarr.json"))["consolidated_metadata"]["metadata"]
 
 
-def test_the_lock_keeps_a_second_one_out_and_names_the_first(address):
+def test_the_lock_keeps_a_second_one_out_and_names_the_first(address, monkeypatch):
+    monkeypatch.setattr("drillcore.store.places.lease.RENEW_SECONDS", 0.2)
     location = Location(address)
     refuse_if_held(location)
     assert not location.beside().exists()

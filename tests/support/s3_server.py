@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from email.utils import formatdate, parsedate_to_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -102,7 +103,11 @@ class ProxyHandler(BaseHTTPRequestHandler):
         if fault == "cut":
             self._cut()
             return
-        self._answer(answer.status, dict(answer.headers), data)
+        headers = dict(answer.headers)
+        if "last-modified" in headers:
+            seconds = parsedate_to_datetime(headers["last-modified"]).timestamp() + self.proxy.shift_seconds
+            headers["last-modified"] = formatdate(seconds, usegmt=True)
+        self._answer(answer.status, headers, data)
 
     def _cut(self) -> None:
         # Linger of no time at all: the peer sees a reset.
@@ -138,11 +143,12 @@ class Proxy:
     """Passes requests on to a server, unless `fault(method, path)` names what is to go wrong.
 
     Faults: `500` (an answer), `reset` (the connection is cut before the request is passed on), `cut` (after it was), a
-    number of seconds (a slow answer), `403`.
+    number of seconds (a slow answer), `403`. shift_seconds: how far the server's clock seems to be ahead.
     """
 
     def __init__(self, port: int) -> None:
         self.fault: Callable[[str, str], str | float | None] = lambda method, path: None
+        self.shift_seconds = 0.0
         self.requests: list[tuple[str, str, str | float | None]] = []
         handler = type("Handler", (ProxyHandler,), {"proxy": self, "target": port})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)

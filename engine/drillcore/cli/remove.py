@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from drillcore.errors import StoreError
@@ -23,7 +25,8 @@ def removal_lines(address: str, group: str) -> Iterator[str]:
     """
     location, wanted = Location(address), group.strip("/")
     root = open_root(location)
-    refuse_if_held(location)
+    say = partial(print, file=sys.stderr, flush=True)
+    refuse_if_held(location, say)
     every = group_paths(root.store)
     chosen = [path for path in every if wanted in (path, path.split("/")[0])]
     if not chosen:
@@ -32,8 +35,8 @@ def removal_lines(address: str, group: str) -> Iterator[str]:
             hint=f"It has {', '.join(every)}." if every else "It is empty.",
         )
     held = {path: _held(read_attributes(root.store, path)) for path in chosen}
-    with store_lock(location):
-        remove_groups(location, chosen)
+    with store_lock(location, say) as held_location:
+        remove_groups(held_location, chosen)
     for path in chosen:
         yield f"removed {path}: {held[path]}"
     groups: Any = root.attrs.get("groups") or []

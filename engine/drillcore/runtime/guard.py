@@ -114,8 +114,8 @@ def refuse_stale(inputs: Inputs, location: Location, stages: Sequence[str]) -> N
 
 def _standings(inputs: Inputs, location: Location, folder: Path, hardware: Callable[[], Hardware]) -> list[Standing]:
     """How every group of the job stands; the hardware is only asked for where a store exists."""
-    if not location.is_s3 and not location.path.exists():
-        return []
+    if not location.is_s3 and not (location.path / "zarr.json").exists():
+        return []  # the lock has made the folder
     store, earlier = location.open(read_only=True), read_manifest(folder / "manifest.json").get("versions", {})
     found = []
     here, packages = hardware(), versions()

@@ -21,6 +21,7 @@ from drillcore.runtime.repair import give_up_damage
 from drillcore.runtime.settings import check_places, check_settings
 from drillcore.runtime.stages import load_stage
 from drillcore.runtime.wanted import record_wanted
+from drillcore.store.places.hold import Hold
 from drillcore.store.places.location import Location, make_folder
 from drillcore.store.places.lock import refuse_if_held, store_lock
 from drillcore.store.writer import StoreWriter, refuse_foreign
@@ -57,7 +58,7 @@ def _run_stages(
     location.check()
     folder = location.beside(out, loaded.base)
     check_places(location, folder)
-    refuse_if_held(location)
+    refuse_if_held(location, listener.say)
     refuse_foreign(location, loaded.job.name)
     check_place(loaded, location, listener)
     job = loaded.job
@@ -70,13 +71,13 @@ def _run_stages(
         if "render" in stages:
             refuse_stale(inputs, location, stages)
         before = Before.of(location, folder)
-        with store_lock(location):
+        with store_lock(location, listener.say) as held:
             if "extract" in stages and not overwrite:
-                refuse_losses(inputs, location, folder, executor.hardware)
+                refuse_losses(inputs, held, folder, executor.hardware)
             try:
-                _run_locked(inputs, stages, executor, location, folder, listener, overwrite)
+                _run_locked(inputs, stages, executor, held, folder, listener, overwrite)
             except InputError as error:
-                if not before.restore():
+                if not before.restore(held.hold):
                     # Status 2 would promise that nothing was written.
                     raise RunError(str(error), hint=error.hint) from error
                 raise
@@ -108,11 +109,19 @@ def _run_locked(
         _run_each(stages, context)
         store.finish()
     except BaseException as error:
-        # On a full disk this fails too, and must not hide the first error.
+        # On a full disk this fails too, and must not hide the first error. With the store the manifest is lost too.
         with suppress(RunError):
+            _check(location.hold)
             manifest.write(_ending(error))
         raise
+    _check(location.hold)
     manifest.write("done")
+
+
+def _check(hold: Hold | None) -> None:
+    """Raise CommitError where the store, and what lies beside it, is another run's by now."""
+    if hold is not None:
+        hold.check()
 
 
 @dataclass(frozen=True)
@@ -141,10 +150,14 @@ class Before:
             {path: path.read_bytes() if path.exists() else None for path in files},
         )
 
-    def restore(self) -> bool:
-        """Remove a new store that holds no state, and what lies beside it; returns whether that was done."""
+    def restore(self, hold: Hold | None) -> bool:
+        """Remove a new store that holds no state, and what lies beside it; returns whether that was done.
+
+        Raises CommitError where the store is another run's by now.
+        """
         if not self.is_new or any(self.location.path.glob("*/*/hidden_states/c/*/*/*")):
             return False
+        _check(hold)
         shutil.rmtree(self.location.path.resolve(), ignore_errors=True)
         for path, data in self.files.items():
             if data is not None:
@@ -161,6 +174,7 @@ def _run_each(stages: Sequence[str], context: Context) -> None:
     """Run the stages; what failed for some groups of one does not keep the others from the next."""
     failed: list[PartFailed] = []
     for stage in stages:
+        _check(context.store.location.hold)
         try:
             load_stage(stage)(context)
         except PartFailed as error:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from drillcore.runtime.work.tasks import BlockTask
 from drillcore.store.group import GroupWriter
+from drillcore.store.places.hold import Hold
 from drillcore.store.places.location import Location
 
 
@@ -18,13 +19,13 @@ class ShardSink:
     """Commits shards into the groups of their tasks; one thread at a time."""
 
     def __init__(self) -> None:
-        self._groups: dict[tuple[str, str], GroupWriter] = {}
+        self._groups: dict[tuple[str, str, Hold | None], GroupWriter] = {}
 
     def open(self, task: BlockTask) -> GroupWriter:
         """The group that a task's shards go to, whose arrays exist already. Raises what opening it raises."""
-        place = (task.store, task.group)
+        place = (task.store, task.group, task.hold)
         if place not in self._groups:
-            store = Location(task.store).open()
+            store = Location(task.store, task.hold).open()
             group = zarr.open_group(store, path=task.group, mode="r+", use_consolidated=False)
             self._groups[place] = GroupWriter(group)
         return self._groups[place]

@@ -14,14 +14,21 @@ from zarr.abc.store import ByteRequest
 from zarr.storage import LocalStore
 
 from drillcore.errors import CommitError, DamageError
+from drillcore.store.places.hold import LATELY_SECONDS, Hold
 from drillcore.system.files import PARTIAL, replacing
 
 
 class DurableStore(LocalStore):
     """A LocalStore whose writes are on disk when they return: zarr's own renames atomically but never flushes.
 
-    Raises CommitError where the place refuses a write, DamageError where a file cannot be read.
+    hold: the run's hold of the store; what it lost is not written to any more. Raises CommitError where the place
+    refuses a write, DamageError where a file cannot be read.
     """
+
+    def __init__(self, root: Path | str, *, read_only: bool = False, hold: Hold | None = None) -> None:
+        super().__init__(root, read_only=read_only)
+        self._hold = hold
+        self._flushed: set[Path] = set()
 
     async def set(self, key: str, value: Buffer) -> None:
         """Write, flush and rename the file, then flush its folders, so that no fingerprint outlives its data."""
@@ -45,6 +52,7 @@ class DurableStore(LocalStore):
 
     async def delete(self, key: str) -> None:
         """Remove a file."""
+        self._check_held()
         try:
             await super().delete(key)
         except OSError as error:
@@ -52,6 +60,7 @@ class DurableStore(LocalStore):
 
     async def delete_dir(self, prefix: str) -> None:
         """Remove a folder."""
+        self._check_held()
         try:
             await super().delete_dir(prefix)
         except OSError as error:
@@ -59,6 +68,8 @@ class DurableStore(LocalStore):
 
     async def _open(self, *, mode: object = None) -> None:
         try:
+            if not self.read_only:
+                make_durable(self.root)
             await super()._open()
         except OSError as error:
             raise _refused(self.root, error) from error
@@ -67,13 +78,16 @@ class DurableStore(LocalStore):
         """Like `set` without an event loop; writes each piece as it comes."""
         self._check_writable()
         path = self.root / key
+        self._check_held()
         self._refuse_if_removed(key)
         try:
             fresh = _make_folders(path.parent)
             _write(path, pieces)
-            for folder in (path.parent, *fresh):
+            for folder in dict.fromkeys((path.parent, *fresh, *self._not_flushed(path.parent))):
                 _flush(folder)
+                self._flushed.add(folder)
         except OSError as error:
+            self._check_held()
             self._refuse_if_removed(key)
             raise _refused(path, error) from error
         self._refuse_if_removed(key)
@@ -81,6 +95,7 @@ class DurableStore(LocalStore):
     def rename(self, folder: str, to: str) -> None:
         """Give a folder another key, on disk when this returns."""
         self._check_writable()
+        self._check_held()
         old, new = self.root / folder, self.root / to
         try:
             old.rename(new)
@@ -88,6 +103,14 @@ class DurableStore(LocalStore):
                 _flush(parent)
         except OSError as error:
             raise _refused(new, error) from error
+
+    def _check_held(self) -> None:
+        if self._hold is not None:
+            self._hold.check(LATELY_SECONDS)
+
+    def _not_flushed(self, folder: Path) -> list[Path]:
+        """Folders around one up to the store's: a run killed as it created them may have left them without a flush."""
+        return [f for f in folder.parents if self.root in (f, *f.parents) and f not in self._flushed]
 
     def _refuse_if_removed(self, key: str) -> None:
         """Do not leave a chunk without its array, or an array without its store: that would look like a store."""
@@ -113,6 +136,17 @@ def sweep(root: Path) -> None:
             partial.unlink(missing_ok=True)
         except OSError as error:
             raise _refused(partial, error) from error
+
+
+def make_durable(folder: Path) -> None:
+    """Create a folder with its parents; its entry in its parent is on disk when this returns. Raises OSError."""
+    fresh = _make_folders(folder)
+    for parent in fresh:
+        _flush(parent)
+    if folder.parent not in fresh:
+        # A run that was killed as it created the folder may have left it without a flush.
+        with suppress(PermissionError):
+            _flush(folder.parent)
 
 
 def _make_folders(folder: Path) -> list[Path]:

@@ -6,13 +6,14 @@ Owns opening it for Zarr, and what lies beside it.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from zarr.abc.store import Store
 from zarr.storage import LocalStore
 
 from drillcore.errors import CommitError, StoreError
+from drillcore.store.places.hold import Hold
 from drillcore.store.places.local import DurableStore
 
 BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,62}")
@@ -20,9 +21,13 @@ BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,62}")
 
 @dataclass(frozen=True)
 class Location:
-    """A store's place; `address` is a path or s3://bucket/key."""
+    """A store's place; `address` is a path or s3://bucket/key.
+
+    hold: of the run that has locked it; what is opened for writing writes only while the run holds it.
+    """
 
     address: str
+    hold: Hold | None = field(default=None, compare=False, repr=False)
 
     @property
     def is_s3(self) -> bool:
@@ -80,10 +85,10 @@ class Location:
         if self.is_s3:
             from drillcore.store.places.s3 import S3Place, open_bucket
 
-            return S3Place(open_bucket(*self.bucket_and_key), read_only=read_only)
+            return S3Place(open_bucket(*self.bucket_and_key), read_only=read_only, hold=self.hold)
         self.check()
         root = self.path.resolve()  # the target of a link need not exist yet
-        return LocalStore(root, read_only=True) if read_only else DurableStore(root)
+        return LocalStore(root, read_only=True) if read_only else DurableStore(root, hold=self.hold)
 
     def check(self) -> None:
         """Raise StoreError where the address cannot be that of a store; writes nothing."""

@@ -19,6 +19,7 @@ from zarr.abc.store import ByteRequest
 from zarr.storage import ObjectStore
 
 from drillcore.errors import CommitError, DrillcoreError, StoreError
+from drillcore.store.places.hold import LATELY_SECONDS, Hold
 
 # obstore retries a request after 5xx replies and lost connections; what it does not retry (a part of an upload that
 # timed out, a write whose connection was lost) is retried here. The longest wait before a run gives up is the product:
@@ -55,8 +56,17 @@ def open_bucket(bucket: str, prefix: str) -> S3Store:
 class S3Place(ObjectStore[S3Store]):
     """Zarr's view of a prefix of a bucket.
 
-    Raises CommitError once all retries failed; StoreError where it is opened for reading and the place is wrong.
+    hold: the run's hold of the store; what it lost is not written to any more. Raises CommitError once all retries
+    failed; StoreError where it is opened for reading and the place is wrong.
     """
+
+    def __init__(self, store: S3Store, *, read_only: bool = False, hold: Hold | None = None) -> None:
+        super().__init__(store, read_only=read_only)
+        self._hold = hold
+
+    async def _check_held(self) -> None:
+        if self._hold is not None:
+            await asyncio.to_thread(self._hold.check, LATELY_SECONDS)
 
     async def _bounded(self, doing: str, call: Callable[[], Awaitable[Answer]]) -> Answer:
         for wait in WAITS_SECONDS:
@@ -84,14 +94,17 @@ class S3Place(ObjectStore[S3Store]):
 
     async def set(self, key: str, value: Buffer) -> None:
         """Write a whole object, or nothing."""
+        await self._check_held()
         await self._bounded(f"{key} could not be written", lambda: super(S3Place, self).set(key, value))
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
         """Write an object unless it exists."""
+        await self._check_held()
         await self._bounded(f"{key} could not be written", lambda: super(S3Place, self).set_if_not_exists(key, value))
 
     async def delete(self, key: str) -> None:
         """Remove an object."""
+        await self._check_held()
         await self._bounded(f"{key} could not be removed", lambda: super(S3Place, self).delete(key))
 
     async def getsize(self, key: str) -> int:

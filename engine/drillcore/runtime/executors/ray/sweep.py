@@ -30,6 +30,7 @@ from drillcore.runtime.work.tasks import (
     Outcome,
     SweepModel,
 )
+from drillcore.store.places.hold import LATELY_SECONDS
 from drillcore.system.progress import Progress
 
 
@@ -198,6 +199,8 @@ class RaySweep:
 
     def _block_failed(self, call: Call, cause: BaseException | None, error: BaseException) -> Iterator[Outcome]:
         piece = call.piece
+        if piece.block.hold is not None:
+            piece.block.hold.check(LATELY_SECONDS)  # nobody can commit for a run that lost its store
         # A block that shared its worker may have failed because of the other one; retry it alone before counting the
         # failure.
         if (piece.tries <= self._retries or call.had_company) and self._scheduler.put_back(piece):

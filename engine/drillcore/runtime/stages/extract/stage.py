@@ -241,6 +241,7 @@ class ModelRun:
                 b,
                 t.pair.tokens.slice(b.start, b.stop),
                 t.committed_shards(b),
+                hold=context.store.location.hold,
             )
             for t in self._targets
             for b in t.blocks
