@@ -12,7 +12,8 @@ import obstore
 import pytest
 import xarray as xr
 
-from drillcore.errors import StoreError
+from drillcore.errors import DamageError, StoreError
+from drillcore.store.attributes import put_attributes
 from drillcore.store.checks.store import verify
 from drillcore.store.layout import choose_shape
 from drillcore.store.places.files import list_names, read_file, write_file
@@ -84,13 +85,15 @@ def test_others_read_the_same(address, seed):
             np.testing.assert_array_equal(group.hidden_states.values, values)
 
 
-def test_shards_of_zarr_itself_are_read_too(address, seed):
+def test_states_that_something_else_wrote_are_refused(address, seed):
     import zarr
 
     values = states(seed)
     writer = fill(address, np.zeros_like(values))
-    zarr.open_group(Location(address).open(), path="m/d", mode="r+")["hidden_states"][:] = values
-    np.testing.assert_array_equal(read_layer(writer.group, 1), values[:, 1])
+    zarr.open_group(Location(address).open(), path="m/d", mode="r+")["hidden_states"][:20] = values[:20]
+    with pytest.raises(DamageError, match="not the one that its record names"):
+        read_layer(writer.group, 1)
+    assert writer.committed() == ["", "", "03" * 32]
 
 
 def test_what_is_not_committed_is_nan(address, seed):
@@ -139,7 +142,8 @@ def test_arrays_of_another_shape_are_made_anew(address, seed):
 
 
 def test_results_and_what_they_were_made_from(address, seed):
-    writer = fill(address, states(seed))
+    fill(address, states(seed))
+    writer = StoreWriter(Location(address), "job", "0").dataset("m", "d")
     points = np.random.default_rng(seed).normal(size=(3, 40, 2)).astype(np.float32)
     writer.write_result("umap", points, "inputs", backend="x")
     writer.write_result("axis", np.array(["x", "y"]), "inputs")
@@ -169,11 +173,10 @@ def test_another_job_and_another_format_are_refused(address, seed):
         StoreWriter(Location(address), "other", "0")
     store = Location(address).open()
     document = json.loads(read_file(store, "zarr.json"))
-    document["attributes"]["format"] = 2
-    write_file(store, "zarr.json", json.dumps(document).encode())
+    put_attributes(store, "", {**document["attributes"], "format": 3})
     uses = (lambda: StoreWriter(Location(address), "job", "0"), lambda: open_tree(address), lambda: [*verify(address)])
     for use in uses:
-        with pytest.raises(StoreError, match="has format 2, this version reads format 1"):
+        with pytest.raises(StoreError, match="has format 3, this version reads formats 1 and 2"):
             use()
 
 

@@ -18,6 +18,7 @@ from drillcore.runtime.runner import run_stages
 from drillcore.system.files import digest
 from drillcore.system.progress import Silent
 from support import vocabularies
+from support.records import as_written
 
 TEXTS = ["She moved to", "the old port </s> of", "A river runs near"]
 DATED = "{{ messages[0]['content'] }} {{ date_string if date_string is defined else strftime_now('%d') }}"
@@ -94,12 +95,13 @@ def test_columns_of_an_older_version_stay_where_they_are_right(loaded, tmp_path)
     # The older recipe left the tokens out.
     policy = [pair.policy.tokenizer, pair.policy.template, pair.policy.special_tokens]
     former = digest([pair.rows.digest, *policy, len(pair.tokens.ids_T)])
-    group = zarr.open_group(tmp_path / "s.zarr", path="m/d", mode="r+")
     for wrong in (False, True):
+        group = zarr.open_group(tmp_path / "s.zarr", path="m/d", mode="r+")
         group.attrs["columns_made_from"] = former
         right = group["last_token_id"][:]
         if wrong:
             group["last_token_id"][:] = 7
+        as_written(tmp_path / "s.zarr")
         run_stages(job, ("extract",), Silent())
         now = json.loads(path.read_text())["attributes"]["columns_made_from"]
         assert (now != former) == wrong

@@ -14,6 +14,7 @@ from drillcore.errors import DamageError, StoreError
 from drillcore.runtime.failures import PartFailed
 from drillcore.store.group import GroupWriter
 from support.audited import Audited
+from support.records import as_written
 
 
 @pytest.fixture
@@ -82,6 +83,7 @@ def test_results_of_wrong_states_are_made_again_with_the_states(work):
     values[20:33, 2] = values[20:33, 2][::-1]
     states[:] = values
     GroupWriter(work.group(mode="r+")).drop_results(["layer_cka"])
+    as_written(work.store)
     work.run(stages=stages)
     assert not np.array_equal(np.asarray(work.group()["layer_cka"][:]), right)
     verified(work)

@@ -13,6 +13,7 @@ import zarr
 
 from drillcore.job.fields import Job, LoadedJob
 from drillcore.runtime.runner import run_stages
+from support.records import as_written
 
 WORDS = ["the", "of", "capital", "river", "is", "a", "city", "near", "north", "old", "where", "lies", "port", "first"]
 SHARD, BLOCK = 16, 32
@@ -93,11 +94,12 @@ class Audited:
         self.group(path, "r+")["shard_fingerprint"][shard] = 0
 
     def permute(self, name: str, rows: list[int], path: str = "m/d") -> None:
-        """Give each of these rows of an array the value of the next one; checksums stay right."""
+        """Give each of these rows of an array the value of the next one; all records stay right."""
         array = self.group(path, "r+")[name]
         values = np.asarray(array[:])
         values[rows] = values[rows[1:] + rows[:1]]
         array[:] = values
+        as_written(self.store)
 
 
 def another_theta(work: Audited) -> None:

@@ -117,14 +117,14 @@ class Lives:
 
 KILL_BEFORE_FINGERPRINT = """
 import os, signal
-from drillcore.store.group import GroupWriter
-written, put = [], GroupWriter._put_fingerprint
-def kill(self, shard, fingerprint):
+from drillcore.store import group
+written, put = [], group.write_seal
+def kill(store, path, shard, seal):
     written.append(shard)
     if len(written) > {nth}:
         os.killpg(0, signal.SIGKILL)
-    put(self, shard, fingerprint)
-GroupWriter._put_fingerprint = kill
+    put(store, path, shard, seal)
+group.write_seal = kill
 """
 
 

@@ -22,10 +22,11 @@ from drillcore.errors import CommitError, MissingExtraError, StoreError
 from drillcore.neighbours import EXACT_UP_TO, build
 from drillcore.runtime.results import result_facts
 from drillcore.store.arrays import PROJECTIONS
+from drillcore.store.attributes import attributes_of
 from drillcore.store.freshness import stale_results
-from drillcore.store.layout import array_of, attributes_of
+from drillcore.store.layout import array_of, read_array
 from drillcore.store.places.location import Location
-from drillcore.store.reader import open_root, read_array, read_layer
+from drillcore.store.reader import open_root, read_layer
 from drillcore.store.states import StatesReader
 from drillcore.system.files import replacing
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from drillcore.errors import StoreError
 from drillcore.store.arrays import HEADLINES
+from drillcore.store.attributes import MEMBERS, attributes_of, read_attributes
 from drillcore.store.checks.groups import group_paths
-from drillcore.store.layout import read_attributes, shape_of
+from drillcore.store.layout import shape_of
 from drillcore.store.places.location import Location
 from drillcore.store.places.lock import refuse_if_held, store_lock
 from drillcore.store.reader import open_root
@@ -24,10 +25,11 @@ def removal_lines(address: str, group: str) -> Iterator[str]:
     refuses.
     """
     location, wanted = Location(address), group.strip("/")
-    root = open_root(location)
+    root = open_root(location, checked=False)
     say = partial(print, file=sys.stderr, flush=True)
     refuse_if_held(location, say)
-    every = group_paths(root.store)
+    attributes = attributes_of(root)
+    every = sorted({*group_paths(root.store), *attributes.get(MEMBERS, [])})
     chosen = [path for path in every if wanted in (path, path.split("/")[0])]
     if not chosen:
         raise StoreError(
@@ -39,7 +41,7 @@ def removal_lines(address: str, group: str) -> Iterator[str]:
         remove_groups(held_location, chosen)
     for path in chosen:
         yield f"removed {path}: {held[path]}"
-    groups: Any = root.attrs.get("groups") or []
+    groups: Any = attributes.get("groups") or []
     again = [path for path in chosen if path in groups]
     if again:
         yield f"{', '.join(again)} is still in the job: the next run computes it again"

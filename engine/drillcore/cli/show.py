@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import cast
 
-import numpy as np
 import zarr
 
 from drillcore.cli.tables import align_columns, sparkline
 from drillcore.measures import PRIMARY
 from drillcore.runtime.results import Measured, read_prediction, read_separation
 from drillcore.store.arrays import HEADLINES
+from drillcore.store.attributes import attributes_of
 from drillcore.store.audits import read_audit
 from drillcore.store.freshness import stale_results
-from drillcore.store.layout import array_of, attributes_of
+from drillcore.store.group import fingerprints_of
+from drillcore.store.layout import array_of
 from drillcore.store.places.location import Location
 from drillcore.store.reader import open_root
 
@@ -27,11 +27,12 @@ def store_lines(address: str) -> Iterator[str]:
     Raises StoreError where there is no store, DamageError where it is damaged.
     """
     root = open_root(Location(address))
-    yield f"store {address}: job {root.attrs['job']}, format {root.attrs['format']}"
+    attributes = attributes_of(root)
+    yield f"store {address}: job {attributes['job']}, format {attributes['format']}"
     rows = [("model", "dataset", "sentences", "layers", "hidden", "complete", "audit", "results")]
     groups = [(m, d, leaf) for m, group in sorted(root.groups()) for d, leaf in sorted(group.groups())]
-    job = root.attrs.get("groups")
-    left = [] if job is None else [leaf.path for _, _, leaf in groups if leaf.path not in cast("list[str]", job)]
+    job: list[str] | None = attributes.get("groups")
+    left = [] if job is None else [leaf.path for _, _, leaf in groups if leaf.path not in job]
     stale = {leaf.path: stale_results(leaf) for _, _, leaf in groups}
     rows += [(m, d, *_facts(leaf, leaf.path in left, stale[leaf.path])) for m, d, leaf in groups]
     yield from align_columns(rows)
@@ -52,11 +53,11 @@ def _facts(group: zarr.Group, left: bool, stale: Mapping[str, str]) -> tuple[str
     if "hidden_states" not in group:
         return "0", "0", "0", "0%", "none", "none"
     sentences, layers, hidden = array_of(group, "hidden_states").shape
-    prints = np.asarray(array_of(group, "shard_fingerprint")[:])
-    share = float(prints.any(axis=1).mean()) if len(prints) else 0.0
+    prints = fingerprints_of(group)
+    share = sum(map(bool, prints)) / max(1, len(prints))
     results = attributes_of(group).get("results", {})
     names = ", ".join(f"{n} (stale)" if n in stale else n for n in HEADLINES if n in results) or "none"
-    audit = _audit(group, [bytes(p).hex() if p.any() else "" for p in prints])
+    audit = _audit(group, prints)
     return f"{sentences:,}", str(layers), str(hidden), f"{share:.0%}" + (", left the job" if left else ""), audit, names
 
 

@@ -5,7 +5,6 @@ The store itself is only read. What the next run must compute again is written b
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,12 +14,12 @@ import zarr
 from drillcore.errors import CommitError, DamageError
 from drillcore.runtime.recompute import RecordedJob, recompute_rows, recorded_job
 from drillcore.runtime.recorded_models import MODEL, check_models
+from drillcore.runtime.repair import note_of
 from drillcore.store.checks.finding import NOTE, Finding
-from drillcore.store.checks.groups import check_group, check_metadata, group_paths
+from drillcore.store.checks.store import StoreChecks
 from drillcore.store.places.location import Location, make_folder
 from drillcore.store.reader import open_root
 from drillcore.system.files import write_atomic
-from drillcore.texts.rows import row_ids
 
 SHOWN = 100
 
@@ -36,12 +35,18 @@ def verify_lines(
     there is no store, CommitError where the note cannot be written.
     """
     location = Location(address)
-    root = open_root(location)
+    root = open_root(location, checked=False)
+    checks = StoreChecks(root)
     recorded = recorded_job(location.beside(out)) if models or recompute is not None else None
     findings: list[Finding] = []
-    yield from _lines(findings, check_metadata(root.store), "metadata")
-    for path in group_paths(root.store):
-        yield from _lines(findings, check_group(root.store, path, row_ids), path)
+    if checks.is_old:
+        yield (
+            "written before data digests: files are compared with their checksums only, so that one put in the place "
+            "of another may pass; the next run records digests and computes nothing again that is whole"
+        )
+    yield from _lines(findings, checks.metadata(), "metadata")
+    for path in checks.paths:
+        yield from _lines(findings, checks.group(path), path)
     if recorded is not None and recompute is not None:
         yield from _recompute(findings, root, recorded, recompute)
     if recorded is not None and models:
@@ -53,7 +58,7 @@ def verify_lines(
         return
     make_folder(note.parent)
     try:
-        write_atomic(note, json.dumps([f.as_note() for f in findings if f.mend], indent=1).encode())
+        write_atomic(note, note_of(location.identity, findings, root.store))
     except OSError as error:
         raise CommitError(f"{note} could not be written: {error.strerror}", hint="Name a folder with --out.") from None
     hint = "`drillcore run JOB` computes exactly these again."

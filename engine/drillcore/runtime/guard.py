@@ -8,7 +8,7 @@ from pathlib import Path
 from zarr.errors import GroupNotFoundError
 
 from drillcore.backends.device import Hardware, host_hardware
-from drillcore.errors import StoreError
+from drillcore.errors import DamageError, StoreError
 from drillcore.job.fields import LoadedJob
 from drillcore.runtime.manifest import read_manifest
 from drillcore.runtime.preflight import Inputs
@@ -16,8 +16,8 @@ from drillcore.runtime.stages.extract.coordinates import former_made_from, made_
 from drillcore.runtime.stages.extract.pending import request_of
 from drillcore.runtime.stages.extract.standing import Asked, Standing, stand
 from drillcore.runtime.wanted import wanted_of
+from drillcore.store.attributes import read_attributes
 from drillcore.store.freshness import stale_results
-from drillcore.store.layout import read_attributes
 from drillcore.store.places.location import Location
 from drillcore.store.reader import open_dataset
 from drillcore.system.progress import ProgressListener
@@ -97,7 +97,7 @@ def refuse_stale(inputs: Inputs, location: Location, stages: Sequence[str]) -> N
         predicted = {"prediction": "predict"} if pair.dataset.expected_next else {}
         try:
             group = open_dataset(location.address, pair.path)
-        except (GroupNotFoundError, FileNotFoundError, ValueError, KeyError, TypeError):
+        except (GroupNotFoundError, FileNotFoundError, ValueError, KeyError, TypeError, DamageError):
             continue  # missing or damaged: the stage says so
         why = stale_results(group, wanted_of(job, pair.dataset))
         for name, stage in {**asked, **predicted}.items():

@@ -27,11 +27,12 @@ from drillcore.runtime.audit import LONGEST_ALONE, choose_rows, column_rows, com
 from drillcore.runtime.canaries import changed, stored_tokens
 from drillcore.runtime.continuing import around_of
 from drillcore.runtime.manifest import read_manifest
-from drillcore.store.canaries import CANARIES, read_canaries
+from drillcore.store.arrays import CANARIES
+from drillcore.store.attributes import attributes_of
+from drillcore.store.canaries import read_canaries
 from drillcore.store.checks.finding import Finding
 from drillcore.store.group import GroupWriter
-from drillcore.store.layout import attributes_of
-from drillcore.store.reader import read_array
+from drillcore.store.layout import read_array
 from drillcore.store.states import StatesReader
 from drillcore.tokens.sequences import Sequences
 from drillcore.tokens.tokenizer import Tokenizer

@@ -22,10 +22,10 @@ from drillcore.runtime.audit import column_rows
 from drillcore.runtime.continuing import around_of
 from drillcore.runtime.recompute import Line, RecordedJob
 from drillcore.runtime.stages.extract.recipes import Recipe, as_recorded, recorded
+from drillcore.store.attributes import attributes_of
 from drillcore.store.canaries import read_canaries
 from drillcore.store.checks.finding import Finding
-from drillcore.store.layout import attributes_of
-from drillcore.store.reader import read_array
+from drillcore.store.layout import read_array
 from drillcore.system.versions import installed_versions
 from drillcore.tokens.tokenizer import Tokenizer
 

@@ -12,9 +12,9 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from drillcore.store.attributes import attributes_of
 from drillcore.store.freshness import stale
-from drillcore.store.layout import attributes_of
-from drillcore.store.reader import read_array
+from drillcore.store.layout import read_array
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from typing import Any
 
 from drillcore.job.fields import Dataset, Job
 from drillcore.runtime.preflight import Inputs
+from drillcore.store.attributes import attributes_of, read_attributes
 from drillcore.store.freshness import WANTED, ResultInputs
 from drillcore.store.group import GroupWriter
-from drillcore.store.layout import attributes_of, read_attributes
 from drillcore.store.writer import StoreWriter
 
 

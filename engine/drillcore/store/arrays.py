@@ -63,6 +63,7 @@ _ROWS = (
     ArraySpec("layer", ("layer",), "int64", ("extract",)),
     ArraySpec("layer_name", ("layer",), "string", ("extract",)),
     ArraySpec("shard_planned", ("shard", "digest"), "uint8", ("extract",)),
+    ArraySpec("shard_record", ("shard",), "string", ("extract",)),
     ArraySpec("shard_fingerprint", ("shard", "digest"), "uint8", ("extract",)),
     ArraySpec("sentence", ("sentence",), "int64", ("columns",)),
     ArraySpec("text", ("sentence",), "string", ("columns",)),
@@ -72,6 +73,7 @@ _ROWS = (
     ArraySpec("n_tokens", ("sentence",), "int32", ("columns",)),
     ArraySpec("last_token_id", ("sentence",), "int32", ("columns",)),
     ArraySpec("row_id", ("sentence",), "string", ("columns",)),
+    ArraySpec("spare", ("sentence",), "bool", ("columns",)),
     ArraySpec("metric", ("metric",), "string", ("measure",)),
     ArraySpec("bound", ("bound",), "string", ("measure", "predict")),
     ArraySpec("separation", ("layer", "metric", "bound"), "float32", ("measure",), headline=True),
@@ -90,6 +92,10 @@ _ROWS = (
     ArraySpec("pca", ("layer", "sentence", "axis"), "float32", ("project",), headline=True),
 )
 ARRAYS = {row.name: row for row in _ROWS}
+# Marks the rows that hold no sentence, in groups whose blocks are rounded up to whole shards.
+SPARE = "spare"
+# The one array in the group of a model. No dataset can have this name: theirs begin with a letter or a digit.
+CANARIES = "_canary_states"
 HEADLINES = tuple(row.name for row in _ROWS if row.headline)
 # Points of every sentence at every layer, ready to be drawn or exported.
 PROJECTIONS = tuple(row.name for row in _ROWS if row.headline and row.writers == ("project",))

@@ -8,7 +8,7 @@ from typing import Any
 
 import zarr
 
-from drillcore.store.layout import attributes_of
+from drillcore.store.attributes import attributes_of, put_attributes
 from drillcore.system.files import digest
 
 ATTRIBUTE = "audit"
@@ -54,7 +54,6 @@ def read_audit(group: zarr.Group) -> AuditRecord | None:
 def write_audit(group: zarr.Group, record: AuditRecord | None) -> None:
     """Set or remove the record of a group, unless nothing changes; raises CommitError."""
     attributes = attributes_of(group)
-    before = attributes.pop(ATTRIBUTE, None)
-    after = None if record is None else asdict(record)
-    if before != after:
-        group.attrs.put(attributes if after is None else {**attributes, ATTRIBUTE: after})
+    attributes.pop(ATTRIBUTE, None)
+    after = {} if record is None else {ATTRIBUTE: asdict(record)}
+    put_attributes(group.store, group.path, {**attributes, **after})

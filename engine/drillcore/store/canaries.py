@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from drillcore.errors import DamageError
-from drillcore.store.layout import MEND, array_of
+from drillcore.store.arrays import CANARIES
+from drillcore.store.attributes import CONTENTS, MEND, attributes_of, put_attributes
+from drillcore.store.contents import array_digests
+from drillcore.store.layout import array_of
 
-# No dataset can have this name: theirs begin with a letter or a digit.
-CANARIES = "_canary_states"
 FACTS = ("texts", "ids", "tokenized", "special_tokens", "layers", "dtype", "own_dtype", "machine", "model", "versions")
 DIMS = ("canary", "canary_layer", "canary_hidden")
 
@@ -43,7 +44,8 @@ def read_canaries(model: zarr.Group) -> Canaries | None:
 
     Raises DamageError where they cannot be read.
     """
-    if CANARIES not in model:
+    contents = attributes_of(model).get(CONTENTS)
+    if CANARIES not in model or (contents is not None and CANARIES not in contents):
         return None
     array = array_of(model, CANARIES)
     facts = dict(array.attrs)
@@ -57,6 +59,9 @@ def read_canaries(model: zarr.Group) -> Canaries | None:
 
 def write_canaries(model: zarr.Group, canaries: Canaries) -> None:
     """Write the canaries of a model's group in place of any earlier ones; raises CommitError."""
+    before = attributes_of(model)
+    contents = {name: digests for name, digests in before.get(CONTENTS, {}).items() if name != CANARIES}
+    put_attributes(model.store, model.path, {**before, CONTENTS: contents})
     array = model.create_array(
         CANARIES,
         shape=canaries.states_CKH.shape,
@@ -70,3 +75,5 @@ def write_canaries(model: zarr.Group, canaries: Canaries) -> None:
     )
     array[...] = canaries.states_CKH
     array.attrs.update(canaries.facts)
+    written = {**contents, CANARIES: array_digests(model, array)}
+    put_attributes(model.store, model.path, {**before, CONTENTS: written})

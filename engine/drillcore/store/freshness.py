@@ -15,8 +15,8 @@ import zarr
 from drillcore.errors import DamageError
 from drillcore.job.fields import Measure, Project
 from drillcore.store.arrays import ARRAYS
-from drillcore.store.layout import WITHDRAWN, attributes_of
-from drillcore.store.reader import read_array
+from drillcore.store.attributes import attributes_of
+from drillcore.store.layout import WITHDRAWN, read_array
 from drillcore.system.files import ValuesDigest, digest
 
 WANTED = "wanted"

@@ -11,7 +11,6 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-import google_crc32c
 import numpy as np
 import zarr
 from numpy.typing import NDArray
@@ -20,9 +19,28 @@ from zarr.abc.store import Store
 from drillcore.errors import CommitError, DamageError
 from drillcore.store import layout
 from drillcore.store.arrays import ARRAYS
-from drillcore.store.layout import COLUMN_CHUNK, WITHDRAWN, Shape, array_of, attributes_of, create_array
-from drillcore.store.places.files import list_names, read_file, read_size, remove_folder, write_file, write_pieces
-from drillcore.store.shards import encode_shard
+from drillcore.store.attributes import CONTENTS, attributes_of, put_attributes
+from drillcore.store.contents import Digests, array_digests, fast_digest
+from drillcore.store.layout import COLUMN_CHUNK, WITHDRAWN, Shape, array_of, create_array
+from drillcore.store.places.files import (
+    list_names,
+    plain_store,
+    read_file,
+    read_size,
+    remove_folder,
+    write_file,
+    write_pieces,
+)
+from drillcore.store.record import (
+    BlockPart,
+    ShardRecord,
+    fingerprint_of,
+    read_record,
+    retract_seal,
+    write_record,
+    write_seal,
+)
+from drillcore.store.shards import Encoded, encode_shard
 from drillcore.store.states import StatesReader
 from drillcore.system.files import ValuesDigest, without_nan
 
@@ -36,6 +54,12 @@ class GroupWriter:
 
     def __init__(self, group: zarr.Group) -> None:
         self.group = group
+        self._store, self._path = group.store, group.path
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The group's attributes as they are now; raises DamageError."""
+        return attributes_of(self.group)
 
     def ensure(self, shape: Shape, columns: Sequence[tuple[str, str]]) -> None:
         """Make the arrays fit. `columns`: names and dtypes of the coordinates.
@@ -48,50 +72,57 @@ class GroupWriter:
         expected = layout.expected_metadata(shape, every)
         of_columns = {name: expected.pop(name) for name, _ in every}
         differing = self._differing(expected)
-        if differing and attributes_of(self.group).get("shape") != shape.as_attribute():
+        if differing and self.attributes.get("shape") != shape.as_attribute():
             if self._grows_to(shape):
                 self._grow(shape, differing, expected)
             else:
                 self._create(shape)
         else:
             for name in differing:
-                write_file(self.group.store, f"{self.group.path}/{name}/zarr.json", expected[name])
-        self._ensure_layers(shape)
+                write_file(self._store, f"{self._path}/{name}/zarr.json", expected[name])
+        layers = self._ensure_layers(shape)
         listed = [list(c) for c in columns]
-        if attributes_of(self.group).get("columns") != listed or self._differing(of_columns):
+        if self.attributes.get("columns") != listed or self._differing(of_columns):
             self._create_columns(shape, every)
+        before = self.attributes
+        contents = before.get(CONTENTS, {})
         described = {
             "position": "last",
             "coordinates": " ".join(["layer_name", *(name for name, _ in columns)]),
             "shape": shape.as_attribute(),
             "columns": listed,
+            CONTENTS: {**contents, **{name: self._metadata_digest(contents, name) for name in expected}, **layers},
         }
-        self._set_attributes({"results": {}, **attributes_of(self.group), **described})
+        self._set_attributes({"results": {}, **before, **described})
+
+    def _metadata_digest(self, contents: dict[str, Digests], name: str) -> Digests:
+        """Digests of an array whose zarr.json was found to be as it must be; those of its chunks stay."""
+        document = read_file(self._store, f"{self._path}/{name}/zarr.json") or b""
+        return {**contents.get(name, {}), "zarr.json": fast_digest(document)}
 
     def _differing(self, expected: dict[str, bytes]) -> list[str]:
         """Names of the arrays whose metadata are not as expected."""
-        place, store = f"{self.group.path}/{{}}/zarr.json", self.group.store
+        place, store = f"{self._path}/{{}}/zarr.json", self._store
         return [n for n, m in expected.items() if not layout.same_metadata(read_file(store, place.format(n)), m)]
 
     def _set_attributes(self, attributes: dict[str, Any]) -> None:
         """Set all attributes at once, unless nothing changes."""
-        if attributes != attributes_of(self.group):
-            self.group.attrs.put(attributes)
+        put_attributes(self._store, self._path, attributes)
 
     def _create(self, shape: Shape) -> None:
         """Create all arrays again; fingerprints are removed first and created last: none may stand for missing data."""
-        self.group.attrs.put({})
-        remove_folder(self.group.store, f"{self.group.path}/shard_fingerprint")
-        for name in list_names(self.group.store, self.group.path):
+        self._set_attributes({})
+        remove_folder(self._store, f"{self._path}/shard_fingerprint")
+        for name in list_names(self._store, self._path):
             if name != "zarr.json":
-                remove_folder(self.group.store, f"{self.group.path}/{name}")
+                remove_folder(self._store, f"{self._path}/{name}")
         layout.create_extract_arrays(self.group, shape)
         self.__dict__.pop("_reader", None)
 
     def _grows_to(self, shape: Shape) -> bool:
         """Whether a shape differs from the stored one in nothing but that it has more sentences."""
         try:
-            stored = layout.shape_of(attributes_of(self.group))
+            stored = layout.shape_of(self.attributes)
         except (ValueError, KeyError, TypeError):
             return False
         longer = replace(stored, num_sentences=shape.num_sentences)
@@ -99,16 +130,19 @@ class GroupWriter:
 
     def _grow(self, shape: Shape, differing: Sequence[str], expected: dict[str, bytes]) -> None:
         """Make the arrays longer: their metadata alone, since a shard is a file. Results are of fewer sentences."""
-        self._set_attributes({**attributes_of(self.group), "results": {}})
-        for name in list_names(self.group.store, self.group.path):
+        # Until `ensure` has recorded the new ones, these arrays are listed without digests: they are being written.
+        self._set_attributes({**self.attributes, "results": {}, CONTENTS: {name: {} for name in expected}})
+        for name in list_names(self._store, self._path):
             if name in ARRAYS and ARRAYS[name].is_result:
-                remove_folder(self.group.store, f"{self.group.path}/{name}")
-        remove_folder(self.group.store, f"{self.group.path}/shard_planned")
+                remove_folder(self._store, f"{self._path}/{name}")
+        remove_folder(self._store, f"{self._path}/shard_planned")
         for name in {*differing, "shard_planned"}:
-            write_file(self.group.store, f"{self.group.path}/{name}/zarr.json", expected[name])
+            write_file(self._store, f"{self._path}/{name}/zarr.json", expected[name])
         self.__dict__.pop("_reader", None)
 
-    def _ensure_layers(self, shape: Shape) -> None:
+    def _ensure_layers(self, shape: Shape) -> dict[str, Digests]:
+        """Write the arrays that the shape alone decides, unless they are right; returns the digests of their files."""
+        found = {}
         for name, values in layout.layer_values(shape).items():
             array = array_of(self.group, name)
             try:
@@ -117,74 +151,101 @@ class GroupWriter:
                 fits = False
             if not fits:
                 array[:] = values
+            found[name] = array_digests(self.group, array)
+        return found
 
     def _create_columns(self, shape: Shape, columns: Sequence[tuple[str, str]]) -> None:
         """Create the columns again, empty; their old names are recorded until that is done."""
-        before = attributes_of(self.group)
+        before = self._without_columns()
         old = {name for name, _ in before.pop("columns", [])} | set(before.pop("stale_columns", []))
-        before.pop("columns_made_from", None)
         self._set_attributes({**before, "stale_columns": sorted(old)})
         for name in old:
-            remove_folder(self.group.store, f"{self.group.path}/{name}")
+            remove_folder(self._store, f"{self._path}/{name}")
         layout.create_columns(self.group, shape.num_sentences, columns)
         self._set_attributes(before)
 
+    def _without_columns(self) -> dict[str, Any]:
+        """The attributes without the record of the coordinates: from then on they do not exist for a reader."""
+        before = self.attributes
+        before.pop("columns_made_from", None)
+        names = {"sentence", *(name for name, _ in before.get("columns", []))}
+        contents = {name: d for name, d in before.get(CONTENTS, {}).items() if name not in names}
+        return {**before, CONTENTS: contents}
+
     def write_columns(self, made_from: str, pieces: Iterator[tuple[int, dict[str, Any]]]) -> None:
         """Write the coordinates, given as (first sentence, values by name), unless their input has not changed."""
-        before = attributes_of(self.group)
-        if before.pop("columns_made_from", None) == made_from:
+        if self.columns_made_from() == made_from:
             return
+        before = self._without_columns()
         self._set_attributes(before)  # from here on they hold a mixture
         digests = {name: ValuesDigest() for name in RESULTS_READ}
+        arrays: dict[str, zarr.Array[Any]] = {}
         for start, columns in pieces:
             for name, values in columns.items():
-                array = array_of(self.group, name)
+                array = arrays[name] = array_of(self.group, name)
                 cast = np.asarray(values, dtype=array.dtype)
                 array[start : start + len(values)] = cast
                 if name in digests:
                     digests[name].add(cast)
         found = {name: d.hexadecimal for name, d in digests.items() if d.num_values}
-        self._set_attributes({**before, "columns_made_from": made_from, "column_digests": found})
+        contents = {**before[CONTENTS], **{name: array_digests(self.group, array) for name, array in arrays.items()}}
+        self._set_attributes({**before, "columns_made_from": made_from, "column_digests": found, CONTENTS: contents})
 
     def columns_made_from(self) -> str:
         """The recorded hash of what the coordinates were made from, empty where there is none."""
-        return str(attributes_of(self.group).get("columns_made_from", ""))
+        return str(self.attributes.get("columns_made_from", ""))
 
     @cached_property
     def _reader(self) -> StatesReader:
-        return StatesReader(self.group)
+        return StatesReader(self.group, by_plan=False)
 
     def fingerprints(self) -> list[str]:
         """Hex fingerprint of each shard, empty where it is not committed or its record is damaged."""
-        return self._each_shard(self._fingerprint)
+        return fingerprints_of(self.group)
 
     def committed(self) -> list[str]:
-        """Hex fingerprint of each shard, empty also where the shard's file is missing or cut short."""
+        """Hex fingerprint of each shard, empty also where its file is missing, cut short or not the recorded one."""
         return self._each_shard(lambda shard: self._fingerprint(shard) if self._is_whole(shard) else "")
 
     def _each_shard(self, look: Callable[[int], str]) -> list[str]:
         return _each(look, array_of(self.group, "shard_fingerprint").shape[0])
 
     def _fingerprint(self, shard: int) -> str:
-        return _fingerprint_of(self.group.store, self.group.path, shard)
+        return fingerprint_of(self._store, self._path, shard)
 
     def _is_whole(self, shard: int) -> bool:
-        """Whether a shard's file exists and ends as it must; quick, does not see damage further in."""
+        """Whether a shard's files are there and end as they must; quick, does not see damage further in."""
         try:
-            return self._reader.is_whole(shard)
+            record = read_record(self._store, self._path, shard)
+            if record is not None and read_size(self._store, self._reader.key(shard)) != record.size:
+                return False
+            return self._has_absmax(shard, record) and self._reader.is_whole(shard)
         except DamageError:
             return False
 
-    def plan_fingerprints(self, planned: Sequence[str]) -> None:
-        """Record the fingerprint that each shard must get, for `verify`."""
-        wanted = np.array([list(bytes.fromhex(p)) for p in planned], np.uint8).reshape(-1, 32)
-        array = array_of(self.group, "shard_planned")
+    def _has_absmax(self, shard: int, record: ShardRecord | None) -> bool:
         try:
-            if np.array_equal(np.asarray(array[...]), wanted):
-                return
+            absmax_K = np.asarray(array_of(self.group, "layer_absmax")[shard])
         except (ValueError, RuntimeError):
+            return False
+        return record is None or np.array_equal(absmax_K, record.absmax_K)
+
+    def plan_fingerprints(self, planned: Sequence[str]) -> None:
+        """Record the fingerprint that each shard must get."""
+        wanted = np.array([list(bytes.fromhex(p)) for p in planned], np.uint8).reshape(-1, 32)
+        array, before = array_of(self.group, "shard_planned"), self.attributes
+        digests: Digests = before[CONTENTS]["shard_planned"]
+        try:
+            if np.array_equal(np.asarray(array[...]), wanted) and digests == array_digests(self.group, array):
+                return
+        except (ValueError, RuntimeError, DamageError):
             pass  # damaged: written again
+        document = {"zarr.json": digests["zarr.json"]}
+        self._set_attributes({**before, CONTENTS: {**before[CONTENTS], "shard_planned": document}})
         array[...] = wanted
+        written = array_digests(self.group, array)
+        self._set_attributes({**before, CONTENTS: {**before[CONTENTS], "shard_planned": written}})
+        self.__dict__.pop("_reader", None)
 
     def commit(
         self,
@@ -193,38 +254,47 @@ class GroupWriter:
         states_SKH: NDArray[Any],
         absmax_K: NDArray[np.float32],
         fingerprint: str,
+        block: Sequence[BlockPart] = (),
         before_commit: Callable[[], None] = lambda: None,
     ) -> None:
-        """Write shard number `shard`, whose first sentence is `start`, and then its fingerprint.
+        """Write shard number `shard`, whose first row is `start`, its record, and then the digest that commits it.
 
-        before_commit: called right before the fingerprint is written; what it raises keeps the shard uncommitted.
+        block: the rows that were computed together with these, of this and other groups. before_commit: called right
+        before the shard is committed; what it raises keeps it uncommitted.
         """
+        stop = start + len(states_SKH)
         try:
-            write_pieces(self.group.store, self._reader.key(shard), encode_shard(states_SKH, self._reader.shape))
+            # Also where the shard's file is missing: what is committed is what was written last, or nothing.
+            retract_seal(self._store, self._path, shard)
+            encoded = Encoded()
+            pieces = encode_shard(states_SKH, self._reader.shape, encoded)
+            write_pieces(self._store, self._reader.key(shard), pieces)
             array_of(self.group, "layer_absmax")[shard] = absmax_K
+            absmax = tuple(float(value) for value in np.asarray(absmax_K, np.float32))
+            record = ShardRecord(
+                fingerprint, (start, stop), tuple(block), encoded.size, encoded.index, absmax, encoded.chunks
+            )
+            write_record(self._store, self._path, shard, record)
             before_commit()
-            self._put_fingerprint(shard, fingerprint)
+            write_seal(self._store, self._path, shard, record.seal)
         except (CommitError, DamageError) as error:
             raise CommitError(
-                f"{self.group.path}: shard {shard} (sentences {start} to {start + len(states_SKH) - 1}): {error}",
+                f"{self._path}: shard {shard} (sentences {start} to {stop - 1}): {error}",
                 hint=error.hint,
             ) from None
 
     def retract(self, shards: Sequence[int]) -> None:
-        """Clear the fingerprints of shards that are to be computed again."""
+        """Clear what commits the shards that are to be computed again."""
         for shard in shards:
-            self._put_fingerprint(shard, "00" * 32)
+            retract_seal(self._store, self._path, shard)
 
     def withdraw(self, shards: Sequence[int]) -> None:
         """Retract shards whose states are not those of their sentences; results of such states are stale from now on.
 
         The right states will have the same fingerprints, so the group counts how often that happened.
         """
-        self.describe(**{WITHDRAWN: attributes_of(self.group).get(WITHDRAWN, 0) + 1})
+        self.describe(**{WITHDRAWN: self.attributes.get(WITHDRAWN, 0) + 1})
         self.retract(shards)
-
-    def _put_fingerprint(self, shard: int, fingerprint: str) -> None:
-        array_of(self.group, "shard_fingerprint")[shard] = np.frombuffer(bytes.fromhex(fingerprint), np.uint8)
 
     def write_result(self, name: str, values: NDArray[Any], made_from: str, **facts: Any) -> None:
         """Write a later stage's array, one of `arrays.ARRAYS`, and then record the hash of its inputs and parameters.
@@ -235,46 +305,60 @@ class GroupWriter:
         """
         spec = ARRAYS[name]
         spec.check(values)
-        before = attributes_of(self.group)
+        before = self.attributes
         if name in [column for column, _ in before.get("columns", [])]:
-            raise ValueError(f"{self.group.path}: {name} is a column of the user's: a result may not overwrite it")
-        results = dict(before.get("results", {}))
-        if results.pop(name, None) is not None:
-            self._set_attributes({**before, "results": results})
+            raise ValueError(f"{self._path}: {name} is a column of the user's: a result may not overwrite it")
+        before = _without_results(before, [name])
+        self._set_attributes(before)
         chunks = tuple(min(n, COLUMN_CHUNK) for n in values.shape)
         array = create_array(self.group, spec, values.shape, chunks)
         array[...] = values.astype(np.dtypes.StringDType()) if spec.dtype == "string" else values
-        self._set_attributes({**before, "results": {**results, name: {"made_from": made_from, **without_nan(facts)}}})
+        results = {**before["results"], name: {"made_from": made_from, **without_nan(facts)}}
+        contents = {**before[CONTENTS], name: array_digests(self.group, array)}
+        self._set_attributes({**before, "results": results, CONTENTS: contents})
 
     def result_made_from(self, name: str) -> str:
         """The recorded hash of a result, empty where there is no such result."""
-        results = attributes_of(self.group).get("results", {})
+        results = self.attributes.get("results", {})
         return str(results.get(name, {}).get("made_from", "")) if name in self.group else ""
 
     def adopt_results(self, made_from: str, inputs: dict[str, Any]) -> None:
         """Record the inputs of results that an older version wrote with a hash only."""
-        before = attributes_of(self.group)
+        before = self.attributes
         results = before.get("results", {})
         adopted = {n: {**r, "inputs": inputs} if r.get("made_from") == made_from else r for n, r in results.items()}
         self._set_attributes({**before, "results": adopted})
 
     def drop_results(self, names: Sequence[str]) -> None:
-        """Remove the records of results, and of all results made together with them, so that they are made again."""
-        before = attributes_of(self.group)
-        results = dict(before.get("results", {}))
+        """Remove results, and all results made together with them, so that they are made again."""
+        before = self.attributes
+        results = before.get("results", {})
         made_from = {results[n].get("made_from") for n in names if n in results}
-        others = {n: r for n, r in results.items() if r.get("made_from") not in made_from}
-        self._set_attributes({**before, "results": others})
+        dropped = [n for n, r in results.items() if r.get("made_from") in made_from]
+        self._set_attributes(_without_results(before, dropped))
+        for name in dropped:
+            remove_folder(self._store, f"{self._path}/{name}")
 
     def describe(self, **facts: Any) -> None:
         """Set some attributes of the group; the others stay."""
-        self._set_attributes({**attributes_of(self.group), **facts})
+        self._set_attributes({**self.attributes, **facts})
 
     def drop_columns(self) -> None:
-        """Remove the record of what the coordinates were made from, so that they are written again."""
-        before = attributes_of(self.group)
-        before.pop("columns_made_from", None)
-        self._set_attributes(before)
+        """Remove the record of the coordinates, so that they are written again."""
+        self._set_attributes(self._without_columns())
+
+
+def _without_results(attributes: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """A group's attributes without some results: from then on they do not exist for a reader."""
+    results = {name: facts for name, facts in attributes.get("results", {}).items() if name not in names}
+    contents = {name: digests for name, digests in attributes.get(CONTENTS, {}).items() if name not in names}
+    return {**attributes, "results": results, CONTENTS: contents}
+
+
+def fingerprints_of(group: zarr.Group) -> list[str]:
+    """Hex fingerprint of each shard of a group, empty where it is not committed or its record is damaged."""
+    store = plain_store(group.store)
+    return _each(lambda s: fingerprint_of(store, group.path, s), array_of(group, "shard_fingerprint").shape[0])
 
 
 def claimed_shards(store: Store, path: str, num_shards: int) -> list[str]:
@@ -285,7 +369,7 @@ def claimed_shards(store: Store, path: str, num_shards: int) -> list[str]:
     """
 
     def look(shard: int) -> str:
-        fingerprint = _fingerprint_of(store, path, shard)
+        fingerprint = fingerprint_of(store, path, shard)
         return fingerprint if fingerprint and read_size(store, f"{path}/hidden_states/c/{shard}/0/0") else ""
 
     return _each(look, num_shards)
@@ -294,17 +378,3 @@ def claimed_shards(store: Store, path: str, num_shards: int) -> list[str]:
 def _each(look: Callable[[int], str], num_shards: int) -> list[str]:
     with ThreadPoolExecutor(READERS, "look") as pool:
         return list(pool.map(look, range(num_shards)))
-
-
-def _fingerprint_of(store: Store, path: str, shard: int) -> str:
-    raw = read_file(store, f"{path}/shard_fingerprint/c/{shard}/0")
-    fingerprint = None if raw is None else read_fingerprint(raw)
-    return fingerprint.hex() if fingerprint else ""
-
-
-def read_fingerprint(raw: bytes) -> bytes | None:
-    """The fingerprint in a record's bytes: empty where nothing is committed, None where the record is damaged."""
-    digest = raw[:32]
-    if len(raw) != 36 or google_crc32c.value(digest) != int.from_bytes(raw[32:], "little"):
-        return None
-    return digest if any(digest) else b""

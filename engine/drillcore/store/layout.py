@@ -13,16 +13,14 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.abc.store import Store
 from zarr.buffer import default_buffer_prototype
 from zarr.codecs import BloscCodec, Crc32cCodec, VLenUTF8Codec, ZstdCodec
 from zarr.storage import MemoryStore
 
 from drillcore.errors import DamageError, StoreError
 from drillcore.store.arrays import ARRAYS, ArraySpec
-from drillcore.store.places.files import read_file
+from drillcore.store.attributes import FIRST_FORMAT, FORMAT, MEND
 
-FORMAT = 1
 KIND = "drillcore"
 # Attribute of a group: how often its states turned out not to be those of its sentences.
 WITHDRAWN = "withdrawn"
@@ -31,7 +29,6 @@ CHUNK_BYTES = 2 * 2**20
 COLUMN_CHUNK = 65_536
 # Made from the shape alone: `layer_values`.
 LAYER_ARRAYS = ("layer", "layer_name")
-MEND = "`drillcore verify` names all that is damaged; `drillcore run` then computes exactly that again."
 FILLS = {"float32": np.nan, "float16": np.nan, "uint8": 0, "int32": -1, "int64": -1, "float64": np.nan, "bool": False}
 
 
@@ -90,18 +87,13 @@ def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
     return array
 
 
-def read_attributes(store: Store, path: str) -> dict[str, Any]:
-    """Attributes of a group; empty where there is none, or its zarr.json is damaged."""
+def read_array(group: zarr.Group, name: str) -> NDArray[Any]:
+    """All values of a small array, strings as objects; raises DamageError where it is damaged or missing."""
     try:
-        attributes = json.loads(read_file(store, f"{path}/zarr.json") or b"{}").get("attributes", {})
-    except (ValueError, AttributeError):
-        return {}
-    return attributes if isinstance(attributes, dict) else {}
-
-
-def attributes_of(group: zarr.Group) -> dict[str, Any]:
-    """A group's attributes."""
-    return dict(group.attrs)
+        values = np.asarray(array_of(group, name)[...])
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise DamageError(f"{group.path}: {name} cannot be read: {error}", hint=MEND) from None
+    return values.astype(object) if values.dtype.kind == "T" else values
 
 
 def _power_of_two(value: float) -> int:
@@ -173,11 +165,28 @@ def create_extract_arrays(group: zarr.Group, shape: Shape) -> None:
     """Create all arrays that extraction fills, in full shape and empty; fingerprints last: they stand for data."""
     num_layers = len(shape.layers)
     create_states(group, shape)
+    create_record(group, shape.num_shards)
     create_array(group, ARRAYS["layer_absmax"], (shape.num_shards, num_layers), (1, num_layers))
     for name in LAYER_ARRAYS:
         create_array(group, ARRAYS[name], (num_layers,), (num_layers,))
     _create_digests(group, ARRAYS["shard_planned"], shape.num_shards, shape.num_shards)
     _create_digests(group, ARRAYS["shard_fingerprint"], shape.num_shards, 1)
+
+
+def create_record(group: zarr.Group, num_shards: int) -> None:
+    """The `shard_record` array: one text a shard, uncompressed, so that `record` reads and writes it as it is."""
+    group.create_array(
+        "shard_record",
+        shape=(num_shards,),
+        dtype="string",
+        chunks=(1,),
+        serializer=VLenUTF8Codec(),
+        compressors=(Crc32cCodec(),),
+        fill_value="",
+        dimension_names=list(ARRAYS["shard_record"].dims),
+        config={"write_empty_chunks": True},
+        overwrite=True,
+    )
 
 
 def _create_digests(group: zarr.Group, spec: ArraySpec, num_shards: int, chunk: int) -> None:
@@ -236,9 +245,9 @@ def check_ours(attributes: dict[str, Any], address: str, job_name: str | None) -
         raise StoreError(
             f"store {address} is not a drillcore store", hint="Name a folder that does not exist yet, or another store."
         )
-    if attributes.get("format") != FORMAT:
+    if attributes.get("format") not in (FIRST_FORMAT, FORMAT):
         raise StoreError(
-            f"store {address} has format {attributes.get('format')}, this version reads format {FORMAT}",
+            f"store {address} has format {attributes.get('format')}, this version reads formats 1 and {FORMAT}",
             hint="Use the version that wrote it, or give the job another store.",
         )
     if job_name is not None and attributes.get("job") != job_name:

@@ -10,32 +10,44 @@ from numpy.typing import NDArray
 from zarr.errors import GroupNotFoundError
 
 from drillcore.errors import DamageError, StoreError
-from drillcore.store.layout import MEND, array_of, check_ours
+from drillcore.store.attributes import MEND, UNREADABLE, attributes_of
+from drillcore.store.checked import CheckedStore
+from drillcore.store.layout import check_ours, read_array
 from drillcore.store.places.location import Location
 from drillcore.store.states import StatesReader
 
+# How a root is opened: as Zarr version 3, and never by its consolidated metadata.
+ROOT: Any = {"zarr_format": 3, "use_consolidated": False}
 
-def open_root(location: Location) -> zarr.Group:
-    """The root group, read-only; raises StoreError where there is no drillcore store, DamageError for a damaged one."""
+
+def open_root(location: Location, *, checked: bool = True) -> zarr.Group:
+    """The root group, read-only.
+
+    checked: whether every small file is compared with its record when it is read; what looks for damage wants it as it
+    is. Raises StoreError where there is no drillcore store, DamageError for a damaged one.
+    """
     location.check()
     if not location.is_s3 and not location.path.is_dir():
         raise StoreError(f"there is no store at {location.address}", hint="Run the job first, or check the path.")
+    store = location.open(read_only=True)
     try:
-        root = zarr.open_group(location.open(read_only=True), mode="r", zarr_format=3, use_consolidated=False)
+        root = zarr.open_group(CheckedStore(store) if checked else store, mode="r", **ROOT)
+        check_ours(dict(root.attrs), location.address, None)
     except (FileNotFoundError, GroupNotFoundError):
         raise StoreError(f"store {location.address} is not a drillcore store", hint="Check the path.") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except UNREADABLE as error:
         raise DamageError(f"{location.address}/zarr.json is damaged: {error}", hint=MEND) from None
-    check_ours(dict(root.attrs), location.address, None)
+    attributes_of(root)
     return root
 
 
 def open_dataset(address: str, path: str) -> zarr.Group:
-    """The group of one model and dataset, read-only, without looking at the rest of the store.
+    """The group of one model and dataset, read-only and checked, without looking at the rest of the store.
 
-    path: `model/dataset`. Raises zarr's GroupNotFoundError where there is none.
+    path: `model/dataset`. Raises zarr's GroupNotFoundError where there is none, DamageError where it is damaged.
     """
-    return zarr.open_group(Location(address).open(read_only=True), path=path, mode="r", use_consolidated=False)
+    store = CheckedStore(Location(address).open(read_only=True))
+    return zarr.open_group(store, path=path, mode="r", use_consolidated=False)
 
 
 def read_layer(group: zarr.Group, slot: int) -> NDArray[np.float32]:
@@ -50,12 +62,3 @@ def column(group: zarr.Group, name: str) -> NDArray[Any] | None:
     if name not in group:
         return None
     return read_array(group, name)
-
-
-def read_array(group: zarr.Group, name: str) -> NDArray[Any]:
-    """All values of a small array, strings as objects; raises DamageError where it is damaged or missing."""
-    try:
-        values = np.asarray(array_of(group, name)[...])
-    except (ValueError, RuntimeError, TypeError) as error:
-        raise DamageError(f"{group.path}: {name} cannot be read: {error}", hint=MEND) from None
-    return values.astype(object) if values.dtype.kind == "T" else values

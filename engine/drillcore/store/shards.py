@@ -17,6 +17,7 @@ import numpy as np
 from numcodecs import blosc
 from numpy.typing import NDArray
 
+from drillcore.store.contents import fast_digest
 from drillcore.store.layout import Shape
 from drillcore.system.machine import num_cores
 
@@ -38,14 +39,24 @@ def index_bytes(shape: Shape) -> int:
     return 16 * (shape.shard // shape.chunk) * len(shape.layers) + 4
 
 
-def encode_shard(states_SKH: NDArray[np.generic], shape: Shape) -> Iterator[bytes]:
+@dataclass
+class Encoded:
+    """What is known of a shard once it was encoded: the facts of its record. chunks: digests by layer and rows."""
+
+    size: int = 0
+    index: str = ""
+    chunks: tuple[tuple[str, ...], ...] = ()
+
+
+def encode_shard(states_SKH: NDArray[np.generic], shape: Shape, encoded: Encoded) -> Iterator[bytes]:
     """Yield the bytes of a shard in pieces; the next pieces are encoded while one is written.
 
-    states_SKH: [S, K, H]. The last shard of a dataset may have fewer sentences; the missing ones read as NaN.
+    states_SKH: [S, K, H]. The last shard of a dataset may have fewer sentences; the missing ones read as NaN. encoded:
+    is filled at the end.
     """
     places = [(p, k) for k in range(len(shape.layers)) for p in range(-(-len(states_SKH) // shape.chunk))]
 
-    def encode(place: tuple[int, int]) -> tuple[bytes, bytes]:
+    def encode(place: tuple[int, int]) -> tuple[bytes, bytes, str]:
         part, slot = place
         chunk_CH = states_SKH[part * shape.chunk : (part + 1) * shape.chunk, slot]
         if len(chunk_CH) < shape.chunk:
@@ -54,19 +65,21 @@ def encode_shard(states_SKH: NDArray[np.generic], shape: Shape) -> Iterator[byte
             chunk_CH = whole_CH
         chunk_CH = np.ascontiguousarray(chunk_CH, dtype=np.dtype(shape.store_dtype).newbyteorder("<"))
         packed: bytes = blosc.compress(chunk_CH, b"zstd", 1, blosc.SHUFFLE, chunk_CH.nbytes)
-        return packed, _checksum(packed)
+        return packed, _checksum(packed), fast_digest(packed)
 
     index_PK2 = np.full((shape.shard // shape.chunk, len(shape.layers), 2), ABSENT, "<u8")
-    offset = 0
+    offset, digests = 0, list[list[str]]([] for _ in shape.layers)
     with ThreadPoolExecutor(threads(), "encode") as pool:
-        for (part, slot), (packed, checksum) in zip(places, pool.map(encode, places), strict=True):
+        for (part, slot), (packed, checksum, found) in zip(places, pool.map(encode, places), strict=True):
             yield packed
             yield checksum
             index_PK2[part, slot] = offset, len(packed) + len(checksum)
             offset += len(packed) + len(checksum)
-    index = index_PK2.tobytes()
-    yield index
-    yield _checksum(index)
+            digests[slot].append(found)
+    tail = index_PK2.tobytes()
+    tail += _checksum(tail)
+    yield tail
+    encoded.size, encoded.index, encoded.chunks = offset + len(tail), fast_digest(tail), tuple(map(tuple, digests))
 
 
 @dataclass(frozen=True)
@@ -98,11 +111,24 @@ def decode_index(tail: bytes, shape: Shape) -> Index:
     return Index(index_PK2[..., 0], index_PK2[..., 1])
 
 
-def decode_chunk(piece: NDArray[np.uint8], out_CH: NDArray[np.generic]) -> None:
-    """Decode a chunk into a contiguous array of its shape; raises ValueError where it is damaged."""
+def chunk_digest(piece: NDArray[np.uint8]) -> str:
+    """Digest of a chunk, given with its checksum, as its record holds it; raises ValueError where it is damaged."""
     packed = piece[:-4]
     if _checksum(packed) != piece[-4:].tobytes():
         raise ValueError("a chunk does not match its checksum")
+    return fast_digest(packed)
+
+
+def decode_chunk(piece: NDArray[np.uint8], out_CH: NDArray[np.generic], recorded: str | None) -> None:
+    """Decode a chunk into a contiguous array of its shape; raises ValueError where it is damaged.
+
+    recorded: the digest that it must have. Without one, as in format 1, its checksum alone is compared.
+    """
+    packed = piece[:-4]
+    if recorded is None or fast_digest(packed) != recorded:
+        chunk_digest(piece)
+        if recorded is not None:
+            raise ValueError("a chunk is not the one that its record names")
     if int.from_bytes(packed[4:8], "little") != out_CH.nbytes:  # Blosc's header holds the unpacked size
         raise ValueError("a chunk does not have the array's shape")
     try:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,11 @@ import zarr
 from numpy.typing import NDArray
 
 from drillcore.errors import DamageError
-from drillcore.store.layout import MEND, Shape, array_of
-from drillcore.store.places.files import read_ahead, read_end, read_range, read_size
+from drillcore.store.attributes import CONTENTS, MEND, attributes_of
+from drillcore.store.contents import fast_digest
+from drillcore.store.layout import Shape, array_of, read_array
+from drillcore.store.places.files import plain_store, read_ahead, read_end, read_range, read_size
+from drillcore.store.record import read_record
 from drillcore.store.shards import Index, decode_chunk, decode_index, index_bytes, threads
 
 # Read at a time: large enough for storage that answers slowly, small enough to stay in a core's cache until decoded.
@@ -38,10 +41,22 @@ class Span:
     layer_place: int
 
 
-class StatesReader:
-    """The hidden states of one group; any number of threads may use it."""
+@dataclass(frozen=True)
+class Known:
+    """What is known of a shard: where its chunks lie, and, from format 2 on, their digests by layer and rows."""
 
-    def __init__(self, group: zarr.Group) -> None:
+    index: Index
+    chunks: tuple[tuple[str, ...], ...] | None
+
+
+class StatesReader:
+    """The hidden states of one group; any number of threads may use it.
+
+    by_plan: whether a shard must be the one that the group plans to have, too. recorded: whether the records of shards
+    are looked at; without them every chunk is compared with its own checksum only, as in format 1.
+    """
+
+    def __init__(self, group: zarr.Group, *, by_plan: bool = True, recorded: bool = True) -> None:
         array = array_of(group, "hidden_states")
         if array.shards is None:
             raise DamageError(f"{group.path}: hidden_states is not sharded", hint=MEND)
@@ -51,44 +66,77 @@ class StatesReader:
             num_sentences, tuple(range(num_layers)), (), hidden_size, str(array.dtype), array.shards[0], array.chunks[0]
         )
         self.dtype = array.dtype
-        self._group = group
-        self._store = group.store
+        self._group, self._options = group, {"by_plan": by_plan, "recorded": recorded}
+        self.store = plain_store(group.store)
         self._key = f"{array.path}/c"
-        self._known = lru_cache(maxsize=256)(self._read_index)
+        contents: dict[str, Any] | None = attributes_of(group).get(CONTENTS)
+        self._has_records = recorded and contents is not None
+        # While a run writes its plan, shards are what they say they are.
+        self._has_plan = (
+            by_plan and self._has_records and contents is not None and len(contents.get("shard_planned", ())) > 1
+        )
+        self._known = lru_cache(maxsize=256)(self._look)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"group": self._group}
+        return {"group": self._group, **self._options}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["group"])  # type: ignore[misc]
+        self.__init__(**state)  # type: ignore[misc]
+
+    @cached_property
+    def _planned(self) -> NDArray[np.uint8]:
+        """The fingerprint of each shard [shard, 32] that the group must have."""
+        return read_array(self._group, "shard_planned")
 
     def index(self, shard: int) -> Index | None:
-        """The index of a shard, None where there is no such shard; raises DamageError where it is damaged."""
+        """The index of a shard, None where it is not there; raises DamageError where it is damaged or another's."""
+        known = self._find(shard)
+        return None if known is None else known.index
+
+    def _find(self, shard: int) -> Known | None:
         try:
             return self._known(shard)
         except FileNotFoundError:
             return None
+        except DamageError:
+            # A run may have written the shard between two readings.
+            self._forget()
+            with suppress(FileNotFoundError):
+                return self._known(shard)
+            return None
 
-    def _read_index(self, shard: int) -> Index:
-        tail = read_end(self._store, self.key(shard), index_bytes(self.shape))
+    def _forget(self) -> None:
+        self._known.cache_clear()
+        self.__dict__.pop("_planned", None)
+
+    def _look(self, shard: int) -> Known:
+        record = read_record(self.store, self._group.path, shard) if self._has_records else None
+        if self._has_records and record is None:
+            raise FileNotFoundError
+        if record is not None and self._has_plan and self._planned[shard].tobytes().hex() != record.fingerprint:
+            raise self.damage(shard, None, "it is not of the sentences, model and settings that the group records")
+        tail = read_end(self.store, self.key(shard), index_bytes(self.shape))
         if tail is None:
+            if record is not None:
+                raise self.damage(shard, None, "the shard's file is missing")
             raise FileNotFoundError
         try:
-            return decode_index(tail, self.shape)
+            index = decode_index(tail, self.shape)
+            if record is not None and fast_digest(tail) != record.index:
+                raise ValueError("the shard's file is not the one that its record names")
         except ValueError as error:
             raise self.damage(shard, None, str(error)) from None
+        return Known(index, None if record is None else record.chunks)
 
     def key(self, shard: int) -> str:
         """Key of a shard in the store."""
         return f"{self._key}/{shard}/0/0"
 
     def is_whole(self, shard: int) -> bool:
-        """Whether a shard's file exists and ends with its index; raises DamageError where the index is damaged."""
-        try:
-            index = self._read_index(shard)
-        except FileNotFoundError:
-            return False
-        return read_size(self._store, self.key(shard)) == index.end + index_bytes(self.shape)
+        """Whether a shard's file ends as its record and its index say; raises DamageError where it is damaged."""
+        self._forget()
+        index = self.index(shard)
+        return index is not None and read_size(self.store, self.key(shard)) == index.end + index_bytes(self.shape)
 
     def read(self, rows_N: NDArray[np.int64], slots_Q: NDArray[np.int64]) -> NDArray[Any]:
         """States [N, Q, H] of the sentences and layers at these positions; NaN where none were extracted yet.
@@ -128,7 +176,7 @@ class StatesReader:
     def _decode(self, piece: NDArray[np.uint8] | None, span: Span, out_CH: NDArray[Any]) -> bool:
         if piece is not None:
             with suppress(ValueError):  # read_chunk below says what is wrong
-                decode_chunk(piece, out_CH)
+                decode_chunk(piece, out_CH, self._recorded(span.shard, span.part, span.slot))
                 return True
         return self.read_chunk(span.shard, span.part, span.slot, out_CH)
 
@@ -138,7 +186,7 @@ class StatesReader:
             run = todo[threads()]
             spans = self._lie_side_by_side(run)
             if spans:
-                read_ahead(self._store, self.key(run[0].shard), spans[0][0], sum(length for _, length in spans))
+                read_ahead(self.store, self.key(run[0].shard), spans[0][0], sum(length for _, length in spans))
 
     def _read_run(self, run: Sequence[Span], scratch: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
         """The bytes of each chunk where they lie side by side, as we write them; empty otherwise or on a read error."""
@@ -147,7 +195,7 @@ class StatesReader:
             return []
         first = spans[0][0]
         try:
-            raw = read_range(self._store, self.key(run[0].shard), first, sum(length for _, length in spans), scratch)
+            raw = read_range(self.store, self.key(run[0].shard), first, sum(length for _, length in spans), scratch)
         except ValueError:
             return []
         return [raw[start - first : start - first + length] for start, length in spans]
@@ -174,13 +222,23 @@ class StatesReader:
                     raise self.damage(shard, None, what)
                 return False
             try:
-                decode_chunk(read_range(self._store, self.key(shard), *span), out_CH)
+                decode_chunk(read_range(self.store, self.key(shard), *span), out_CH, self._recorded(shard, part, slot))
                 break
             except ValueError as error:
                 if last_try:
                     raise self.damage(shard, slot, str(error)) from None
-                self._known.cache_clear()  # a run may have written the shard again since its index was read
+                self._forget()  # a run may have written the shard again since its index was read
         return True
+
+    def _recorded(self, shard: int, part: int, slot: int) -> str | None:
+        """The digest that a chunk must have; None in format 1. Raises ValueError where its record lacks it."""
+        known = self._find(shard)
+        if known is None or known.chunks is None:
+            return None
+        try:
+            return known.chunks[slot][part]
+        except IndexError:
+            raise ValueError("a chunk is not in the record of its shard") from None
 
     def _is_committed(self, shard: int) -> bool:
         try:

@@ -13,12 +13,15 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from drillcore.errors import DamageError
-from drillcore.store.canaries import CANARIES
+from drillcore.store.arrays import CANARIES, SPARE
+from drillcore.store.attributes import CONSOLIDATED, CONTENTS, MEMBERS, MEND, SEAL
 from drillcore.store.freshness import stale_results
-from drillcore.store.layout import MEND
 from drillcore.store.places.location import Location
 from drillcore.store.reader import open_root
 from drillcore.store.states import StatesReader
+
+# Attributes by which a store proves what it holds; of no use to those who read it.
+RECORDS = (SEAL, CONTENTS, MEMBERS, CONSOLIDATED)
 
 
 class LazyStates(BackendArray):
@@ -50,8 +53,10 @@ def _positions(key: Any, size: int) -> NDArray[np.int64]:
 
 
 def with_fast_states(tree: xr.DataTree, root: zarr.Group) -> xr.DataTree:
-    """The tree with every `hidden_states` read by our reader, and without canaries; attributes and encoding stay."""
+    """The tree with every `hidden_states` read by our reader, without canaries, records and spare rows."""
     for node in tree.subtree:
+        for name in RECORDS:
+            node.attrs.pop(name, None)
         if CANARIES in node.data_vars:
             # Their dimensions would show in the nodes of the datasets below.
             node.dataset = node.to_dataset(inherit=False).drop_vars(CANARIES)
@@ -63,7 +68,17 @@ def with_fast_states(tree: xr.DataTree, root: zarr.Group) -> xr.DataTree:
         lazy = indexing.LazilyIndexedArray(LazyStates(StatesReader(group)))
         node["hidden_states"] = xr.Variable(old.dims, lazy, old.attrs, old.encoding)
         _mark_stale(node, group)
+        _drop_spare(node)
     return tree
+
+
+def _drop_spare(node: xr.DataTree) -> None:
+    """Leave out the rows that hold no sentence: those that fill the last shard of a block."""
+    if SPARE not in node.variables:
+        return
+    dataset = node.to_dataset(inherit=False)
+    rows = dataset[SPARE].dims[0]
+    node.dataset = dataset.isel({rows: np.flatnonzero(~dataset[SPARE].values)}).drop_vars(SPARE)
 
 
 def _mark_stale(node: xr.DataTree, group: zarr.Group) -> None:
@@ -84,7 +99,7 @@ def open_tree(address: str) -> xr.DataTree:
     location = Location(address)
     root = open_root(location)
     try:
-        tree = xr.open_datatree(cast(Any, location.open(read_only=True)), engine="zarr", consolidated=False)
+        tree = xr.open_datatree(cast(Any, root.store), engine="zarr", consolidated=False)
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
         raise DamageError(f"store {address} cannot be opened: {error}", hint=MEND) from error
     return with_fast_states(tree, root)

@@ -3,27 +3,44 @@
 from __future__ import annotations
 
 import json
-import warnings
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
 
 import zarr
 from zarr.abc.store import Store
-from zarr.buffer import default_buffer_prototype
-from zarr.errors import GroupNotFoundError, ZarrUserWarning
-from zarr.storage import MemoryStore
+from zarr.errors import GroupNotFoundError
 
 from drillcore.errors import DamageError, StoreError
+from drillcore.store.attributes import (
+    CONTENTS,
+    FIRST_FORMAT,
+    FORMAT,
+    MEMBERS,
+    MOVED_FROM,
+    MOVED_TO,
+    SEAL,
+    UNREADABLE,
+    check_seal,
+    checked_attributes,
+    is_unsealed,
+    make_group,
+    parse_document,
+    put_attributes,
+    read_attributes,
+)
 from drillcore.store.checks.groups import group_paths
+from drillcore.store.contents import Digests, fast_digest
+from drillcore.store.finished import checked_documents, finished_root
 from drillcore.store.group import GroupWriter
-from drillcore.store.layout import FORMAT, KIND, check_ours
+from drillcore.store.layout import KIND, check_ours
 from drillcore.store.places.files import list_names, move_folder, read_file, remove_folder, write_file
 from drillcore.store.places.local import sweep
 from drillcore.store.places.location import Location
+from drillcore.store.upgrade import bring_up_to_date, is_ours
 from drillcore.system.files import PARTIAL
 
 __all__ = ["GroupWriter", "StoreWriter"]
-# What zarr raises for a zarr.json that is not JSON, or JSON of another kind.
-UNREADABLE = (ValueError, KeyError, TypeError)
 
 
 def refuse_foreign(location: Location, job_name: str) -> None:
@@ -34,15 +51,22 @@ def refuse_foreign(location: Location, job_name: str) -> None:
     if not location.is_s3 and not location.path.exists():
         return
     store = location.open(read_only=True)
-    try:
-        root = zarr.open_group(store, mode="r", zarr_format=3, use_consolidated=False)
-    except (FileNotFoundError, GroupNotFoundError):
+    raw = read_file(store, "zarr.json")
+    if raw is None:
         if any(not name.endswith(PARTIAL) for name in list_names(store, "")):
-            raise _not_ours(location) from None
-    except UNREADABLE:
-        _refuse_unless_ours_in_ruins(location, job_name)
+            raise _not_ours(location)
+        return
+    try:
+        document = parse_document(raw)
+        attributes = document.get("attributes", {})
+        if SEAL in attributes:
+            check_seal(attributes, "")
+    except ValueError:
+        _refuse_unless_ours_in_ruins(location, raw, job_name)
     else:
-        check_ours(dict(root.attrs), location.address, job_name)
+        if document.get("node_type") != "group":
+            raise _not_ours(location)
+        check_ours(attributes, location.address, job_name)
 
 
 def _not_ours(location: Location) -> StoreError:
@@ -52,13 +76,9 @@ def _not_ours(location: Location) -> StoreError:
     )
 
 
-def _refuse_unless_ours_in_ruins(location: Location, job_name: str) -> None:
+def _refuse_unless_ours_in_ruins(location: Location, raw: bytes, job_name: str) -> None:
     """Accept damaged root metadata, to be written again, only where their readable part names this job."""
-    raw = read_file(location.open(read_only=True), "zarr.json") or b""
-    with suppress(*UNREADABLE):
-        if json.loads(raw)["node_type"] == "array":
-            raise _not_ours(location)
-    ours = (f'"kind": "{KIND}"', f'"format": {FORMAT}', f'"job": {json.dumps(job_name)}')
+    ours = (f'"kind": "{KIND}"', '"format": ', f'"job": {json.dumps(job_name)}')
     if not all(text.encode() in raw for text in ours):
         raise DamageError(
             f"{location.address}/zarr.json is damaged and does not say which job the store belongs to",
@@ -67,63 +87,86 @@ def _refuse_unless_ours_in_ruins(location: Location, job_name: str) -> None:
 
 
 class StoreWriter:
-    """A store opened for a run of one job.
+    """A store opened for a run of one job, to which it belongs.
 
     Raises StoreError where it is not ours or of another job, CommitError where the place refuses a write.
     """
 
-    def __init__(self, location: Location, job_name: str, version: str) -> None:
-        self.location = location
+    def __init__(
+        self, location: Location, job_name: str, version: str, say: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self.location, self._store = location, location.open()
         refuse_foreign(location, job_name)
-        store = location.open()
-        attributes = {"kind": KIND, "format": FORMAT, "job": job_name, "drillcore": version}
-        try:
-            self.root = zarr.open_group(store, mode="r+", zarr_format=3, use_consolidated=False)
-        except (FileNotFoundError, GroupNotFoundError):
-            self.root = zarr.create_group(store, attributes=attributes)
-        except UNREADABLE:
-            self._write_group("", attributes)
-            self.root = zarr.open_group(store, mode="r+", zarr_format=3, use_consolidated=False)
-        drop_consolidated(self.root.store)
+        if is_unsealed(self._store):
+            bring_up_to_date(self._store, say)
+        attributes = read_attributes(self._store, "")
+        if not attributes:
+            if read_file(self._store, "zarr.json") is not None:
+                say(f"{location.address}/zarr.json was damaged and is written again")
+            attributes = {
+                "kind": KIND,
+                "format": FORMAT,
+                "job": job_name,
+                "drillcore": version,
+                MEMBERS: list(filter(partial(is_ours, self._store), group_paths(self._store))),
+            }
+        # What the root of a finished store recorded of its groups, until this run is complete.
+        self.recorded: dict[str, Digests] = attributes.pop(CONTENTS, {})
+        self._members: list[str] = attributes[MEMBERS]
+        put_attributes(self._store, "", attributes)
+        self.root = zarr.open_group(self._store, mode="r+", zarr_format=3, use_consolidated=False)
         if not location.is_s3:
             sweep(location.path)
 
-    def _write_group(self, path: str, attributes: dict[str, object]) -> None:
-        metadata = zarr.create_group(MemoryStore(), attributes=attributes).metadata
-        data = metadata.to_buffer_dict(default_buffer_prototype())["zarr.json"]
-        write_file(self.location.open(), f"{path}/zarr.json".lstrip("/"), data.to_bytes())
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Attributes of the root as they are now."""
+        return checked_attributes(self._store, "")
+
+    def _set_members(self, paths: Iterable[str], **facts: Any) -> None:
+        self._members = list(dict.fromkeys(paths))
+        put_attributes(self._store, "", {**self.attributes, **facts, MEMBERS: self._members})
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Paths, `model/dataset`, of all groups that the store has, or may have by now."""
+        return tuple(self._members)
 
     def set_groups(self, paths: list[str]) -> None:
         """Record which groups, `model/dataset`, belong to the job now; others have left it."""
-        if self.root.attrs.get("groups") != paths:
-            self.root.attrs["groups"] = paths
+        self._set_members([*self._members, *paths], groups=paths)
+
+    def forget(self, paths: Sequence[str]) -> None:
+        """Remove groups, `model/dataset`, from the list of those that the store has."""
+        self._set_members(path for path in self._members if path not in paths)
 
     def move(self, path: str, to: str) -> None:
         """Give a group, `model/dataset`, another path, with all that is in it; what is at that path is replaced."""
         self.model(to.split("/")[0])
-        remove_folder(self.root.store, to)
-        move_folder(self.root.store, path, to)
-        _remove_empty_model(self.root.store, path.split("/")[0])
+        remove_folder(self._store, to)
+        attributes = checked_attributes(self._store, path)
+        put_attributes(self._store, path, {**attributes, MOVED_FROM: path, MOVED_TO: to})
+        move_folder(self._store, path, to)
+        put_attributes(self._store, to, attributes)
+        self.forget([path])
+        _remove_empty_model(self._store, path.split("/")[0])
 
     def model(self, name: str) -> zarr.Group:
         """The group of a model, whose attributes hold its numerics."""
-        try:
-            return self.root.require_group(name)
-        except UNREADABLE:
-            # Its attributes are lost and written again; the arrays below it stay.
-            self._write_group(name, {})
-            return self.root.require_group(name)
+        return make_group(self._store, name)
 
     def dataset(self, model: str, dataset: str) -> GroupWriter:
         """The group of a model and dataset."""
+        if f"{model}/{dataset}" not in self._members:
+            self._set_members([*self._members, f"{model}/{dataset}"])
         self.model(model)
-        return GroupWriter(self.model(f"{model}/{dataset}"))
+        return GroupWriter(make_group(self._store, f"{model}/{dataset}"))
 
     def finish(self) -> None:
-        """Write consolidated metadata: the run is complete."""
+        """Record every group in the root, and write consolidated metadata: the run is complete."""
         try:
-            consolidate(self.root.store)
-        except (GroupNotFoundError, FileNotFoundError, *UNREADABLE) as error:
+            consolidate(self._store, self.attributes)
+        except (GroupNotFoundError, FileNotFoundError, DamageError, *UNREADABLE) as error:
             raise DamageError(
                 f"store {self.location.address} was removed or damaged while the run was under way: {error}",
                 hint="Run the same command again.",
@@ -133,17 +176,26 @@ class StoreWriter:
 def remove_groups(location: Location, paths: list[str]) -> None:
     """Remove groups, `model/dataset`, of a store; the group of a model goes with its last dataset.
 
-    Fingerprints go first: none may stand for missing data. Raises CommitError where the place refuses.
+    Fingerprints go first: none may stand for missing data. Raises CommitError where the place refuses, DamageError
+    where the root is damaged.
     """
     store = location.open()
-    finished = "consolidated_metadata" in json.loads(read_file(store, "zarr.json") or b"{}")
-    drop_consolidated(store)
+    attributes = checked_attributes(store, "")
+    finished = "consolidated_metadata" in parse_document(read_file(store, "zarr.json"))
+    if attributes["format"] == FIRST_FORMAT:
+        drop_consolidated(store)
+    else:
+        attributes.pop(CONTENTS, None)
+        put_attributes(store, "", attributes)
     for path in paths:
         remove_folder(store, f"{path}/shard_fingerprint")
         remove_folder(store, path)
         _remove_empty_model(store, path.split("/")[0])
-    if finished:
-        consolidate(store)
+    attributes[MEMBERS] = [path for path in attributes.get(MEMBERS, []) if path not in paths]
+    if attributes["format"] != FIRST_FORMAT:
+        put_attributes(store, "", attributes)
+        if finished:
+            consolidate(store, attributes)
 
 
 def _remove_empty_model(store: Store, model: str) -> None:
@@ -152,17 +204,17 @@ def _remove_empty_model(store: Store, model: str) -> None:
 
 
 def drop_consolidated(store: Store) -> None:
-    """Remove consolidated metadata, so that readers look at the hierarchy itself."""
-    document = json.loads(read_file(store, "zarr.json") or b"{}")
+    """Remove the consolidated metadata of a store of format 1, so that readers look at the hierarchy itself."""
+    document = parse_document(read_file(store, "zarr.json"))
     if document.pop("consolidated_metadata", None) is not None:
         write_file(store, "zarr.json", json.dumps(document, indent=2).encode())
 
 
-def consolidate(store: Store) -> None:
-    """Write consolidated metadata, so that the store opens quickly."""
-    with warnings.catch_warnings():
-        # Not yet part of the Zarr 3 specification; zarr and xarray read it all the same.
-        warnings.filterwarnings(
-            "ignore", message="Consolidated metadata is currently not part", category=ZarrUserWarning
-        )
-        zarr.consolidate_metadata(store, zarr_format=3)
+def consolidate(store: Store, attributes: dict[str, Any]) -> None:
+    """Write the root of a finished store: a digest of each group's zarr.json, and consolidated metadata.
+
+    attributes: of the root. Only documents that their groups record are taken. Raises DamageError for any other.
+    """
+    documents = checked_documents(store, attributes[MEMBERS])
+    groups = {path: {"zarr.json": fast_digest(raw)} for path, raw in documents.items() if len(path.split("/")) <= 2}
+    write_file(store, "zarr.json", finished_root({**attributes, CONTENTS: groups}, documents))

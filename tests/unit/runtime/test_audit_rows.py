@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import zarr
+from zarr.storage import LocalStore
 
 from drillcore.backends.alone import Alone
 from drillcore.runtime.audit import LONGEST_ALONE, MOST_SEEDED, budget_tokens, choose_rows, compare, confirmed
+from drillcore.store.attributes import make_group
 from drillcore.store.group import GroupWriter
 from drillcore.store.layout import choose_shape
 from drillcore.tokens.sequences import Sequences
@@ -58,7 +59,7 @@ def stored(tmp_path, seed):
     """A group of 20 sentences in shards of 8, and their states."""
     states = np.random.default_rng(seed).normal(size=(20, 3, 6)).astype(np.float32)
     shape = choose_shape(20, (0, 2, 4), ("embed", "block_2", "final_norm"), 6, "float32", 8)
-    writer = GroupWriter(zarr.open_group(tmp_path / "s.zarr", mode="w", zarr_format=3).create_group("m/d"))
+    writer = GroupWriter(make_group(LocalStore(tmp_path / "s.zarr"), "m/d"))
     writer.ensure(shape, ())
 
     def write(rows=range(20)):

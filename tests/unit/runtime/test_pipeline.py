@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from zarr.storage import LocalStore
 
 from drillcore.backends.base import States, Work
 from drillcore.errors import CommitError, NumericsError
@@ -18,6 +19,7 @@ from drillcore.runtime.work.blocks import make_blocks, rows_digest
 from drillcore.runtime.work.pipeline import LOOP_BYTES, WAITING_SHARDS, _put, extract_blocks
 from drillcore.runtime.work.sink import ShardSink
 from drillcore.runtime.work.tasks import BlockTask, ModelTask
+from drillcore.store.attributes import make_group
 from drillcore.store.group import GroupWriter
 from drillcore.store.layout import choose_shape
 from drillcore.store.states import StatesReader
@@ -95,7 +97,7 @@ def make(tmp_path, seed):
         draw = np.random.default_rng(seed)
         tokens = Sequences.of([draw.integers(1, 99, draw.integers(1, 6)) for _ in range(num_sentences)])
         shape = choose_shape(num_sentences, LAYERS, ("embed", "block_1", "block_2"), HIDDEN, store_dtype, SHARD)
-        group = zarr.open_group(tmp_path / "s.zarr", mode="w", zarr_format=3).create_group("m/d")
+        group = make_group(LocalStore(tmp_path / "s.zarr"), "m/d")
         GroupWriter(group).ensure(shape, ())
         blocks = make_blocks(lambda *rows: rows_digest(tokens.slice(*rows)), {}, num_sentences, SHARD, block)
         extract = Extract(store_dtype=store_dtype)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import zarr
+from zarr.storage import LocalStore
 
 from drillcore.job.fields import Project
 from drillcore.measures import BOUNDS
 from drillcore.runtime.results import ProjectionFacts, read_prediction, read_projection_facts, read_separation
 from drillcore.runtime.stages.render.grids import _made_by
+from drillcore.store.attributes import make_group
 from drillcore.store.group import GroupWriter
 from drillcore.store.layout import choose_shape
 
@@ -18,7 +19,7 @@ VALUES = np.array([[0.5, 0.4, 0.6, 0.5, 0.7, 0.9], [0.9, 0.8, 1.0, 0.5, 0.7, 0.0
 
 @pytest.fixture
 def writer(tmp_path):
-    writer = GroupWriter(zarr.open_group(tmp_path / "s.zarr", mode="w", zarr_format=3).create_group("m/d"))
+    writer = GroupWriter(make_group(LocalStore(tmp_path / "s.zarr"), "m/d"))
     writer.ensure(choose_shape(4, (0, 3, 4), ("embed", "block_3", "final_norm"), 8, "float32"), [])
     return writer
 

@@ -15,6 +15,7 @@ from drillcore.backends.device import host_hardware
 from drillcore.runtime.work.blocks import block_sentences, make_blocks, rows_digest
 from drillcore.runtime.work.tasks import BlockDone, BlockTask, ModelTask
 from drillcore.runtime.work.worker import Worker
+from drillcore.store.attributes import make_group
 from drillcore.store.layout import Shape, choose_shape
 from drillcore.store.places.location import Location
 from drillcore.store.writer import GroupWriter
@@ -89,7 +90,8 @@ def make_job(
     shape = choose_shape(
         len(tokens), model.layers, _names(model.layers, num_layers), hidden_size, extract.store_dtype, shard
     )
-    group = zarr.create_group(Location(str(store)).open()).require_group(f"model/{DATASET}")
+    zarr.create_group(Location(str(store)).open())
+    group = make_group(Location(str(store)).open(), f"model/{DATASET}")
     GroupWriter(group).ensure(shape, ())
     size = block or block_sentences(shape.shard, shape.sentence_bytes, host_hardware(extract).memory_bytes)
     blocks = make_blocks(lambda start, stop: rows_digest(tokens.slice(start, stop)), {}, len(tokens), shape.shard, size)

@@ -27,8 +27,8 @@ from drillcore.runtime.stages.graphs import LayerGraphs, graphs_of, memory_neede
 from drillcore.runtime.wanted import is_up_to_date, wanted_of
 from drillcore.store.freshness import inputs_of, old_digest
 from drillcore.store.group import GroupWriter
-from drillcore.store.layout import array_of
-from drillcore.store.reader import column, open_dataset, read_array, read_layer
+from drillcore.store.layout import array_of, read_array
+from drillcore.store.reader import column, open_dataset, read_layer
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from drillcore.runtime.results import ProjectionFacts
 from drillcore.runtime.stages.graphs import LayerGraphs, graphs_of, memory_needed
 from drillcore.runtime.wanted import is_up_to_date, wanted_of
 from drillcore.store.freshness import ResultInputs, inputs_of, old_digest
-from drillcore.store.layout import array_of
-from drillcore.store.reader import open_dataset, read_array, read_layer
+from drillcore.store.layout import array_of, read_array
+from drillcore.store.reader import open_dataset, read_layer
 from drillcore.store.writer import GroupWriter
 
 # Arrays of the last projection, whichever its method.

@@ -13,6 +13,7 @@ from drillcore.runtime.work.tasks import BlockTask
 from drillcore.store.group import GroupWriter
 from drillcore.store.places.hold import Hold
 from drillcore.store.places.location import Location
+from drillcore.store.record import BlockPart
 
 
 class ShardSink:
@@ -43,8 +44,8 @@ class ShardSink:
         check = task.hold.check if task.hold is not None else _unshared
         check()
         fingerprint = task.block.fingerprints[shard - task.block.first_shard]
-        first = shard * task.shape.shard
-        self.open(task).commit(first, shard, states_SKH, absmax_K, fingerprint, before_commit=check)
+        first, block = shard * task.shape.shard, [BlockPart(task.block.start, task.block.stop)]
+        self.open(task).commit(first, shard, states_SKH, absmax_K, fingerprint, block, before_commit=check)
 
 
 def _unshared() -> None:

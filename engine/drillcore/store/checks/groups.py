@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any
@@ -12,18 +11,19 @@ import zarr
 from zarr.abc.store import Store
 
 from drillcore.errors import DamageError
+from drillcore.store import attributes as documents
 from drillcore.store import layout
-from drillcore.store.arrays import ARRAYS, dtype_name
-from drillcore.store.canaries import CANARIES, read_canaries
+from drillcore.store.arrays import ARRAYS, CANARIES, dtype_name
+from drillcore.store.attributes import CONTENTS, checked_attributes
+from drillcore.store.checks.contents import check_contents
 from drillcore.store.checks.finding import Finding
 from drillcore.store.checks.shards import ShardChecks
 from drillcore.store.freshness import stale_results
-from drillcore.store.layout import Shape, array_of, shape_of
+from drillcore.store.layout import Shape, array_of, read_array, shape_of
 from drillcore.store.places.files import list_names, read_file
-from drillcore.store.reader import read_array
 
 IdsOf = Callable[[list[str]], list[str]]
-UNREADABLE = (ValueError, KeyError, TypeError, RuntimeError, AttributeError, DamageError)
+UNREADABLE = (*documents.UNREADABLE, RuntimeError, DamageError)
 OF_SHARDS = {name for name, spec in ARRAYS.items() if spec.writers == ("extract",)} - set(layout.LAYER_ARRAYS)
 
 
@@ -37,45 +37,23 @@ def _folders(store: Store, path: str) -> list[str]:
     return [name for name in list_names(store, path) if not name.endswith((".json", ".partial"))]
 
 
-def _document(store: Store, path: str) -> dict[str, Any]:
-    """The contents of a zarr.json; raises ValueError where it is damaged or missing."""
-    document = json.loads(read_file(store, f"{path}/zarr.json".lstrip("/")) or b"")
-    if not isinstance(document, dict):
-        raise ValueError("not a mapping")
-    return document
+def check_group(store: Store, path: str, ids_of: IdsOf, complete: bool = False) -> Iterator[Finding]:
+    """Everything that is wrong with the group of one model and dataset.
 
-
-def check_metadata(store: Store) -> Iterator[Finding]:
-    """Check the metadata of the models' groups, and the consolidated metadata of a finished store."""
-    for model in _folders(store, ""):
-        place = "zarr.json"
-        try:
-            group = zarr.open_group(store, path=model, mode="r", zarr_format=3, use_consolidated=False)
-            place = CANARIES
-            read_canaries(group)
-        except UNREADABLE as error:
-            yield Finding(model, place, f"is damaged: {error}")
-    consolidated = _document(store, "").get("consolidated_metadata")
-    for path, copy in ({} if consolidated is None else consolidated.get("metadata", {})).items():
-        try:
-            own = _document(store, path)
-        except ValueError:
-            continue  # reported with its group
-        if {k: v for k, v in own.items() if k in copy} != {k: v for k, v in copy.items() if k in own}:
-            yield Finding("", "zarr.json", f"the consolidated metadata of {path} differ from its own")
-
-
-def check_group(store: Store, path: str, ids_of: IdsOf) -> Iterator[Finding]:
-    """Everything that is wrong with the group of one model and dataset; `ids_of` gives the row ids of texts."""
+    ids_of: gives the row ids of texts. complete: whether the last run had finished.
+    """
     try:
-        attributes = _document(store, path)["attributes"]
+        attributes = checked_attributes(store, path)
         group = zarr.open_group(store, path=path, mode="r", zarr_format=3, use_consolidated=False)
+        if not attributes and not complete:
+            return  # a run ended before it wrote anything here
         shape = shape_of(attributes)
     except UNREADABLE as error:
-        if list_names(store, f"{path}/shard_fingerprint/c"):
-            yield Finding(path, "zarr.json", f"is damaged, and what is below it cannot be checked: {error}")
+        if complete or list_names(store, path):
+            what = str(error).partition(": ")[2] if isinstance(error, DamageError) else str(error)
+            yield Finding(path, "zarr.json", f"is damaged, and what is below it cannot be checked: {what}")
         return
-    findings = list(_check_arrays(store, path, attributes, group, shape, ids_of))
+    findings = list(_check_arrays(store, path, attributes, group, shape, ids_of, complete))
     yield from findings
     if not findings:
         for name, why in stale_results(group).items():
@@ -83,24 +61,35 @@ def check_group(store: Store, path: str, ids_of: IdsOf) -> Iterator[Finding]:
 
 
 def _check_arrays(
-    store: Store, path: str, attributes: dict[str, Any], group: zarr.Group, shape: Shape, ids_of: IdsOf
+    store: Store,
+    path: str,
+    attributes: dict[str, Any],
+    group: zarr.Group,
+    shape: Shape,
+    ids_of: IdsOf,
+    complete: bool,
 ) -> Iterator[Finding]:
-    columns = [(str(name), str(dtype)) for name, dtype in attributes.get("columns", [])]
+    columns = ["sentence", *(str(name) for name, _ in attributes.get("columns", []))]
     damaged = set()
-    for name, expected in layout.expected_metadata(shape, [("sentence", "int64"), *columns]).items():
-        if not layout.same_metadata(read_file(store, f"{path}/{name}/zarr.json"), expected):
+    for finding in check_contents(store, path, attributes, shape, complete):
+        damaged.add(finding.array)
+        yield finding
+    types = [("sentence", "int64"), *((str(n), str(dtype)) for n, dtype in attributes.get("columns", []))]
+    expected = layout.expected_metadata(shape, types)
+    for name in expected.keys() - damaged if CONTENTS in attributes else expected.keys() - {"shard_record"}:
+        if not layout.same_metadata(read_file(store, f"{path}/{name}/zarr.json"), expected[name]):
             damaged.add(name)
-            yield Finding(path, f"{name}/zarr.json", "is damaged or missing")
+            yield Finding(path, name, "its zarr.json is damaged or missing")
     if not damaged.intersection(OF_SHARDS):
-        complete = "consolidated_metadata" in _document(store, "")
         yield from ShardChecks(group, shape, complete).findings()
     for name, values in layout.layer_values(shape).items():
         if name not in damaged:
             yield from _check_layers(group, name, values)
-    if attributes.get("columns_made_from") and not damaged.intersection(["sentence", *(n for n, _ in columns)]):
-        yield from _check_columns(group, ["sentence", *(n for n, _ in columns)], ids_of)
+    if attributes.get("columns_made_from") and not damaged.intersection(columns):
+        yield from check_columns(group, columns, ids_of)
     for name in attributes.get("results", {}):
-        yield from _check_result(group, name)
+        if name not in damaged:
+            yield from check_result(group, name)
 
 
 def _check_layers(group: zarr.Group, name: str, values: Any) -> Iterator[Finding]:
@@ -113,7 +102,7 @@ def _check_layers(group: zarr.Group, name: str, values: Any) -> Iterator[Finding
         yield Finding(group.path, name, "does not hold the layers of the store")
 
 
-def _check_columns(group: zarr.Group, names: list[str], ids_of: IdsOf) -> Iterator[Finding]:
+def check_columns(group: zarr.Group, names: list[str], ids_of: IdsOf) -> Iterator[Finding]:
     """Check the coordinates' checksums, that sentences are numbered 0 to N - 1, and row ids are those of the texts."""
     damaged = [finding for name in names for finding in _check_chunks(group, name, "columns")]
     yield from damaged
@@ -131,7 +120,7 @@ def _check_columns(group: zarr.Group, names: list[str], ids_of: IdsOf) -> Iterat
             yield _at(group, "row_id", start + int(wrong[0]), "is not the id of its text")
 
 
-def _check_result(group: zarr.Group, name: str) -> Iterator[Finding]:
+def check_result(group: zarr.Group, name: str) -> Iterator[Finding]:
     """A result is the array that the table says, and every chunk of it can be read."""
     findings = list(_check_chunks(group, name, "result"))
     yield from findings

@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 
 from drillcore.errors import DamageError
 from drillcore.store.checks.finding import Finding
-from drillcore.store.group import read_fingerprint
-from drillcore.store.layout import Shape
-from drillcore.store.places.files import read_file, read_size
-from drillcore.store.reader import read_array
+from drillcore.store.layout import Shape, read_array
+from drillcore.store.places.files import plain_store, read_size
+from drillcore.store.record import ShardRecord, read_record, read_seal
 from drillcore.store.shards import index_bytes, threads
 from drillcore.store.states import StatesReader
 
@@ -33,7 +32,7 @@ class ShardChecks:
         self._group = group
         self._shape = shape
         self._complete = complete
-        self._reader = StatesReader(group)
+        self._reader = StatesReader(group, by_plan=False)
 
     def findings(self) -> Iterator[Finding]:
         """Everything that is wrong, shard by shard."""
@@ -56,29 +55,33 @@ class ShardChecks:
         return Finding(self._group.path, array, what, shard, sentences, layer, mend if shard is not None else "")
 
     def _check(self, shard: int, planned: bytes | None, pool: ThreadPoolExecutor) -> Iterator[Finding]:
-        key = f"{self._group.path}/shard_fingerprint/c/{shard}/0"
-        raw = read_file(self._group.store, key)
-        fingerprint = None if raw is None else read_fingerprint(raw)
-        if fingerprint is None and raw is not None:
-            yield self._finding("shard_fingerprint", "its record does not match its checksum", shard)
-        elif not fingerprint and self._complete:
+        store, path = plain_store(self._group.store), self._group.path
+        try:
+            record = read_record(store, path, shard)
+            fingerprint = bytes.fromhex(record.fingerprint) if record else read_seal(store, path, shard)
+        except DamageError as error:
+            array, _, what = str(error).partition(": ")[2].partition(" of shard ")
+            yield self._finding(array, what.partition(": ")[2], shard)
+            return
+        if not fingerprint and self._complete:
             yield self._finding("shard_fingerprint", "is not committed, although the run had finished", shard)
         if not fingerprint:
             return
         if planned is not None and any(planned) and fingerprint != planned:
             yield self._finding("shard_fingerprint", "its fingerprint does not belong to this job's rows", shard)
-        yield from self._check_file(shard, pool)
+        yield from self._check_file(shard, record, pool)
 
-    def _check_file(self, shard: int, pool: ThreadPoolExecutor) -> Iterator[Finding]:
+    def _check_file(self, shard: int, record: ShardRecord | None, pool: ThreadPoolExecutor) -> Iterator[Finding]:
         try:
             index = self._reader.index(shard)
-        except DamageError:
-            yield self._finding("hidden_states", "its file is cut short, or its index is damaged", shard)
+        except DamageError as error:
+            yield self._finding("hidden_states", str(error).rpartition(": ")[2], shard)
             return
         if index is None:
             yield self._finding("hidden_states", "its file is missing", shard)
             return
-        if read_size(self._group.store, self._reader.key(shard)) != index.end + index_bytes(self._shape):
+        size = index.end + index_bytes(self._shape)
+        if read_size(self._group.store, self._reader.key(shard)) != size or (record and record.size != size):
             yield self._finding("hidden_states", "its file does not have the size that its index says", shard)
         first, stop = self._shape.bounds(shard)
         parts = range(-(-(stop - first) // self._shape.chunk))
@@ -92,7 +95,7 @@ class ShardChecks:
                 whole = False
                 yield finding
         if whole:
-            yield from self._check_absmax(shard, largest_K)
+            yield from self._check_absmax(shard, record, largest_K)
 
     def _check_chunk(self, shard: int, slot: int, part: int) -> tuple[Finding | None, int, float]:
         shape = self._shape
@@ -114,12 +117,15 @@ class ShardChecks:
             return self._finding("hidden_states", what, shard, **place), slot, 0.0
         return None, slot, float(np.abs(states_CH).max())
 
-    def _check_absmax(self, shard: int, largest_K: States) -> Iterator[Finding]:
+    def _check_absmax(self, shard: int, record: ShardRecord | None, largest_K: States) -> Iterator[Finding]:
         """The maxima were taken when the states were computed: if they differ, the data belong to another shard."""
         try:
             recorded_K = np.asarray(self._group["layer_absmax"][shard])  # type: ignore[index]
         except (ValueError, RuntimeError, KeyError) as error:
             yield self._finding("layer_absmax", f"cannot be read: {error}", shard)
+            return
+        if record is not None and not np.array_equal(recorded_K, record.absmax_K):
+            yield self._finding("layer_absmax", "its maxima are not those that its record names", shard)
             return
         wrong = np.flatnonzero(recorded_K.astype(self._shape.store_dtype) != largest_K)
         if len(wrong):

@@ -4,11 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import zarr
+
+from drillcore.store.attributes import CONTENTS, MEMBERS, checked_attributes, is_unsealed, parse_document
+from drillcore.store.checks.contents import check_models, check_root
 from drillcore.store.checks.finding import Finding
-from drillcore.store.checks.groups import check_group, check_metadata, group_paths
+from drillcore.store.checks.groups import check_group, group_paths
+from drillcore.store.places.files import read_file
 from drillcore.store.places.location import Location
 from drillcore.store.reader import open_root
 from drillcore.texts.rows import row_ids
+
+
+class StoreChecks:
+    """The checks of one store, opened without those of a reader. is_old: whether it is of format 1, without digests."""
+
+    def __init__(self, root: zarr.Group) -> None:
+        self.store = root.store
+        self.is_old = is_unsealed(self.store)
+        attributes = checked_attributes(self.store, "")
+        finished = "consolidated_metadata" in parse_document(read_file(self.store, "zarr.json"))
+        self._complete = finished if self.is_old else CONTENTS in attributes
+        self.paths: list[str] = group_paths(self.store) if self.is_old else attributes.get(MEMBERS, [])
+
+    def metadata(self) -> Iterator[Finding]:
+        """What is wrong with the root and the groups of the models."""
+        if not self.is_old:
+            yield from check_root(self.store)
+            yield from check_models(self.store, self.paths, self._complete)
+
+    def group(self, path: str) -> Iterator[Finding]:
+        """What is wrong with the group of one model and dataset."""
+        return check_group(self.store, path, row_ids, self._complete)
 
 
 def verify(address: str) -> Iterator[Finding]:
@@ -16,8 +43,7 @@ def verify(address: str) -> Iterator[Finding]:
 
     Raises StoreError where it is not ours or of another format, DamageError where its root cannot be read.
     """
-    location = Location(address)
-    root = open_root(location)
-    yield from check_metadata(root.store)
-    for path in group_paths(root.store):
-        yield from check_group(root.store, path, row_ids)
+    checks = StoreChecks(open_root(Location(address), checked=False))
+    yield from checks.metadata()
+    for path in checks.paths:
+        yield from checks.group(path)

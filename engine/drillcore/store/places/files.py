@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from zarr.abc.store import RangeByteRequest, Store, SuffixByteRequest
 from zarr.buffer import default_buffer_prototype
 from zarr.core.sync import sync
-from zarr.storage import LocalStore
+from zarr.storage import LocalStore, WrapperStore
 
 from drillcore.errors import DrillcoreError
-from drillcore.store.places.local import DurableStore
+from drillcore.store.places.local import DurableStore, read_local
 
 
 def write_file(store: Store, key: str, data: bytes) -> None:
@@ -31,8 +31,15 @@ def write_pieces(store: Store, key: str, pieces: Iterable[bytes]) -> None:
         sync(store.set(key, default_buffer_prototype().buffer.from_bytes(b"".join(pieces))))
 
 
+def plain_store(store: Store) -> Store:
+    """A store without what checks its files as they are read."""
+    return store._store if isinstance(store, WrapperStore) else store
+
+
 def read_file(store: Store, key: str) -> bytes | None:
-    """All bytes of a file, None where there is no such file."""
+    """All bytes of a file, None where there is no such file; raises DamageError where it cannot be read."""
+    if isinstance(store, LocalStore):
+        return read_local(Path(store.root) / key)
     buffer = sync(store.get(key, default_buffer_prototype()))
     return None if buffer is None else buffer.to_bytes()
 
@@ -42,6 +49,21 @@ def list_names(store: Store, folder: str) -> list[str]:
 
     async def collect() -> list[str]:
         return [name.rstrip("/") async for name in store.list_dir(folder)]
+
+    return sorted(sync(collect()))
+
+
+def list_files(store: Store, folder: str) -> list[str]:
+    """Keys of all files in a folder and in its folders, below it, sorted; empty folders count as files."""
+    if isinstance(store, LocalStore):
+        root, found = Path(store.root) / folder, list[str]()
+        for place, folders, files in os.walk(root):
+            names = files if folders or files else [""]
+            found += [(Path(place) / name).relative_to(root).as_posix() for name in names]
+        return sorted(found)
+
+    async def collect() -> list[str]:
+        return [key.removeprefix(f"{folder}/") async for key in store.list_prefix(f"{folder}/")]
 
     return sorted(sync(collect()))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -127,6 +128,24 @@ class DurableStore(LocalStore):
                 f"store {self.root} was removed while the run was under way: {owner} is gone",
                 hint="Remove what is left of it, then run the same command again.",
             )
+
+
+def read_local(path: Path) -> bytes | None:
+    """All bytes of a file; None where there is none, or something that is not a file. Raises DamageError."""
+    try:
+        # Reading a pipe in the place of a file would never end.
+        with open(path, "rb", opener=_open_at_once) as stream:
+            return stream.read() if stat.S_ISREG(os.fstat(stream.fileno()).st_mode) else None
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+    except OSError as error:
+        raise DamageError(
+            f"{path} could not be read: {error.strerror or error}", hint="Check the disk and its rights."
+        ) from error
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def sweep(root: Path) -> None:

@@ -76,9 +76,14 @@ class Location:
         return (base or Path()) / "runs" / self.stem if self.is_s3 else self.path.parent / self.stem
 
     @property
+    def identity(self) -> str:
+        """The address without links and relative parts: one for a store, however it is named."""
+        return self.address if self.is_s3 else str(self.path.resolve())
+
+    @property
     def bookkeeping(self) -> Path:
         """Folder of the lock and of `verify`'s note: one for a store, whatever link or --out a run names."""
-        return Location(self.address if self.is_s3 else str(self.path.resolve())).beside()
+        return Location(self.identity).beside()
 
     def open(self, *, read_only: bool = False) -> Store:
         """The Zarr store; raises StoreError where the place cannot hold one."""

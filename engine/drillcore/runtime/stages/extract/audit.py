@@ -30,10 +30,11 @@ from drillcore.runtime.preflight import Input
 from drillcore.runtime.stages.extract.pending import Target
 from drillcore.runtime.stages.extract.standing import Standing, block_of
 from drillcore.runtime.work.tasks import NONE
+from drillcore.store.attributes import attributes_of
 from drillcore.store.audits import NOT_YET, AuditRecord, read_audit, states_digest, write_audit
 from drillcore.store.canaries import Canaries, read_canaries, write_canaries
 from drillcore.store.group import GroupWriter
-from drillcore.store.layout import WITHDRAWN, Shape, attributes_of
+from drillcore.store.layout import WITHDRAWN, Shape
 from drillcore.texts.rows import row_ids
 from drillcore.tokens.sequences import Sequences
 

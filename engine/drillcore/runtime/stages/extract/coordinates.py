@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from drillcore.errors import DamageError
 from drillcore.runtime.preflight import Input
-from drillcore.store.layout import COLUMN_CHUNK
-from drillcore.store.reader import read_array
+from drillcore.store.layout import COLUMN_CHUNK, read_array
 from drillcore.store.writer import GroupWriter
 from drillcore.system.files import digest
 from drillcore.texts.rows import row_ids

@@ -18,8 +18,9 @@ from drillcore.runtime.stages.extract.recipes import ATTRIBUTE, Recipe, recorded
 from drillcore.runtime.stages.extract.standing import Asked, Standing, block_of, blocks_of, shape_for
 from drillcore.runtime.wanted import wanted_of
 from drillcore.runtime.work.blocks import Block, block_sentences, spread_block
+from drillcore.store.attributes import attributes_of
 from drillcore.store.freshness import WANTED
-from drillcore.store.layout import Shape, attributes_of
+from drillcore.store.layout import Shape
 from drillcore.store.writer import GroupWriter
 from drillcore.system.files import digest
 

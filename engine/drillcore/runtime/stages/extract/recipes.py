@@ -11,10 +11,12 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any
 
-from drillcore.store.layout import FORMAT, Shape
+from drillcore.store.layout import Shape
 from drillcore.system.files import digest
 
 ATTRIBUTE = "recipes"
+# Of the recipe of fingerprints; it did not change with the format of stores.
+RECIPE_FORMAT = 1
 # Where and with what states were computed, in a request and in its settings of the extraction.
 HARDWARE = ("versions", "device", "cores", "device_map")
 LATER_PARTS = ("code", "adapter")
@@ -32,7 +34,7 @@ class Recipe:
     def common(self, shape: Shape) -> dict[str, Any]:
         """What decides the bytes of every shard of a group beside its rows."""
         return {
-            "format": FORMAT,
+            "format": RECIPE_FORMAT,
             "request": self.request,
             "policy": self.policy,
             "store_dtype": shape.store_dtype,

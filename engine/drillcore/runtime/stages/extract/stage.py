@@ -40,8 +40,8 @@ from drillcore.runtime.work.tasks import (
     ModelTask,
     SweepModel,
 )
+from drillcore.store.attributes import attributes_of, update_attributes
 from drillcore.store.audits import NOT_YET, read_audit
-from drillcore.store.layout import attributes_of
 from drillcore.system.files import digest
 from drillcore.system.progress import Progress
 from drillcore.tokens.sequences import Sequences
@@ -224,7 +224,7 @@ class ModelRun:
         ]
         if self._stored is None:
             chosen = {"backend_choice": prepared.choice} if prepared.choice else {}
-            self._group.attrs.update({"numerics": numerics, "numerics_for": digest(self._request), **chosen})
+            update_attributes(self._group, numerics=numerics, numerics_for=digest(self._request), **chosen)
         self._audit.begin(self._targets)
         for standing, target in zip(self._standings, self._targets, strict=True):
             note = kept_note(standing, self._request, target.num_pending)

@@ -18,10 +18,10 @@ from drillcore.runtime.preflight import Input, Inputs
 from drillcore.runtime.stages.extract.recipes import Recipe, recorded, recover
 from drillcore.runtime.work.blocks import Block, make_blocks
 from drillcore.store.arrays import HEADLINES
+from drillcore.store.attributes import read_attributes
 from drillcore.store.group import claimed_shards
-from drillcore.store.layout import Shape, choose_shape, read_attributes, shape_of
+from drillcore.store.layout import Shape, choose_shape, read_array, shape_of
 from drillcore.store.places.files import read_file
-from drillcore.store.reader import read_array
 from drillcore.texts.rows import row_ids
 
 

@@ -28,10 +28,11 @@ from drillcore.runtime.stages.predict.next_token import jackknife_of
 from drillcore.runtime.wanted import is_up_to_date, wanted_of
 from drillcore.runtime.work.tasks import ModelTask
 from drillcore.runtime.work.worker import Worker
+from drillcore.store.attributes import attributes_of
 from drillcore.store.freshness import inputs_of, states_of
 from drillcore.store.group import GroupWriter
-from drillcore.store.layout import attributes_of
-from drillcore.store.reader import column, read_array
+from drillcore.store.layout import read_array
+from drillcore.store.reader import column
 from drillcore.system.files import digest, without_nan
 from drillcore.tokens.continuations import Continuations
 from drillcore.tokens.sequences import Sequences

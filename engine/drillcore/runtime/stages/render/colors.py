@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from drillcore.errors import RunError
 from drillcore.pictures.colors import place_labels
-from drillcore.store.layout import COLUMN_CHUNK, array_of, attributes_of
+from drillcore.store.attributes import attributes_of
+from drillcore.store.layout import COLUMN_CHUNK, array_of
 
 
 @dataclass(frozen=True)

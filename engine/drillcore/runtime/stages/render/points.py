@@ -14,8 +14,7 @@ import zarr
 from numpy.typing import NDArray
 
 from drillcore.runtime.results import read_projection_facts
-from drillcore.store.layout import COLUMN_CHUNK, array_of
-from drillcore.store.reader import read_array
+from drillcore.store.layout import COLUMN_CHUNK, array_of, read_array
 
 # A projection of at most this size is read once and stays in memory; a larger one is read layer by layer.
 MEMORY_BYTES = 512 * 2**20

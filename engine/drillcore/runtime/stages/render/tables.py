@@ -11,9 +11,9 @@ from drillcore.runtime.context import Context
 from drillcore.runtime.results import read_prediction, read_separation, result_facts
 from drillcore.runtime.stages.render.colors import coloring
 from drillcore.runtime.stages.render.layers import model_title, unprojected
+from drillcore.store.attributes import attributes_of
 from drillcore.store.audits import read_audit
-from drillcore.store.layout import attributes_of
-from drillcore.store.reader import read_array
+from drillcore.store.layout import read_array
 
 LISTED = 8
 NONE = "–"
