@@ -21,6 +21,7 @@ from drillcore.runtime.executors import EXECUTORS
 from drillcore.runtime.runner import run_stages
 from drillcore.store.places.location import Location
 from drillcore.system.files import digest
+from drillcore.system.progress import tell, telling
 from drillcore.system.registry import load_by_name
 from support.records import as_written
 
@@ -201,6 +202,17 @@ class ExecutorContract:
         with pytest.raises(StoreError, match="holds credentials") as caught:
             list(executor.map(Location.check, [Location("s3://name:secret@bucket/x.zarr")] * 2, memory=memory))
         assert "AWS_ACCESS_KEY_ID" in caught.value.hint
+
+    @pytest.mark.parametrize("memory", [0, 2**20])
+    def test_what_a_call_says_is_heard_wherever_it_runs(self, settings, memory):
+        lines, run = [], Run.model_validate(settings)
+        made = load_by_name("executor", run.executor, EXECUTORS)(run, Extract(threads=1), lines.append)
+        try:
+            with telling(lines.append):
+                assert dict(made.map(tell, ["item 1", "item 2"], memory=memory)) == {0: None, 1: None}
+        finally:
+            made.close()
+        assert sorted(line for line in lines if line.startswith("item")) == ["item 1", "item 2"]
 
     def test_hardware_and_description_are_plain_data(self, settings, executor):
         hardware = executor.hardware()

@@ -221,9 +221,12 @@ class Entry:
     def _tidy(self) -> None:
         """Remove what killed runs left half-written, and what earlier versions kept under this key."""
         sweep(self.folder)
-        for other in (self.folder / self.key, *self.folder.glob(f"{self.key}.*")):
-            if other != self.path:
-                remove(other)
+        found = [self.folder / self.key, *sorted(self.folder.glob(f"{self.key}.*"))]
+        earlier = [path for path in found if path != self.path and os.path.lexists(path)]
+        if earlier:
+            tell(f"cache: {earlier[0]} ({self.what}) is of an earlier version; it is made again")
+        for path in earlier:
+            remove(path)
 
     def _refused(self, error: OSError) -> RunError:
         hint = "Free some space, or name another folder in XDG_CACHE_HOME."

@@ -148,8 +148,10 @@ def test_what_earlier_versions_kept_under_a_key_goes_when_it_is_written(tmp_path
     (folder / KEY).mkdir(parents=True)
     for name in (f"{KEY}/sha256", f"{KEY}.arrow", f"{KEY}.notes", f"{OTHER}.arrow"):
         (folder / name).write_bytes(b"x")
-    written(folder, KEY, b"", None)
+    with telling((lines := list[str]()).append):
+        written(folder, KEY, b"", None)
     assert names(folder) == [f"{KEY}.entry", f"{OTHER}.arrow"]
+    assert lines == [f"cache: {folder / KEY} (something) is of an earlier version; it is made again"]
 
 
 def test_the_entries_that_were_written_first_make_room(tmp_path: Path) -> None:
