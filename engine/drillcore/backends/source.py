@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from drillcore.backends.base import ModelFacts
+from drillcore.backends.configuration import bounded_building, read_raw, refuse_beyond, refuse_odd_files
 from drillcore.backends.demo_model import DEMO_ID, ensure_demo_model
 from drillcore.backends.lengths import longest_sentence
 from drillcore.backends.weight_files import weight_files
@@ -22,6 +23,7 @@ from drillcore.errors import MissingExtraError, ModelError
 from drillcore.job.fields import Model, expand, is_local
 from drillcore.system.cached import remembered_digest
 from drillcore.system.files import digest
+from drillcore.system.machine import total_memory_bytes
 from drillcore.system.quiet import quiet_transformers
 
 HUB_PATTERNS = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
@@ -106,18 +108,13 @@ def locate(model: Model, base: Path) -> ModelSource:
     if model.id == DEMO_ID:
         location = str(ensure_demo_model())
     elif is_local(model.id):
-        location = str((base / expand(model.id)).resolve())
-        if not (Path(location) / "config.json").exists():
-            _refuse_lone_adapter(model, Path(location))
-            raise ModelError(
-                f"model {model.id}: {location} holds no config.json",
-                hint="Name a directory written by save_pretrained, relative to the job file.",
-            )
+        location = _local(model, base)
     elif model.id.startswith("demo/"):
         raise ModelError(f"model {model.id} is unknown", hint=f"The only demo model is {DEMO_ID}.")
     else:
         location = model.id
-    config = _read_config(model, location)
+    with bounded_building(model.id):
+        config = _read_config(model, location)
     commit = getattr(config, "_commit_hash", None)
     _refuse_unless_causal(model, config)
     if Path(location).is_dir() and not model.random_weights:
@@ -125,7 +122,8 @@ def locate(model: Model, base: Path) -> ModelSource:
         _refuse_adapter_without_peft(model, Path(location))
     revision = (commit or model.revision) if location == model.id else None
     source = ModelSource(model, location, revision, config, _facts(config))
-    facts = _counted(source)
+    with bounded_building(model.id):
+        facts = _counted(source)
     if not (facts.num_layers and facts.hidden_size and facts.vocab_size):
         raise ModelError(
             f"model {model.id}: its configuration does not say how many layers it has, how wide they are and for how "
@@ -133,6 +131,20 @@ def locate(model: Model, base: Path) -> ModelSource:
             hint="It must name num_hidden_layers, hidden_size and vocab_size.",
         )
     return replace(source, facts=facts)
+
+
+def _local(model: Model, base: Path) -> str:
+    """The folder that a model's id names; raises ModelError where it holds no model that can be read."""
+    folder = (base / expand(model.id)).resolve()
+    if not (folder / "config.json").exists() and not (folder / "config.json").is_symlink():
+        _refuse_lone_adapter(model, folder)
+        raise ModelError(
+            f"model {model.id}: {folder} holds no config.json",
+            hint="Name a directory written by save_pretrained, relative to the job file.",
+        )
+    refuse_odd_files(model.id, folder)
+    refuse_beyond(model.id, read_raw(model.id, folder), None if model.random_weights else folder)
+    return str(folder)
 
 
 def known_class(config: Any) -> Any:
@@ -171,13 +183,18 @@ def _refuse_adapter_without_peft(model: Model, folder: Path) -> None:
 
 def _read_config(model: Model, location: str) -> Any:
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-    from transformers import AutoConfig
+    from transformers import AutoConfig, PretrainedConfig
 
     try:
         with quiet_transformers():
+            if not Path(location).is_dir():
+                raw, _ = PretrainedConfig.get_config_dict(location, revision=model.revision or "main")
+                refuse_beyond(model.id, raw, None)
             return AutoConfig.from_pretrained(
                 location, revision=model.revision or "main", trust_remote_code=model.trust_remote_code
             )
+    except ModelError:
+        raise
     except Exception as error:  # transformers wraps the hub's errors in OSError and ValueError
         causes = [error, error.__cause__, getattr(error.__cause__, "__cause__", None)]
         if any(isinstance(c, GatedRepoError) for c in causes):
@@ -239,12 +256,21 @@ def _counted(source: ModelSource) -> ModelFacts:
     try:
         with quiet_transformers(), torch.device("meta"):
             causal = source.new_model()
+    except MemoryError:
+        raise
     except Exception:  # remote code and odd configurations, which are examined again where they are loaded
         return source.facts
     try:
         parts = find_parts(causal)
     except ModelError as error:
         raise ModelError(f"model {source.model.id}: {error}", hint=error.hint) from error
+    num_bytes = 4 * sum(p.numel() for p in causal.parameters())
+    if source.model.random_weights and num_bytes > total_memory_bytes():
+        raise ModelError(
+            f"model {source.model.id}: its random weights would take {num_bytes / 2**30:,.0f} GiB, more than this "
+            f"machine has ({total_memory_bytes() / 2**30:,.0f} GiB)",
+            hint="Take a smaller configuration.",
+        )
     tables = {id(p) for m in parts.decoder.modules() if isinstance(m, torch.nn.Embedding) for p in m.parameters()}
     num_parameters = sum(p.numel() for p in parts.decoder.parameters() if id(p) not in tables)
     return replace(source.facts, num_layers=len(parts.layers), num_parameters=num_parameters)

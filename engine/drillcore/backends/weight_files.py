@@ -5,11 +5,11 @@ Reads headers, never weights: a model of any size takes moments.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from drillcore.errors import ModelError
+from drillcore.system.bounds import problem_with, read_json
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 LFS_POINTER = b"version https://git-lfs"
@@ -44,6 +44,10 @@ def weight_files(model: str, folder: Path, named: str | None = None) -> list[Pat
             f"model {model}: {folder} holds a distributed checkpoint of PyTorch (.metadata), which is pickled",
             hint="Pickled weights are never read: convert the model with save_pretrained.",
         )
+    for path in folder.glob("*.safetensors*"):
+        problem = problem_with(path)
+        if problem:
+            raise ModelError(f"model {model}: {path} {problem}", hint="Put the file itself there, or take it away.")
     present = sorted(path.name for path in folder.glob("*.safetensors"))
     choices = [named] if named else [WHOLE, INDEX]
     chosen = next((folder / name for name in choices if (folder / name).exists()), None)
@@ -63,21 +67,33 @@ def weight_files(model: str, folder: Path, named: str | None = None) -> list[Pat
 
 def _indexed(model: str, folder: Path, index: Path) -> list[Path]:
     try:
-        entries = json.loads(index.read_text(encoding="utf-8"))
-        names = sorted(set(map(str, entries["weight_map"].values())))
-        entries["metadata"]  # transformers requires it too
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        entries = read_json(index)
+    except (OSError, ValueError) as error:
+        raise _no_index(model, index, str(error)) from error
+    # transformers requires both.
+    named = (
+        entries.get("weight_map") if isinstance(entries, dict) and isinstance(entries.get("metadata"), dict) else None
+    )
+    if not isinstance(named, dict) or not named or not all(isinstance(name, str) for name in named.values()):
+        raise _no_index(model, index, "it must hold `metadata` and `weight_map`, with the name of a file each")
+    names = sorted(set(named.values()))
+    outside = [name for name in names if Path(name).name != name]
+    if outside:
         raise ModelError(
-            f"model {model}: {index} cannot be read as an index of weights ({type(error).__name__}: {error})",
-            hint=AGAIN,
-        ) from error
-    absent = [name for name in names if not (folder / name).is_file()]
+            f"model {model}: {index.name} names {few(outside)}, which are not files of {folder}",
+            hint="Put all files of the model into its folder, and write their names there.",
+        )
+    absent = [name for name in names if problem_with(folder / name)]
     if absent:
         raise ModelError(
             f"model {model}: {index.name} names {few(absent)}, not to be found in {folder}",
             hint="Download or copy the missing files.",
         )
     return [folder / name for name in names]
+
+
+def _no_index(model: str, index: Path, why: str) -> ModelError:
+    return ModelError(f"model {model}: {index} cannot be read as an index of weights ({why})", hint=AGAIN)
 
 
 def not_indexed(files: list[Path]) -> list[str]:

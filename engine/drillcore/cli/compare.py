@@ -8,12 +8,14 @@ from pathlib import Path
 import zarr
 
 from drillcore.cli.tables import align_columns
-from drillcore.errors import InputError
+from drillcore.errors import CommitError, InputError
 from drillcore.measures.comparison import DISPERSIONS, Difference, Side, as_csv, compare
 from drillcore.runtime.results import read_separation
 from drillcore.store.freshness import stale
 from drillcore.store.places.location import Location
 from drillcore.store.reader import open_root
+from drillcore.system.bounds import problem_with_output
+from drillcore.system.files import write_atomic
 
 HEADER = ("layer", "measure", "A", "B", "A - B", "95 %", "all layers at once", "verdict")
 
@@ -24,15 +26,26 @@ def comparison_lines(
     """Yield the lines of a table that compares two groups, each `model/dataset`; by default by the two dispersions.
 
     csv: a file to write the same rows to. Raises InputError where a group is missing or has not been measured,
-    StoreError where there is no store.
+    StoreError where there is no store, CommitError where the file cannot be written.
     """
+    problem = "" if csv is None else problem_with_output(csv)
+    if problem:
+        raise InputError(f"--csv {csv} {problem}", hint="Name another file.")
     root = open_root(Location(address))
     sides = [_side(root, path) for path in (a, b)]
     rows = compare(sides[0], sides[1], metrics or DISPERSIONS)
     if csv is not None:
-        csv.write_text(as_csv(rows), encoding="utf-8")
+        _write(csv, as_csv(rows))
     yield f"A = {a}, B = {b}"
     yield from align_columns([HEADER, *(_cells(row) for row in rows)])
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        write_atomic(path, text.encode())
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise CommitError(f"{path} could not be written: {why}", hint="Name another --csv.") from None
 
 
 def _side(root: zarr.Group, path: str) -> Side:

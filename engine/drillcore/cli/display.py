@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from drillcore.cli.tables import visible
+
 PLAIN_EVERY_SECONDS = 5.0
 
 
@@ -50,7 +52,7 @@ class Lines:
 
     def say(self, message: str) -> None:
         """Print a line as it is."""
-        self._console.print(message, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(visible(message), markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Nothing to remove."""
@@ -77,7 +79,7 @@ class Bars:
             TimeRemainingColumn(),
         ]
         self._live = Progress(*columns, console=self._console, transient=True)
-        self._task = self._live.add_task(stage, total=total, rate="")
+        self._task = self._live.add_task(visible(stage), total=total, rate="")
         self._live.start()
 
     def advance(self, count: int) -> None:
@@ -94,7 +96,7 @@ class Bars:
 
     def say(self, message: str) -> None:
         """Print a line above the bar."""
-        self._console.print(message, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(visible(message), markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Remove the bar."""

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import zarr
 from numpy.typing import NDArray
 
-from drillcore.errors import CommitError, MissingExtraError, StoreError
+from drillcore.errors import CommitError, InputError, MissingExtraError, StoreError
 from drillcore.neighbours import EXACT_UP_TO, build
 from drillcore.runtime.results import result_facts
 from drillcore.store.arrays import PROJECTIONS
@@ -28,6 +28,7 @@ from drillcore.store.layout import array_of, read_array
 from drillcore.store.places.location import Location
 from drillcore.store.reader import open_root, read_layer
 from drillcore.store.states import StatesReader
+from drillcore.system.bounds import problem_with_output
 from drillcore.system.files import replacing
 
 PIECE_BYTES = 64 * 2**20
@@ -93,13 +94,16 @@ def export_layer(address: str, layer: str, kind: str, path: Path, group: str | N
     """
     if kind not in FORMATS:
         raise StoreError(f"--to {kind} is unknown", hint=f"One of {', '.join(FORMATS)}.")
+    problem = problem_with_output(path)
+    if problem:
+        raise InputError(f"--out {path} {problem}", hint="Name another file.")
     chosen = _find_layer(_find_group(open_root(Location(address)), group), layer)
     _check(kind, chosen)
     try:
         with replacing(path) as scratch:
             advice = FORMATS[kind].write(chosen, scratch)
-    except OSError as error:
-        why = error.strerror or str(error)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
         raise CommitError(f"{path} could not be written: {why}", hint="Name another --out.") from None
     yield f"{path}: {chosen.num_sentences:,} sentences of {chosen.group.path}, layer {chosen.name}"
     if advice:

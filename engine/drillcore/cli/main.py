@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import io
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from drillcore.cli.tables import write_line
 from drillcore.errors import DrillcoreError, InterruptedRun
 from drillcore.runtime.stages import ALL_STAGES
 from drillcore.system.machine import few_arenas
@@ -24,6 +27,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Last-token hidden states of every layer of language models: extract, measure, project, render.",
 )
+
+# Characters of one line of a message.
+LONGEST = 2000
 
 JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="The job file.")]
 StoreName = Annotated[str, typer.Argument(metavar="STORE", help="Path or s3:// address of a store.")]
@@ -41,33 +47,40 @@ Out = Annotated[Path | None, typer.Option("--out", help="Folder for manifest, pi
 def main() -> None:
     """Run the command; ends the process with its exit status."""
     few_arenas()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal of another encoding has no character for some names.
+            stream.reconfigure(errors="backslashreplace")
     debug = "--debug" in sys.argv
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     try:
-        with stoppable(), telling(lambda line: print(line, file=sys.stderr)):
+        with stoppable(), telling(lambda line: write_line(line, sys.stderr)):
             app(arguments, prog_name="drillcore", standalone_mode=False)
-    except DrillcoreError as error:
-        if debug:
-            raise
-        print(f"drillcore: {error}" + (f"\n  {error.hint}" if error.hint else ""), file=sys.stderr)
-        sys.exit(error.exit_status)
-    except (typer.Abort, KeyboardInterrupt):
-        print("drillcore: interrupted", file=sys.stderr)
-        sys.exit(130)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
-    except Exception as error:
-        if hasattr(error, "format_message"):  # a usage error, raised by the click inside typer
-            print(f"drillcore: {error.format_message()}", file=sys.stderr)
-            sys.exit(2)
-        if debug:
-            raise
-        print(
-            f"drillcore: unexpected {type(error).__name__}: {error}\n"
-            "  This is a bug in drillcore: run again with --debug and report the output.",
-            file=sys.stderr,
-        )
-        sys.exit(1)
+    except (Exception, KeyboardInterrupt) as error:
+        status, message = _ending(error)
+        if debug and not isinstance(error, KeyboardInterrupt):
+            message = traceback.format_exc()
+        write_line("\n".join(map(_cut, message.split("\n"))), sys.stderr)
+        sys.exit(status)
+
+
+def _ending(error: BaseException) -> tuple[int, str]:
+    """Exit status and message for what ended a command."""
+    if isinstance(error, DrillcoreError):
+        return error.exit_status, f"drillcore: {error}" + (f"\n  {error.hint}" if error.hint else "")
+    if isinstance(error, typer.Abort | KeyboardInterrupt):
+        return 130, "drillcore: interrupted"
+    if hasattr(error, "format_message"):  # a usage error, raised by the click inside typer
+        return 2, f"drillcore: {error.format_message()}"
+    what = f"drillcore: unexpected {type(error).__name__}: {error}"
+    return 1, f"{what}\n  This is a bug in drillcore: run again with --debug and report the output."
+
+
+def _cut(line: str) -> str:
+    """A line without its middle where it is very long: names and arguments are repeated in messages."""
+    return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} [...] {line[-LONGEST // 2 :]}"
 
 
 def _console() -> Any:
@@ -184,7 +197,7 @@ def show(store: StoreName) -> None:
     from drillcore.cli.show import store_lines
 
     for line in store_lines(store):
-        print(line)
+        write_line(line)
 
 
 @app.command()
@@ -201,7 +214,7 @@ def export(
     from drillcore.cli.export import export_layer
 
     for line in export_layer(store, layer, to, out, group):
-        print(line)
+        write_line(line)
 
 
 @app.command()
@@ -216,7 +229,7 @@ def compare(
     from drillcore.cli.compare import comparison_lines
 
     for line in comparison_lines(store, a, b, metric or (), csv):
-        print(line)
+        write_line(line)
 
 
 @app.command()
@@ -228,7 +241,7 @@ def rm(
     from drillcore.cli.remove import removal_lines
 
     for line in removal_lines(store, group):
-        print(line)
+        write_line(line)
 
 
 @app.command()
@@ -246,7 +259,7 @@ def verify(
     from drillcore.cli.verify import verify_lines
 
     for line in verify_lines(store, out, recompute, models=models):
-        print(line)
+        write_line(line)
 
 
 @app.command()
@@ -268,9 +281,9 @@ def bench(
 
     cases = make_cases(models, backend or ["transformers"], dtype or ["auto"], batch_tokens or ["auto"], random_weights)
     settings = BenchSettings(texts=texts, lengths=lengths, num_sentences=sentences, repeats=repeats)
-    header, cells = table_of(run_bench(cases, settings, out, print))
+    header, cells = table_of(run_bench(cases, settings, out, write_line))
     for line in align_columns([header, *cells]):
-        print(line)
+        write_line(line)
 
 
 @app.command()
@@ -281,7 +294,7 @@ def doctor() -> None:
 
     rows = [(p.name, "yes" if p.present else "no", p.detail if p.present else p.remedy) for p in parts()]
     for line in align_columns(rows):
-        print(line)
+        write_line(line)
 
 
 @app.command("demo-model")
@@ -289,7 +302,7 @@ def demo_model() -> None:
     """Download and convert the demo model (4-bit, instruct), and print its directory."""
     from drillcore.backends.demo_model import ensure_demo_model
 
-    print(ensure_demo_model())
+    write_line(str(ensure_demo_model()))
 
 
 @app.command()
@@ -300,4 +313,4 @@ def schema(what: Annotated[str, typer.Argument(metavar="job", help="Which schema
 
     if what != "job":
         raise JobError(f"there is no schema {what}", hint="drillcore schema job")
-    print(job_schema(), end="")
+    write_line(job_schema().removesuffix("\n"))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import zarr
 
-from drillcore.errors import CommitError, DamageError
+from drillcore.errors import CommitError, DamageError, StoreError
 from drillcore.runtime.recompute import RecordedJob, recompute_rows, recorded_job
 from drillcore.runtime.recorded_models import MODEL, check_models
 from drillcore.runtime.repair import note_of
@@ -19,6 +19,7 @@ from drillcore.store.checks.finding import NOTE, Finding
 from drillcore.store.checks.store import StoreChecks
 from drillcore.store.places.location import Location, make_folder
 from drillcore.store.reader import open_root
+from drillcore.system.bounds import problem_with_output
 from drillcore.system.files import write_atomic
 
 SHOWN = 100
@@ -35,6 +36,10 @@ def verify_lines(
     there is no store, CommitError where the note cannot be written.
     """
     location = Location(address)
+    note = (out or location.bookkeeping) / NOTE
+    problem = problem_with_output(note)
+    if problem:
+        raise StoreError(f"{note}, which verification writes, {problem}", hint="Move it away, or name another --out.")
     root = open_root(location, checked=False)
     checks = StoreChecks(root)
     recorded = recorded_job(location.beside(out)) if models or recompute is not None else None
@@ -51,7 +56,6 @@ def verify_lines(
         yield from _recompute(findings, root, recorded, recompute)
     if recorded is not None and models:
         yield from _all(findings, check_models(root, recorded))
-    note = (out or location.bookkeeping) / NOTE
     if not findings:
         note.unlink(missing_ok=True)
         yield f"store {address}: whole"

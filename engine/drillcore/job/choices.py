@@ -13,6 +13,9 @@ from pydantic_core import CoreSchema, core_schema
 
 from drillcore.system.nearly import fold, shown
 
+# Characters of a name that may be another one misspelt.
+LONGEST = 200
+
 
 @dataclass(frozen=True, eq=False)
 class OneOf:
@@ -47,7 +50,7 @@ def did_you_mean(name: object, names: Sequence[str]) -> str:
     >>> did_you_mean("purty", ["probe", "purity"])
     '; did you mean `purity`?'
     """
-    if not isinstance(name, str):
+    if not isinstance(name, str) or len(name) > LONGEST:
         return ""
     folded = {fold(known): known for known in names}
     near = difflib.get_close_matches(fold(name), folded, n=1, cutoff=0.5)

@@ -19,6 +19,8 @@ Auto = Literal["auto"]
 Name = Annotated[str, Field(max_length=200)]
 # What scikit-learn and UMAP take.
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+# A number of sentences or of a layer: more than there can be, and exact in JSON, the store and NumPy.
+MOST = 2**53
 
 
 class Closed(BaseModel):
@@ -130,9 +132,9 @@ class Dataset(Closed):
     """Continuations, with their leading spaces, whose exact log-probabilities are wanted."""
     keep: tuple[str, ...] = ()
     """Further fields to keep as coordinates."""
-    limit: Annotated[int, Field(ge=1)] | None = None
+    limit: Annotated[int, Field(ge=1, le=MOST)] | None = None
     """Take the first so many sentences."""
-    template: str | None = None
+    template: Annotated[str, Field(max_length=10**6)] | None = None
     """Text around each sentence, holding {text}; or `chat` for the tokenizer's own chat template."""
     chat: dict[str, str | bool | int | float] = {}
     """Arguments of the chat template, such as enable_thinking: false or date_string: 26 Jul 2024."""
@@ -182,7 +184,7 @@ class Extract(Closed):
 
     backend: Annotated[str, OneOf(BACKENDS)] = "transformers"
     """Engine that runs the model; auto measures transformers and vllm, where installed, and takes the faster one."""
-    layers: Literal["all", "hf"] | tuple[Annotated[int, Field(ge=0)], ...] = "all"
+    layers: Literal["all", "hf"] | tuple[Annotated[int, Field(ge=0, le=MOST)], ...] = "all"
     """all = 0..L+1; hf = 0..L-1 and L+1, as transformers returns them; or a list of layer numbers."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type the model computes in: auto is bfloat16 on CUDA, float32 on CPU."""
@@ -197,7 +199,7 @@ class Extract(Closed):
     """Nodes computed in one forward pass."""
     shard_sentences: Auto | Annotated[int, Field(ge=1, le=2**20)] = "auto"
     """Sentences in one shard of the store; a power of two."""
-    block_sentences: Auto | Annotated[int, Field(ge=1)] = "auto"
+    block_sentences: Auto | Annotated[int, Field(ge=1, le=MOST)] = "auto"
     """Sentences whose packs are built together; a multiple of the shard."""
     too_long: Literal["error", "truncate"] = "error"
     """What to do with a sentence beyond the model's context: stop, or keep its first tokens and count it."""
@@ -205,7 +207,7 @@ class Extract(Closed):
     """auto: as the tokenizer adds them."""
     attention: Literal["auto", "dense", "flex"] = "auto"
     """How packs attend: flex (FlexAttention, block masks) is auto's choice on CUDA, dense (an added mask) on a CPU."""
-    tensor_parallel: Annotated[int, Field(ge=1)] = 1
+    tensor_parallel: Annotated[int, Field(ge=1, le=1024)] = 1
     """Devices that share one model (vllm)."""
     threads: Auto | Annotated[int, Field(ge=1, le=1024)] = "auto"
     """CPU threads of the forward pass. Bits differ between numbers of threads; auto is this machine's cores."""
@@ -247,7 +249,7 @@ class Measure(Closed):
     """Folds of the cross-validated probe."""
     permutations: Annotated[int, Field(ge=0, le=10**6)] = 1000
     """Label permutations of the null; one set shared by all layers."""
-    sample: Annotated[int, Field(ge=20)] = 10_000
+    sample: Annotated[int, Field(ge=20, le=MOST)] = 10_000
     """Sentences at most for the measures that are quadratic in them."""
     seed: Seed = 0
     """Seed of folds, permutations and samples."""
@@ -267,13 +269,13 @@ class Project(Closed):
     """umap or pca."""
     backend: Annotated[str, OneOf(PROJECTION_BACKENDS)] = "auto"
     """auto: cuML where it is installed, a GPU is visible and the layer has at least 2,000 sentences."""
-    n_neighbors: Annotated[int, Field(ge=2)] = 15
+    n_neighbors: Annotated[int, Field(ge=2, le=MOST)] = 15
     """UMAP's n_neighbors; n - 1 where there are fewer sentences."""
-    min_dist: Annotated[float, Field(ge=0)] = 0.1
+    min_dist: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
     """UMAP's min_dist."""
     metric: Literal["euclidean", "cosine"] = "euclidean"
     """Distance between hidden states."""
-    n_epochs: Auto | Annotated[int, Field(ge=1)] = "auto"
+    n_epochs: Auto | Annotated[int, Field(ge=1, le=10**6)] = "auto"
     """UMAP's n_epochs; auto is the library's own choice."""
     fit: Literal["each", "joint"] = "each"
     """each: a space for each dataset; joint: all datasets of a model in one space."""
@@ -288,13 +290,17 @@ class Render(Closed):
 
     panel_px: Annotated[int, Field(ge=150, le=2000)] = 200
     """Width and height of a panel, in pixels."""
-    layers: Literal["all", "every"] | Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=0)], ...] = "all"
+    layers: (
+        Literal["all", "every"]
+        | Annotated[int, Field(ge=1, le=MOST)]
+        | tuple[Annotated[int, Field(ge=0, le=MOST)], ...]
+    ) = "all"
     """all; a number N for every N-th layer; or a list."""
     align_depth: bool = False
     """Set models of different depths side by side by relative depth."""
     color: str = "label"
     """Coordinate that colours the points."""
-    tile_px: Annotated[int, Field(ge=1000)] = 16_384
+    tile_px: Annotated[int, Field(ge=1000, le=2**31 - 1)] = 16_384
     """A grid wider or higher than this is written as tiles."""
 
 
@@ -305,9 +311,9 @@ class Run(Closed):
     """local: this process; ray: a Ray cluster."""
     address: str | None = None
     """Address of a running Ray cluster; none starts one for the run."""
-    retries: Annotated[int, Field(ge=0)] = 2
+    retries: Annotated[int, Field(ge=0, le=1000)] = 2
     """How often a failed block is retried."""
-    audit: Auto | Annotated[int, Field(ge=0)] = "auto"
+    audit: Auto | Annotated[int, Field(ge=0, le=MOST)] = "auto"
     """Seeded sentences of each dataset that are read back after extraction and compared with the sentence computed
     alone, beside the longest one and those at the ends of shards and blocks; 0: no audit, and no canaries."""
 

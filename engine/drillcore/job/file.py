@@ -14,8 +14,13 @@ from pydantic_core import ErrorDetails
 from drillcore.errors import JobError
 from drillcore.job.choices import did_you_mean, shortened
 from drillcore.job.fields import Job, LoadedJob, in_place
+from drillcore.system.bounds import read_bytes
 
 Path_ = tuple[str | int, ...]
+# Bytes of a job file, which takes seconds to read for each million, and how many of its mistakes are listed.
+MOST_BYTES, MOST_MISTAKES = 2**20, 50
+# Characters of a path that are repeated.
+LONGEST = 300
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -49,17 +54,7 @@ def load_job(
     the store is one of its own, beside the job's, unless `store` names one. Raises JobError, which lists every mistake
     with its line.
     """
-    text = _read(path)
-    try:
-        tree = yaml.compose(text, Loader=_UniqueKeys)
-        value = yaml.load(text, Loader=_UniqueKeys)  # a SafeLoader
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise JobError(f"{where}: {problem}", hint="Fix the YAML.") from None
-    except RecursionError:
-        raise JobError(f"{path}: nested too deeply", hint="Fix the YAML.") from None
+    tree, value = _parse(_read(path), str(path), "Fix the YAML.")
     if not isinstance(value, dict):
         raise JobError(f"{path}: a job file is a mapping with `models` and `datasets`", hint="See jobs/demo.yaml.")
     value.setdefault("name", path.stem)
@@ -94,58 +89,79 @@ def limited_store(address: str, limit: int) -> str:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise JobError(f"there is no job file {path}", hint="Check the path.") from None
+        return read_bytes(path, MOST_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise JobError(f"{path}: not UTF-8 at byte {error.start}", hint="Save it as UTF-8.") from None
     except OSError as error:
-        raise JobError(f"{path}: {error.strerror}", hint="Check the path.") from None
+        name = str(path) if len(str(path)) <= LONGEST else f"{str(path)[:LONGEST]}..."
+        why = error.strerror or str(error)
+        message = f"there is no job file {name}" if "no such file" in why else f"{name}: {why}"
+        raise JobError(message, hint="Check the path.") from None
+
+
+def _parse(text: str, where: str, hint: str) -> tuple[yaml.Node | None, Any]:
+    """A YAML document, as nodes with their lines and as values; raises JobError, whatever is wrong with it."""
+    try:
+        loader = _UniqueKeys(text)
+        tree = loader.get_single_node()
+        return tree, None if tree is None else loader.construct_document(tree)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark and "\n" in text else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise JobError(f"{where}{line}: {problem}", hint=hint) from None
+    except RecursionError:
+        raise JobError(f"{where}: nested too deeply", hint=hint) from None
 
 
 def _override(value: dict[str, Any], overrides: Iterable[str]) -> None:
     for override in overrides:
         name, equals, given = override.partition("=")
+        shown = f"--set {shortened(override)[1:-1]}"
         if not equals or not name:
-            raise JobError(f"--set {override}: expected field=value", hint="For example --set extract.dtype=float32.")
+            raise JobError(f"{shown}: expected field=value", hint="For example --set extract.dtype=float32.")
         *parents, last = name.split(".")
         place: Any = value
         for parent in parents:
-            if isinstance(place, list) and parent.isdigit() and int(parent) < len(place):
-                place = place[int(parent)]
+            if isinstance(place, list) and (item := _item(place, parent)) is not None:
+                place = place[item]
             elif isinstance(place, dict):
                 place = place.setdefault(parent, {})
             else:
-                raise JobError(f"--set {override}: there is no {parent} to set", hint="Check the field's name.")
-        try:
-            parsed = yaml.safe_load(given)
-        except yaml.YAMLError:
-            raise JobError(f"--set {override}: invalid YAML", hint="Quote it.") from None
-        if isinstance(place, list) and last.isdigit() and int(last) < len(place):
-            place[int(last)] = parsed
+                raise JobError(f"{shown}: there is no {shortened(parent)} to set", hint="Check the field's name.")
+        _, parsed = _parse(given, shown, "Quote the value where it is text; otherwise fix its YAML.")
+        if isinstance(place, list) and (item := _item(place, last)) is not None:
+            place[item] = parsed
         elif isinstance(place, dict):
             place[last] = parsed
         else:
-            raise JobError(f"--set {override}: there is no {last} to set", hint="Check the field's name.")
+            raise JobError(f"{shown}: there is no {shortened(last)} to set", hint="Check the field's name.")
+
+
+def _item(items: list[Any], number: str) -> int | None:
+    """The position that a part of an override names, None where the list has no such one."""
+    return int(number) if number.isdecimal() and len(number) < 10 and int(number) < len(items) else None
 
 
 def _explain(path: Path, tree: yaml.Node | None, error: ValidationError) -> Iterable[str]:
     """One line for each mistake: file, line, field, what is wrong, and the nearest right name."""
     answers: dict[Path_, dict[tuple[str, str], None]] = {}
-    for mistake in error.errors():
+    for mistake in error.errors(include_url=False)[: 10 * MOST_MISTAKES]:
         *parents, last = mistake["loc"] or ("job",)
         unknown = mistake["type"] == "extra_forbidden"  # the last part is the user's own name, not one of pydantic's
         loc: Path_ = (*filter(_is_place, parents), *((last,) if unknown or _is_place(last) else ()))
         answers.setdefault(loc, {})[_message(mistake, loc)] = None
     # pydantic reports every branch of a union, and a list's length too: the deepest place is where the mistake is.
     outer = {loc[:depth] for loc in answers for depth in range(len(loc))}
-    for loc, branches in answers.items():
-        if loc in outer:
-            continue
+    deepest = [loc for loc in answers if loc not in outer]
+    for loc in deepest[:MOST_MISTAKES]:
+        branches = answers[loc]
         wrong, *others = [message for message, _ in branches]
         message = ", or ".join([wrong, *(other.removeprefix("Input should be ") for other in others)])
         place = ".".join(map(_printable, loc)) or "job"
         yield f"{path}:{_line(tree, loc)}: {place}: {message}{max((given for _, given in branches), key=len)}"
+    if len(deepest) > MOST_MISTAKES:
+        yield "... and more"
 
 
 def _message(mistake: ErrorDetails, loc: Path_) -> tuple[str, str]:
@@ -168,7 +184,8 @@ def _message(mistake: ErrorDetails, loc: Path_) -> tuple[str, str]:
 
 
 def _printable(part: str | int) -> str:
-    return str(part) if str(part).isprintable() else repr(part)
+    short = str(part) if len(str(part)) <= LONGEST else f"{str(part)[:LONGEST]}..."
+    return short if short.isprintable() else repr(short)
 
 
 def _is_place(part: str | int) -> bool:

@@ -19,6 +19,8 @@ from drillcore.measures import METRICS
 
 # "Tighter" is claimed only where both agree: a few massive dimensions can decide either one alone.
 DISPERSIONS = ("dispersion", "dispersion_centred")
+# What a cell begins with that spreadsheets compute: names of groups come from folders, and may hold anything.
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 @dataclass(frozen=True)
@@ -79,12 +81,26 @@ def compare(a: Side, b: Side, metrics: Sequence[str] = DISPERSIONS) -> list[Diff
 
 
 def as_csv(rows: Sequence[Difference]) -> str:
-    """The rows as CSV with a header."""
+    """The rows as CSV with a header; words that a spreadsheet would take for a formula begin with an apostrophe."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([f.name for f in fields(Difference)])
-    writer.writerows([f"{v:.6g}" if isinstance(v, float) else v for v in astuple(row)] for row in rows)
+    plain, quoting = (csv.writer(text, lineterminator="\n", quoting=q) for q in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL))
+    plain.writerow([f.name for f in fields(Difference)])
+    for row in rows:
+        cells = [_cell(value) for value in astuple(row)]
+        # Left bare, a carriage return would end the row for other programs.
+        (quoting if any("\r" in cell for cell in cells) else plain).writerow(cells)
     return text.getvalue()
+
+
+def _cell(value: str | float) -> str:
+    r"""A number as digits, or a word that no spreadsheet takes for a formula, as OWASP advises.
+
+    >>> _cell(-0.5), _cell("-cmd|' /C calc'!A0"), _cell("embed")
+    ('-0.5', "'-cmd|' /C calc'!A0", 'embed')
+    """
+    if isinstance(value, str):
+        return f"'{value}" if value.startswith(FORMULA) else value
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _pairs(a: Side, b: Side) -> list[tuple[int, int]]:

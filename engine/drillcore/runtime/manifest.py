@@ -11,6 +11,7 @@ from typing import Any
 
 from drillcore.errors import CommitError
 from drillcore.job.fields import LoadedJob
+from drillcore.system.bounds import objects_in, read_object
 from drillcore.system.files import without_nan, write_atomic
 from drillcore.system.versions import git_commit, versions
 
@@ -40,7 +41,9 @@ class Manifest:
         """Add facts at a place such as ("models", name)."""
         target = self.facts
         for part in place:
-            target = target.setdefault(part, {})
+            if not isinstance(target.get(part), dict):
+                target[part] = {}
+            target = target[part]
         target.update(facts)
 
     def write(self, status: str) -> None:
@@ -58,9 +61,19 @@ class Manifest:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of an earlier run; empty where there is none, or it is damaged."""
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return facts if isinstance(facts, dict) else {}
+    """The manifest of an earlier run; empty where there is none, or it is damaged.
+
+    What later runs read of it has the kind that they expect: entries of another kind are left out.
+    """
+    facts = read_object(path)
+    models = {name: _checked(model) for name, model in objects_in(facts.get("models")).items()}
+    named = facts.get("versions")
+    versions = {k: v for k, v in named.items() if isinstance(v, str)} if isinstance(named, dict) else {}
+    return {**facts, "models": models, "stages": objects_in(facts.get("stages")), "versions": versions}
+
+
+def _checked(model: dict[str, Any]) -> dict[str, Any]:
+    """What was recorded of a model, without a self-check whose figure is no number."""
+    check = model.get("self_check", {})
+    error = check.get("worst_relative_error", 0.0) if isinstance(check, dict) else None
+    return model if isinstance(error, int | float) else {k: v for k, v in model.items() if k != "self_check"}

@@ -53,7 +53,7 @@ def recorded_job(folder: Path) -> RecordedJob:
     facts = read_manifest(folder / "manifest.json")
     try:
         return RecordedJob(Job.model_validate(facts["job"]), Path(facts.get("base", ".")))
-    except (KeyError, ValidationError) as error:
+    except (KeyError, TypeError, ValidationError) as error:
         what = "no manifest.json with a job" if isinstance(error, KeyError) else "a manifest.json of another version"
         raise StoreError(
             f"{folder} holds {what}: the models to compute again are not known",

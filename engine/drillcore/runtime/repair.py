@@ -27,6 +27,7 @@ from drillcore.store.contents import fast_digest
 from drillcore.store.places.files import list_names, read_file, remove_folder
 from drillcore.store.record import fingerprint_of
 from drillcore.store.writer import StoreWriter
+from drillcore.system.bounds import read_json
 from drillcore.system.progress import ProgressListener
 
 SHARD_MENDS = ("shard", "rows")
@@ -108,10 +109,10 @@ def _state(store: Any, entry: dict[str, Any]) -> str:
 def _follow(store: StoreWriter, note: Path, listener: ProgressListener) -> None:
     """Discard what a note names, and remove the note; one that is not ours, or not of this store, stays."""
     try:
-        entries = _entries(json.loads(note.read_text(encoding="utf-8")), store.location.identity)
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError, RecursionError) as error:
+        if not note.exists():
+            return
+        entries = _entries(read_json(note), store.location.identity)
+    except (OSError, ValueError) as error:
         what = str(error) if type(error) is ValueError else "it cannot be read"
         listener.say(f"{note}: ignored: {what}")
         return

@@ -17,6 +17,7 @@ from drillcore.errors import JobError, MissingExtraError, StoreError
 from drillcore.job.fields import LoadedJob
 from drillcore.projections import check_projection
 from drillcore.store.places.location import Location
+from drillcore.system.bounds import problem_with_folder, problem_with_output
 from drillcore.texts.rows import RowTable
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ PACKAGES = {
     "project": (("sklearn",), "umap"),
     "render": (("datashader", "pandas", "PIL", "matplotlib", "colorcet"), "pictures"),
 }
+# Files beside a store.
+WRITTEN = ("manifest.json", "report.html")
 # Coordinates that every dataset gets.
 TOKEN_COLUMNS = ("n_tokens", "last_token_id", "row_id")
 
@@ -54,6 +57,8 @@ def check_settings(loaded: LoadedJob, stages: Sequence[str], executor: Executor)
 def check_places(location: Location, folder: Path) -> None:
     """Raise StoreError where the store, or the folder beside it, cannot be created or written; writes nothing."""
     for place in (folder,) if location.is_s3 else (location.path, folder):
+        if problem := problem_with_folder(place):
+            raise StoreError(f"{place} cannot be a folder: it {problem}", hint="Name another place.")
         standing = next(p for p in (place.absolute(), *place.absolute().parents) if p.exists() or p.is_symlink())
         if not standing.is_dir():
             raise StoreError(f"{place} cannot be a folder: {standing} is a file", hint="Name another place.")
@@ -62,6 +67,14 @@ def check_places(location: Location, folder: Path) -> None:
                 f"{place} cannot be written: {standing} allows no writing",
                 hint="Change its permissions, or name another place.",
             )
+    pictures = folder / "pictures"
+    if pictures.exists() and not pictures.is_dir():
+        raise StoreError(f"{pictures} cannot be a folder: it is a file", hint="Move it away, or name another --out.")
+    drawn = sorted(path for path in (*pictures.glob("*.png"), *pictures.glob("*.json")))
+    for path in (*(folder / name for name in WRITTEN), *drawn):
+        problem = problem_with_output(path)
+        if problem:
+            raise StoreError(f"{path}, which a run writes, {problem}", hint="Move it away, or name another --out.")
 
 
 def check_pictures(loaded: LoadedJob, tables: Iterable[RowTable], layers: dict[str, tuple[int, ...]]) -> None:

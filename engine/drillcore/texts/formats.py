@@ -7,7 +7,6 @@ is checked in `columns`.
 from __future__ import annotations
 
 import importlib
-import stat
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from drillcore.errors import TextError
+from drillcore.system.bounds import problem_with
 from drillcore.texts.readers.lines import OnProblem, Row, TextFile, UnreadableError
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
@@ -117,19 +117,6 @@ def _load(reader: Reader) -> Callable[[TextFile, Sequence[str], OnProblem], Iter
     read: Callable[[TextFile, Sequence[str], OnProblem], Iterator[Row]]
     read = getattr(importlib.import_module(module), function)
     return read
-
-
-def problem_with(path: Path) -> str:
-    """Why a file cannot be read, or empty. A pipe is refused, since files are read twice."""
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        return "there is no such file"
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-    if stat.S_ISREG(mode):
-        return ""
-    return "is a directory, not a file" if stat.S_ISDIR(mode) else "is not an ordinary file"
 
 
 def explain_damage(error: BaseException, kind: Format) -> str:

@@ -20,9 +20,10 @@ import pyarrow as pa
 
 from drillcore.errors import RunError
 from drillcore.job.fields import Dataset
+from drillcore.system.bounds import problem_with
 from drillcore.system.cached import Draft, Entry, Opened, WrongEntry
 from drillcore.system.files import file_digest, release
-from drillcore.texts.formats import Format, explain_damage, format_of, problem_with
+from drillcore.texts.formats import Format, explain_damage, format_of
 from drillcore.texts.notes import NOTES_VERSION, Notes
 from drillcore.texts.problems import Problems
 from drillcore.texts.read import read_batches

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import Any
 
 from drillcore.errors import JobError, ModelError, TextError
+from drillcore.system.bounds import BeyondBounds, bounded
 from drillcore.system.files import digest
 from drillcore.texts.rows import RowTable
 from drillcore.tokens.cache import cached
 from drillcore.tokens.identity import tokenizer_digest
 from drillcore.tokens.sequences import Sequences
 
-BATCH = 4096
+BATCH, BATCH_CHARACTERS = 4096, 2**24
 # Characters of a sentence. More are too many tokens for any model, and tokenizing takes hundreds of bytes for each.
 LONGEST = 4_000_000
 # A chat template may read a sentence before it decides what to write; this one shows what it writes by itself.
 PROBE = "a"
+# What a chat template may take for one sentence: a thousand times what one that is in use takes.
+TEMPLATE_SECONDS, TEMPLATE_BYTES = 2.0, 512 * 2**20
 MARKED_DATE = "{%- macro strftime_now(form) -%}\ue000{{ form }}\ue001{%- endmacro -%}"
 
 
@@ -63,14 +66,15 @@ class Tokenizer:
         try:
             with quiet_transformers():
                 self._tokenizer = AutoTokenizer.from_pretrained(location, **arguments)
-        except (OSError, ValueError, ImportError) as error:
+            self.digest = tokenizer_digest(self._tokenizer, location, arguments.get("revision"))
+            self.recorded = self._recorded()
+        except Exception as error:  # its files decide what code runs here, and each class stumbles in its own way
+            why = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise ModelError(
-                f"the tokenizer of {location} could not be read: {str(error).splitlines()[0]}",
-                hint="A model directory needs its tokenizer files beside the weights.",
+                f"the tokenizer of {location} could not be read: {why}",
+                hint="A model directory needs its tokenizer files, as they were saved, beside the weights.",
             ) from error
         self._special = special_tokens != "none"
-        self.digest = tokenizer_digest(self._tokenizer, location, arguments.get("revision"))
-        self.recorded = self._recorded()
 
     def _recorded(self) -> str:
         backend = getattr(self._tokenizer, "backend_tokenizer", None)
@@ -92,13 +96,16 @@ class Tokenizer:
 
     def render(self, text: str, around: Around) -> str:
         """The text that is encoded for a sentence; raises JobError for `chat` where the tokenizer has no template."""
-        if around.template == "chat":
-            self._check_arguments(around)
-            return self._chat(text, dict(around.chat))
-        if around.template is None:
-            return text
-        before, after = around.template.split("{text}")
-        return before + text + after
+        return next(self._rendered([text], around))
+
+    def _rendered(self, texts: Iterable[str], around: Around) -> Iterator[str]:
+        """Each text with what is around it."""
+        if around.template != "chat":
+            before, after = (around.template or "{text}").split("{text}")
+            yield from (before + text + after for text in texts)
+            return
+        self._check_arguments(around)
+        yield from (self._chat(text, dict(around.chat)) for text in texts)
 
     def encode(self, texts: Sequence[str], around: Around = Around(), then: Sequence[str] = ()) -> list[list[int]]:
         """Token ids of each text within `around`; raises JobError for `chat` where the tokenizer has no template.
@@ -106,7 +113,8 @@ class Tokenizer:
         then: text that follows each rendered one and is encoded together with it.
         """
         # A chat template takes longer than the tokenizer, and a sentence may come once for each continuation.
-        written = {text: self.render(text, around) for text in dict.fromkeys(texts)}
+        distinct = list(dict.fromkeys(texts))
+        written = dict(zip(distinct, self._rendered(distinct, around), strict=True))
         rendered = [written[text] for text in texts]
         if then:
             rendered = [before + after for before, after in zip(rendered, then, strict=True)]
@@ -177,7 +185,8 @@ class Tokenizer:
             return None
         # The template itself, where a macro takes the place of the function that tells the date.
         template = MARKED_DATE + str(self._tokenizer.get_chat_template())
-        found = re.search("\ue000(.*?)\ue001", self._chat(PROBE, {**dict(around.chat), "chat_template": template}))
+        marked = self._chat(PROBE, {**dict(around.chat), "chat_template": template})
+        found = re.search("\ue000(.*?)\ue001", marked)
         return None if found is None else datetime.now().strftime(found[1])
 
     def _chat(self, text: str, arguments: dict[str, Any]) -> str:
@@ -189,12 +198,23 @@ class Tokenizer:
         messages = [{"role": "user", "content": text}]
         asked = {"add_generation_prompt": True, **arguments}
         try:
-            return str(self._tokenizer.apply_chat_template(messages, tokenize=False, **asked))
+            # A template is a program that comes with the model.
+            with bounded(TEMPLATE_SECONDS, TEMPLATE_BYTES):
+                written = str(self._tokenizer.apply_chat_template(messages, tokenize=False, **asked))
+            written.encode()
+        except BeyondBounds as beyond:
+            raise _template_error(f"{beyond} for one user message") from None
         except Exception as error:  # whatever the template raises or stumbles over
-            raise JobError(
-                f"template: chat: the tokenizer's chat template fails on one user message: {error}",
-                hint="Write the template as text that holds {text}.",
-            ) from error
+            raise _template_error(f"fails on one user message: {error or type(error).__name__}") from error
+        if len(written) > LONGEST:
+            raise _template_error(f"writes {len(written):,} characters for one user message, too many for any model")
+        return written
+
+
+def _template_error(what: str) -> JobError:
+    return JobError(
+        f"template: chat: the tokenizer's chat template {what}", hint="Write the template as text that holds {text}."
+    )
 
 
 def tokenize(rows: RowTable, tokenizer: Tokenizer, around: Around = Around()) -> Sequences:
@@ -204,7 +224,8 @@ def tokenize(rows: RowTable, tokenizer: Tokenizer, around: Around = Around()) ->
     where the tokenizer gives other tokens each time.
     """
     key = digest([rows.digest, tokenizer.key(around)])
-    encoded = (ids for texts in text_batches(rows) for ids in tokenizer.encode(texts, around))
+    written = len(tokenizer.render(PROBE, around))
+    encoded = (ids for texts in text_batches(rows, written) for ids in tokenizer.encode(texts, around))
 
     def encode(numbers: Sequence[int]) -> list[list[int]]:
         return tokenizer.encode([rows.texts(i, i + 1)[0] for i in numbers], around)
@@ -212,8 +233,12 @@ def tokenize(rows: RowTable, tokenizer: Tokenizer, around: Around = Around()) ->
     return cached("tokens", key, rows.num_rows, encode, lambda: encoded)
 
 
-def text_batches(rows: RowTable, size: int = BATCH) -> Iterator[list[str]]:
-    """The sentences, `size` at a time; raises TextError where one is too long for any model."""
+def text_batches(rows: RowTable, around: int = 0) -> Iterator[list[str]]:
+    """The sentences, so many at a time that they fit into memory; raises TextError where one is too long for any model.
+
+    around: characters that are written around each.
+    """
+    size = max(1, min(BATCH, BATCH_CHARACTERS // max(1, around)))
     for start in range(0, rows.num_rows, size):
         texts = rows.texts(start, min(start + size, rows.num_rows))
         for i, text in enumerate(texts, start):

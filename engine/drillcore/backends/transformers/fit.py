@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from drillcore.backends.configuration import bounded_building
 from drillcore.backends.device import dtype_name
 from drillcore.backends.source import ModelSource, weights_folder
 from drillcore.backends.transformers.expected import Expected, numbered
@@ -139,8 +140,10 @@ def build_on_meta(source: ModelSource, named: Any = None) -> Any:
     Raises MissingExtraError where its code needs a package, ModelError where it cannot be built.
     """
     try:
-        with quiet_transformers(), torch.device("meta"):
+        with bounded_building(source.model.id), quiet_transformers(), torch.device("meta"):
             return source.new_model() if named is None else named(copy.deepcopy(source.config))
+    except ModelError:
+        raise
     except ImportError as error:
         raise MissingExtraError(
             f"model {source.model.id} needs a package that is not installed: {first_line(error)}",
@@ -155,10 +158,10 @@ def build_on_meta(source: ModelSource, named: Any = None) -> Any:
 
 def _report(source: ModelSource, causal: Any, tensors: dict[str, StoredTensor]) -> dict[str, Any]:
     """transformers' loading report for these tensors, without their values."""
-    values = {
-        n: torch.empty(t.shape, dtype=DTYPES.get(t.dtype, torch.uint8), device="meta") for n, t in tensors.items()
-    }
     try:
+        values = {
+            n: torch.empty(t.shape, dtype=DTYPES.get(t.dtype, torch.uint8), device="meta") for n, t in tensors.items()
+        }
         with quiet_transformers():
             _, report = type(causal).from_pretrained(
                 None,

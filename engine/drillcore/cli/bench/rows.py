@@ -8,7 +8,13 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
+
+# Numbers of a sample that rows are made of.
+NUMBERS = (
+    *("repeat", "num_sentences", "num_tokens", "num_nodes", "num_padding", "wall_seconds", "tokenize_seconds", "flops"),
+    *("matrix_flops_per_second", "peak_host_bytes", "peak_device_bytes", "load_seconds", "warm_seconds"),
+)
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,25 @@ def rows_of(
         error = failed.get(case, "" if own else "not measured yet")
         rows.append(_row(case, own, error) if own else BenchRow(case, error=error))
     return rows
+
+
+def are_samples(value: object) -> TypeGuard[list[dict[str, Any]]]:
+    """Whether a value is a list of samples, as a results file holds them.
+
+    >>> are_samples([]), are_samples([{"case": {}, "repeat": 0}])
+    (True, False)
+    """
+    if not isinstance(value, list) or not all(isinstance(s, dict) for s in value):
+        return False
+    return all(
+        isinstance(s.get("case"), dict)
+        and isinstance(s.get("stage_seconds"), dict)
+        and all(isinstance(s.get(name), int | float) for name in NUMBERS)
+        and all(isinstance(seconds, int | float) for seconds in s["stage_seconds"].values())
+        and s["wall_seconds"] > 0
+        and s["matrix_flops_per_second"] > 0
+        for s in value
+    )
 
 
 def sample_rate(sample: dict[str, Any]) -> float:

@@ -17,9 +17,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from drillcore.cli.bench.rows import BenchCase, BenchRow, BenchSettings, make_cases, rows_of, sample_rate, table_of
+from drillcore.cli.bench.rows import (
+    BenchCase,
+    BenchRow,
+    BenchSettings,
+    are_samples,
+    make_cases,
+    rows_of,
+    sample_rate,
+    table_of,
+)
 from drillcore.cli.bench.texts import Lengths
 from drillcore.errors import JobError, StoreError, TextError
+from drillcore.system.bounds import problem_with, problem_with_output, read_object
 from drillcore.system.files import file_digest, write_atomic
 from drillcore.system.machine import cpu_model, num_cores
 from drillcore.system.versions import git_commit, versions
@@ -28,6 +38,7 @@ __all__ = ["BenchCase", "BenchRow", "BenchSettings", "make_cases", "run_bench", 
 
 FORMAT = 1
 KIND = "drillcore-bench"
+MOST_REPEATS = 1000
 Say = Callable[[str], None]
 
 
@@ -40,6 +51,8 @@ def run_bench(
     settings are wrong, StoreError where `out` holds measurements of other settings.
     """
     cases = list(cases)
+    if settings.repeats > MOST_REPEATS:
+        raise JobError(f"--repeats {settings.repeats:,} are more than {MOST_REPEATS:,}", hint="Three are usual.")
     results = _Results(out, _identity(settings))
     failed: dict[BenchCase, str] = {}
     for repeat in range(settings.repeats):
@@ -66,18 +79,18 @@ class _Results:
     def __init__(self, path: Path, identity: dict[str, Any]) -> None:
         self._path, self._identity = path, identity
         self.samples: list[dict[str, Any]] = []
+        problem = problem_with_output(path)
+        if problem or not path.absolute().parent.is_dir():
+            raise StoreError(f"--out {path} {problem or 'is in no folder'}", hint="Name another file.")
         if path.exists():
             self._read()
 
     def _read(self) -> None:
-        try:
-            stored = json.loads(self._path.read_text(encoding="utf-8"))
-            kind = stored.get("kind")
-        except (OSError, ValueError, AttributeError):
-            kind = None
-        if kind != KIND:
+        stored = read_object(self._path)
+        before, samples = stored.get("settings"), stored.get("samples")
+        if stored.get("kind") != KIND or not isinstance(before, dict) or not are_samples(samples):
             raise StoreError(f"{self._path} is not a results file of drillcore bench", hint="Name another file.")
-        before, now = stored["settings"], json.loads(json.dumps(self._identity))
+        now = json.loads(json.dumps(self._identity))
         changed = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
         if changed:
             changes = "; ".join(f"{k} was {before.get(k)!r} and is {now.get(k)!r}" for k in changed)
@@ -85,7 +98,7 @@ class _Results:
                 f"{self._path} holds measurements of other settings: {changes}",
                 hint="Name another file, or remove this one.",
             )
-        self.samples = stored["samples"]
+        self.samples = samples
 
     def has(self, case: BenchCase, repeat: int) -> bool:
         """Whether this repeat has been measured."""
@@ -128,6 +141,9 @@ def _identity(settings: BenchSettings) -> dict[str, Any]:
 
 
 def _digest_of(path: Path) -> str:
+    problem = problem_with(path)
+    if problem:
+        raise TextError(f"{path}: {problem}", hint="Name a file of sentences.")
     try:
         return file_digest(path)
     except OSError as error:

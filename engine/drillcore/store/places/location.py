@@ -15,6 +15,7 @@ from zarr.storage import LocalStore
 from drillcore.errors import CommitError, StoreError
 from drillcore.store.places.hold import Hold
 from drillcore.store.places.local import DurableStore
+from drillcore.system.bounds import problem_with_folder
 
 BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,62}")
 
@@ -99,8 +100,8 @@ class Location:
         """Raise StoreError where the address cannot be that of a store; writes nothing."""
         if self.is_s3:
             _ = self.bucket_and_key
-        elif self.path.exists() and not self.path.is_dir():
-            raise StoreError(f"store {self.address} is a file", hint="Name a folder that does not exist yet.")
+        elif problem := problem_with_folder(self.path):
+            raise StoreError(f"store {self.address} {problem}", hint="Name a folder that does not exist yet.")
 
 
 def make_folder(folder: Path) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from drillcore.job.fields import Model, Render, is_local
 from drillcore.runtime.context import Context
 from drillcore.runtime.results import result_facts
+from drillcore.system.bounds import read_object
 
 
 def slots_of(settings: Render, numbers: Sequence[int]) -> list[int]:
@@ -44,8 +44,7 @@ def model_title(context: Context, group: str) -> str:
     model: Model = source.model
     if model.random_weights:
         return f"{(model.as_ or model.id) if is_local(model.id) else model.id} (random weights)"
-    note = Path(source.location) / "drillcore.json"
-    if note.exists():
-        facts = json.loads(note.read_text(encoding="utf-8"))
-        return f"{model.id} ({facts['kind']}, {facts['quantisation'].split(' ')[0]} weights)"
+    facts = read_object(Path(source.location) / "drillcore.json")
+    if {"kind", "quantisation"} <= facts.keys():
+        return f"{model.id} ({facts['kind']}, {str(facts['quantisation']).split(' ')[0]} weights)"
     return model.as_ or model.id

@@ -19,6 +19,7 @@ from drillcore.runtime.stages.render.curves import CurvesSpec, curve_specs
 from drillcore.runtime.stages.render.grids import GridSpec, build_grid, grid_specs
 from drillcore.runtime.stages.render.layers import unprojected
 from drillcore.runtime.stages.render.report import REPORT, draw_report, report_inputs
+from drillcore.system.bounds import objects_in, read_object
 from drillcore.system.files import digest, write_atomic
 
 # Version of the pictures' look: to be increased when the same data are drawn in another way; all are drawn again then.
@@ -51,7 +52,7 @@ def render(context: Context) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     pictures = list(_pictures(context, folder))
     context.listener.start("render", len(pictures), "pictures")
-    notes, drawn = _read_notes(folder), 0
+    notes, drawn = {name: n for name, n in objects_in(read_object(folder / NOTES)).items() if _is_note(n)}, 0
     for picture in pictures:
         with failures.of(f"picture {picture.name}"):
             drawn += _redraw(picture, folder, notes)
@@ -87,9 +88,9 @@ def _curves(spec: CurvesSpec, folder: Path) -> list[Path]:
 
 def _redraw(picture: Picture, folder: Path, notes: dict[str, Any]) -> bool:
     """Draw a picture unless it is up to date; returns whether it was drawn."""
-    made_from, before = digest(picture.inputs), notes.get(picture.name)
-    old = before["files"] if isinstance(before, dict) else []
-    if isinstance(before, dict) and before["made_from"] == made_from and all((folder / f).exists() for f in old):
+    made_from, before = digest(picture.inputs), notes.get(picture.name, {})
+    old = before.get("files", [])
+    if before.get("made_from") == made_from and all((folder / f).is_file() for f in old):
         return False
     files = [_beside(path, folder) for path in picture.draw()]
     for outdated in set(old) - set(files):
@@ -99,13 +100,13 @@ def _redraw(picture: Picture, folder: Path, notes: dict[str, Any]) -> bool:
     return bool(files)
 
 
+def _is_note(note: dict[str, Any]) -> bool:
+    """Whether a note names the files of a picture, in the folder or beside it; outdated ones are removed by it."""
+    files = note.get("files")
+    return isinstance(files, list) and all(
+        isinstance(f, str) and "\0" not in f and Path(f).name == f.removeprefix("../") != ".." for f in files
+    )
+
+
 def _beside(path: Path, folder: Path) -> str:
     return path.name if path.parent == folder else f"../{path.name}"
-
-
-def _read_notes(folder: Path) -> dict[str, Any]:
-    try:
-        notes = json.loads((folder / NOTES).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return notes if isinstance(notes, dict) else {}
