@@ -7,6 +7,9 @@ VLLM_VENV := .venv-vllm
 PEERS_VENV := .venv-peers
 JOB ?= jobs/demo.yaml
 VLLM_TESTS ?= long or not long
+EACH ?= 1000000
+FAILING ?= torture-failing.txt
+quoted = '$(subst ','\'',$(1))'
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo check test test-long vllm test-vllm torture bench bench-peers bench-gpu support-table schemas format clean
@@ -48,8 +51,8 @@ test: $(INSTALLED) ## The test suite (a few minutes on two cores)
 test-long: $(INSTALLED) ## The long forms of the tests
 	$(BIN)/python -m pytest -m "long or not long"
 
-torture: $(INSTALLED) ## Hundreds of kills at random moments
-	$(BIN)/python -m pytest tests/torture.py --timeout 7200 -p no:cacheprovider
+torture: $(INSTALLED) ## Kills at every file operation, damage to every file (EACH=20 for a part, TRIAL=... for one; hours)
+	@PYTHONPATH=tests $(BIN)/python -m torture --each $(EACH) --trial $(call quoted,$(TRIAL)) --failing $(FAILING)
 
 vllm: ## Install vLLM into an environment of its own, .venv-vllm (3.5 GB); docs/vllm.md
 	@test -x $(VLLM_VENV)/bin/python || $(PYTHON) -m venv $(VLLM_VENV)

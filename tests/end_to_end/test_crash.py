@@ -1,6 +1,6 @@
 """Runs that are killed, stopped, starved of room or robbed of their store lose nothing that was committed.
 
-The short form of `tests/torture.py`. Every command is a process of its own, killed with its whole group.
+Every command is a process of its own, killed with its whole group. `make torture` kills at every file operation.
 """
 
 from __future__ import annotations
