@@ -45,6 +45,6 @@ def _record_shards(group: zarr.Group, attributes: dict) -> None:
             absmax_K = np.abs(np.asarray(states[first:stop])).max(axis=(0, 2)).astype(np.float32)
             group["layer_absmax"][shard] = absmax_K
             before = json.loads((store.root / record_key(path, shard)).read_bytes()[8:-4])
-            record = record_of(reader, shape, shard, before["fingerprint"], absmax_K)
+            record = record_of(reader, shape, shard, before["fingerprint"])
             write_record(store, path, shard, record)
             write_seal(store, path, shard, record.seal)

@@ -9,7 +9,7 @@ from typing import Any
 
 from drillcore.errors import StoreError
 from drillcore.store.arrays import HEADLINES
-from drillcore.store.attributes import MEMBERS, attributes_of, read_attributes
+from drillcore.store.attributes import GROUPS, MEMBERS, attributes_of, read_attributes
 from drillcore.store.checks.groups import group_paths
 from drillcore.store.layout import shape_of
 from drillcore.store.places.location import Location
@@ -41,7 +41,7 @@ def removal_lines(address: str, group: str) -> Iterator[str]:
         remove_groups(held_location, chosen)
     for path in chosen:
         yield f"removed {path}: {held[path]}"
-    groups: Any = attributes.get("groups") or []
+    groups: Any = attributes.get(GROUPS) or []
     again = [path for path in chosen if path in groups]
     if again:
         yield f"{', '.join(again)} is still in the job: the next run computes it again"

@@ -10,7 +10,7 @@ from drillcore.cli.tables import align_columns, sparkline
 from drillcore.measures import PRIMARY
 from drillcore.runtime.results import Measured, read_prediction, read_separation
 from drillcore.store.arrays import HEADLINES
-from drillcore.store.attributes import attributes_of
+from drillcore.store.attributes import GROUPS, attributes_of
 from drillcore.store.audits import read_audit
 from drillcore.store.freshness import stale_results
 from drillcore.store.group import fingerprints_of
@@ -31,7 +31,7 @@ def store_lines(address: str) -> Iterator[str]:
     yield f"store {address}: job {attributes['job']}, format {attributes['format']}"
     rows = [("model", "dataset", "sentences", "layers", "hidden", "complete", "audit", "results")]
     groups = [(m, d, leaf) for m, group in sorted(root.groups()) for d, leaf in sorted(group.groups())]
-    job: list[str] | None = attributes.get("groups")
+    job: list[str] | None = attributes.get(GROUPS)
     left = [] if job is None else [leaf.path for _, _, leaf in groups if leaf.path not in job]
     stale = {leaf.path: stale_results(leaf) for _, _, leaf in groups}
     rows += [(m, d, *_facts(leaf, leaf.path in left, stale[leaf.path])) for m, d, leaf in groups]

@@ -22,6 +22,8 @@ SEAL = "seal"
 CONTENTS = "contents"
 # Paths of all groups, `model/dataset`, in the root: each is listed before it is made.
 MEMBERS = "members"
+# Paths of the groups that belong to the job, in the root; the others left it.
+GROUPS = "groups"
 # Digest of the consolidated metadata of a finished store, in the root.
 CONSOLIDATED = "consolidated"
 # While a group is being renamed: its path before and after.
@@ -92,6 +94,11 @@ def read_attributes(store: Store, path: str) -> dict[str, Any]:
 def attributes_of(group: zarr.Group) -> dict[str, Any]:
     """Attributes of a group as its store holds them now; raises DamageError."""
     return checked_attributes(group.store, group.path)
+
+
+def is_finished(root: dict[str, Any], path: str) -> bool:
+    """Whether the group at a path must be complete, by the attributes of the root: its job's run finished."""
+    return CONTENTS in root and path in root.get(GROUPS, root.get(MEMBERS, ()))
 
 
 def group_document(attributes: dict[str, Any], path: str) -> dict[str, Any]:

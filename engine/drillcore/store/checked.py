@@ -26,10 +26,12 @@ from drillcore.store.attributes import (
     SEAL,
     check_seal,
     document_key,
+    is_finished,
     parse_document,
 )
 from drillcore.store.contents import OF_SHARDS, Digests, fast_digest
 from drillcore.store.places.local import read_local
+from drillcore.store.record import NOT_COMMITTED, fingerprint_key, record_from, record_key, seal_from
 
 ROOT = ""
 
@@ -72,8 +74,10 @@ class CheckedStore(WrapperStore[Store]):
         path, array, rest = owner_of(key)
         if not array:
             return await self._document(path)
-        if array in OF_SHARDS and rest != "zarr.json":
+        if array == "hidden_states" and rest != "zarr.json":
             return await self._store.get(key, prototype, byte_range)
+        if array in OF_SHARDS and rest != "zarr.json" and not await self._is_old():
+            return await self._of_shard(path, array, rest)
         for last_try in (False, True):
             listed = await self._listed(path, array)
             if listed is None:
@@ -86,6 +90,34 @@ class CheckedStore(WrapperStore[Store]):
                 raise DamageError(f"{key} {wrong}", hint=MEND)
             self._known.clear()  # a run may have written both between two readings
         return data
+
+    async def _of_shard(self, path: str, array: str, rest: str) -> Buffer | None:
+        """The file of a shard beside its states, once its record was found to be the one that the group plans."""
+        shard = int(rest.split("/")[1])
+        for last_try in (False, True):
+            try:
+                seal = seal_from(await self._bytes(fingerprint_key(path, shard)))
+                record = record_from(seal, await self._bytes(record_key(path, shard))) if seal else None
+                if record is None and is_finished(await self._attributes(ROOT), path):
+                    raise ValueError(NOT_COMMITTED)
+                planned = await self.get(f"{path}/shard_planned/c/0/0")
+                wanted = b"" if planned is None else planned.to_bytes()[32 * shard :][:32]
+                if record is not None and any(wanted) and record.fingerprint != wanted.hex():
+                    raise ValueError("it is not of the sentences, model and settings that the group records")
+                data = await self._raw(f"{path}/{array}/{rest}")
+                found = "" if data is None else fast_digest(data.to_bytes())
+                if record is not None and array == "layer_absmax" and found != record.absmax:
+                    raise ValueError("its maxima are not those that its record names")
+            except ValueError as error:
+                if last_try:
+                    raise DamageError(f"{path}: {array} of shard {shard}: {error}", hint=MEND) from None
+            else:
+                break
+        return data
+
+    async def _bytes(self, key: str) -> bytes | None:
+        data = await self._raw(key)
+        return None if data is None else data.to_bytes()
 
     async def _raw(self, key: str) -> Buffer | None:
         """All bytes of a file, unchecked."""

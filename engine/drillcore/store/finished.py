@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import zarr
@@ -19,13 +20,14 @@ from drillcore.errors import DamageError
 from drillcore.store.attributes import (
     CONSOLIDATED,
     CONTENTS,
+    MEMBERS,
     MEND,
     checked_attributes,
     document_key,
     group_document,
     parse_document,
 )
-from drillcore.store.contents import fast_digest
+from drillcore.store.contents import READERS, fast_digest
 from drillcore.store.places.files import read_file, write_file
 from drillcore.system.files import digest
 
@@ -42,6 +44,24 @@ def checked_documents(store: Store, members: Sequence[str]) -> dict[str, bytes]:
                 raise DamageError(f"{path}/{name}/zarr.json is not the one that its group records", hint=MEND)
             documents[f"{path}/{name}"] = raw
     return documents
+
+
+def check_documents(store: Store) -> None:
+    """Raise DamageError where a group or array of a store cannot be opened for what its zarr.json is.
+
+    One error, before Zarr opens all of them at once and every task that fails has one of its own.
+    """
+    root = checked_attributes(store, "")
+
+    def look(path: str) -> None:
+        # Groups are listed before they are made.
+        if CONTENTS in root or read_file(store, document_key(path)) is not None:
+            for name in checked_attributes(store, path).get(CONTENTS, {}):
+                read_file(store, f"{path}/{name}/zarr.json")
+
+    members = root.get(MEMBERS, [])
+    with ThreadPoolExecutor(READERS, "look") as pool:
+        list(pool.map(look, dict.fromkeys([*(member.split("/")[0] for member in members), *members])))
 
 
 def finished_root(attributes: dict[str, Any], documents: dict[str, bytes]) -> bytes:

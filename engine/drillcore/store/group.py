@@ -34,6 +34,7 @@ from drillcore.store.places.files import (
 from drillcore.store.record import (
     BlockPart,
     ShardRecord,
+    absmax_key,
     fingerprint_of,
     read_record,
     retract_seal,
@@ -224,11 +225,8 @@ class GroupWriter:
             return False
 
     def _has_absmax(self, shard: int, record: ShardRecord | None) -> bool:
-        try:
-            absmax_K = np.asarray(array_of(self.group, "layer_absmax")[shard])
-        except (ValueError, RuntimeError):
-            return False
-        return record is None or np.array_equal(absmax_K, record.absmax_K)
+        raw = read_file(self._store, absmax_key(self._path, shard))
+        return raw is not None and (record is None or fast_digest(raw) == record.absmax)
 
     def plan_fingerprints(self, planned: Sequence[str]) -> None:
         """Record the fingerprint that each shard must get."""
@@ -270,7 +268,7 @@ class GroupWriter:
             pieces = encode_shard(states_SKH, self._reader.shape, encoded)
             write_pieces(self._store, self._reader.key(shard), pieces)
             array_of(self.group, "layer_absmax")[shard] = absmax_K
-            absmax = tuple(float(value) for value in np.asarray(absmax_K, np.float32))
+            absmax = fast_digest(read_file(self._store, absmax_key(self._path, shard)) or b"")
             record = ShardRecord(
                 fingerprint, (start, stop), tuple(block), encoded.size, encoded.index, absmax, encoded.chunks
             )

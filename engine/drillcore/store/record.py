@@ -12,8 +12,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import google_crc32c
-import numpy as np
-from numpy.typing import NDArray
 from zarr.abc.store import Store
 
 from drillcore.errors import DamageError
@@ -22,6 +20,7 @@ from drillcore.store.places.files import read_file, write_file
 from drillcore.system.files import canonical
 
 RECORD_FORMAT = 2
+NOT_COMMITTED = "is not committed, although the run had finished"
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class ShardRecord:
 
     fingerprint: hex, of what it was made from. rows: its first row and the one after its last; later rows of the shard
     are spare. block: all parts of its block; empty where it is not known. size: bytes of its file. index: digest of
-    the file's end. absmax: largest absolute value of each layer. chunks: digest of each chunk, by layer and then by
+    the file's end. absmax: digest of its chunk of `layer_absmax`. chunks: digest of each chunk, by layer and then by
     rows.
     """
 
@@ -48,7 +47,7 @@ class ShardRecord:
     block: tuple[BlockPart, ...]
     size: int
     index: str
-    absmax: tuple[float, ...]
+    absmax: str
     chunks: tuple[tuple[str, ...], ...]
 
     def text(self) -> str:
@@ -59,11 +58,6 @@ class ShardRecord:
     def seal(self) -> bytes:
         """What `shard_fingerprint` holds: SHA-256 of the text."""
         return hashlib.sha256(self.text().encode()).digest()
-
-    @property
-    def absmax_K(self) -> NDArray[np.float32]:
-        """Largest absolute value of each layer."""
-        return np.array(self.absmax, np.float32)
 
 
 def parse_record(text: bytes) -> ShardRecord:
@@ -78,7 +72,7 @@ def parse_record(text: bytes) -> ShardRecord:
             tuple(BlockPart(**part) for part in fields["block"]),
             int(fields["size"]),
             str(fields["index"]),
-            tuple(float(value) for value in fields["absmax"]),
+            str(fields["absmax"]),
             tuple(tuple(map(str, layer)) for layer in fields["chunks"]),
         )
     except UNREADABLE as error:
@@ -88,6 +82,11 @@ def parse_record(text: bytes) -> ShardRecord:
 def record_key(path: str, shard: int) -> str:
     """Key of the record of a group's shard."""
     return f"{path}/shard_record/c/{shard}"
+
+
+def absmax_key(path: str, shard: int) -> str:
+    """Key of the chunk of `layer_absmax`."""
+    return f"{path}/layer_absmax/c/{shard}/0"
 
 
 def fingerprint_key(path: str, shard: int) -> str:
@@ -125,15 +124,36 @@ def retract_seal(store: Store, path: str, shard: int) -> None:
         write_seal(store, path, shard, bytes(32))
 
 
-def read_seal(store: Store, path: str, shard: int) -> bytes:
-    """A shard's chunk of `shard_fingerprint`; empty where nothing is committed. Raises ValueError for a damaged one."""
-    raw = read_file(store, fingerprint_key(path, shard))
-    if raw is None:
-        return b""
-    seal = _unsealed(raw)
-    if len(seal) != 32:
+def seal_from(raw: bytes | None) -> bytes:
+    """What a chunk of `shard_fingerprint` holds; empty where nothing is committed. Raises ValueError for damage."""
+    seal = b"" if raw is None else _unsealed(raw)
+    if len(seal) not in (0, 32):
         raise ValueError("it is not 32 bytes long")
     return seal if any(seal) else b""
+
+
+def read_seal(store: Store, path: str, shard: int) -> bytes:
+    """A shard's chunk of `shard_fingerprint`; empty where nothing is committed. Raises ValueError for a damaged one."""
+    return seal_from(read_file(store, fingerprint_key(path, shard)))
+
+
+def record_from(seal: bytes, raw: bytes | None, *, is_old: bool = False) -> ShardRecord | None:
+    """The record that a seal stands for, from its file.
+
+    is_old: whether the store is of format 1: the seal may be a fingerprint, and then there is no record. Raises
+    ValueError where the record is missing, damaged, or not the one that was committed.
+    """
+    if raw is None:
+        if is_old:
+            return None
+        raise ValueError("it is missing")
+    text = _unsealed(raw)[8:]
+    record = parse_record(text)
+    if hashlib.sha256(text).digest() == seal:
+        return record
+    if is_old and record.fingerprint == seal.hex():
+        return None  # brought up to date but for the last step
+    raise ValueError("it is not the one that was committed")
 
 
 def read_record(store: Store, path: str, shard: int) -> ShardRecord | None:
@@ -149,17 +169,12 @@ def read_record(store: Store, path: str, shard: int) -> ShardRecord | None:
         return None
     raw = read_file(store, record_key(path, shard))
     try:
-        if raw is None:
-            if is_unsealed(store):
-                return None
-            raise ValueError("it is missing")
-        text = _unsealed(raw)[8:]
-        record = parse_record(text)
-        if hashlib.sha256(text).digest() == seal:
-            return record
-        if record.fingerprint == seal.hex() and is_unsealed(store):
-            return None  # brought up to date but for the last step
-        raise ValueError("it is not the one that was committed")
+        try:
+            return record_from(seal, raw)
+        except ValueError:
+            if not is_unsealed(store):
+                raise
+            return record_from(seal, raw, is_old=True)
     except ValueError as error:
         raise _damage(path, "shard_record", shard, str(error)) from None
 

@@ -18,11 +18,11 @@ import zarr
 from numpy.typing import NDArray
 
 from drillcore.errors import DamageError
-from drillcore.store.attributes import CONTENTS, MEND, attributes_of
+from drillcore.store.attributes import CONTENTS, MEND, attributes_of, is_finished, read_attributes
 from drillcore.store.contents import fast_digest
 from drillcore.store.layout import Shape, array_of, read_array
 from drillcore.store.places.files import plain_store, read_ahead, read_end, read_range, read_size
-from drillcore.store.record import read_record
+from drillcore.store.record import NOT_COMMITTED, read_record
 from drillcore.store.shards import Index, decode_chunk, decode_index, index_bytes, threads
 
 # Read at a time: large enough for storage that answers slowly, small enough to stay in a core's cache until decoded.
@@ -67,7 +67,7 @@ class StatesReader:
         )
         self.dtype = array.dtype
         self._group, self._options = group, {"by_plan": by_plan, "recorded": recorded}
-        self.store = plain_store(group.store)
+        self.store, self.path = plain_store(group.store), group.path
         self._key = f"{array.path}/c"
         contents: dict[str, Any] | None = attributes_of(group).get(CONTENTS)
         self._has_records = recorded and contents is not None
@@ -112,6 +112,8 @@ class StatesReader:
     def _look(self, shard: int) -> Known:
         record = read_record(self.store, self._group.path, shard) if self._has_records else None
         if self._has_records and record is None:
+            if is_finished(read_attributes(self.store, ""), self.path):
+                raise self.damage(shard, None, NOT_COMMITTED)
             raise FileNotFoundError
         if record is not None and self._has_plan and self._planned[shard].tobytes().hex() != record.fingerprint:
             raise self.damage(shard, None, "it is not of the sentences, model and settings that the group records")
@@ -217,6 +219,8 @@ class StatesReader:
             index = self.index(shard)
             span = None if index is None else index.span(part, slot)
             if span is None:
+                if self._is_spare(shard, part, slot):
+                    return False
                 if self._is_committed(shard):
                     what = "the shard's file is missing" if index is None else "a chunk is missing"
                     raise self.damage(shard, None, what)
@@ -229,6 +233,11 @@ class StatesReader:
                     raise self.damage(shard, slot, str(error)) from None
                 self._forget()  # a run may have written the shard again since its index was read
         return True
+
+    def _is_spare(self, shard: int, part: int, slot: int) -> bool:
+        """Whether a chunk lies after the last row of its shard, by the shard's record."""
+        known = self._find(shard)
+        return known is not None and known.chunks is not None and part >= len(known.chunks[slot])
 
     def _recorded(self, shard: int, part: int, slot: int) -> str | None:
         """The digest that a chunk must have; None in format 1. Raises ValueError where its record lacks it."""

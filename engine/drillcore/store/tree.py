@@ -15,6 +15,7 @@ from xarray.core import indexing
 from drillcore.errors import DamageError
 from drillcore.store.arrays import CANARIES, SPARE
 from drillcore.store.attributes import CONSOLIDATED, CONTENTS, MEMBERS, MEND, SEAL
+from drillcore.store.finished import check_documents
 from drillcore.store.freshness import stale_results
 from drillcore.store.places.location import Location
 from drillcore.store.reader import open_root
@@ -98,6 +99,7 @@ def open_tree(address: str) -> xr.DataTree:
     """
     location = Location(address)
     root = open_root(location)
+    check_documents(root.store)
     try:
         tree = xr.open_datatree(cast(Any, root.store), engine="zarr", consolidated=False)
     except (ValueError, RuntimeError, KeyError, TypeError) as error:

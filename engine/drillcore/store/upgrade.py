@@ -9,7 +9,6 @@ from collections.abc import Callable
 from itertools import product
 from typing import Any
 
-import numpy as np
 import zarr
 from zarr.abc.store import Store
 
@@ -31,7 +30,7 @@ from drillcore.store.checks.shards import ShardChecks
 from drillcore.store.contents import OF_SHARDS, array_digests, fast_digest
 from drillcore.store.layout import Shape, array_of, create_record, shape_of
 from drillcore.store.places.files import list_names, read_end, read_file, read_range, read_size, remove_folder
-from drillcore.store.record import ShardRecord, read_record, read_seal, write_record, write_seal
+from drillcore.store.record import ShardRecord, absmax_key, read_record, read_seal, write_record, write_seal
 from drillcore.store.shards import chunk_digest, index_bytes
 from drillcore.store.states import StatesReader
 from drillcore.texts.rows import row_ids
@@ -135,13 +134,13 @@ def _record_shards(group: zarr.Group, shape: Shape) -> list[str]:
         seal = read_seal(store, path, shard)
         if not seal or read_record(store, path, shard) is not None:
             continue  # not committed, or recorded by a run that ended before the store was done
-        record = record_of(reader, shape, shard, seal.hex(), np.asarray(array_of(group, "layer_absmax")[shard]))
+        record = record_of(reader, shape, shard, seal.hex())
         write_record(store, path, shard, record)
         write_seal(store, path, shard, record.seal)
     return [str(finding) for finding in findings]
 
 
-def record_of(reader: StatesReader, shape: Shape, shard: int, fingerprint: str, absmax_K: Any) -> ShardRecord:
+def record_of(reader: StatesReader, shape: Shape, shard: int, fingerprint: str) -> ShardRecord:
     """The record of a shard that is whole; the block it was computed in is not known any more."""
     index, store, key = reader.index(shard), reader.store, reader.key(shard)
     first, stop = shape.bounds(shard)
@@ -151,5 +150,5 @@ def record_of(reader: StatesReader, shape: Shape, shard: int, fingerprint: str, 
     digests = {place: chunk_digest(read_range(store, key, *span)) for place, span in spans.items() if span is not None}
     chunks = tuple(tuple(digests[slot, part] for part in range(parts)) for slot in range(len(shape.layers)))
     tail = read_end(store, key, index_bytes(shape)) or b""
-    absmax = tuple(float(value) for value in absmax_K)
+    absmax = fast_digest(read_file(store, absmax_key(reader.path, shard)) or b"")
     return ShardRecord(fingerprint, (first, stop), (), read_size(store, key) or 0, fast_digest(tail), absmax, chunks)

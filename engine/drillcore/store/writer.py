@@ -16,6 +16,7 @@ from drillcore.store.attributes import (
     CONTENTS,
     FIRST_FORMAT,
     FORMAT,
+    GROUPS,
     MEMBERS,
     MOVED_FROM,
     MOVED_TO,
@@ -134,7 +135,7 @@ class StoreWriter:
 
     def set_groups(self, paths: list[str]) -> None:
         """Record which groups, `model/dataset`, belong to the job now; others have left it."""
-        self._set_members([*self._members, *paths], groups=paths)
+        self._set_members([*self._members, *paths], **{GROUPS: paths})
 
     def forget(self, paths: Sequence[str]) -> None:
         """Remove groups, `model/dataset`, from the list of those that the store has."""

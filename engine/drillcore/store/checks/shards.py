@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from drillcore.errors import DamageError
 from drillcore.store.checks.finding import Finding
+from drillcore.store.contents import fast_digest
 from drillcore.store.layout import Shape, read_array
-from drillcore.store.places.files import plain_store, read_size
-from drillcore.store.record import ShardRecord, read_record, read_seal
+from drillcore.store.places.files import plain_store, read_file, read_size
+from drillcore.store.record import NOT_COMMITTED, ShardRecord, absmax_key, read_record, read_seal
 from drillcore.store.shards import index_bytes, threads
 from drillcore.store.states import StatesReader
 
@@ -64,7 +65,7 @@ class ShardChecks:
             yield self._finding(array, what.partition(": ")[2], shard)
             return
         if not fingerprint and self._complete:
-            yield self._finding("shard_fingerprint", "is not committed, although the run had finished", shard)
+            yield self._finding("shard_fingerprint", NOT_COMMITTED, shard)
         if not fingerprint:
             return
         if planned is not None and any(planned) and fingerprint != planned:
@@ -83,12 +84,12 @@ class ShardChecks:
         size = index.end + index_bytes(self._shape)
         if read_size(self._group.store, self._reader.key(shard)) != size or (record and record.size != size):
             yield self._finding("hidden_states", "its file does not have the size that its index says", shard)
-        first, stop = self._shape.bounds(shard)
+        first, stop = self._shape.bounds(shard) if record is None else record.rows
         parts = range(-(-(stop - first) // self._shape.chunk))
         largest_K = np.zeros(len(self._shape.layers), self._shape.store_dtype)
         whole = True
         for finding, slot, largest in pool.map(
-            lambda place: self._check_chunk(shard, *place), product(range(len(self._shape.layers)), parts)
+            lambda place: self._check_chunk(shard, stop, *place), product(range(len(self._shape.layers)), parts)
         ):
             largest_K[slot] = max(largest_K[slot], largest)
             if finding is not None:
@@ -97,10 +98,10 @@ class ShardChecks:
         if whole:
             yield from self._check_absmax(shard, record, largest_K)
 
-    def _check_chunk(self, shard: int, slot: int, part: int) -> tuple[Finding | None, int, float]:
+    def _check_chunk(self, shard: int, end: int, slot: int, part: int) -> tuple[Finding | None, int, float]:
         shape = self._shape
         first = shape.bounds(shard)[0] + part * shape.chunk
-        stop = min(first + shape.chunk, shape.bounds(shard)[1])
+        stop = min(first + shape.chunk, end)
         chunk_CH = np.empty((shape.chunk, shape.hidden_size), shape.store_dtype)
         place: dict[str, Any] = {"first": first, "last": stop - 1, "slot": slot}
         try:
@@ -124,7 +125,8 @@ class ShardChecks:
         except (ValueError, RuntimeError, KeyError) as error:
             yield self._finding("layer_absmax", f"cannot be read: {error}", shard)
             return
-        if record is not None and not np.array_equal(recorded_K, record.absmax_K):
+        raw = read_file(self._group.store, absmax_key(self._group.path, shard)) or b""
+        if record is not None and fast_digest(raw) != record.absmax:
             yield self._finding("layer_absmax", "its maxima are not those that its record names", shard)
             return
         wrong = np.flatnonzero(recorded_K.astype(self._shape.store_dtype) != largest_K)

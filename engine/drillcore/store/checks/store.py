@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import zarr
 
-from drillcore.store.attributes import CONTENTS, MEMBERS, checked_attributes, is_unsealed, parse_document
+from drillcore.store.attributes import CONTENTS, MEMBERS, checked_attributes, is_finished, is_unsealed, parse_document
 from drillcore.store.checks.contents import check_models, check_root
 from drillcore.store.checks.finding import Finding
 from drillcore.store.checks.groups import check_group, group_paths
@@ -23,19 +23,20 @@ class StoreChecks:
         self.store = root.store
         self.is_old = is_unsealed(self.store)
         attributes = checked_attributes(self.store, "")
-        finished = "consolidated_metadata" in parse_document(read_file(self.store, "zarr.json"))
-        self._complete = finished if self.is_old else CONTENTS in attributes
+        self._root = attributes
+        self._old_finished = "consolidated_metadata" in parse_document(read_file(self.store, "zarr.json"))
         self.paths: list[str] = group_paths(self.store) if self.is_old else attributes.get(MEMBERS, [])
 
     def metadata(self) -> Iterator[Finding]:
         """What is wrong with the root and the groups of the models."""
         if not self.is_old:
             yield from check_root(self.store)
-            yield from check_models(self.store, self.paths, self._complete)
+            yield from check_models(self.store, self.paths, CONTENTS in self._root)
 
     def group(self, path: str) -> Iterator[Finding]:
         """What is wrong with the group of one model and dataset."""
-        return check_group(self.store, path, row_ids, self._complete)
+        complete = self._old_finished if self.is_old else is_finished(self._root, path)
+        return check_group(self.store, path, row_ids, complete)
 
 
 def verify(address: str) -> Iterator[Finding]:
