@@ -30,7 +30,7 @@ MOST_LAYERS, MOST_COUNT, MOST_LABELS, MOST_WIDTH = 1000, 10_000, 100_000, 2**24
 # Up to here no file is opened to see whether it holds so many layers.
 USUAL_LAYERS = 200
 # Processor time and memory for a model without values; the largest known take a tenth of either.
-SECONDS, BYTES = 60.0, 4 * 2**30
+SECONDS, BYTES = 60.0, 2 * 2**30
 HINT = "Take the config.json that was saved with the weights."
 
 

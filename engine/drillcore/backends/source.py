@@ -21,6 +21,7 @@ from drillcore.backends.lengths import longest_sentence
 from drillcore.backends.weight_files import weight_files
 from drillcore.errors import MissingExtraError, ModelError
 from drillcore.job.fields import Model, expand, is_local
+from drillcore.system.bounds import real_path
 from drillcore.system.cached import remembered_digest
 from drillcore.system.files import digest
 from drillcore.system.machine import total_memory_bytes
@@ -135,7 +136,7 @@ def locate(model: Model, base: Path) -> ModelSource:
 
 def _local(model: Model, base: Path) -> str:
     """The folder that a model's id names; raises ModelError where it holds no model that can be read."""
-    folder = (base / expand(model.id)).resolve()
+    folder = real_path(base / expand(model.id))
     if not (folder / "config.json").exists() and not (folder / "config.json").is_symlink():
         _refuse_lone_adapter(model, folder)
         raise ModelError(

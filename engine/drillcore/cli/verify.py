@@ -19,7 +19,7 @@ from drillcore.store.checks.finding import NOTE, Finding
 from drillcore.store.checks.store import StoreChecks
 from drillcore.store.places.location import Location, make_folder
 from drillcore.store.reader import open_root
-from drillcore.system.bounds import problem_with_output
+from drillcore.system.bounds import problem_with_folder, problem_with_output
 from drillcore.system.files import write_atomic
 
 SHOWN = 100
@@ -37,8 +37,9 @@ def verify_lines(
     """
     location = Location(address)
     note = (out or location.bookkeeping) / NOTE
-    problem = problem_with_output(note)
-    if problem:
+    if problem := problem_with_folder(note.parent):
+        raise StoreError(f"{note.parent} cannot be a folder: it {problem}", hint="Name another --out.")
+    if problem := problem_with_output(note):
         raise StoreError(f"{note}, which verification writes, {problem}", hint="Move it away, or name another --out.")
     root = open_root(location, checked=False)
     checks = StoreChecks(root)

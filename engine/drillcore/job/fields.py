@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from drillcore.job.choices import OneOf
+from drillcore.system.bounds import real_path
 from drillcore.system.tables import BACKENDS, EXECUTORS, MEASURES, PROJECTION_BACKENDS, PROJECTION_METHODS
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=@-]*")
@@ -54,7 +55,7 @@ def in_place(path: Path) -> Path:
     >>> in_place(Path("/tmp/../texts/a.jsonl")).as_posix()
     '/texts/a.jsonl'
     """
-    return path.resolve() if path.name in ("", "..") else path.parent.resolve() / path.name
+    return real_path(path) if path.name in ("", "..") else real_path(path.parent) / path.name
 
 
 def check_name(value: str) -> str:

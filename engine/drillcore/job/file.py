@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from drillcore.errors import JobError
 from drillcore.job.choices import did_you_mean, shortened
 from drillcore.job.fields import Job, LoadedJob, in_place
-from drillcore.system.bounds import read_bytes
+from drillcore.system.bounds import read_bytes, real_path
 
 Path_ = tuple[str | int, ...]
 # Bytes of a job file, which takes seconds to read for each million, and how many of its mistakes are listed.
@@ -70,7 +70,7 @@ def load_job(
     if limit is not None:
         capped = [d.model_copy(update={"limit": min(limit, d.limit or limit)}) for d in job.datasets]
         job = job.model_copy(update={"datasets": tuple(capped)})
-    loaded = LoadedJob(job=job, base=path.resolve().parent, source=str(path))
+    loaded = LoadedJob(job=job, base=real_path(path).parent, source=str(path))
     if limit is None or store is not None:
         return loaded
     return loaded.model_copy(update={"job": job.model_copy(update={"store": limited_store(loaded.store, limit)})})

@@ -11,6 +11,7 @@ from drillcore.errors import JobError, TextError
 from drillcore.job.fields import Job, LoadedJob, expand, is_local
 from drillcore.runtime.runner import run_stages
 from drillcore.store.tree import open_tree
+from drillcore.system.bounds import real_path
 from drillcore.system.progress import Silent
 from drillcore.texts.columns import as_sentence
 
@@ -31,7 +32,7 @@ def extract_in_memory(model: str, sentences: str | Sequence[str], settings: dict
     with tempfile.TemporaryDirectory(prefix="drillcore-") as scratch:
         folder = Path(scratch)
         pq.write_table(pa.table({"text": pa.array(texts, pa.string())}), folder / "sentences.parquet")
-        location = str(expand(model).resolve()) if is_local(model) else model
+        location = str(real_path(expand(model))) if is_local(model) else model
         try:
             job = Job.model_validate(
                 {

@@ -17,7 +17,7 @@ from drillcore.errors import JobError, MissingExtraError, StoreError
 from drillcore.job.fields import LoadedJob
 from drillcore.projections import check_projection
 from drillcore.store.places.location import Location
-from drillcore.system.bounds import problem_with_folder, problem_with_output
+from drillcore.system.bounds import MOST_BYTES, problem_with_folder, problem_with_output
 from drillcore.texts.rows import RowTable
 
 if TYPE_CHECKING:
@@ -68,12 +68,13 @@ def check_places(location: Location, folder: Path) -> None:
                 hint="Change its permissions, or name another place.",
             )
     pictures = folder / "pictures"
-    if pictures.exists() and not pictures.is_dir():
-        raise StoreError(f"{pictures} cannot be a folder: it is a file", hint="Move it away, or name another --out.")
+    if pictures.is_symlink() and not pictures.is_dir():
+        raise StoreError(f"{pictures} cannot be a folder: it is a link to none", hint="Move it away.")
+    if problem := problem_with_folder(pictures):
+        raise StoreError(f"{pictures} cannot be a folder: it {problem}", hint="Move it away, or name another --out.")
     drawn = sorted(path for path in (*pictures.glob("*.png"), *pictures.glob("*.json")))
     for path in (*(folder / name for name in WRITTEN), *drawn):
-        problem = problem_with_output(path)
-        if problem:
+        if problem := problem_with_output(path, MOST_BYTES if path.suffix == ".json" else None):
             raise StoreError(f"{path}, which a run writes, {problem}", hint="Move it away, or name another --out.")
 
 

@@ -7,6 +7,7 @@ is a program. Each ends here as an error, within seconds.
 from __future__ import annotations
 
 import json
+import os
 import resource
 import signal
 import stat
@@ -56,13 +57,24 @@ def problem_with(path: Path, most: int | None = None) -> str:
     return ""
 
 
-def problem_with_output(path: Path) -> str:
+def real_path(path: Path) -> Path:
+    """An absolute path without links and relative parts, as `Path.resolve` gives it, and links in a circle as they are.
+
+    >>> real_path(Path("/tmp/../dev/./null")).as_posix()
+    '/dev/null'
+    """
+    return Path(os.path.realpath(path))
+
+
+def problem_with_output(path: Path, most: int | None = None) -> str:
     """Why no file can take the place of what is at a path, or empty. A device or a pipe is not to be replaced by one.
+
+    most: bytes that a file there may have, because it is read before.
 
     >>> problem_with_output(Path("/dev/null")), problem_with_output(Path("/tmp/nothing-there"))
     ('is not an ordinary file', '')
     """
-    problem = problem_with(path)
+    problem = problem_with(path, most)
     return "" if problem in (ABSENT, BROKEN) else problem
 
 

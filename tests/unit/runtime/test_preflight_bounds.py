@@ -315,3 +315,29 @@ def test_settings_of_a_tokenizer_of_another_shape(name, case):
             case.check()
         except InputError as error:
             assert "tokenizer" in str(error)
+
+
+def test_links_in_a_circle(case, monkeypatch, capsys):
+    """Wherever a path is named: model, texts, store, and the folder beside it."""
+    from drillcore.cli.main import main
+
+    (case.folder / "circle").symlink_to("circle")
+    for model in ("./circle", "./circle/below"):
+        case.job["models"] = [{"id": model, "as": "m"}]
+        case.refused(model)
+    case.job["models"] = [{"id": "./model", "as": "m"}]
+    for path in ("circle", "circle/d.txt", "circle.txt"):
+        case.job["datasets"][0]["path"] = path
+        case.refused(path)
+    monkeypatch.chdir(case.folder)
+    for arguments in (
+        *(["extract", "job.yaml", "--store", "circle"], ["extract", "job.yaml", "--store", "circle/a.zarr"]),
+        *(["extract", "job.yaml", "--out", "circle"], ["extract", "circle"], ["extract", "circle/job.yaml"]),
+        *(["show", "circle"], ["show", "circle/a.zarr"], ["verify", "circle"], ["verify", "circle/a.zarr"]),
+        *(["rm", "circle", "m"], ["compare", "circle", "a", "b"]),
+        ["export", "circle", "--layer", "1", "--to", "npy", "--out", "a"],
+    ):
+        monkeypatch.setattr("sys.argv", ["drillcore", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 2 and "bug in drillcore" not in capsys.readouterr().err, arguments

@@ -15,7 +15,7 @@ from zarr.storage import LocalStore
 from drillcore.errors import CommitError, StoreError
 from drillcore.store.places.hold import Hold
 from drillcore.store.places.local import DurableStore
-from drillcore.system.bounds import problem_with_folder
+from drillcore.system.bounds import problem_with_folder, real_path
 
 BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,62}")
 
@@ -79,7 +79,7 @@ class Location:
     @property
     def identity(self) -> str:
         """The address without links and relative parts: one for a store, however it is named."""
-        return self.address if self.is_s3 else str(self.path.resolve())
+        return self.address if self.is_s3 else str(real_path(self.path))
 
     @property
     def bookkeeping(self) -> Path:
@@ -93,7 +93,7 @@ class Location:
 
             return S3Place(open_bucket(*self.bucket_and_key), read_only=read_only, hold=self.hold)
         self.check()
-        root = self.path.resolve()  # the target of a link need not exist yet
+        root = real_path(self.path)  # the target of a link need not exist yet
         return LocalStore(root, read_only=True) if read_only else DurableStore(root, hold=self.hold)
 
     def check(self) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from drillcore.store.places.folder_lock import folder_lock, refuse_if_locked
 from drillcore.store.places.location import Location
+from drillcore.system.bounds import real_path
 
 if TYPE_CHECKING:
     from obstore.store import S3Store
@@ -55,7 +56,7 @@ def store_lock(location: Location, say: Callable[[str], None] = _silent) -> Iter
 
 def _folder_place(location: Location) -> tuple[Path, Path]:
     """The store's folder, and the note of who holds it, which lies beside it."""
-    return location.path.resolve(), location.bookkeeping / "lock"
+    return real_path(location.path), location.bookkeeping / "lock"
 
 
 def _lease_place(location: Location) -> tuple[S3Store, str]:
