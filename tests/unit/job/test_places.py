@@ -46,3 +46,25 @@ def test_a_store_is_called_by_its_own_name(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text("models: [m]\ndatasets: {d: a.txt}\n", encoding="utf-8")
     named = load_job(tmp_path / "job.yaml", store=str(tmp_path / "objects" / ".." / "cities.zarr"))
     assert named.store == loaded.store
+
+
+class TestFoldersOfBuckets:
+    def test_stores_of_equal_name_have_folders_of_their_own(self, tmp_path: Path, monkeypatch) -> None:
+        monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+        names = ("s3://one/x.zarr", "s3://two/x.zarr", "s3://one/a/x.zarr", "s3://one/b/x.zarr", "s3://one/x.other")
+        folders = {Location(name).beside(base=tmp_path) for name in names}
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9000")
+        folders.add(Location(names[0]).beside(base=tmp_path))
+        assert len(folders) == len(names) + 1
+        assert all(f.parent == tmp_path / "runs" and f.name.startswith("x-") for f in folders)
+        assert Location("s3://one/x.zarr/").beside() == Location("s3://one/x.zarr").beside()
+
+    def test_the_folder_of_an_earlier_version_stays_that_of_its_store(self, tmp_path: Path) -> None:
+        former = tmp_path / "runs" / "x"
+        former.mkdir(parents=True)
+        for text in ("", "[1]", "{", "null", "[" * 100_000):
+            (former / "manifest.json").write_text(text)
+            assert Location("s3://one/x.zarr").beside(base=tmp_path) != former
+        (former / "manifest.json").write_text('{"store": "s3://one/x.zarr", "status": "done"}')
+        assert Location("s3://one/x.zarr").beside(base=tmp_path) == former
+        assert Location("s3://two/x.zarr").beside(base=tmp_path) != former

@@ -5,6 +5,7 @@ Owns opening it for Zarr, and what lies beside it.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -15,7 +16,8 @@ from zarr.storage import LocalStore
 from drillcore.errors import CommitError, StoreError
 from drillcore.store.places.hold import Hold
 from drillcore.store.places.local import DurableStore
-from drillcore.system.bounds import problem_with_folder, real_path
+from drillcore.system.bounds import problem_with_folder, read_object, real_path
+from drillcore.system.files import digest
 
 BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,62}")
 
@@ -70,11 +72,19 @@ class Location:
     def beside(self, out: Path | None = None, base: Path | None = None) -> Path:
         """The folder beside the store, unless `out` names one.
 
-        base: folder of the job file, below which a store on S3 has its folder; by default the working directory.
+        base: folder of the job file, below which a store on S3 has its folder; by default the working directory. That
+        folder is of one bucket, key and endpoint: stores of equal name are told apart by a digest of these. One that an
+        earlier version filled for this very store, which has no digest in its name, stays in use.
         """
         if out is not None:
             return out
-        return (base or Path()) / "runs" / self.stem if self.is_s3 else self.path.parent / self.stem
+        if not self.is_s3:
+            return self.path.parent / self.stem
+        former = (base or Path()) / "runs" / self.stem
+        if str(read_object(former / "manifest.json").get("store")).rstrip("/") == self.address.rstrip("/"):
+            return former
+        place = digest([s3_endpoint(), *self.bucket_and_key])
+        return former.with_name(f"{self.stem}-{place[:8]}")
 
     @property
     def identity(self) -> str:
@@ -102,6 +112,11 @@ class Location:
             _ = self.bucket_and_key
         elif problem := problem_with_folder(self.path):
             raise StoreError(f"store {self.address} {problem}", hint="Name a folder that does not exist yet.")
+
+
+def s3_endpoint() -> str:
+    """Address of the object storage; empty for Amazon's own."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
 
 
 def make_folder(folder: Path) -> None:

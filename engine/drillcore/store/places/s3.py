@@ -20,6 +20,7 @@ from zarr.storage import ObjectStore
 
 from drillcore.errors import CommitError, DrillcoreError, StoreError
 from drillcore.store.places.hold import LATELY_SECONDS, Hold
+from drillcore.store.places.location import s3_endpoint
 
 # obstore retries a request after 5xx replies and lost connections; what it does not retry (a part of an upload that
 # timed out, a write whose connection was lost) is retried here. The longest wait before a run gives up is the product:
@@ -36,7 +37,7 @@ Answer = TypeVar("Answer")
 
 def open_bucket(bucket: str, prefix: str) -> S3Store:
     """A client for the keys below a prefix of a bucket."""
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    endpoint = s3_endpoint()
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
     options: dict[str, Any] = {"endpoint": endpoint} if endpoint else {}
     return S3Store(

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from drillcore.errors import RunError
+from drillcore.errors import CommitError, RunError
 from drillcore.pictures.curves import write_curves
 from drillcore.pictures.grid.write import write_grid
 from drillcore.runtime.context import Context
@@ -19,6 +19,7 @@ from drillcore.runtime.stages.render.curves import CurvesSpec, curve_specs
 from drillcore.runtime.stages.render.grids import GridSpec, build_grid, grid_specs
 from drillcore.runtime.stages.render.layers import unprojected
 from drillcore.runtime.stages.render.report import REPORT, draw_report, report_inputs
+from drillcore.store.places.location import make_folder
 from drillcore.system.bounds import objects_in, read_object
 from drillcore.system.files import digest, write_atomic
 
@@ -49,13 +50,13 @@ def render(context: Context) -> None:
     if len(missing) == len(context.inputs.pairs):
         failures.raise_if_any()
     folder = context.out / "pictures"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     pictures = list(_pictures(context, folder))
     context.listener.start("render", len(pictures), "pictures")
     notes, drawn = {name: n for name, n in objects_in(read_object(folder / NOTES)).items() if _is_note(n)}, 0
     for picture in pictures:
         with failures.of(f"picture {picture.name}"):
-            drawn += _redraw(picture, folder, notes)
+            drawn += _drawn(picture, folder, notes)
         context.listener.advance(1)
     context.manifest.record("stages", "render", wall_seconds=round(time.perf_counter() - started, 3))
     context.listener.finish(f"pictures: {drawn} drawn, {len(pictures) - drawn} up to date, in {folder}")
@@ -84,6 +85,17 @@ def _grid(context: Context, spec: GridSpec, folder: Path) -> list[Path]:
 def _curves(spec: CurvesSpec, folder: Path) -> list[Path]:
     charts = spec.charts()
     return [write_curves(charts, folder / f"{spec.name}.png")] if charts else []
+
+
+def _drawn(picture: Picture, folder: Path, notes: dict[str, Any]) -> bool:
+    """`_redraw`, whose files the place may refuse: raises CommitError."""
+    try:
+        return _redraw(picture, folder, notes)
+    except OSError as error:
+        raise CommitError(
+            f"{error.filename or folder} could not be written: {error.strerror or error}",
+            hint="Free space or fix the folder, then run `drillcore render`.",
+        ) from error
 
 
 def _redraw(picture: Picture, folder: Path, notes: dict[str, Any]) -> bool:
