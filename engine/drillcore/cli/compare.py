@@ -49,10 +49,10 @@ def _write(path: Path, text: str) -> None:
 
 
 def _side(root: zarr.Group, path: str) -> Side:
-    group = root.get(path.strip("/"))
+    names = sorted(f"{m}/{d}" for m, g in root.groups() for d in g.group_keys())
+    group = root[path.strip("/")] if path.strip("/") in names else None
     if not isinstance(group, zarr.Group) or "hidden_states" not in group:
-        names = ", ".join(sorted(f"{m}/{d}" for m, g in root.groups() for d in g.group_keys()))
-        raise InputError(f"the store has no {path}", hint=f"It has {names}." if names else "It is empty.")
+        raise InputError(f"the store has no {path}", hint=f"It has {', '.join(names)}." if names else "It is empty.")
     why = stale(group, "separation")
     if why:
         raise InputError(f"{path}: its measures are stale: {why}", hint="Run `drillcore measure` on its job first.")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+from drillcore.cli.tables import write_line
 from drillcore.errors import StoreError
 from drillcore.store.arrays import HEADLINES
 from drillcore.store.attributes import GROUPS, MEMBERS, attributes_of, read_attributes
@@ -26,7 +27,7 @@ def removal_lines(address: str, group: str) -> Iterator[str]:
     """
     location, wanted = Location(address), group.strip("/")
     root = open_root(location, checked=False)
-    say = partial(print, file=sys.stderr, flush=True)
+    say = partial(write_line, file=sys.stderr)
     refuse_if_held(location, say)
     attributes = attributes_of(root)
     every = sorted({*group_paths(root.store), *attributes.get(MEMBERS, [])})

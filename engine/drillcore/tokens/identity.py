@@ -40,7 +40,7 @@ def tokenizer_digest(tokenizer: Any, location: str, revision: str | None) -> str
 
     Take it before the first sentence is encoded: slow tokenizers remember words.
     """
-    kind, folder = type(tokenizer), _folder(location, revision)
+    kind, folder = type(tokenizer), folder_of(location, revision)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     code = getattr(sys.modules.get(kind.__module__), "__file__", None)
     of_transformers = kind.__module__.split(".")[0] == "transformers"
@@ -58,7 +58,7 @@ def tokenizer_digest(tokenizer: Any, location: str, revision: str | None) -> str
     return digest([about, probed])
 
 
-def _folder(location: str, revision: str | None) -> Path | None:
+def folder_of(location: str, revision: str | None) -> Path | None:
     """Where the files are; None for a hub model that is not in the cache as a folder."""
     if Path(location).is_dir():
         return Path(location)

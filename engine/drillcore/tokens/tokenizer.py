@@ -10,11 +10,12 @@ from functools import cached_property
 from typing import Any
 
 from drillcore.errors import JobError, ModelError, TextError
-from drillcore.system.bounds import BeyondBounds, bounded
+from drillcore.system.bounds import BeyondBounds, bounded, parse_json, problem_with, read_bytes
 from drillcore.system.files import digest
+from drillcore.system.quiet import quiet_transformers, without_panics
 from drillcore.texts.rows import RowTable
 from drillcore.tokens.cache import cached
-from drillcore.tokens.identity import tokenizer_digest
+from drillcore.tokens.identity import folder_of, tokenizer_digest
 from drillcore.tokens.sequences import Sequences
 
 BATCH, BATCH_CHARACTERS = 4096, 2**24
@@ -22,6 +23,9 @@ BATCH, BATCH_CHARACTERS = 4096, 2**24
 LONGEST = 4_000_000
 # A chat template may read a sentence before it decides what to write; this one shows what it writes by itself.
 PROBE = "a"
+# The largest id of a vocabulary, and how many tokens a tokenizer may make of one letter, those that it adds included.
+MOST_IDS, MOST_ADDED = 2**24, 100_000
+LARGE = re.compile(rb":\s*\d{8}")
 # What a chat template may take for one sentence: a thousand times what one that is in use takes.
 TEMPLATE_SECONDS, TEMPLATE_BYTES = 2.0, 512 * 2**20
 MARKED_DATE = "{%- macro strftime_now(form) -%}\ue000{{ form }}\ue001{%- endmacro -%}"
@@ -61,13 +65,15 @@ class Tokenizer:
     def __init__(self, location: str, special_tokens: str, **arguments: Any) -> None:
         from transformers import AutoTokenizer
 
-        from drillcore.system.quiet import quiet_transformers
-
+        _refuse_ids(location, arguments.get("revision"))
         try:
-            with quiet_transformers():
+            with quiet_transformers(), without_panics():
                 self._tokenizer = AutoTokenizer.from_pretrained(location, **arguments)
-            self.digest = tokenizer_digest(self._tokenizer, location, arguments.get("revision"))
-            self.recorded = self._recorded()
+                probed = len(self._tokenizer([PROBE])["input_ids"][0])
+                if probed > MOST_ADDED:
+                    raise ValueError(f"it makes {probed:,} tokens of one letter")
+                self.digest = tokenizer_digest(self._tokenizer, location, arguments.get("revision"))
+                self.recorded = self._recorded()
         except Exception as error:  # its files decide what code runs here, and each class stumbles in its own way
             why = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise ModelError(
@@ -122,14 +128,20 @@ class Tokenizer:
         return self._encode(rendered, self._special and around.template != "chat")
 
     def _encode(self, texts: Sequence[str], special: bool) -> list[list[int]]:
-        encoded = self._tokenizer(
-            list(texts),
-            add_special_tokens=special,
-            padding=False,
-            truncation=False,
-            return_attention_mask=False,
-            verbose=False,
-        )["input_ids"]
+        try:
+            with without_panics():
+                encoded = self._tokenizer(
+                    list(texts),
+                    add_special_tokens=special,
+                    padding=False,
+                    truncation=False,
+                    return_attention_mask=False,
+                    verbose=False,
+                )["input_ids"]
+        except RuntimeError as error:
+            raise ModelError(
+                f"the tokenizer fails on some text: {error}", hint="Take the tokenizer that was saved with the model."
+            ) from error
         return [list(map(int, ids)) for ids in encoded]
 
     def spans(self, text: str) -> list[tuple[int, int]] | None:
@@ -217,6 +229,32 @@ def _template_error(what: str) -> JobError:
     )
 
 
+def _refuse_ids(location: str, revision: str | None) -> None:
+    """Raise ModelError for a vocabulary with an id so large that the library would keep room for all below it."""
+    folder = folder_of(location, revision)
+    path = None if folder is None else folder / "tokenizer.json"
+    if path is None or problem_with(path):
+        return
+    try:
+        text = read_bytes(path)
+        # Reading a whole vocabulary as Python objects takes longer than a search for large numbers.
+        named = parse_json(text) if LARGE.search(text) else None
+        model = named.get("model") if isinstance(named, dict) else None
+        vocabulary = model.get("vocab") if isinstance(model, dict) else None
+        added = named.get("added_tokens") if isinstance(named, dict) else None
+    except (OSError, ValueError):
+        return  # the library says what is wrong
+    ids = [*vocabulary.values()] if isinstance(vocabulary, dict) else []
+    ids += [token.get("id") for token in added if isinstance(token, dict)] if isinstance(added, list) else []
+    largest = max((i for i in ids if isinstance(i, int)), default=0)
+    if largest > MOST_IDS:
+        raise ModelError(
+            f"the tokenizer of {location} has a token of the id {largest:,}, more than any model has ({MOST_IDS:,} at "
+            "most)",
+            hint="Take the tokenizer.json that was saved with the model.",
+        )
+
+
 def tokenize(rows: RowTable, tokenizer: Tokenizer, around: Around = Around()) -> Sequences:
     """Token ids of all rows, taken from the cache or computed and written there; memory-mapped.
 
@@ -230,7 +268,12 @@ def tokenize(rows: RowTable, tokenizer: Tokenizer, around: Around = Around()) ->
     def encode(numbers: Sequence[int]) -> list[list[int]]:
         return tokenizer.encode([rows.texts(i, i + 1)[0] for i in numbers], around)
 
-    return cached("tokens", key, rows.num_rows, encode, lambda: encoded)
+    try:
+        return cached("tokens", key, rows.num_rows, encode, lambda: encoded)
+    except OverflowError:
+        raise ModelError(
+            "the tokenizer gives ids of 2^31 or more", hint="Take the tokenizer that was saved with the model."
+        ) from None
 
 
 def text_batches(rows: RowTable, around: int = 0) -> Iterator[list[str]]:

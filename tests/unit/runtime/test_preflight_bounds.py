@@ -317,6 +317,37 @@ def test_settings_of_a_tokenizer_of_another_shape(name, case):
             assert "tokenizer" in str(error)
 
 
+def plain_token(number):
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {"id": number, "content": "zzz", "special": True, **flags}
+
+
+VOCABULARIES = {
+    "a huge id": lambda t: t["model"]["vocab"].update(a=2**31),
+    "an id beyond all": lambda t: t["model"]["vocab"].update(a=2**32 - 1),
+    "an id of 2^62": lambda t: t["model"]["vocab"].update(a=2**62),
+    "a huge added id": lambda t: t.update(added_tokens=[plain_token(2**31)]),
+    "a huge id around": lambda t: t["post_processor"]["special_tokens"]["<s>"].update(ids=[2**31]),
+    "a million around": lambda t: t["post_processor"]["special_tokens"]["<s>"].update(
+        ids=[1] * 10**6, tokens=["<s>"] * 10**6
+    ),
+    "a panic": lambda t: t["post_processor"].update(special_tokens={}),
+    "no vocabulary": lambda t: t["model"].update(vocab=[]),
+    "negative": lambda t: t["model"]["vocab"].update(a=-1),
+    "no model": lambda t: t.update(model=None),
+}
+
+
+@pytest.mark.parametrize("what", VOCABULARIES)
+def test_a_vocabulary_of_any_shape(what, case, capfd):
+    path = case.model / "tokenizer.json"
+    tokenizer = json.loads(path.read_text(encoding="utf-8"))
+    VOCABULARIES[what](tokenizer)
+    path.write_text(json.dumps(tokenizer), encoding="utf-8")
+    case.refused("tokenizer")
+    assert capfd.readouterr().err == ""
+
+
 def test_links_in_a_circle(case, monkeypatch, capsys):
     """Wherever a path is named: model, texts, store, and the folder beside it."""
     from drillcore.cli.main import main
