@@ -57,7 +57,8 @@ def fill(address, values, *, shards=(0, 1, 2), job="job"):
         start, stop = SHAPE.bounds(shard)
         part = values[start:stop]
         writer.commit(start, shard, part, np.abs(part).max(axis=(0, 2)), f"{shard + 1:02x}" * 32)
-    store.finish()
+    if len(shards) == SHAPE.num_shards:
+        store.finish()
     return writer
 
 

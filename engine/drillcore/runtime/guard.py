@@ -97,9 +97,9 @@ def refuse_stale(inputs: Inputs, location: Location, stages: Sequence[str]) -> N
         predicted = {"prediction": "predict"} if pair.dataset.expected_next else {}
         try:
             group = open_dataset(location.address, pair.path)
+            why = stale_results(group, wanted_of(job, pair.dataset))
         except (GroupNotFoundError, FileNotFoundError, ValueError, KeyError, TypeError, DamageError):
-            continue  # missing or damaged: the stage says so
-        why = stale_results(group, wanted_of(job, pair.dataset))
+            continue  # missing or damaged: the run says so
         for name, stage in {**asked, **predicted}.items():
             if name in why and stage not in stages:
                 wrong.append(f"  {pair.path}: {name}: {why[name]}")

@@ -9,8 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import zarr
 
 from drillcore.errors import DamageError
 from drillcore.store.arrays import ARRAYS, CANARIES
@@ -21,16 +24,20 @@ from drillcore.store.attributes import (
     put_attributes,
     read_attributes,
 )
-from drillcore.store.checks.contents import check_files
+from drillcore.store.audits import NOT_YET, write_audit
+from drillcore.store.checks.contents import check_files, shard_keys
 from drillcore.store.checks.finding import NOTE, Finding
-from drillcore.store.contents import fast_digest
-from drillcore.store.places.files import list_names, read_file, remove_folder
-from drillcore.store.record import fingerprint_of
+from drillcore.store.contents import OF_SHARDS, fast_digest
+from drillcore.store.group import GroupWriter
+from drillcore.store.layout import shape_of
+from drillcore.store.places.files import list_files, list_names, read_file, remove_file, remove_folder
+from drillcore.store.record import fingerprint_of, read_seal
 from drillcore.store.writer import StoreWriter
 from drillcore.system.bounds import read_json
 from drillcore.system.progress import ProgressListener
 
 SHARD_MENDS = ("shard", "rows")
+SHOWN = 20
 
 
 def discard_damage(store: StoreWriter, job: Sequence[str], folders: Iterable[Path], listener: ProgressListener) -> None:
@@ -38,45 +45,131 @@ def discard_damage(store: StoreWriter, job: Sequence[str], folders: Iterable[Pat
 
     job: paths of the job's groups. folders: where `drillcore verify` may have left its note.
     """
-    members = store.members
-    gone = [path for path in members if not list_names(store.root.store, path)]
+    gone = [path for path in store.members if not list_names(store.root.store, path)]
     for path in gone:
         if path in store.recorded:
             what = "computed again" if path in job else "forgotten, since it had left the job"
             listener.say(f"{path}: is gone from the store, and {what}")
     store.forget([path for path in gone if path not in job])
-    left = [path for path in members if path not in gone]
-    for path in dict.fromkeys([*(path.split("/")[0] for path in left), *left]):
-        for line in _put_right(store, path):
-            listener.say(f"{path}: {line}")
+    # All before anything is written: what is made again of a model is recorded in its datasets.
+    for path, damage in {path: damage_of(store, path) for path in _groups(store)}.items():
+        for line in damage.lines:
+            listener.say(f"{path}: {line}; made again")
+        _put_right(store, path, damage)
+        _sweep(store, path)
     for note in sorted(folder / NOTE for folder in folders):
         _follow(store, note, listener)
 
 
-def _put_right(store: StoreWriter, path: str) -> list[str]:
-    """Discard what is damaged among the small files of a group; returns a line for everything."""
-    place, said = store.root.store, list[str]()
+def refuse_damage(store: StoreWriter, job: Sequence[str]) -> None:
+    """Raise DamageError where anything but the states is damaged, or a shard is not the one that its record names.
+
+    For stages that work on what extraction wrote, and cannot make it again.
+    """
+    lines = [f"{path}: is gone" for path in job if path in store.recorded and not list_names(store.root.store, path)]
+    for path in _groups(store):
+        lines += [f"{path}: {line}" for line in damage_of(store, path).lines]
+        if path in job and path in store.recorded:
+            missing = sum(not found for found in _opened(store, path).fingerprints())
+            lines += [f"{path}: {missing} shards are missing, although the run had finished"] * bool(missing)
+    if lines:
+        shown = lines[:SHOWN] + ([f"... and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else [])
+        raise DamageError(
+            f"the store {store.location.address} is damaged:\n" + "\n".join(shown),
+            hint="`drillcore run` on the job makes it again; `drillcore verify` reads the states too.",
+        )
+
+
+def _groups(store: StoreWriter) -> list[str]:
+    """Paths of the models and datasets that are there, models first."""
+    there = [path for path in store.members if list_names(store.root.store, path)]
+    return list(dict.fromkeys([*(path.split("/")[0] for path in there), *there]))
+
+
+@dataclass(frozen=True)
+class Damage:
+    """What is wrong with a group, but for what only reading all states would show.
+
+    attributes: those of the group, None where they are lost. shards: that are committed, and not as their records say.
+    """
+
+    attributes: dict[str, Any] | None
+    findings: tuple[Finding, ...] = ()
+    shards: tuple[int, ...] = ()
+    why: str = ""
+
+    @property
+    def lines(self) -> list[str]:
+        """One for everything."""
+        said = [self.why] * bool(self.why) + [f"{finding.array}: {finding.what}" for finding in self.findings]
+        return [*said, *(f"shard {shard} is damaged, or not the one that was committed" for shard in self.shards)]
+
+
+def damage_of(store: StoreWriter, path: str) -> Damage:
+    """Compare the small files of a group, and the ends of its shards, with their records."""
+    place, recorded = store.root.store, store.recorded.get(path)
     try:
         attributes = checked_attributes(place, path)
-        recorded = store.recorded.get(path)
         if recorded is not None and fast_digest(read_file(place, document_key(path)) or b"") != recorded["zarr.json"]:
-            raise DamageError("zarr.json is damaged: it is not the one that the store records")
+            raise DamageError(": zarr.json is not the one that the store records")
     except DamageError as error:
-        said.append(f"{str(error).partition(': ')[2]}; it is written again, and what it stood for is made again")
-        attributes = {}
-        put_attributes(place, path, attributes)
-    findings = list(check_files(place, path, attributes))
-    said += [f"{finding.array}: {finding.what}; made again" for finding in findings]
-    is_model = "/" not in path
-    if is_model and findings:
-        put_attributes(place, path, {**attributes, CONTENTS: {}})
-    elif findings:
-        writer = store.dataset(*path.split("/"))
-        if any(finding.mend == "columns" for finding in findings):
+        return Damage(None, why=f"its attributes are lost: {str(error).partition(': ')[2]}")
+    findings = tuple(check_files(place, path, attributes))
+    if "shape" not in attributes or OF_SHARDS.intersection(finding.array for finding in findings):
+        return Damage(attributes, findings)
+    committed = _opened(store, path).committed()
+    shards = [i for i, found in enumerate(committed) if not found and _is_sealed(store, path, i)]
+    return Damage(attributes, findings, tuple(shards))
+
+
+def _is_sealed(store: StoreWriter, path: str, shard: int) -> bool:
+    """Whether a shard was committed."""
+    try:
+        return bool(read_seal(store.root.store, path, shard))
+    except ValueError:
+        return True
+
+
+def _opened(store: StoreWriter, path: str) -> GroupWriter:
+    return GroupWriter(zarr.open_group(store.root.store, path=path, mode="r+", use_consolidated=False))
+
+
+def _put_right(store: StoreWriter, path: str, damage: Damage) -> None:
+    """Drop the records of what is damaged in a group."""
+    place = store.root.store
+    if "/" not in path:
+        if damage.attributes is None:
+            put_attributes(place, path, {})
+        elif damage.findings:
+            put_attributes(place, path, {**damage.attributes, CONTENTS: {}})
+        if damage.lines:
+            # Canaries are made again where rows prove that the model is the one of the states.
+            for member in store.members:
+                if member.startswith(f"{path}/") and read_attributes(place, member):
+                    _audit_again(store, member)
+    elif damage.attributes is None:
+        put_attributes(place, path, {})
+        _audit_again(store, path)
+    else:
+        writer = _opened(store, path)
+        writer.retract(damage.shards)
+        for name in {finding.array for finding in damage.findings}:
+            _remove_foreign(store, path, name, damage.attributes)
+        if any(finding.mend == "columns" for finding in damage.findings):
             writer.drop_columns()
-        writer.drop_results([finding.array for finding in findings if finding.mend == "result"])
-    _sweep(store, path)
-    return said
+        writer.drop_results([finding.array for finding in damage.findings if finding.mend == "result"])
+
+
+def _remove_foreign(store: StoreWriter, path: str, name: str, attributes: dict[str, Any]) -> None:
+    """Remove from a damaged array the files that are not its own: another array may have been put in its place."""
+    chunks = shard_keys(name, shape_of(attributes)) if name in OF_SHARDS else set()
+    for key in list_files(store.root.store, f"{path}/{name}"):
+        if key and key not in {*attributes[CONTENTS][name], *chunks}:
+            remove_file(store.root.store, f"{path}/{name}/{key}")
+
+
+def _audit_again(store: StoreWriter, path: str) -> None:
+    write_audit(store.dataset(*path.split("/")).group, NOT_YET)
 
 
 def _sweep(store: StoreWriter, path: str) -> None:

@@ -17,7 +17,7 @@ from drillcore.runtime.failures import PartFailed, is_whole
 from drillcore.runtime.guard import check_place, refuse_losses, refuse_stale, refuse_unready
 from drillcore.runtime.manifest import Manifest
 from drillcore.runtime.preflight import Inputs, check_job
-from drillcore.runtime.repair import discard_damage
+from drillcore.runtime.repair import discard_damage, refuse_damage
 from drillcore.runtime.settings import check_places, check_settings
 from drillcore.runtime.stages import load_stage
 from drillcore.runtime.wanted import record_wanted
@@ -99,12 +99,18 @@ def _run_locked(
     loaded = inputs.loaded
     make_folder(folder)
     manifest = Manifest(folder / "manifest.json", loaded)
-    store = StoreWriter(location, loaded.job.name, manifest.facts["versions"].get("drillcore", ""), listener.say)
+    version = manifest.facts["versions"].get("drillcore", "")
+    store = StoreWriter(location, loaded.job.name, version, listener.say, begin=False)
     manifest.write("running")
     manifest.record("executor", **executor.describe())
     context = Context(inputs, store, executor, manifest, listener, folder, overwrite)
     try:
-        discard_damage(store, [p.path for p in inputs.pairs], {folder, location.bookkeeping}, listener)
+        groups = [p.path for p in inputs.pairs]
+        if "extract" in stages:
+            discard_damage(store, groups, {folder, location.bookkeeping}, listener)
+        else:
+            refuse_damage(store, groups)
+        store.begin()
         record_wanted(store, inputs)
         _run_each(stages, context)
         store.finish()

@@ -107,12 +107,17 @@ def group_document(attributes: dict[str, Any], path: str) -> dict[str, Any]:
     return {"attributes": {**plain, SEAL: digest([path, plain])}, "zarr_format": 3, "node_type": "group"}
 
 
+def document_bytes(document: dict[str, Any]) -> bytes:
+    """A zarr.json as it is written: sorted, so that equal documents have equal bytes."""
+    return json.dumps(document, indent=2, ensure_ascii=False, sort_keys=True).encode()
+
+
 def put_attributes(store: Store, path: str, attributes: dict[str, Any]) -> None:
     """Write all attributes of a group at once and seal them, unless nothing changes; makes the group.
 
     Whatever else its zarr.json holds, which is consolidated metadata, is removed. Raises CommitError.
     """
-    data = json.dumps(group_document(attributes, path), indent=2, ensure_ascii=False).encode()
+    data = document_bytes(group_document(attributes, path))
     if read_file(store, document_key(path)) != data:
         write_file(store, document_key(path), data)
 

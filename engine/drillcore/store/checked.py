@@ -76,8 +76,9 @@ class CheckedStore(WrapperStore[Store]):
             return await self._document(path)
         if array == "hidden_states" and rest != "zarr.json":
             return await self._store.get(key, prototype, byte_range)
-        if array in OF_SHARDS and rest != "zarr.json" and not await self._is_old():
-            return await self._of_shard(path, array, rest)
+        if array in OF_SHARDS and rest != "zarr.json":
+            recorded = CONTENTS in await self._attributes(path)
+            return await self._of_shard(path, array, rest) if recorded else await self._raw(key)
         for last_try in (False, True):
             listed = await self._listed(path, array)
             if listed is None:

@@ -23,6 +23,7 @@ from drillcore.store.attributes import (
     MEMBERS,
     MEND,
     checked_attributes,
+    document_bytes,
     document_key,
     group_document,
     parse_document,
@@ -78,4 +79,4 @@ def finished_root(attributes: dict[str, Any], documents: dict[str, bytes]) -> by
         zarr.consolidate_metadata(memory, zarr_format=3)
     consolidated = parse_document(read_file(memory, "zarr.json"))["consolidated_metadata"]
     document = group_document({**attributes, CONSOLIDATED: digest(consolidated)}, "")
-    return json.dumps({**document, "consolidated_metadata": consolidated}, indent=2, ensure_ascii=False).encode()
+    return document_bytes({**document, "consolidated_metadata": consolidated})

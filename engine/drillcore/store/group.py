@@ -306,6 +306,8 @@ class GroupWriter:
         before = self.attributes
         if name in [column for column, _ in before.get("columns", [])]:
             raise ValueError(f"{self._path}: {name} is a column of the user's: a result may not overwrite it")
+        if spec.dims == (name,) and self._holds(before, name, values):
+            return  # a coordinate that several stages write
         before = _without_results(before, [name])
         self._set_attributes(before)
         chunks = tuple(min(n, COLUMN_CHUNK) for n in values.shape)
@@ -314,6 +316,15 @@ class GroupWriter:
         results = {**before["results"], name: {"made_from": made_from, **without_nan(facts)}}
         contents = {**before[CONTENTS], name: array_digests(self.group, array)}
         self._set_attributes({**before, "results": results, CONTENTS: contents})
+
+    def _holds(self, attributes: dict[str, Any], name: str, values: NDArray[Any]) -> bool:
+        """Whether a result is recorded, and its array is whole and has these values."""
+        try:
+            array = array_of(self.group, name)
+            recorded = attributes.get(CONTENTS, {}).get(name)
+            return recorded == array_digests(self.group, array) and np.array_equal(np.asarray(array[...]), values)
+        except (DamageError, ValueError, RuntimeError):
+            return False
 
     def result_made_from(self, name: str) -> str:
         """The recorded hash of a result, empty where there is no such result."""

@@ -90,11 +90,19 @@ def _refuse_unless_ours_in_ruins(location: Location, raw: bytes, job_name: str) 
 class StoreWriter:
     """A store opened for a run of one job, to which it belongs.
 
-    Raises StoreError where it is not ours or of another job, CommitError where the place refuses a write.
+    say: takes lines on what was done to a store of an older format, or whose root is damaged. begin: whether to call
+    `begin` at once. Raises StoreError where it is not ours or of another job, CommitError where the place refuses a
+    write.
     """
 
     def __init__(
-        self, location: Location, job_name: str, version: str, say: Callable[[str], None] = lambda _: None
+        self,
+        location: Location,
+        job_name: str,
+        version: str,
+        say: Callable[[str], None] = lambda _: None,
+        *,
+        begin: bool = True,
     ) -> None:
         self.location, self._store = location, location.open()
         refuse_foreign(location, job_name)
@@ -104,20 +112,23 @@ class StoreWriter:
         if not attributes:
             if read_file(self._store, "zarr.json") is not None:
                 say(f"{location.address}/zarr.json was damaged and is written again")
-            attributes = {
-                "kind": KIND,
-                "format": FORMAT,
-                "job": job_name,
-                "drillcore": version,
-                MEMBERS: list(filter(partial(is_ours, self._store), group_paths(self._store))),
-            }
-        # What the root of a finished store recorded of its groups, until this run is complete.
-        self.recorded: dict[str, Digests] = attributes.pop(CONTENTS, {})
+            members = list(filter(partial(is_ours, self._store), group_paths(self._store)))
+            attributes = {"kind": KIND, "format": FORMAT, "job": job_name, "drillcore": version, MEMBERS: members}
+            put_attributes(self._store, "", attributes)
+        # What the root of a finished store recorded of its groups.
+        self.recorded: dict[str, Digests] = attributes.get(CONTENTS, {})
         self._members: list[str] = attributes[MEMBERS]
-        put_attributes(self._store, "", attributes)
         self.root = zarr.open_group(self._store, mode="r+", zarr_format=3, use_consolidated=False)
-        if not location.is_s3:
-            sweep(location.path)
+        if begin:
+            self.begin()
+
+    def begin(self) -> None:
+        """Let the run begin, once what there was has been checked: the root no longer says that a run finished."""
+        attributes = self.attributes
+        attributes.pop(CONTENTS, None)
+        put_attributes(self._store, "", attributes)
+        if not self.location.is_s3:
+            sweep(self.location.path)
 
     @property
     def attributes(self) -> dict[str, Any]:

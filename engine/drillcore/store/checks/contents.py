@@ -72,13 +72,14 @@ def check_contents(
         if not known and (complete or name not in columns):
             yield foreign(path, name)
     for name, digests in contents.items():
-        chunks = _shard_keys(name, shape) if shape and name in OF_SHARDS else set()
+        chunks = shard_keys(name, shape) if shape and name in OF_SHARDS else set()
         for key in list_files(store, f"{path}/{name}"):
             if digests and key not in digests and key not in chunks and not key.endswith(PARTIAL):
                 yield foreign(path, f"{name}/{key}")
 
 
-def _shard_keys(name: str, shape: Shape) -> set[str]:
+def shard_keys(name: str, shape: Shape) -> set[str]:
+    """Keys of the chunks of an array of shards, below it."""
     ending = {"hidden_states": "/0/0", "shard_record": ""}.get(name, "/0")
     return {f"c/{shard}{ending}" for shard in range(shape.num_shards)}
 

@@ -68,6 +68,11 @@ def list_files(store: Store, folder: str) -> list[str]:
     return sorted(sync(collect()))
 
 
+def remove_file(store: Store, key: str) -> None:
+    """Remove a file; does nothing where there is none."""
+    sync(store.delete(key))
+
+
 def remove_folder(store: Store, folder: str) -> None:
     """Remove a folder with everything in it; does nothing where there is no such folder."""
     sync(store.delete_dir(folder))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
@@ -82,6 +83,7 @@ class DurableStore(LocalStore):
         self._check_held()
         self._refuse_if_removed(key)
         try:
+            self._make_room(path)
             fresh = _make_folders(path.parent)
             _write(path, pieces)
             for folder in dict.fromkeys((path.parent, *fresh, *self._not_flushed(path.parent))):
@@ -92,6 +94,15 @@ class DurableStore(LocalStore):
             self._refuse_if_removed(key)
             raise _refused(path, error) from error
         self._refuse_if_removed(key)
+
+    def _make_room(self, path: Path) -> None:
+        """Remove a folder that stands where a file of the store must be, or a file where a folder must be."""
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        for folder in path.parents:
+            if folder == self.root or folder.is_dir():
+                break
+            folder.unlink(missing_ok=True)
 
     def rename(self, folder: str, to: str) -> None:
         """Give a folder another key, on disk when this returns."""

@@ -158,6 +158,8 @@ class ModelRun:
         known = attributes_of(self._group)
         recipes = [r for s in self._standings for r in s.recipes]
         self._stored = stored_numerics(context, known, self._request, recipes)
+        if "numerics" not in known:
+            self._restore_numerics(recipes)
         if self._stored is not None and "backend" in self._stored and "backend_choice" in known:
             context.manifest.record("models", name, backend=known["backend_choice"])
         # What takes something away waits until the model is loaded and checked.
@@ -167,6 +169,12 @@ class ModelRun:
         self._prepared: Prepared | None = None
         self._started, self._num_left = 0.0, 0
         self.done: list[BlockDone] = []
+
+    def _restore_numerics(self, recipes: Sequence[Recipe]) -> None:
+        """Record again what a damaged group of a model held: the numerics that its states were last computed by."""
+        if recipes:
+            last = recipes[-1]
+            update_attributes(self._group, numerics=last.numerics, numerics_for=digest(last.request))
 
     def is_pending(self) -> bool:
         """Whether there is anything to extract; tells the user where not."""
