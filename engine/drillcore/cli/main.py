@@ -268,12 +268,12 @@ def bench(
     out: Annotated[Path, typer.Option("--out", help="JSON file of results; a second call continues it.")],
     texts: Annotated[Path | None, typer.Option(help="A file of sentences.")] = None,
     lengths: Annotated[str | None, typer.Option(help="Random sentences instead, e.g. uniform:8-64.")] = None,
-    sentences: Annotated[int | None, typer.Option(min=1, help="Maximum number of sentences.")] = None,
+    sentences: Annotated[int | None, typer.Option(min=1, max=10**7, help="Maximum number of sentences.")] = None,
     backend: Annotated[list[str] | None, typer.Option(help="Backends to compare.")] = None,
     dtype: Annotated[list[str] | None, typer.Option(help="Dtypes to compare.")] = None,
-    batch_tokens: Annotated[list[int] | None, typer.Option(help="Token budgets to compare.")] = None,
+    batch_tokens: Annotated[list[int] | None, typer.Option(min=1, max=2**22, help="Token budgets to compare.")] = None,
     random_weights: Annotated[bool, typer.Option(help="Random weights: read configurations only.")] = False,
-    repeats: Annotated[int, typer.Option(min=1, help="Rounds; the cases take turns.")] = 3,
+    repeats: Annotated[int, typer.Option(min=1, max=1000, help="Rounds; the cases take turns.")] = 3,
 ) -> None:
     """Measure the throughput of models, backends, dtypes and token budgets on this machine."""
     from drillcore.cli.bench.run import BenchSettings, make_cases, run_bench, table_of

@@ -63,6 +63,7 @@ def test_lines_of_commands_are_escaped(capsys):
         ["run", "job.yaml", "--debug", "--store", "{}"],
         ["verify", "{}"],
         ["bench", "m", "--out", "a.json", "--lengths", "{}"],
+        ["bench", "m", "--out", "a.json", "--lengths", "fixed:9{}"],
     ],
     ids=" ".join,
 )
@@ -87,3 +88,25 @@ def test_a_terminal_without_unicode_gets_escapes(monkeypatch):
         main()
     stream.flush()
     assert b"there is no job file \\u041f" in raw.getvalue()
+
+
+@pytest.mark.parametrize(
+    "number", ["9" * 4400, str(2**62), str(2**70), "-0", "1e400", "-1", "nan"], ids=lambda n: n[:9]
+)
+def test_a_number_of_an_option_is_bounded(number, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    bench = ["bench", "m", "--out", "a.json"]
+    for arguments in (
+        *(
+            [*bench, "--lengths", "fixed:3", option, number]
+            for option in ("--sentences", "--repeats", "--batch-tokens")
+        ),
+        *([*bench, "--lengths", f"{kind}:{number}"] for kind in ("fixed", "uniform", "lognormal")),
+        *([*bench, "--lengths", form] for form in (f"uniform:1-{number}", f"lognormal:3,{number}")),
+        *(["run", "job.yaml", "--limit", number], ["verify", "a.zarr", "--recompute", number]),
+    ):
+        monkeypatch.setattr(sys, "argv", ["drillcore", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr().err
+        assert ended.value.code == 2 and "bug in drillcore" not in said and len(said) < 10_000, arguments

@@ -17,9 +17,9 @@ from drillcore.texts.read import read_batches
 from drillcore.tokens.sequences import Sequences
 
 _LENGTHS = {
-    "fixed": re.compile(r"fixed:(\d+)"),
-    "uniform": re.compile(r"uniform:(\d+)-(\d+)"),
-    "lognormal": re.compile(r"lognormal:(\d+),(\d*\.?\d+)"),
+    "fixed": re.compile(r"fixed:(\d{1,7})"),
+    "uniform": re.compile(r"uniform:(\d{1,7})-(\d{1,7})"),
+    "lognormal": re.compile(r"lognormal:(\d{1,7}),(\d{0,2}\.?\d{1,9})"),
 }
 HINT = (
     "fixed:N, uniform:LOW-HIGH or lognormal:MEDIAN,SIGMA (of the logarithm), lengths in tokens, such as uniform:8-64."
