@@ -242,7 +242,7 @@ def test_a_store_of_another_format(work):
     (work.store / "zarr.json").write_text(json.dumps(document), encoding="utf-8")
     before = snapshot(work.store)
     command = work.run()
-    assert command.status == 2 and "has format 99, this version reads format 1" in command.err
+    assert command.status == 2 and "has format 99, this version reads formats 1 and 2" in command.err
     assert snapshot(work.store) == before
 
 

@@ -283,7 +283,7 @@ def identity(source: ModelSource, *, afresh: bool = False) -> dict[str, Any]:
     afresh: read every file, whatever digest is remembered of it, and download nothing; FileNotFoundError where that
     would be needed. Raises ModelError where there are no safetensors weights.
     """
-    digest_of = partial(remembered_digest, afresh=afresh)
+    digest_of = partial(remembered_digest, afresh=True) if afresh else remembered_digest
     named: dict[str, Any] = {"config": digest(_config_bytes(source.config))}
     if source.model.trust_remote_code or hasattr(source.config, "auto_map"):
         named["code"] = _code_digests(source, digest_of, afresh) if source.model.trust_remote_code else {}

@@ -61,15 +61,16 @@ def discard_damage(store: StoreWriter, job: Sequence[str], folders: Iterable[Pat
         _follow(store, note, listener)
 
 
-def refuse_damage(store: StoreWriter, job: Sequence[str]) -> None:
+def refuse_damage(store: StoreWriter, job: Sequence[str], *, whole: bool) -> None:
     """Raise DamageError where anything but the states is damaged, or a shard is not the one that its record names.
 
-    For stages that work on what extraction wrote, and cannot make it again.
+    For stages that work on what extraction wrote, and cannot make it again. whole: whether no shard may be missing
+    either; the stages that read states leave out the groups that are not extracted.
     """
     lines = [f"{path}: is gone" for path in job if path in store.recorded and not list_names(store.root.store, path)]
     for path in _groups(store):
         lines += [f"{path}: {line}" for line in damage_of(store, path).lines]
-        if path in job and path in store.recorded:
+        if whole and path in job and path in store.recorded:
             missing = sum(not found for found in _opened(store, path).fingerprints())
             lines += [f"{path}: {missing} shards are missing, although the run had finished"] * bool(missing)
     if lines:

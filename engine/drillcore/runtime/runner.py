@@ -109,7 +109,7 @@ def _run_locked(
         if "extract" in stages:
             discard_damage(store, groups, {folder, location.bookkeeping}, listener)
         else:
-            refuse_damage(store, groups)
+            refuse_damage(store, groups, whole=set(stages) == {"render"})
         store.begin()
         record_wanted(store, inputs)
         _run_each(stages, context)

@@ -73,7 +73,6 @@ _ROWS = (
     ArraySpec("n_tokens", ("sentence",), "int32", ("columns",)),
     ArraySpec("last_token_id", ("sentence",), "int32", ("columns",)),
     ArraySpec("row_id", ("sentence",), "string", ("columns",)),
-    ArraySpec("spare", ("sentence",), "bool", ("columns",)),
     ArraySpec("metric", ("metric",), "string", ("measure",)),
     ArraySpec("bound", ("bound",), "string", ("measure", "predict")),
     ArraySpec("separation", ("layer", "metric", "bound"), "float32", ("measure",), headline=True),
@@ -100,7 +99,7 @@ HEADLINES = tuple(row.name for row in _ROWS if row.headline)
 # Points of every sentence at every layer, ready to be drawn or exported.
 PROJECTIONS = tuple(row.name for row in _ROWS if row.headline and row.writers == ("project",))
 # A kept column becomes an array of its own; one that is named like a dimension could not be opened by xarray.
-RESERVED = frozenset(ARRAYS) | {dim for row in _ROWS for dim in row.dims}
+RESERVED = frozenset((*ARRAYS, SPARE)) | {dim for row in _ROWS for dim in row.dims}
 
 
 def check_kept_names(dataset: Dataset) -> None:

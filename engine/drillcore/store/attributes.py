@@ -17,6 +17,7 @@ from drillcore.store.places.files import read_file, write_file
 from drillcore.system.files import digest, without_nan
 
 FORMAT, FIRST_FORMAT = 2, 1
+FORMATS = (FIRST_FORMAT, FORMAT)
 SEAL = "seal"
 # Digests of the files of a group's arrays, by array; of the groups' documents in the root of a finished store.
 CONTENTS = "contents"

@@ -19,7 +19,7 @@ from zarr.storage import MemoryStore
 
 from drillcore.errors import DamageError, StoreError
 from drillcore.store.arrays import ARRAYS, ArraySpec
-from drillcore.store.attributes import FIRST_FORMAT, FORMAT, MEND
+from drillcore.store.attributes import FORMAT, FORMATS, MEND
 
 KIND = "drillcore"
 # Attribute of a group: how often its states turned out not to be those of its sentences.
@@ -245,7 +245,7 @@ def check_ours(attributes: dict[str, Any], address: str, job_name: str | None) -
         raise StoreError(
             f"store {address} is not a drillcore store", hint="Name a folder that does not exist yet, or another store."
         )
-    if attributes.get("format") not in (FIRST_FORMAT, FORMAT):
+    if attributes.get("format") not in FORMATS:
         raise StoreError(
             f"store {address} has format {attributes.get('format')}, this version reads formats 1 and {FORMAT}",
             hint="Use the version that wrote it, or give the job another store.",

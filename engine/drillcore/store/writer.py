@@ -16,6 +16,7 @@ from drillcore.store.attributes import (
     CONTENTS,
     FIRST_FORMAT,
     FORMAT,
+    FORMATS,
     GROUPS,
     MEMBERS,
     MOVED_FROM,
@@ -60,7 +61,7 @@ def refuse_foreign(location: Location, job_name: str) -> None:
     try:
         document = parse_document(raw)
         attributes = document.get("attributes", {})
-        if SEAL in attributes:
+        if SEAL in attributes and attributes.get("format") in FORMATS:
             check_seal(attributes, "")
     except ValueError:
         _refuse_unless_ours_in_ruins(location, raw, job_name)

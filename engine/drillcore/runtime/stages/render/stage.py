@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from drillcore.errors import CommitError, RunError
+from drillcore.job.fields import Render
 from drillcore.pictures.curves import write_curves
 from drillcore.pictures.grid.write import write_grid
 from drillcore.runtime.context import Context
@@ -26,6 +27,8 @@ from drillcore.system.files import digest, write_atomic
 # Version of the pictures' look: to be increased when the same data are drawn in another way; all are drawn again then.
 LOOK = 2
 NOTES = "made_from.json"
+# Settings that the inputs of every picture hold, whatever their value.
+ALWAYS = frozenset(("panel_px", "layers", "align_depth", "color", "tile_px"))
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,15 @@ def render(context: Context) -> None:
     failures.raise_if_any()
 
 
+def _settings(render: Render) -> dict[str, Any]:
+    """The settings of the pictures, without fields that came later and have their default."""
+    default = type(render)().model_dump(mode="json")
+    return {k: v for k, v in render.model_dump(mode="json").items() if k in ALWAYS or v != default[k]}
+
+
 def _pictures(context: Context, folder: Path) -> Iterator[Picture]:
     job = context.job
-    settings = [LOOK, job.render.model_dump(mode="json"), job.project.method]
+    settings = [LOOK, _settings(job.render), job.project.method]
     grids, curves = grid_specs(context), curve_specs(context)
     for grid in grids:
         yield Picture(grid.name, [*settings, grid.inputs(job.project.method)], partial(_grid, context, grid, folder))
