@@ -123,7 +123,8 @@ class _Trial:
         self._step("readers")
         group = group_of(self._damage)
         for now in read_all([group]):
-            truth = self._world.shown.get(now.reader, now)
+            # A reader that the right store does not have may refuse, and show nothing.
+            truth = self._world.shown.get(now.reader, Shown(now.reader, now.outcome, {}))
             if now.outcome.is_fault:
                 self._say(FAULT, now.reader, end_of(now.outcome.said))
             wrong = wrongly_shown(now, truth)
