@@ -30,6 +30,7 @@ SHAPES = {
     "parts": '{"models": {"m": {"self_check": 5, "extract": 5, "notes": 5}}}',
     "half of a pair": '{"models": {"m": {"a": "\\ud800"}}}',
     "job": '{"job": 5}',
+    "NUL in base": '{"job": {"models": ["./m"], "datasets": {"d": "d.txt"}}, "base": "a\\u0000b"}',
     "base": '{"job": {"models": ["./m"], "datasets": {"d": "d.txt"}}, "base": 5}',
 }
 
@@ -97,7 +98,12 @@ def test_out_and_store_are_of_another_kind(kind, work):
     before = snapshot(work.folder)
     for more in (("--out", "odd"), ("--out", "odd/below"), ("--store", "odd"), ("--store", "odd/below.zarr")):
         plain(work.run(*more), {2})
-    for command in (["show", "odd"], ["verify", "odd"], ["verify", "runs/job.zarr", "--out", "odd"]):
+    for command in (
+        ["show", "odd"],
+        ["verify", "odd"],
+        ["verify", "runs/job.zarr", "--out", "odd"],
+        ["verify", "runs/job.zarr", "--out", "odd/below"],
+    ):
         plain(work.forge.run(*command, cwd=work.folder), {2})
     assert snapshot(work.folder) == before
 

@@ -34,6 +34,7 @@ from drillcore.store.checks.finding import Finding
 from drillcore.store.group import GroupWriter
 from drillcore.store.layout import read_array
 from drillcore.store.states import StatesReader
+from drillcore.system.bounds import problem_with_folder
 from drillcore.tokens.sequences import Sequences
 from drillcore.tokens.tokenizer import Tokenizer
 
@@ -52,7 +53,10 @@ def recorded_job(folder: Path) -> RecordedJob:
     """The job in the manifest of a folder; raises StoreError where there is none that can be read."""
     facts = read_manifest(folder / "manifest.json")
     try:
-        return RecordedJob(Job.model_validate(facts["job"]), Path(facts.get("base", ".")))
+        base = Path(facts.get("base", "."))
+        if problem_with_folder(base):
+            raise TypeError
+        return RecordedJob(Job.model_validate(facts["job"]), base)
     except (KeyError, TypeError, ValidationError) as error:
         what = "no manifest.json with a job" if isinstance(error, KeyError) else "a manifest.json of another version"
         raise StoreError(

@@ -61,11 +61,14 @@ def discard_damage(store: StoreWriter, job: Sequence[str], folders: Iterable[Pat
         _follow(store, note, listener)
 
 
-def refuse_damage(store: StoreWriter, job: Sequence[str], *, whole: bool) -> None:
+def refuse_damage(
+    store: StoreWriter, job: Sequence[str], folders: Iterable[Path], listener: ProgressListener, *, whole: bool
+) -> None:
     """Raise DamageError where anything but the states is damaged, or a shard is not the one that its record names.
 
-    For stages that work on what extraction wrote, and cannot make it again. whole: whether no shard may be missing
-    either; the stages that read states leave out the groups that are not extracted.
+    For stages that work on what extraction wrote, and cannot make it again. folders: where `drillcore verify` may
+    have left its note; what it found in the states counts. whole: whether no shard may be missing either; the stages
+    that read states leave out the groups that are not extracted.
     """
     lines = [f"{path}: is gone" for path in job if path in store.recorded and not list_names(store.root.store, path)]
     for path in _groups(store):
@@ -73,6 +76,9 @@ def refuse_damage(store: StoreWriter, job: Sequence[str], *, whole: bool) -> Non
         if whole and path in job and path in store.recorded:
             missing = sum(not found for found in _opened(store, path).fingerprints())
             lines += [f"{path}: {missing} shards are missing, although the run had finished"] * bool(missing)
+    for note in sorted(folder / NOTE for folder in folders):
+        for path, entries in (_noted(store, note, listener) or {}).items():
+            lines += [f"{path}: `drillcore verify` found damage in {e['array']}: {e.get('what', '')}" for e in entries]
     if lines:
         shown = lines[:SHOWN] + ([f"... and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else [])
         raise DamageError(
@@ -202,20 +208,10 @@ def _state(store: Any, entry: dict[str, Any]) -> str:
 
 def _follow(store: StoreWriter, note: Path, listener: ProgressListener) -> None:
     """Discard what a note names, and remove the note; one that is not ours, or not of this store, stays."""
-    try:
-        if not note.exists():
-            return
-        entries = _entries(read_json(note), store.location.identity)
-    except (OSError, ValueError) as error:
-        what = str(error) if type(error) is ValueError else "it cannot be read"
-        listener.say(f"{note}: ignored: {what}")
+    noted = _noted(store, note, listener)
+    if noted is None:
         return
-    for path in dict.fromkeys(entry["group"] for entry in entries):
-        if not list_names(store.root.store, path):
-            continue  # the group was removed, or renamed, since
-        damaged = [e for e in entries if e["group"] == path and e.get("state") in (None, _state(store.root.store, e))]
-        if not damaged:
-            continue
+    for path, damaged in noted.items():
         writer = store.dataset(*path.split("/"))
         writer.retract(sorted({e["shard"] for e in damaged if e["mend"] == "shard" and e["shard"] is not None}))
         wrong = sorted({e["shard"] for e in damaged if e["mend"] == "rows" and e["shard"] is not None})
@@ -227,6 +223,25 @@ def _follow(store: StoreWriter, note: Path, listener: ProgressListener) -> None:
         listener.say(f"{path}: computing again what `drillcore verify` found damaged")
     with suppress(OSError):
         note.unlink()
+
+
+def _noted(store: StoreWriter, note: Path, listener: ProgressListener) -> dict[str, list[dict[str, Any]]] | None:
+    """What a note names that has not been made again since, by group; None where there is no note of this store."""
+    try:
+        if not note.exists():
+            return None
+        entries = _entries(read_json(note), store.location.identity)
+    except (OSError, ValueError) as error:
+        what = str(error) if type(error) is ValueError else "it cannot be read"
+        listener.say(f"{note}: ignored: {what}")
+        return None
+    place = store.root.store
+    there = {e["group"]: bool(list_names(place, e["group"])) for e in entries}  # it may have been removed since
+    found: dict[str, list[dict[str, Any]]] = {}
+    for entry in entries:
+        if there[entry["group"]] and entry.get("state") in (None, _state(place, entry)):
+            found.setdefault(entry["group"], []).append(entry)
+    return found
 
 
 def _entries(note: Any, address: str) -> list[dict[str, Any]]:

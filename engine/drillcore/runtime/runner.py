@@ -106,10 +106,11 @@ def _run_locked(
     context = Context(inputs, store, executor, manifest, listener, folder, overwrite)
     try:
         groups = [p.path for p in inputs.pairs]
+        folders = {folder, location.bookkeeping}
         if "extract" in stages:
-            discard_damage(store, groups, {folder, location.bookkeeping}, listener)
+            discard_damage(store, groups, folders, listener)
         else:
-            refuse_damage(store, groups, whole=set(stages) == {"render"})
+            refuse_damage(store, groups, folders, listener, whole=set(stages) == {"render"})
         store.begin()
         record_wanted(store, inputs)
         _run_each(stages, context)

@@ -79,13 +79,18 @@ def problem_with_output(path: Path, most: int | None = None) -> str:
 
 
 def problem_with_folder(path: Path) -> str:
-    """Why no folder can be at a path, or empty where there is one, or nothing yet.
+    """Why no folder can be at a path, or empty where there is one, or could be.
 
     >>> problem_with_folder(Path("/tmp")), problem_with_folder(Path("/dev/null"))
     ('', 'is a file')
+    >>> problem_with_folder(Path("/dev/null/below"))
+    'lies below /dev/null, which is a file'
     """
     problem = problem_with(path)
-    if problem in (ABSENT, BROKEN, FOLDER):
+    if problem == ABSENT:
+        above = next(place for place in path.absolute().parents if place.exists())
+        return "" if above.is_dir() else f"lies below {above}, which is a file"
+    if problem in (BROKEN, FOLDER):
         return ""
     return problem if problem.startswith("cannot") else "is a file"
 

@@ -105,6 +105,17 @@ def test_random_weights_that_do_not_fit_into_memory(case):
     case.refused("./model", "random weights would take", "GiB")
 
 
+def test_a_table_of_every_position_that_does_not_fit(tmp_path, models, monkeypatch):
+    """XGLM computes its positions while its weights are put together, on no device of its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "work").mkdir()
+    monkeypatch.setattr("drillcore.backends.configuration.BYTES", 2**27)
+    case = Case(tmp_path / "work", models("xglm"))
+    case.check()
+    case.set("config.json", max_position_embeddings=4 * 10**6)
+    case.refused("./model", "cannot be put together")
+
+
 CONFIGS = {
     "digits": ("num_hidden_layers", "9" * 4400, "a number too long to read"),
     "deep": ("rope_scaling", "[" * 100_000 + "]" * 100_000, "nested too deeply"),

@@ -162,7 +162,8 @@ def _report(source: ModelSource, causal: Any, tensors: dict[str, StoredTensor]) 
         values = {
             n: torch.empty(t.shape, dtype=DTYPES.get(t.dtype, torch.uint8), device="meta") for n, t in tensors.items()
         }
-        with quiet_transformers():
+        # Some classes fill tables for every position here, with values.
+        with bounded_building(source.model.id), quiet_transformers():
             _, report = type(causal).from_pretrained(
                 None,
                 config=causal.config,
@@ -172,6 +173,8 @@ def _report(source: ModelSource, causal: Any, tensors: dict[str, StoredTensor]) 
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
             )
+    except ModelError:
+        raise
     except Exception as error:  # conversions of weights run here, and remote code may do anything
         lacking = _holes(tensors)
         raise ModelError(
