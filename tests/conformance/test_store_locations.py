@@ -146,8 +146,8 @@ def test_results_and_what_they_were_made_from(address, seed):
     fill(address, states(seed))
     writer = StoreWriter(Location(address), "job", "0").dataset("m", "d")
     points = np.random.default_rng(seed).normal(size=(3, 40, 2)).astype(np.float32)
-    writer.write_result("umap", points, "inputs", backend="x")
-    writer.write_result("axis", np.array(["x", "y"]), "inputs")
+    writer.write_results("inputs", {"umap": points}, {"umap": {"backend": "x"}})
+    writer.write_results("inputs", {"axis": np.array(["x", "y"])})
     again = StoreWriter(Location(address), "job", "0").dataset("m", "d")
     assert again.result_made_from("umap") == "inputs" and again.result_made_from("pca") == ""
     np.testing.assert_array_equal(open_tree(address)["m/d"].umap.values, points)

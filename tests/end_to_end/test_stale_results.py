@@ -15,6 +15,7 @@ import zarr
 
 import drillcore
 from drillcore.errors import StoreError
+from drillcore.store.arrays import ARRAYS
 from drillcore.store.freshness import stale_results
 from drillcore.store.group import fingerprints_of
 from support.records import as_written
@@ -269,8 +270,8 @@ def older(group: zarr.Group, work: Work) -> dict[str, Any]:
     }
     attributes = dict(group.attrs)
     for name, facts in attributes["results"].items():
-        stage = facts.pop("inputs")["stage"]
-        facts["made_from"] = made.get(stage, facts["made_from"])
+        facts.pop("inputs", None)
+        facts["made_from"] = made.get(ARRAYS[name].writers[0], facts.get("made_from", ""))
         attributes["results"][name] = facts
     for name in ("wanted", "column_digests", "recipes"):
         attributes.pop(name, None)

@@ -40,7 +40,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--quick", action="store_true", help="mend each damage in one way only")
     parser.add_argument("--failing", type=Path, help="write the failing trials to this file")
-    return parser.parse_args()
+    asked = parser.parse_args()
+    if asked.failing:
+        asked.failing = asked.failing.absolute()  # trials change the working directory
+    return asked
 
 
 def main() -> int:
@@ -65,6 +68,9 @@ def main() -> int:
             results += found
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+    if asked.trial and not results:
+        print(f"no trial is called {asked.trial}", file=sys.stderr)
+        return 2
     print("\n".join(table(results)))
     lines = failing(results if asked.trial or asked.failing else [r for r in results if not is_known(r.row)])
     if asked.failing:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from drillcore.job.fields import Dataset, Job
 from drillcore.runtime.preflight import Inputs
+from drillcore.store.arrays import ARRAYS
 from drillcore.store.attributes import attributes_of, read_attributes
 from drillcore.store.freshness import WANTED, ResultInputs
 from drillcore.store.group import GroupWriter
@@ -34,18 +36,17 @@ def record_wanted(store: StoreWriter, inputs: Inputs) -> None:
             store.dataset(pair.model.group, pair.dataset.name).describe(**{WANTED: wanted_of(job, pair.dataset)})
 
 
-def is_up_to_date(writer: GroupWriter, name: str, inputs: ResultInputs, old: str, adopt: bool = True) -> bool:
-    """Whether a result was made from these inputs, also by an older version, whose digest of them is `old`.
+def is_up_to_date(writer: GroupWriter, names: Sequence[str], inputs: ResultInputs, old: str) -> bool:
+    """Whether results were all made from these inputs, also by an older version, whose digest of them is `old`.
 
-    adopt: whether `old` says so much that the inputs of such a result may be recorded.
+    Of coordinates, which several stages write, it is enough that they are there.
     """
-    facts = attributes_of(writer.group).get("results", {}).get(name)
-    if facts is None or name not in writer.group:
+    results = attributes_of(writer.group).get("results", {})
+    if not all(name in results and name in writer.group for name in names):
         return False
-    if "inputs" in facts:
-        return bool(facts["inputs"] == inputs.record())
-    if facts.get("made_from") != old:
-        return False
-    if adopt:
-        writer.adopt_results(old, inputs.record())
+    for facts in (results[name] for name in names if not ARRAYS[name].is_coordinate):
+        same = facts["inputs"] == inputs.record() if "inputs" in facts else facts.get("made_from") == old
+        if not same:
+            return False
+    writer.adopt_results(old, inputs.record())
     return True

@@ -37,6 +37,11 @@ class ArraySpec:
         """Whether a stage after extraction writes it."""
         return not {"extract", "columns"}.intersection(self.writers)
 
+    @property
+    def is_coordinate(self) -> bool:
+        """Whether it names the places along a dimension of its own name."""
+        return self.dims == (self.name,)
+
     def check(self, values: NDArray[Any]) -> None:
         """Raise ValueError where values are not of this array's number of dimensions and dtype."""
         dtype = dtype_name(values)

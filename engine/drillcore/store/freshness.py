@@ -112,7 +112,7 @@ def stale(group: zarr.Group, name: str, wanted: dict[str, Any] | None = None) ->
 
 def stale_results(group: zarr.Group, wanted: dict[str, Any] | None = None) -> dict[str, str]:
     """Why, for each result of a group that does not belong to what it stands beside; coordinates are left out."""
-    names = [n for n in attributes_of(group).get("results", {}) if n in ARRAYS and ARRAYS[n].dims != (n,)]
+    names = [n for n in attributes_of(group).get("results", {}) if n in ARRAYS and not ARRAYS[n].is_coordinate]
     return {name: why for name in names if (why := stale(group, name, wanted))}
 
 

@@ -5,7 +5,7 @@ A shard counts once it has a fingerprint, which is written only after its data a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
@@ -294,27 +294,36 @@ class GroupWriter:
         self.describe(**{WITHDRAWN: self.attributes.get(WITHDRAWN, 0) + 1})
         self.retract(shards)
 
-    def write_result(self, name: str, values: NDArray[Any], made_from: str, **facts: Any) -> None:
-        """Write a later stage's array, one of `arrays.ARRAYS`, and then record the hash of its inputs and parameters.
+    def write_results(
+        self, made_from: str, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> None:
+        """Write what a later stage made, arrays of `arrays.ARRAYS`, and record them together.
 
-        facts: recorded beside the hash, among them `inputs`, the record of a `freshness.ResultInputs`.
+        From before the first is written until all are, none of them is recorded: they never stand for different inputs.
+        made_from: hash of their inputs and parameters. facts: recorded beside it, by array; among them `inputs`, the
+        record of a `freshness.ResultInputs`. Coordinates have neither: several stages write them, and their values say
+        all.
 
-        Raises ValueError where the values do not fit the table, or the name is one of the user's columns.
+        Raises ValueError where values do not fit the table, or a name is one of the user's columns.
         """
-        spec = ARRAYS[name]
-        spec.check(values)
         before = self.attributes
-        if name in [column for column, _ in before.get("columns", [])]:
-            raise ValueError(f"{self._path}: {name} is a column of the user's: a result may not overwrite it")
-        if spec.dims == (name,) and self._holds(before, name, values):
-            return  # a coordinate that several stages write
-        before = _without_results(before, [name])
+        for name, values in arrays.items():
+            ARRAYS[name].check(values)
+            if name in [column for column, _ in before.get("columns", [])]:
+                raise ValueError(f"{self._path}: {name} is a column of the user's: a result may not overwrite it")
+        # A coordinate that several stages write stays where it is the same.
+        held = {n for n, values in arrays.items() if ARRAYS[n].is_coordinate and self._holds(before, n, values)}
+        names = [name for name in arrays if name not in held]
+        before = _without_results(before, names)
         self._set_attributes(before)
-        chunks = tuple(min(n, COLUMN_CHUNK) for n in values.shape)
-        array = create_array(self.group, spec, values.shape, chunks)
-        array[...] = values.astype(np.dtypes.StringDType()) if spec.dtype == "string" else values
-        results = {**before["results"], name: {"made_from": made_from, **without_nan(facts)}}
-        contents = {**before[CONTENTS], name: array_digests(self.group, array)}
+        results, contents = {**before["results"], **{name: {} for name in held}}, dict(before[CONTENTS])
+        for name in names:
+            values, spec = arrays[name], ARRAYS[name]
+            array = create_array(self.group, spec, values.shape, tuple(min(n, COLUMN_CHUNK) for n in values.shape))
+            array[...] = values.astype(np.dtypes.StringDType()) if spec.dtype == "string" else values
+            own = {"made_from": made_from, **without_nan((facts or {}).get(name, {}))}
+            results[name] = {} if spec.is_coordinate else own
+            contents[name] = array_digests(self.group, array)
         self._set_attributes({**before, "results": results, CONTENTS: contents})
 
     def _holds(self, attributes: dict[str, Any], name: str, values: NDArray[Any]) -> bool:
@@ -339,11 +348,11 @@ class GroupWriter:
         self._set_attributes({**before, "results": adopted})
 
     def drop_results(self, names: Sequence[str]) -> None:
-        """Remove results, and all results made together with them, so that they are made again."""
+        """Remove results, and all that were made together with them, so that they are made again."""
         before = self.attributes
         results = before.get("results", {})
-        made_from = {results[n].get("made_from") for n in names if n in results}
-        dropped = [n for n, r in results.items() if r.get("made_from") in made_from]
+        made_from = {results[n].get("made_from") for n in names if n in results} - {None}
+        dropped = [n for n, r in results.items() if n in names or r.get("made_from") in made_from]
         self._set_attributes(_without_results(before, dropped))
         for name in dropped:
             remove_folder(self._store, f"{self._path}/{name}")

@@ -48,6 +48,16 @@ def test_a_store_is_called_by_its_own_name(tmp_path: Path) -> None:
     assert named.store == loaded.store
 
 
+def test_stores_whose_names_differ_after_a_dot_have_folders_of_their_own(tmp_path: Path) -> None:
+    names = ("exp.1", "exp.2", "exp.zarr", "exp", "exp.1.zarr")
+    assert len({Location(str(tmp_path / name)).beside() for name in names}) == len(names)
+    former = tmp_path / "exp"
+    former.mkdir()
+    (former / "manifest.json").write_text(f'{{"store": "{tmp_path}/exp.1"}}')
+    assert Location(str(tmp_path / "exp.1")).beside() == former
+    assert Location(str(tmp_path / "exp.2")).beside() == tmp_path / "exp.2.run"
+
+
 class TestFoldersOfBuckets:
     def test_stores_of_equal_name_have_folders_of_their_own(self, tmp_path: Path, monkeypatch) -> None:
         monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)

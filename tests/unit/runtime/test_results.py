@@ -25,9 +25,9 @@ def writer(tmp_path):
 
 
 def measure(writer, values_LMB, metrics, **facts):
-    writer.write_result("metric", np.array(metrics), "inputs")
-    writer.write_result("bound", np.array(BOUNDS), "inputs")
-    writer.write_result("separation", values_LMB, "inputs", **facts)
+    writer.write_results("inputs", {"metric": np.array(metrics)})
+    writer.write_results("inputs", {"bound": np.array(BOUNDS)})
+    writer.write_results("inputs", {"separation": values_LMB}, {"separation": facts})
 
 
 def test_the_best_layer_and_the_values_by_bound(writer):
@@ -53,7 +53,7 @@ def test_what_was_not_measured_is_none(writer):
 
 def test_the_facts_of_a_projection_come_back_and_the_footer_names_min_dist(writer):
     facts = ProjectionFacts("umap-learn 1", "few", 3, 15, 0.25, "euclidean", "joint", True, 1)
-    writer.write_result("umap", np.zeros((3, 4, 2), np.float32), "inputs", **facts.record())
+    writer.write_results("inputs", {"umap": np.zeros((3, 4, 2), np.float32)}, {"umap": facts.record()})
     assert read_projection_facts(writer.group, "umap") == facts
     words = "umap-learn 1, seed 3, n_neighbors 15, min_dist 0.25, metric euclidean, datasets in one space, each layer"
     assert _made_by(facts, Project()).startswith(words)
@@ -61,7 +61,7 @@ def test_the_facts_of_a_projection_come_back_and_the_footer_names_min_dist(write
 
 def test_a_store_of_an_older_version_lacks_min_dist_and_is_drawn_without(writer):
     older = {"backend": "umap-learn 1", "seed": 0, "n_neighbors": 15, "metric": "euclidean", "fit": "each", "later": 1}
-    writer.write_result("umap", np.zeros((3, 4, 2), np.float32), "inputs", **older)
+    writer.write_results("inputs", {"umap": np.zeros((3, 4, 2), np.float32)}, {"umap": older})
     facts = read_projection_facts(writer.group, "umap")
     assert facts.min_dist is None and "min_dist" not in facts.record()
     assert _made_by(facts, Project()) == "umap-learn 1, seed 0, n_neighbors 15, metric euclidean"

@@ -54,19 +54,19 @@ def writer(tmp_path):
 @pytest.mark.parametrize("values", [np.zeros((2, 2), np.float64), np.zeros((2, 2, 1), np.float32), np.array(["x"])])
 def test_a_result_that_does_not_fit_the_table_is_refused(writer, values):
     with pytest.raises(ValueError, match="layer_cka has 2 dimensions"):
-        writer.write_result("layer_cka", values, "inputs")
+        writer.write_results("inputs", {"layer_cka": values})
     assert "layer_cka" not in writer.group and writer.attributes["results"] == {}
 
 
 def test_a_result_never_overwrites_a_column(writer):
     before = writer.group["umap"][:].tolist()
     with pytest.raises(ValueError, match="umap is a column"):
-        writer.write_result("umap", np.zeros((2, 4, 2), np.float32), "inputs")
+        writer.write_results("inputs", {"umap": np.zeros((2, 4, 2), np.float32)})
     assert writer.group["umap"][:].tolist() == before
 
 
 def test_verify_finds_a_result_of_another_form(writer):
-    writer.write_result("degenerate", np.zeros(2, bool), "inputs")
+    writer.write_results("inputs", {"degenerate": np.zeros(2, bool)})
     assert not list(check_group(writer.group.store, "m/d", list))
     writer.group.create_array("degenerate", shape=(2,), dtype="bool", dimension_names=["sentence"], overwrite=True)[
         :

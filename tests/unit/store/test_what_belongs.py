@@ -46,7 +46,8 @@ def write_group(store, model, dataset, seed):
         block = [BlockPart(0, 10)]
         writer.commit(first, shard, states_SKH, np.abs(states_SKH).max(axis=(0, 2)), prints[shard], block)
     for name, shape in {"layer_cka": (3, 3), "umap_raw": (3, 10, 2), "umap": (3, 10, 2)}.items():
-        writer.write_result(name, draw.normal(size=shape).astype(np.float32), f"{name} {seed}", seed=seed)
+        values = draw.normal(size=shape).astype(np.float32)
+        writer.write_results(f"{name} {seed}", {name: values}, {name: {"seed": seed}})
     return writer
 
 

@@ -30,6 +30,8 @@ from drillcore.store.group import GroupWriter
 from drillcore.store.layout import array_of, read_array
 from drillcore.store.reader import column, open_dataset, read_layer
 
+ARRAYS_MADE = ("metric", "bound", "layer_cka", "separation")
+
 
 @dataclass(frozen=True)
 class MeasureTask:
@@ -75,7 +77,7 @@ def _measure_dataset(context: Context, dataset: Dataset, writer: GroupWriter) ->
     job, path = context.job, writer.group.path
     settings = job.measure
     inputs = inputs_of([writer.group], "measure", ("label", "group"), wanted_of(job, dataset)["measure"])
-    if is_up_to_date(writer, "separation", inputs, old_digest([writer.group], settings)):
+    if is_up_to_date(writer, ARRAYS_MADE, inputs, old_digest([writer.group], settings)):
         context.listener.say(f"{path}: measures are up to date")
         return
     labels, groups = column(writer.group, "label"), column(writer.group, "group")
@@ -103,11 +105,10 @@ def _measure_dataset(context: Context, dataset: Dataset, writer: GroupWriter) ->
     rows = cka_rows(num_sentences, num_layers, hidden_size, settings)
     cka_LL = layer_cka(lambda k: read_layer(writer.group, k)[rows], num_layers)
     facts = _facts(writer, settings, draws, separation, rows_M)
-    made_from, record = inputs.digest, inputs.record()
-    writer.write_result("metric", np.array(separation.metrics), made_from, inputs=record)
-    writer.write_result("bound", np.array(BOUNDS), made_from, inputs=record)
-    writer.write_result("layer_cka", cka_LL, made_from, inputs=record, sentences=len(rows))
-    writer.write_result("separation", separation.values_LMB, made_from, inputs=record, **facts)
+    values = (np.array(separation.metrics), np.array(BOUNDS), cka_LL, separation.values_LMB)
+    more = {"layer_cka": {"sentences": len(rows)}, "separation": facts}
+    recorded = {name: {"inputs": inputs.record(), **own} for name, own in more.items()}
+    writer.write_results(inputs.digest, dict(zip(ARRAYS_MADE, values, strict=True)), recorded)
     context.manifest.record("measures", path, **facts)
     seconds = time.perf_counter() - started
     context.listener.finish(f"{path}: {num_layers} layers measured in {seconds:.1f} s{_best_line(writer, draws)}")

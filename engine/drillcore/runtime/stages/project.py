@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ from drillcore.store.reader import open_dataset, read_layer
 from drillcore.store.writer import GroupWriter
 
 # Arrays of the last projection, whichever its method.
-SHARED = ("degenerate", "trustworthiness")
+SHARED = ("axis", "degenerate", "trustworthiness")
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,11 @@ def _is_up_to_date(unit: Unit, settings: Project) -> bool:
     Another method may have been projected since, and written over the arrays that all methods share.
     """
     old = old_digest([w.group for w in unit.writers], settings)
-    names = (settings.method, *SHARED)
-    return all(is_up_to_date(w, name, unit.inputs, old) for w in unit.writers for name in names)
+    return all(is_up_to_date(w, _arrays_made(settings), unit.inputs, old) for w in unit.writers)
+
+
+def _arrays_made(settings: Project) -> list[str]:
+    return [*SHARED, *["umap_raw"] * (settings.method == "umap"), settings.method]
 
 
 def _together(context: Context, model: str, settings: Project) -> list[list[GroupWriter]]:
@@ -176,15 +180,15 @@ def _write(
     trust_L: NDArray[np.float32],
     facts: ProjectionFacts,
 ) -> None:
-    """The arrays of each dataset; the aligned points last, so that they stand for all."""
+    """Write the arrays of each dataset."""
     points_LN2 = align(raw_LN2, degenerate_L) if settings.align else raw_LN2
     start = 0
     for writer, size in zip(unit.writers, unit.sizes, strict=True):
-        own, made_from, inputs = slice(start, start + size), unit.inputs.digest, unit.inputs.record()
+        own = slice(start, start + size)
         start += size
-        writer.write_result("axis", np.array(["x", "y"]), made_from, inputs=inputs)
-        writer.write_result("degenerate", degenerate_L, made_from, inputs=inputs)
-        writer.write_result("trustworthiness", trust_L, made_from, inputs=inputs)
-        if settings.method == "umap":
-            writer.write_result("umap_raw", raw_LN2[:, own], made_from, inputs=inputs)
-        writer.write_result(settings.method, points_LN2[:, own], made_from, inputs=inputs, **facts.record())
+        arrays = {"axis": np.array(["x", "y"]), "degenerate": degenerate_L, "trustworthiness": trust_L}
+        arrays |= {"umap_raw": raw_LN2[:, own], settings.method: points_LN2[:, own]}
+        arrays = {name: arrays[name] for name in _arrays_made(settings)}
+        recorded: dict[str, dict[str, Any]] = {name: {"inputs": unit.inputs.record()} for name in arrays}
+        recorded[settings.method] |= facts.record()
+        writer.write_results(unit.inputs.digest, arrays, recorded)

@@ -53,20 +53,12 @@ class DurableStore(LocalStore):
             ) from error
 
     async def delete(self, key: str) -> None:
-        """Remove a file."""
-        self._check_held()
-        try:
-            await super().delete(key)
-        except OSError as error:
-            raise _refused(self.root / key, error) from error
+        """Remove a file or a folder; it is gone from the disk when this returns."""
+        await asyncio.to_thread(self.remove, key)
 
     async def delete_dir(self, prefix: str) -> None:
-        """Remove a folder."""
-        self._check_held()
-        try:
-            await super().delete_dir(prefix)
-        except OSError as error:
-            raise _refused(self.root / prefix, error) from error
+        """Remove a folder, or a file in its place; it is gone from the disk when this returns."""
+        await asyncio.to_thread(self.remove, prefix)
 
     async def _open(self, *, mode: object = None) -> None:
         try:
@@ -94,6 +86,22 @@ class DurableStore(LocalStore):
             self._refuse_if_removed(key)
             raise _refused(path, error) from error
         self._refuse_if_removed(key)
+
+    def remove(self, key: str) -> None:
+        """Like `delete` without an event loop; does nothing where there is nothing."""
+        self._check_writable()
+        self._check_held()
+        path = self.root / key
+        try:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+            _flush(path.parent)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise _refused(path, error) from error
 
     def _make_room(self, path: Path) -> None:
         """Remove a folder that stands where a file of the store must be, or a file where a folder must be."""

@@ -64,27 +64,46 @@ class Location:
 
     @property
     def stem(self) -> str:
-        """Name of the folder beside the store for manifest, pictures, report and logs."""
+        """Name of the folder beside the store for manifest, pictures, report and logs.
+
+        >>> Location("runs/cities.zarr").stem, Location("runs/cities.1").stem
+        ('cities', 'cities.1.run')
+        """
         name = PurePosixPath(self.address.rstrip("/")).name
-        stem = PurePosixPath(name).stem
-        return stem if stem != name else f"{name}.run"
+        stem = name.removesuffix(".zarr")
+        return stem if stem not in ("", name) else f"{name}.run"
 
     def beside(self, out: Path | None = None, base: Path | None = None) -> Path:
         """The folder beside the store, unless `out` names one.
 
         base: folder of the job file, below which a store on S3 has its folder; by default the working directory. That
-        folder is of one bucket, key and endpoint: stores of equal name are told apart by a digest of these. One that an
-        earlier version filled for this very store, which has no digest in its name, stays in use.
+        folder is of one bucket, key and endpoint: stores of equal name are told apart by a digest of these. A folder
+        that an earlier version filled for this very store, under another name, stays in use.
         """
         if out is not None:
             return out
+        parent = (base or Path()) / "runs" if self.is_s3 else self.path.parent
+        former = parent / self._former_stem
         if not self.is_s3:
-            return self.path.parent / self.stem
-        former = (base or Path()) / "runs" / self.stem
-        if str(read_object(former / "manifest.json").get("store")).rstrip("/") == self.address.rstrip("/"):
+            return former if former.name != self.stem and self._is_of(former) else parent / self.stem
+        if self._is_of(former):
             return former
         place = digest([s3_endpoint(), *self.bucket_and_key])
-        return former.with_name(f"{self.stem}-{place[:8]}")
+        return parent / f"{former.name}-{place[:8]}"
+
+    @property
+    def _former_stem(self) -> str:
+        """What earlier versions called the folder beside the store: any suffix was left out."""
+        name = PurePosixPath(self.address.rstrip("/")).name
+        stem = PurePosixPath(name).stem
+        return stem if stem != name else f"{name}.run"
+
+    def _is_of(self, folder: Path) -> bool:
+        """Whether the manifest in a folder is of this store."""
+        named = read_object(folder / "manifest.json").get("store")
+        if not isinstance(named, str) or "\0" in named:
+            return False
+        return Location(named.rstrip("/")).identity == Location(self.address.rstrip("/")).identity
 
     @property
     def identity(self) -> str:

@@ -113,11 +113,14 @@ def score_candidates(context: Context, pair: Input, writer: GroupWriter) -> None
     facts = _facts(writer, found, logprob_NC, texts, context.job.measure)
     # The expected texts and the draws decide the facts, and they may change without the log-probabilities.
     stored = attributes_of(writer.group).get("results", {}).get("candidate_logprob", {})
-    if known and _same(stored, facts) and is_up_to_date(writer, "candidate_logprob", inputs, made_from):
+    if known and _same(stored, facts) and is_up_to_date(writer, ("candidate", "candidate_logprob"), inputs, made_from):
         context.listener.say(f"{path}: candidates are up to date")
         return
-    writer.write_result("candidate", np.array(texts), made_from, inputs=inputs.record())
-    writer.write_result("candidate_logprob", logprob_NC, made_from, inputs=inputs.record(), **facts)
+    writer.write_results(
+        made_from,
+        {"candidate": np.array(texts), "candidate_logprob": logprob_NC},
+        {"candidate_logprob": {"inputs": inputs.record(), **facts}},
+    )
     context.manifest.record("candidates", path, **facts)
     context.listener.finish(f"{path}: {_line(facts)} ({time.perf_counter() - started:.1f} s)")
 

@@ -28,6 +28,7 @@ from drillcore.system.files import digest
 
 # Coordinate `prediction_metric` of the array `prediction`.
 FIGURES = ("logprob", "top1", "median_rank")
+ARRAYS_MADE = ("quantity", "next_token", "bound", "prediction_metric", "prediction")
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def predict_next_tokens(context: Context, pair: Input, writer: GroupWriter) -> N
     made_from = _made_from(writer, expected_N, context.job.measure)
     asked = wanted_of(context.job, pair.dataset)["predict"]
     inputs = inputs_of([writer.group], "predict", ("expected_next", "group"), asked, made_from=made_from)
-    if is_up_to_date(writer, "prediction", inputs, made_from):
+    if is_up_to_date(writer, ARRAYS_MADE, inputs, made_from):
         context.listener.say(f"{path}: token prediction is up to date")
         return
     started = time.perf_counter()
@@ -76,13 +77,10 @@ def predict_next_tokens(context: Context, pair: Input, writer: GroupWriter) -> N
         "sentences": len(counted_N),
         "left_out": pair.expected.left_out(),
     }
-    record = inputs.record()
-    writer.write_result("quantity", np.array(QUANTITIES), made_from, inputs=record)
-    writer.write_result("next_token", values_NLQ, made_from, inputs=record, **facts)
-    writer.write_result("bound", np.array(BOUNDS), made_from, inputs=record)
-    writer.write_result("prediction_metric", np.array(FIGURES), made_from, inputs=record)
     figures_LPB = np.stack([_figures(s) for s in summaries])
-    writer.write_result("prediction", figures_LPB, made_from, inputs=record, **facts)
+    values = (np.array(QUANTITIES), values_NLQ, np.array(BOUNDS), np.array(FIGURES), figures_LPB)
+    recorded = {name: {"inputs": inputs.record(), **facts} for name in ("next_token", "prediction")}
+    writer.write_results(made_from, dict(zip(ARRAYS_MADE, values, strict=True)), recorded)
     context.manifest.record("predictions", path, **facts, last_layer=_last(summaries[-1]))
     context.listener.finish(f"{path}: {_line(summaries)} ({time.perf_counter() - started:.1f} s)")
 
