@@ -151,8 +151,12 @@ def test_results_and_what_they_were_made_from(address, seed):
     again = StoreWriter(Location(address), "job", "0").dataset("m", "d")
     assert again.result_made_from("umap") == "inputs" and again.result_made_from("pca") == ""
     np.testing.assert_array_equal(open_tree(address)["m/d"].umap.values, points)
+    assert "axis" in again.attributes["results"]
     again.drop_results(["axis"])
-    assert again.result_made_from("umap") == "" == again.result_made_from("axis")
+    assert "axis" not in again.attributes["results"] and again.result_made_from("umap") == "inputs"
+    again.write_results("inputs", {"umap_raw": points, "axis": np.array(["x", "y"])})
+    again.drop_results(["umap_raw"])
+    assert list(again.attributes["results"]) == ["axis"]
 
 
 def test_a_place_with_something_else_is_refused(address):

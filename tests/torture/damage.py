@@ -19,6 +19,22 @@ from torture.job import CACHE, STORE
 # Files whose bytes mean nothing to a store or a run: the lock's note for people, what a run drew, and times of a run.
 NO_MEANING = ("runs/job/lock", "runs/job/pictures/*.png", "runs/job/report.html", "runs/job/manifest.json")
 
+# What a reader of JSON may meet.
+SHAPES = {
+    "null": b"null",
+    "number": b"5",
+    "list": b"[]",
+    "nothing": b"{}",
+    "not UTF-8": bytes(range(256)),
+    "deep": b"[" * 100_000,
+    "digits": b'{"attributes": {"format": ' + b"9" * 5_000 + b"}}",
+    "infinite": b'{"zarr_format": 3, "node_type": "group", "attributes": {"format": 1e999}}',
+    "attributes": b'{"zarr_format": 3, "node_type": "group", "attributes": 5}',
+    "members": b'{"zarr_format": 3, "node_type": "group", "attributes": {"format": 2, "members": 5}}',
+    "array": b'{"zarr_format": 3, "node_type": "array", "shape": [-1], "chunk_grid": 5}',
+    "former": b'{"zarr_format": 2, "shape": [10000000000000000000000]}',
+}
+
 
 @dataclass(frozen=True)
 class Damage:
@@ -82,6 +98,11 @@ def _delete(folder: Path, where: str, *_: object) -> None:
 def _folder(folder: Path, where: str, *_: object) -> None:
     (folder / where).unlink()
     (folder / where).mkdir()
+
+
+def _shape(folder: Path, where: str, how: str, _: object) -> None:
+    """JSON, or nearly JSON, of another shape."""
+    (folder / where).write_bytes(SHAPES[how])
 
 
 def _swap(folder: Path, where: str, how: str, _: object) -> None:
@@ -176,6 +197,7 @@ APPLY: dict[str, Callable[[Path, str, str, dict[str, Path]], None]] = {
     "emptied": lambda folder, where, how, donors: _cut(folder, where, "0", donors),
     "deleted": _delete,
     "made a folder": _folder,
+    "of another shape": _shape,
     "swapped": _swap,
     "swapped in its group": _swap,
     "shard's files swapped": _swap,

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from itertools import combinations
 from pathlib import Path
 
-from torture.damage import Damage
+from torture.damage import SHAPES, Damage
 from torture.job import BESIDE, CACHE, STORE
 
 # Arrays that have a chunk for each shard.
@@ -45,6 +45,8 @@ def _of_file(folder: Path, file: str) -> Iterator[Damage]:
         yield Damage("flipped", file, str(share))
     yield from (Damage("cut", file, how) for how in ("50", "last"))
     yield from (Damage(kind, file) for kind in ("zeroed", "emptied", "deleted", "made a folder"))
+    if Path(file).suffix in (".json", ".notes"):
+        yield from (Damage("of another shape", file, how) for how in SHAPES)
 
 
 def _pairs(files: Iterable[str]) -> Iterator[tuple[str, str]]:

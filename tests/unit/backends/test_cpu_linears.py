@@ -11,7 +11,8 @@ from drillcore.backends.transformers import cpu_linears as linears
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("inputs", [7, linears.LONG - 1, linears.LONG, linears.LONG + 6])
+@pytest.mark.parametrize("inputs", [0, 7, linears.LONG - 1, linears.LONG, linears.LONG + 6])
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 def test_linear_layers_equal_exact_ones(inputs, bias, seed):
     torch.manual_seed(seed % 2**31)
     model = torch.nn.Sequential(torch.nn.Linear(inputs, 9, bias=bias))
@@ -44,7 +45,8 @@ class Gated(torch.nn.Module):
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("inputs", [9, linears.LONG + 6])
-@pytest.mark.parametrize("inner", [7, linears.LONG - 1, linears.LONG, linears.LONG + 6])
+@pytest.mark.parametrize("inner", [0, 7, linears.LONG - 1, linears.LONG, linears.LONG + 6])
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 def test_gated_mlps_equal_exact_ones(inputs, inner, bias, seed):
     torch.manual_seed(seed % 2**31)
     model = torch.nn.Sequential(Gated(inputs, inner, bias))

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from zarr.storage import LocalStore
 
 from drillcore.errors import TextError
 from drillcore.job.fields import Dataset
+from drillcore.store import layout
 from drillcore.store.arrays import ARRAYS, HEADLINES, PROJECTIONS, RESERVED, check_kept_names
 from drillcore.store.attributes import make_group
 from drillcore.store.checks.groups import check_group
 from drillcore.store.group import GroupWriter
 from drillcore.store.layout import choose_shape
+from drillcore.store.places.files import read_file, write_file
+from torture.damage import SHAPES
 
 ODD = ["a/b", "", "..", "__x", " a", "a\nb", "x" * 201]
 
@@ -63,6 +68,17 @@ def test_a_result_never_overwrites_a_column(writer):
     with pytest.raises(ValueError, match="umap is a column"):
         writer.write_results("inputs", {"umap": np.zeros((2, 4, 2), np.float32)})
     assert writer.group["umap"][:].tolist() == before
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", ["hidden_states", "shard_record", "shard_fingerprint", "text", "layer"])
+def test_metadata_of_any_shape_are_written_again(writer, name, shape):
+    shape_of_group, columns = layout.shape_of(writer.attributes), writer.attributes["columns"]
+    path = f"m/d/{name}/zarr.json"
+    before = read_file(writer.group.store, path)
+    write_file(writer.group.store, path, SHAPES[shape])
+    writer.ensure(shape_of_group, [tuple(column) for column in columns])
+    assert json.loads(read_file(writer.group.store, path)) == json.loads(before)
 
 
 def test_verify_finds_a_result_of_another_form(writer):

@@ -6,6 +6,7 @@ PyTorch hands float32 products to MKL, which is slow on processors that are not 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -114,6 +115,8 @@ def _total(parts: Iterator[Tensor]) -> Tensor:
 
 def prepared(weight: Tensor, bias: Tensor | None, num_rows: int) -> Callable[[Tensor], Tensor]:
     """A linear layer with its weights laid out for inputs of `num_rows` rows, in one product."""
+    if not weight.numel():
+        return partial(nn.functional.linear, weight=weight, bias=bias)  # oneDNN has no product with nothing
     ops: Any = torch.ops.mkldnn
     weight, bias = weight.detach(), None if bias is None else bias.detach()
     laid_out, width = ops._reorder_linear_weight(weight.contiguous(), num_rows), weight.shape[0]
