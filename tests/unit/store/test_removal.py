@@ -33,3 +33,19 @@ def test_the_folder_around_it_is_flushed_after_it_is_gone(store, key, remove, mo
 def test_nothing_is_there(store, key, remove):
     remove(store, key)
     assert (store.root / "e").exists()
+
+
+def test_two_threads_make_the_same_folder(store, monkeypatch):
+    """Between looking and removing what is no folder, another thread has made one there."""
+    looked = type(store.root).is_dir
+
+    def looks_and_loses(path, **rest):
+        found = looked(path, **rest)
+        if path == store.root / "new":
+            path.mkdir(exist_ok=True)
+        return found
+
+    monkeypatch.setattr(type(store.root), "is_dir", looks_and_loses)
+    store.put("zarr.json", [b"{}"])
+    store.put("new/zarr.json", [b"x"])
+    assert (store.root / "new" / "zarr.json").read_bytes() == b"x"

@@ -110,7 +110,9 @@ class DurableStore(LocalStore):
         for folder in path.parents:
             if folder == self.root or folder.is_dir():
                 break
-            folder.unlink(missing_ok=True)
+            # Another thread may make the folder right now.
+            with suppress(IsADirectoryError, PermissionError):
+                folder.unlink(missing_ok=True)
 
     def rename(self, folder: str, to: str) -> None:
         """Give a folder another key, on disk when this returns."""
