@@ -118,7 +118,7 @@ def test_passing_faults_are_tried_again(fault, proxy, new_work, seed):
         assert obstore.get(bucket, path).bytes().to_bytes() == data, path
 
 
-@pytest.mark.parametrize("fault", ["500", "reset", 3.0])
+@pytest.mark.parametrize("fault", ["500", *(pytest.param(f, marks=pytest.mark.long) for f in ("reset", 3.0))])
 def test_lasting_faults_end_the_run_which_can_go_on(fault, proxy, new_work, seed):
     work = new_work(seed=seed, count=64)
     place = f"s3://{BUCKET}/{work.folder.parent.name}/lasting.zarr"

@@ -32,8 +32,8 @@ def test_shards_killed_between_operations(seed):
 
 @pytest.mark.timeout(900)
 def test_damage_and_kills(seed):
-    said = torture("--part", "files", "--part", "kills", "--each", "1", "--total", "12", seed=seed)
-    assert "files: 12 of " in said and "kills: " in said
+    said = torture("--part", "files", "--part", "kills", "--each", "1", "--total", "8", seed=seed)
+    assert "files: 8 of " in said and "kills: " in said
 
 
 def test_changed_values_are_others():

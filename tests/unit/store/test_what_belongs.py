@@ -147,7 +147,7 @@ def test_the_files_of_a_shard_of_another_store(stores, tmp_path, name):
     check(tmp_path / "copy.zarr", truth, str(name))
 
 
-@pytest.mark.parametrize("part", range(3))
+@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.long) for part in range(1, 4))])
 def test_files_that_were_damaged(stores, tmp_path, part):
     place, _, truth = stores
     copy = tmp_path / "copy.zarr"
