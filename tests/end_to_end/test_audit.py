@@ -13,6 +13,7 @@ import xarray as xr
 import drillcore
 from drillcore.backends.transformers.backend import TransformersBackend
 from drillcore.cli.show import store_lines
+from drillcore.cli.verify import verify_lines
 from drillcore.runtime.failures import PartFailed
 from drillcore.runtime.stages.extract.audit import ModelAudit
 from drillcore.runtime.work import pipeline
@@ -127,6 +128,21 @@ def test_a_run_that_ended_before_its_audit_is_audited_by_the_next(work, monkeypa
     lines = work.run()
     assert any("ended before its states were audited" in line for line in lines) and work.figures["passed"]
     assert any("up to date" in line for line in work.run())
+
+
+@pytest.mark.parametrize("what", ["hidden_states", "layer_absmax", "layer_absmax/c/0", "shard_record"])
+def test_what_is_computed_again_after_damage_is_audited(work, what):
+    """Also where nothing is missing by the fingerprints of its shards."""
+    work.texts("e", 20)
+    work.run()
+    for damaged in ("m/d", "m/e"):
+        place = work.store / damaged / what
+        place.unlink() if place.is_file() else shutil.rmtree(place)
+        said = work.run()
+        computed = sum(int(line.split()[1]) for line in said if line.startswith("extract: "))
+        assert bool(computed) == any("audit passed" in line for line in said), said
+        assert not any("before its states were audited" in line for line in work.run())
+        assert list(verify_lines(str(work.store)))[-1].endswith("whole")
 
 
 def test_equal_sentences_need_one_audit(work):

@@ -196,11 +196,17 @@ class ModelRun:
 
     def _finished(self) -> list[Target] | None:
         """The groups, if every shard of every one is committed as it must be; None otherwise."""
-        if not all(s.takes_nothing and s.num_kept == s.shape.num_shards for s in self._standings):
-            return None
-        found = [target_of(s, g.result()) for s, g in zip(self._standings, self._groups, strict=True) if g is not None]
-        targets = [t for t in found if t is not None]
-        return targets if len(targets) == len(self._standings) else None
+        found = []
+        for i, (standing, group) in enumerate(zip(self._standings, self._groups, strict=True)):
+            if group is None or not standing.takes_nothing or standing.num_kept < standing.shape.num_shards:
+                continue
+            target = target_of(standing, group.result())
+            if target is None:
+                # Other files of its shards are missing or damaged: what is computed again is counted and audited.
+                self._standings[i] = replace(standing, claimed=tuple(group.result().committed()))
+            else:
+                found.append(target)
+        return found if len(found) == len(self._standings) else None
 
     def sweep_model(self) -> SweepModel:
         """What an executor needs to know before the model is loaded."""
