@@ -145,6 +145,16 @@ def test_what_is_computed_again_after_damage_is_audited(work, what):
         assert list(verify_lines(str(work.store)))[-1].endswith("whole")
 
 
+def test_arrays_that_were_exchanged_leave_nothing_behind(work):
+    """One has a file for each shard, in a folder of its own, the other one for all."""
+    work.run()
+    one, other, aside = (work.store / "m" / "d" / name for name in ("shard_fingerprint", "shard_planned", "aside"))
+    for old, new in ((one, aside), (other, one), (aside, other)):
+        old.rename(new)
+    work.run()
+    assert list(verify_lines(str(work.store)))[-1].endswith("whole")
+
+
 def test_equal_sentences_need_one_audit(work):
     work.texts("same", 60, same="the same sentence every time")
     work.run()

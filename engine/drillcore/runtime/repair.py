@@ -169,9 +169,13 @@ def _put_right(store: StoreWriter, path: str, damage: Damage) -> None:
 
 def _remove_foreign(store: StoreWriter, path: str, name: str, attributes: dict[str, Any]) -> None:
     """Remove from a damaged array the files that are not its own: another array may have been put in its place."""
-    chunks = shard_keys(name, shape_of(attributes)) if name in OF_SHARDS else set()
-    for key in list_files(store.root.store, f"{path}/{name}"):
-        if key and key not in {*attributes[CONTENTS][name], *chunks}:
+    own = set(attributes[CONTENTS][name]) | (shard_keys(name, shape_of(attributes)) if name in OF_SHARDS else set())
+
+    def foreign() -> list[str]:
+        return [key for key in list_files(store.root.store, f"{path}/{name}") if key and key not in own]
+
+    while keys := foreign():  # the folders that are empty once their files are gone, too
+        for key in keys:
             remove_file(store.root.store, f"{path}/{name}/{key}")
 
 
