@@ -38,7 +38,7 @@ class Listener:
 
 @dataclass
 class Audited:
-    """A folder with one model, texts, a job and its store. name: the model's in the job."""
+    """A folder with one model, texts, a job and its store. name: the model's in the job. more: other parts of it."""
 
     folder: Path
     model: Path
@@ -46,6 +46,7 @@ class Audited:
     settings: dict[str, Any] = field(default_factory=dict)
     datasets: dict[str, str] = field(default_factory=dict)
     name: str = "m"
+    more: dict[str, Any] = field(default_factory=dict)
 
     def texts(self, name: str, count: int, *, same: str | None = None) -> list[str]:
         """Write a dataset of random sentences, or of one sentence many times, and name it in the job."""
@@ -67,6 +68,7 @@ class Audited:
                 "datasets": self.datasets,
                 "extract": {**sizes, **self.settings, **extract},
                 "run": {"executor": executor, "audit": audit},
+                **self.more,
             }
         )
         run_stages(LoadedJob(job=job, base=self.folder, source="job.yaml"), stages, listener)

@@ -28,6 +28,8 @@ app = typer.Typer(
     help="Last-token hidden states of every layer of language models: extract, measure, project, render.",
 )
 
+# Exit status of a command that was interrupted.
+INTERRUPTED = 130
 # Characters of one line of a message.
 LONGEST = 2000
 
@@ -55,7 +57,12 @@ def main() -> None:
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     try:
         with stoppable(), telling(lambda line: write_line(line, sys.stderr)):
-            app(arguments, prog_name="drillcore", standalone_mode=False)
+            # What ends a command by itself, an interrupt among it, is returned here and not raised.
+            status = app(arguments, prog_name="drillcore", standalone_mode=False)
+            if status == INTERRUPTED:
+                raise KeyboardInterrupt
+            if status:
+                sys.exit(status)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
     except (Exception, KeyboardInterrupt) as error:
@@ -71,7 +78,7 @@ def _ending(error: BaseException) -> tuple[int, str]:
     if isinstance(error, DrillcoreError):
         return error.exit_status, f"drillcore: {error}" + (f"\n  {error.hint}" if error.hint else "")
     if isinstance(error, typer.Abort | KeyboardInterrupt):
-        return 130, "drillcore: interrupted"
+        return INTERRUPTED, "drillcore: interrupted"
     if hasattr(error, "format_message"):  # a usage error, raised by the click inside typer
         return 2, f"drillcore: {error.format_message()}"
     what = f"drillcore: unexpected {type(error).__name__}: {error}"

@@ -12,7 +12,7 @@ from drillcore.runtime.results import Measured, read_prediction, read_separation
 from drillcore.store.arrays import HEADLINES
 from drillcore.store.attributes import GROUPS, attributes_of
 from drillcore.store.audits import read_audit
-from drillcore.store.freshness import stale_results
+from drillcore.store.freshness import is_asked_for, stale_results
 from drillcore.store.group import fingerprints_of
 from drillcore.store.layout import array_of
 from drillcore.store.places.location import Location
@@ -38,7 +38,9 @@ def store_lines(address: str) -> Iterator[str]:
     yield from align_columns(rows)
     for path, why in stale.items():
         for name in [n for n in why if n in HEADLINES or n in ("prediction", "candidate_logprob")]:
-            yield f"stale: {path}: {name}: {why[name]}; `drillcore run` on the job makes it again"
+            asked = path not in left and is_asked_for(root[path], name)
+            what = "`drillcore run` on the job makes it again" if asked else "the job does not ask for it any more"
+            yield f"stale: {path}: {name}: {why[name]}; {what}"
     if left:
         yield f"left the job: {', '.join(left)}; `drillcore rm {address} GROUP` removes one"
     yield from _curves(groups, read_separation, PRIMARY, "linear probe (primary; from chance to 1)")

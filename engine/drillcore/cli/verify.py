@@ -14,7 +14,7 @@ import zarr
 from drillcore.errors import CommitError, DamageError, StoreError
 from drillcore.runtime.recompute import RecordedJob, recompute_rows, recorded_job
 from drillcore.runtime.recorded_models import MODEL, check_models
-from drillcore.runtime.repair import note_of
+from drillcore.runtime.repair import is_note_of, note_of
 from drillcore.store.checks.finding import NOTE, Finding
 from drillcore.store.checks.store import StoreChecks
 from drillcore.store.places.location import Location, make_folder
@@ -30,17 +30,26 @@ def verify_lines(
 ) -> Iterator[str]:
     """Verify a store; yields lines that name what is damaged, and writes the note for the next run.
 
-    out: folder of the note, by default beside the store. recompute: compute so many sentences of each group again,
-    alone and by plain `transformers`, and the canaries of each model. models: read the files of the models again and
-    compare them with what the store records. Raises DamageError at the end where something is damaged, StoreError where
-    there is no store, CommitError where the note cannot be written.
+    out: another folder for the note, which is written beside the store too. recompute: compute so many sentences of
+    each group again, alone and by plain `transformers`, and the canaries of each model. models: read the files of the
+    models again and compare them with what the store records. Raises DamageError at the end where something is damaged,
+    StoreError where there is no store, CommitError where the note cannot be written.
     """
     location = Location(address)
-    note = (out or location.bookkeeping) / NOTE
-    if problem := problem_with_folder(note.parent):
-        raise StoreError(f"{note.parent} cannot be a folder: it {problem}", hint="Name another --out.")
-    if problem := problem_with_output(note):
-        raise StoreError(f"{note}, which verification writes, {problem}", hint="Move it away, or name another --out.")
+    # Beside the store in any case: that is where a run looks, whatever its --out.
+    notes = [folder / NOTE for folder in dict.fromkeys([location.bookkeeping, out or location.bookkeeping])]
+    for note in notes:
+        if problem := problem_with_folder(note.parent):
+            raise StoreError(f"{note.parent} cannot be a folder: it {problem}", hint="Name another --out.")
+        if problem := problem_with_output(note):
+            raise StoreError(
+                f"{note}, which verification writes, {problem}", hint="Move it away, or name another --out."
+            )
+        if not is_note_of(note, location.identity):
+            raise StoreError(
+                f"{note} is about another store: it says what a run must make again there",
+                hint="Run the job of that store first, or name another --out.",
+            )
     root = open_root(location, checked=False)
     checks = StoreChecks(root)
     recorded = recorded_job(location.beside(out)) if models or recompute is not None else None
@@ -58,14 +67,17 @@ def verify_lines(
     if recorded is not None and models:
         yield from _all(findings, check_models(root, recorded))
     if not findings:
-        note.unlink(missing_ok=True)
+        for note in notes:
+            note.unlink(missing_ok=True)
         yield f"store {address}: whole"
         return
-    make_folder(note.parent)
-    try:
-        write_atomic(note, note_of(location.identity, findings, root.store))
-    except OSError as error:
-        raise CommitError(f"{note} could not be written: {error.strerror}", hint="Name a folder with --out.") from None
+    for note in notes:
+        make_folder(note.parent)
+        try:
+            write_atomic(note, note_of(location.identity, findings, root.store))
+        except OSError as error:
+            what = f"{note} could not be written: {error.strerror}"
+            raise CommitError(what, hint="Name a folder with --out.") from None
     hint = "`drillcore run JOB` computes exactly these again."
     if any(f.array == MODEL for f in findings):
         hint = "First do what is said of the models; `drillcore run JOB` computes what else was found again."

@@ -19,6 +19,7 @@ from drillcore.errors import DamageError
 from drillcore.store.arrays import ARRAYS, CANARIES
 from drillcore.store.attributes import (
     CONTENTS,
+    UNREADABLE,
     checked_attributes,
     document_key,
     put_attributes,
@@ -33,7 +34,7 @@ from drillcore.store.layout import shape_of
 from drillcore.store.places.files import list_files, list_names, read_file, remove_file, remove_folder
 from drillcore.store.record import fingerprint_of, read_seal
 from drillcore.store.writer import StoreWriter
-from drillcore.system.bounds import read_json
+from drillcore.system.bounds import ABSENT, problem_with, read_json
 from drillcore.system.progress import ProgressListener
 
 SHARD_MENDS = ("shard", "rows")
@@ -47,7 +48,7 @@ def discard_damage(store: StoreWriter, job: Sequence[str], folders: Iterable[Pat
     """
     gone = [path for path in store.members if not list_names(store.root.store, path)]
     for path in gone:
-        if path in store.recorded:
+        if path in store.complete:
             what = "computed again" if path in job else "forgotten, since it had left the job"
             listener.say(f"{path}: is gone from the store, and {what}")
     store.forget([path for path in gone if path not in job])
@@ -70,7 +71,8 @@ def refuse_damage(
     have left its note; what it found in the states counts. whole: whether no shard may be missing either; the stages
     that read states leave out the groups that are not extracted.
     """
-    lines = [f"{path}: is gone" for path in job if path in store.recorded and not list_names(store.root.store, path)]
+    gone = [path for path in store.members if not list_names(store.root.store, path)]
+    lines = [f"{path}: is gone" for path in gone if path in store.complete]
     for path in _groups(store):
         lines += [f"{path}: {line}" for line in damage_of(store, path).lines]
         if whole and path in job and path in store.recorded:
@@ -85,6 +87,7 @@ def refuse_damage(
             f"the store {store.location.address} is damaged:\n" + "\n".join(shown),
             hint="`drillcore run` on the job makes it again; `drillcore verify` reads the states too.",
         )
+    store.forget([path for path in gone if path not in job])  # listed, and never begun
 
 
 def _groups(store: StoreWriter) -> list[str]:
@@ -236,26 +239,52 @@ def _noted(store: StoreWriter, note: Path, listener: ProgressListener) -> dict[s
             return None
         entries = _entries(read_json(note), store.location.identity)
     except (OSError, ValueError) as error:
-        what = str(error) if type(error) is ValueError else "it cannot be read"
+        what = str(error) if type(error) in (ValueError, OtherStore) else "it cannot be read"
         listener.say(f"{note}: ignored: {what}")
         return None
     place = store.root.store
-    there = {e["group"]: bool(list_names(place, e["group"])) for e in entries}  # it may have been removed since
+    # A group may have been removed since. The note is a file that anyone may have edited: it names no other path.
+    there = {path for path in {e["group"] for e in entries} & set(store.members) if list_names(place, path)}
     found: dict[str, list[dict[str, Any]]] = {}
-    for entry in entries:
-        if there[entry["group"]] and entry.get("state") in (None, _state(place, entry)):
+    for entry in (e for e in entries if e["group"] in there):
+        if _names_a_shard(place, entry) and entry.get("state") in (None, _state(place, entry)):
             found.setdefault(entry["group"], []).append(entry)
     return found
 
 
+def _names_a_shard(store: Any, entry: dict[str, Any]) -> bool:
+    """Whether the shard that an entry names, if any, is one of its group."""
+    if entry["shard"] is None:
+        return True
+    try:
+        return bool(entry["shard"] < shape_of(read_attributes(store, entry["group"])).num_shards)
+    except UNREADABLE:
+        return False
+
+
+def is_note_of(note: Path, address: str) -> bool:
+    """Whether a file is a note of `drillcore verify` on the store of this identity, or none that is of another one."""
+    try:
+        _entries(read_json(note), address)
+    except (OSError, ValueError) as error:
+        return not isinstance(error, OtherStore)
+    return True
+
+
+class OtherStore(ValueError):
+    """A note is about a store at another place, which is there."""
+
+
 def _entries(note: Any, address: str) -> list[dict[str, Any]]:
-    """What a note names; raises ValueError where it is none, or is about another store."""
+    """What a note names; raises ValueError where it is none, OtherStore where it is about another store."""
     if not isinstance(note, list) or not all(map(_is_entry, note)):
         raise ValueError("it is not a note of `drillcore verify`")
     # Older versions did not name the store.
-    others = {entry["store"] for entry in note if "store" in entry} - {address}
+    others = {str(entry["store"]) for entry in note if "store" in entry} - {address}
+    # A store that was moved took its note along, whose entries tell by their state what they are about.
+    others = {other for other in others if other.startswith("s3://") or problem_with(Path(other)) != ABSENT}
     if others:
-        raise ValueError(f"it is about the store {', '.join(map(str, others))}")
+        raise OtherStore(f"it is about the store {', '.join(others)}")
     return note
 
 

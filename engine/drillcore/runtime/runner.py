@@ -100,7 +100,7 @@ def _run_locked(
     make_folder(folder)
     manifest = Manifest(folder / "manifest.json", loaded)
     version = manifest.facts["versions"].get("drillcore", "")
-    store = StoreWriter(location, loaded.job.name, version, listener.say, begin=False)
+    store = StoreWriter(location, loaded.job.name, version, listener.say, begin=False, mend="extract" in stages)
     manifest.write("running")
     manifest.record("executor", **executor.describe())
     context = Context(inputs, store, executor, manifest, listener, folder, overwrite)

@@ -67,6 +67,12 @@ def check_places(location: Location, folder: Path) -> None:
                 f"{place} cannot be written: {standing} allows no writing",
                 hint="Change its permissions, or name another place.",
             )
+    around = next((p for p in (folder.absolute(), *folder.absolute().parents) if (p / "zarr.json").exists()), None)
+    if around is not None:
+        raise StoreError(
+            f"{folder}, the folder for manifest, pictures and report, lies in the store {around}",
+            hint="Name another folder with --out, or another store.",
+        )
     pictures = folder / "pictures"
     if pictures.is_symlink() and not pictures.is_dir():
         raise StoreError(f"{pictures} cannot be a folder: it is a link to none", hint="Move it away.")

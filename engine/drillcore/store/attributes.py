@@ -25,6 +25,8 @@ CONTENTS = "contents"
 MEMBERS = "members"
 # Paths of the groups that belong to the job, in the root; the others left it.
 GROUPS = "groups"
+# Paths of the groups that were complete when a run last finished, in the root while another one is under way.
+COMPLETE = "complete"
 # Digest of the consolidated metadata of a finished store, in the root.
 CONSOLIDATED = "consolidated"
 # While a group is being renamed: its path before and after.

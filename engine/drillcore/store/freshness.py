@@ -116,6 +116,22 @@ def stale_results(group: zarr.Group, wanted: dict[str, Any] | None = None) -> di
     return {name: why for name in names if (why := stale(group, name, wanted))}
 
 
+def is_asked_for(group: zarr.Group, name: str) -> bool:
+    """Whether the last job that filled a group would make a result of its, were it missing; raises DamageError.
+
+    Results that a job no longer asks for stay, and are stale once their states or settings changed.
+    """
+    attributes = attributes_of(group)
+    wanted: dict[str, Any] = attributes.get(WANTED, {})
+    if name in ("umap", "umap_raw", "pca"):
+        return name.partition("_")[0] == wanted.get("project", {}).get("method", Project().method)
+    if name == "candidate_logprob":
+        return bool(wanted.get("candidates", {}).get("candidates", True))
+    if name in ("next_token", "prediction"):
+        return "expected_next" in [column for column, _ in attributes.get("columns", [])]
+    return True
+
+
 def _stale_by_inputs(group: zarr.Group, inputs: ResultInputs, wanted: dict[str, Any]) -> str:
     settings = wanted.get(inputs.stage, inputs.settings)
     if settings != inputs.settings:
@@ -138,8 +154,8 @@ def _members(group: zarr.Group, datasets: list[str]) -> list[zarr.Group]:
     model = group.path.rsplit("/", 1)[0]
     try:
         return [zarr.open_group(group.store, path=f"{model}/{d}", mode="r", use_consolidated=False) for d in datasets]
-    except (FileNotFoundError, ValueError, KeyError) as error:
-        raise DamageError(f"{model}: {error}") from None
+    except (FileNotFoundError, ValueError, KeyError):
+        raise DamageError(f"a dataset of {model} that it shares a space with is gone") from None
 
 
 def _stale_by_digest(group: zarr.Group, name: str, facts: dict[str, Any], wanted: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from zarr.errors import GroupNotFoundError
 
 from drillcore.errors import DamageError, StoreError
 from drillcore.store.attributes import (
+    COMPLETE,
     CONTENTS,
     FIRST_FORMAT,
     FORMAT,
@@ -25,6 +26,7 @@ from drillcore.store.attributes import (
     UNREADABLE,
     check_seal,
     checked_attributes,
+    document_key,
     is_unsealed,
     make_group,
     parse_document,
@@ -92,8 +94,8 @@ class StoreWriter:
     """A store opened for a run of one job, to which it belongs.
 
     say: takes lines on what was done to a store of an older format, or whose root is damaged. begin: whether to call
-    `begin` at once. Raises StoreError where it is not ours or of another job, CommitError where the place refuses a
-    write.
+    `begin` at once. mend: whether a damaged root is written again. Raises StoreError where the store is not ours or of
+    another job, DamageError where its root is damaged and stays so, CommitError where the place refuses a write.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class StoreWriter:
         say: Callable[[str], None] = lambda _: None,
         *,
         begin: bool = True,
+        mend: bool = True,
     ) -> None:
         self.location, self._store = location, location.open()
         refuse_foreign(location, job_name)
@@ -112,12 +115,19 @@ class StoreWriter:
         attributes = read_attributes(self._store, "")
         if not attributes:
             if read_file(self._store, "zarr.json") is not None:
+                if not mend:
+                    raise DamageError(
+                        f"{location.address}/zarr.json is damaged",
+                        hint="`drillcore run` on the job makes it again; `drillcore verify` names all that is damaged.",
+                    )
                 say(f"{location.address}/zarr.json was damaged and is written again")
             members = list(filter(partial(is_ours, self._store), group_paths(self._store)))
             attributes = {"kind": KIND, "format": FORMAT, "job": job_name, "drillcore": version, MEMBERS: members}
             put_attributes(self._store, "", attributes)
         # What the root of a finished store recorded of its groups.
         self.recorded: dict[str, Digests] = attributes.get(CONTENTS, {})
+        # Groups that were complete when a run last finished, also where one has begun since and did not finish.
+        self.complete = frozenset(attributes.get(COMPLETE, ())) | {path for path in self.recorded if "/" in path}
         self._members: list[str] = attributes[MEMBERS]
         self.root = zarr.open_group(self._store, mode="r+", zarr_format=3, use_consolidated=False)
         if begin:
@@ -127,7 +137,8 @@ class StoreWriter:
         """Let the run begin, once what there was has been checked: the root no longer says that a run finished."""
         attributes = self.attributes
         attributes.pop(CONTENTS, None)
-        put_attributes(self._store, "", attributes)
+        there = sorted(self.complete & set(self._members))
+        put_attributes(self._store, "", {**attributes, **({COMPLETE: there} if there else {})})
         if not self.location.is_s3:
             sweep(self.location.path)
 
@@ -138,7 +149,10 @@ class StoreWriter:
 
     def _set_members(self, paths: Iterable[str], **facts: Any) -> None:
         self._members = list(dict.fromkeys(paths))
-        put_attributes(self._store, "", {**self.attributes, **facts, MEMBERS: self._members})
+        attributes = self.attributes
+        if COMPLETE in attributes:
+            attributes[COMPLETE] = [path for path in attributes[COMPLETE] if path in self._members]
+        put_attributes(self._store, "", {**attributes, **facts, MEMBERS: self._members})
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -189,11 +203,12 @@ class StoreWriter:
 def remove_groups(location: Location, paths: list[str]) -> None:
     """Remove groups, `model/dataset`, of a store; the group of a model goes with its last dataset.
 
-    Fingerprints go first: none may stand for missing data. Raises CommitError where the place refuses, DamageError
-    where the root is damaged.
+    Fingerprints go first: none may stand for missing data. Raises CommitError where the place refuses, DamageError,
+    before anything is removed, where the root is damaged or another group is not the one that it records.
     """
     store = location.open()
     attributes = checked_attributes(store, "")
+    _refuse_other_groups(store, attributes, paths)
     finished = "consolidated_metadata" in parse_document(read_file(store, "zarr.json"))
     if attributes["format"] == FIRST_FORMAT:
         drop_consolidated(store)
@@ -205,10 +220,29 @@ def remove_groups(location: Location, paths: list[str]) -> None:
         remove_folder(store, path)
         _remove_empty_model(store, path.split("/")[0])
     attributes[MEMBERS] = [path for path in attributes.get(MEMBERS, []) if path not in paths]
+    if COMPLETE in attributes:
+        attributes[COMPLETE] = [path for path in attributes[COMPLETE] if path not in paths]
     if attributes["format"] != FIRST_FORMAT:
         put_attributes(store, "", attributes)
         if finished:
             consolidate(store, attributes)
+
+
+def _refuse_other_groups(store: Store, attributes: dict[str, Any], removed: Sequence[str]) -> None:
+    """Raise DamageError where a group that stays is missing, or not the one that the root of a finished store records.
+
+    What is written afterwards would record it as it is.
+    """
+    staying = [path for path in attributes.get(MEMBERS, []) if path not in removed]
+    models = {path.split("/")[0] for path in staying}
+    for path, recorded in attributes.get(CONTENTS, {}).items():
+        if path in models or path in staying:
+            raw = read_file(store, document_key(path))
+            if raw is None or fast_digest(raw) != recorded["zarr.json"]:
+                raise DamageError(
+                    f"{path} is missing, or not the one that the store records; nothing was removed",
+                    hint="`drillcore run` on the job makes it again, or remove that group first.",
+                )
 
 
 def _remove_empty_model(store: Store, model: str) -> None:
@@ -229,5 +263,6 @@ def consolidate(store: Store, attributes: dict[str, Any]) -> None:
     attributes: of the root. Only documents that their groups record are taken. Raises DamageError for any other.
     """
     documents = checked_documents(store, attributes[MEMBERS])
+    attributes = {name: value for name, value in attributes.items() if name != COMPLETE}
     groups = {path: {"zarr.json": fast_digest(raw)} for path, raw in documents.items() if len(path.split("/")) <= 2}
     write_file(store, "zarr.json", finished_root({**attributes, CONTENTS: groups}, documents))

@@ -18,7 +18,7 @@ from drillcore.store.attributes import CONTENTS, checked_attributes
 from drillcore.store.checks.contents import check_contents
 from drillcore.store.checks.finding import Finding
 from drillcore.store.checks.shards import ShardChecks
-from drillcore.store.freshness import stale_results
+from drillcore.store.freshness import is_asked_for, stale_results
 from drillcore.store.layout import Shape, array_of, read_array, shape_of
 from drillcore.store.places.files import list_names, read_file
 
@@ -37,10 +37,13 @@ def _folders(store: Store, path: str) -> list[str]:
     return [name for name in list_names(store, path) if not name.endswith((".json", ".partial"))]
 
 
-def check_group(store: Store, path: str, ids_of: IdsOf, complete: bool = False) -> Iterator[Finding]:
+def check_group(
+    store: Store, path: str, ids_of: IdsOf, complete: bool = False, in_job: bool = True
+) -> Iterator[Finding]:
     """Everything that is wrong with the group of one model and dataset.
 
-    ids_of: gives the row ids of texts. complete: whether the last run had finished.
+    ids_of: gives the row ids of texts. complete: whether the last run had finished. in_job: whether the group is one of
+    the job: no run makes the stale results of another one again, nor those that the job no longer asks for.
     """
     try:
         attributes = checked_attributes(store, path)
@@ -56,8 +59,9 @@ def check_group(store: Store, path: str, ids_of: IdsOf, complete: bool = False) 
     findings = list(_check_arrays(store, path, attributes, group, shape, ids_of, complete))
     yield from findings
     if not findings:
-        for name, why in stale_results(group).items():
-            yield Finding(path, name, f"is stale: {why}")
+        for name, why in stale_results(group).items() if in_job else ():
+            if is_asked_for(group, name):
+                yield Finding(path, name, f"is stale: {why}")
 
 
 def _check_arrays(

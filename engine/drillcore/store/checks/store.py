@@ -6,11 +6,20 @@ from collections.abc import Iterator
 
 import zarr
 
-from drillcore.store.attributes import CONTENTS, MEMBERS, checked_attributes, is_finished, is_unsealed, parse_document
+from drillcore.store.attributes import (
+    COMPLETE,
+    CONTENTS,
+    GROUPS,
+    MEMBERS,
+    checked_attributes,
+    is_finished,
+    is_unsealed,
+    parse_document,
+)
 from drillcore.store.checks.contents import check_models, check_root
 from drillcore.store.checks.finding import Finding
 from drillcore.store.checks.groups import check_group, group_paths
-from drillcore.store.places.files import read_file
+from drillcore.store.places.files import list_names, read_file
 from drillcore.store.places.location import Location
 from drillcore.store.reader import open_root
 from drillcore.texts.rows import row_ids
@@ -36,7 +45,10 @@ class StoreChecks:
     def group(self, path: str) -> Iterator[Finding]:
         """What is wrong with the group of one model and dataset."""
         complete = self._old_finished if self.is_old else is_finished(self._root, path)
-        return check_group(self.store, path, row_ids, complete)
+        if path in self._root.get(COMPLETE, ()) and not list_names(self.store, path):
+            yield Finding(path, "zarr.json", "is gone, and was complete before the last run, which did not finish")
+            return
+        yield from check_group(self.store, path, row_ids, complete, path in self._root.get(GROUPS, (path,)))
 
 
 def verify(address: str) -> Iterator[Finding]:
