@@ -36,9 +36,10 @@ def store_lines(address: str) -> Iterator[str]:
     stale = {leaf.path: stale_results(leaf) for _, _, leaf in groups}
     rows += [(m, d, *_facts(leaf, leaf.path in left, stale[leaf.path])) for m, d, leaf in groups]
     yield from align_columns(rows)
+    leaves = {leaf.path: leaf for _, _, leaf in groups}
     for path, why in stale.items():
         for name in [n for n in why if n in HEADLINES or n in ("prediction", "candidate_logprob")]:
-            asked = path not in left and is_asked_for(root[path], name)
+            asked = path not in left and is_asked_for(leaves[path], name)
             what = "`drillcore run` on the job makes it again" if asked else "the job does not ask for it any more"
             yield f"stale: {path}: {name}: {why[name]}; {what}"
     if left:

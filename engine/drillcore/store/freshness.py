@@ -124,7 +124,7 @@ def is_asked_for(group: zarr.Group, name: str) -> bool:
     attributes = attributes_of(group)
     wanted: dict[str, Any] = attributes.get(WANTED, {})
     if name in ("umap", "umap_raw", "pca"):
-        return name.partition("_")[0] == wanted.get("project", {}).get("method", Project().method)
+        return bool(name.partition("_")[0] == wanted.get("project", {}).get("method", Project().method))
     if name == "candidate_logprob":
         return bool(wanted.get("candidates", {}).get("candidates", True))
     if name in ("next_token", "prediction"):
