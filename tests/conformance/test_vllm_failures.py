@@ -17,6 +17,7 @@ from drillcore.backends.source import locate
 from drillcore.backends.vllm import engine as vllm_engine
 from drillcore.errors import JobError, ModelError, RunError, SelfCheckError
 from drillcore.job.fields import Extract, Model
+from drillcore.system.cached import Entry
 from drillcore.tokens.sequences import Sequences
 from support.plain import random_sentences
 from support.tiny import write_tokenizer
@@ -117,7 +118,8 @@ def test_the_choice_is_measured_once_and_its_reason_kept(tiny, tmp_path, monkeyp
     assert choose_backend(source, *asked, sentences) == choice
     (file,) = (tmp_path / "drillcore" / "choices").iterdir()
     for backend in choice.measured:
-        file.write_text(json.dumps({"backend": backend, "reason": "as kept", "measured": {}}), encoding="utf-8")
+        kept = Entry(file.parent, file.stem, "the choice of a backend")
+        kept.write({"backend": backend, "reason": "as kept", "measured": {}})
         auto = AutoBackend(source, *asked)
         try:
             prepared = auto.prepare(sentences, None)
