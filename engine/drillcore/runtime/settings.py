@@ -67,7 +67,7 @@ def check_places(location: Location, folder: Path) -> None:
                 f"{place} cannot be written: {standing} allows no writing",
                 hint="Change its permissions, or name another place.",
             )
-    around = next((p for p in (folder.absolute(), *folder.absolute().parents) if (p / "zarr.json").exists()), None)
+    around = next((p for p in (folder.absolute(), *folder.absolute().parents) if (p / "zarr.json").is_file()), None)
     if around is not None:
         raise StoreError(
             f"{folder}, the folder for manifest, pictures and report, lies in the store {around}",

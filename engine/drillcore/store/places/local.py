@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
@@ -77,7 +77,7 @@ class DurableStore(LocalStore):
         try:
             self._make_room(path)
             fresh = _make_folders(path.parent)
-            _write(path, pieces)
+            _write(path, pieces, self._check_held)
             for folder in dict.fromkeys((path.parent, *fresh, *self._not_flushed(path.parent))):
                 _flush(folder)
                 self._flushed.add(folder)
@@ -200,12 +200,14 @@ def _make_folders(folder: Path) -> list[Path]:
     return [path.parent for path in missing]
 
 
-def _write(path: Path, pieces: Iterable[bytes]) -> None:
+def _write(path: Path, pieces: Iterable[bytes], check: Callable[[], None]) -> None:
+    """Write, flush and rename a file. check: called right before the rename, which is what another store would see."""
     scratch = path.with_name(f"{path.name}.{uuid4().hex}{PARTIAL}")
     with replacing(path, scratch), scratch.open("wb") as stream:
         stream.writelines(pieces)
         stream.flush()
         os.fsync(stream.fileno())
+        check()
 
 
 def _flush(path: Path) -> None:
