@@ -109,6 +109,18 @@ def test_a_stage_alone_refuses_a_store_whose_group_is_gone(work, stage, left):
     assert any("m/e: is gone from the store" in line for line in work.run(stages=STAGES)) and is_whole(work)
 
 
+def test_whole_is_not_said_of_an_unfinished_store_without_a_word(work, monkeypatch):
+    from drillcore.runtime import runner
+
+    said = "the last run did not finish"
+    assert not any(said in line for line in verify_lines(str(work.store)))
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(runner, "load_stage", lambda name: 1 / 0)
+        work.run(stages=STAGES)
+    lines = list(verify_lines(str(work.store)))
+    assert any(said in line for line in lines) and lines[-1].endswith(": whole")
+
+
 def test_a_group_that_is_gone_after_a_run_that_did_not_finish(work, monkeypatch):
     from drillcore.runtime import runner
 

@@ -69,7 +69,8 @@ def refuse_damage(
 
     For stages that work on what extraction wrote, and cannot make it again. folders: where `drillcore verify` may
     have left its note; what it found in the states counts. whole: whether no shard may be missing either; the stages
-    that read states leave out the groups that are not extracted.
+    that read states leave out the groups that are not extracted. Where nothing is damaged, groups that were listed and
+    never begun, and left the job, are forgotten.
     """
     gone = [path for path in store.members if not list_names(store.root.store, path)]
     lines = [f"{path}: is gone" for path in gone if path in store.complete]

@@ -14,7 +14,7 @@ import zarr
 
 from drillcore.errors import DamageError
 from drillcore.job.fields import Measure, Project
-from drillcore.store.arrays import ARRAYS
+from drillcore.store.arrays import ARRAYS, PROJECTIONS
 from drillcore.store.attributes import attributes_of
 from drillcore.store.layout import WITHDRAWN, read_array
 from drillcore.system.files import ValuesDigest, digest
@@ -123,8 +123,9 @@ def is_asked_for(group: zarr.Group, name: str) -> bool:
     """
     attributes = attributes_of(group)
     wanted: dict[str, Any] = attributes.get(WANTED, {})
-    if name in ("umap", "umap_raw", "pca"):
-        return bool(name.partition("_")[0] == wanted.get("project", {}).get("method", Project().method))
+    method = name.removesuffix("_raw")
+    if method in PROJECTIONS:
+        return bool(method == wanted.get("project", {}).get("method", Project().method))
     if name == "candidate_logprob":
         return bool(wanted.get("candidates", {}).get("candidates", True))
     if name in ("next_token", "prediction"):

@@ -36,6 +36,11 @@ class StoreChecks:
         self._old_finished = "consolidated_metadata" in parse_document(read_file(self.store, "zarr.json"))
         self.paths: list[str] = group_paths(self.store) if self.is_old else attributes.get(MEMBERS, [])
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether the last run that wrote to the store came to its end."""
+        return self._old_finished if self.is_old else CONTENTS in self._root
+
     def metadata(self) -> Iterator[Finding]:
         """What is wrong with the root and the groups of the models."""
         if not self.is_old:
