@@ -16,8 +16,8 @@ import zarr
 import drillcore
 from drillcore.errors import StoreError
 from drillcore.store.arrays import ARRAYS
+from drillcore.store.committed import fingerprints_of
 from drillcore.store.freshness import stale_results
-from drillcore.store.group import fingerprints_of
 from support.records import as_written
 from support.runs import Work, sentences
 

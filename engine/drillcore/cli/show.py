@@ -12,8 +12,8 @@ from drillcore.runtime.results import Measured, read_prediction, read_separation
 from drillcore.store.arrays import HEADLINES
 from drillcore.store.attributes import GROUPS, attributes_of
 from drillcore.store.audits import read_audit
+from drillcore.store.committed import fingerprints_of
 from drillcore.store.freshness import is_asked_for, stale_results
-from drillcore.store.group import fingerprints_of
 from drillcore.store.layout import array_of
 from drillcore.store.places.location import Location
 from drillcore.store.reader import open_root

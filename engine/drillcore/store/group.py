@@ -6,7 +6,6 @@ A shard counts once it has a fingerprint, which is written only after its data a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -14,17 +13,16 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.abc.store import Store
 
 from drillcore.errors import CommitError, DamageError
 from drillcore.store import layout
 from drillcore.store.arrays import ARRAYS
 from drillcore.store.attributes import CONTENTS, attributes_of, put_attributes
+from drillcore.store.committed import each_shard, fingerprints_of
 from drillcore.store.contents import Digests, array_digests, fast_digest
 from drillcore.store.layout import COLUMN_CHUNK, WITHDRAWN, Shape, array_of, create_array
 from drillcore.store.places.files import (
     list_names,
-    plain_store,
     read_file,
     read_size,
     remove_folder,
@@ -45,7 +43,6 @@ from drillcore.store.shards import Encoded, encode_shard
 from drillcore.store.states import StatesReader
 from drillcore.system.files import ValuesDigest, without_nan
 
-READERS = 16
 # Coordinates that results are made from.
 RESULTS_READ = ("label", "group", "expected_next")
 
@@ -95,6 +92,7 @@ class GroupWriter:
             CONTENTS: {**contents, **{name: self._metadata_digest(contents, name) for name in expected}, **layers},
         }
         self._set_attributes({"results": {}, **before, **described})
+        self._remove_forgotten_results()
 
     def _metadata_digest(self, contents: dict[str, Digests], name: str) -> Digests:
         """Digests of an array whose zarr.json was found to be as it must be; those of its chunks stay."""
@@ -109,6 +107,14 @@ class GroupWriter:
     def _set_attributes(self, attributes: dict[str, Any]) -> None:
         """Set all attributes at once, unless nothing changes."""
         put_attributes(self._store, self._path, attributes)
+
+    def _remove_forgotten_results(self) -> None:
+        """Remove results that are not recorded: a run that was killed left them, and no later one may make them."""
+        attributes = self.attributes
+        kept = {*attributes[CONTENTS], *(name for name, _ in attributes["columns"])}
+        for name in list_names(self._store, self._path):
+            if name in ARRAYS and ARRAYS[name].is_result and name not in kept:
+                remove_folder(self._store, f"{self._path}/{name}")
 
     def _create(self, shape: Shape) -> None:
         """Create all arrays again; fingerprints are removed first and created last: none may stand for missing data."""
@@ -132,7 +138,8 @@ class GroupWriter:
     def _grow(self, shape: Shape, differing: Sequence[str], expected: dict[str, bytes]) -> None:
         """Make the arrays longer: their metadata alone, since a shard is a file. Results are of fewer sentences."""
         # Until `ensure` has recorded the new ones, these arrays are listed without digests: they are being written.
-        self._set_attributes({**self.attributes, "results": {}, CONTENTS: {name: {} for name in expected}})
+        bare = {**self._without_columns(), "results": {}, CONTENTS: {name: {} for name in expected}}
+        self._set_attributes(bare)
         for name in list_names(self._store, self._path):
             if name in ARRAYS and ARRAYS[name].is_result:
                 remove_folder(self._store, f"{self._path}/{name}")
@@ -175,7 +182,7 @@ class GroupWriter:
 
     def write_columns(self, made_from: str, pieces: Iterator[tuple[int, dict[str, Any]]]) -> None:
         """Write the coordinates, given as (first sentence, values by name), unless their input has not changed."""
-        if self.columns_made_from() == made_from:
+        if self.columns_made_from() == made_from and self._records_columns():
             return
         before = self._without_columns()
         self._set_attributes(before)  # from here on they hold a mixture
@@ -191,6 +198,12 @@ class GroupWriter:
         found = {name: d.hexadecimal for name, d in digests.items() if d.num_values}
         contents = {**before[CONTENTS], **{name: array_digests(self.group, array) for name, array in arrays.items()}}
         self._set_attributes({**before, "columns_made_from": made_from, "column_digests": found, CONTENTS: contents})
+
+    def _records_columns(self) -> bool:
+        """Whether the digests of all coordinates are recorded."""
+        attributes = self.attributes
+        names = {"sentence", *(name for name, _ in attributes.get("columns", []))}
+        return all(attributes.get(CONTENTS, {}).get(name) for name in names)
 
     def columns_made_from(self) -> str:
         """The recorded hash of what the coordinates were made from, empty where there is none."""
@@ -209,7 +222,7 @@ class GroupWriter:
         return self._each_shard(lambda shard: self._fingerprint(shard) if self._is_whole(shard) else "")
 
     def _each_shard(self, look: Callable[[int], str]) -> list[str]:
-        return _each(look, array_of(self.group, "shard_fingerprint").shape[0])
+        return each_shard(look, array_of(self.group, "shard_fingerprint").shape[0])
 
     def _fingerprint(self, shard: int) -> str:
         return fingerprint_of(self._store, self._path, shard)
@@ -371,28 +384,3 @@ def _without_results(attributes: dict[str, Any], names: Sequence[str]) -> dict[s
     results = {name: facts for name, facts in attributes.get("results", {}).items() if name not in names}
     contents = {name: digests for name, digests in attributes.get(CONTENTS, {}).items() if name not in names}
     return {**attributes, "results": results, CONTENTS: contents}
-
-
-def fingerprints_of(group: zarr.Group) -> list[str]:
-    """Hex fingerprint of each shard of a group, empty where it is not committed or its record is damaged."""
-    store = plain_store(group.store)
-    return _each(lambda s: fingerprint_of(store, group.path, s), array_of(group, "shard_fingerprint").shape[0])
-
-
-def claimed_shards(store: Store, path: str, num_shards: int) -> list[str]:
-    """Hex fingerprint of each shard of a group, empty where it is not committed or its file is gone.
-
-    Unlike `GroupWriter.committed` it needs no metadata, which may be damaged: what stands here would be lost if the
-    shard were written again.
-    """
-
-    def look(shard: int) -> str:
-        fingerprint = fingerprint_of(store, path, shard)
-        return fingerprint if fingerprint and read_size(store, f"{path}/hidden_states/c/{shard}/0/0") else ""
-
-    return _each(look, num_shards)
-
-
-def _each(look: Callable[[int], str], num_shards: int) -> list[str]:
-    with ThreadPoolExecutor(READERS, "look") as pool:
-        return list(pool.map(look, range(num_shards)))

@@ -19,7 +19,7 @@ from drillcore.runtime.stages.extract.recipes import Recipe, recorded, recover
 from drillcore.runtime.work.blocks import Block, make_blocks
 from drillcore.store.arrays import HEADLINES
 from drillcore.store.attributes import read_attributes
-from drillcore.store.group import claimed_shards
+from drillcore.store.committed import claimed_shards
 from drillcore.store.layout import Shape, choose_shape, read_array, shape_of
 from drillcore.store.places.files import read_file
 from drillcore.texts.rows import row_ids
