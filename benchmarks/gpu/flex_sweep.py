@@ -13,8 +13,10 @@ from benchmarks.gpu.models import TEXTS
 from drillcore.backends.transformers import flex_attention as flex
 from drillcore.tokens.batches import Batch, batches
 from drillcore.tokens.packs import build_packs
+from drillcore.tokens.widths import PackRule
 
-WIDTH, NODES = 512, 32_768
+# A batch is one row.
+WIDTH = 32_768 if CUDA else 1024
 # Heads, heads of keys and values, head size.
 SHAPES = ((9, 3, 64), (32, 8, 64), (32, 8, 128)) if CUDA else ((4, 2, 32),)
 SAFE = {"ROWS_GUARANTEED_SAFE": True}
@@ -31,7 +33,7 @@ OPTIONS: tuple[tuple[str, int, dict[str, Any]], ...] = (
 def flex_sweep() -> dict[str, dict[str, Any]]:
     """Milliseconds of attention by shape and options, and the largest difference from the default's output."""
     tokens = TEXTS["free text"](4000, 49_152)
-    batch = next(iter(batches(build_packs(tokens, WIDTH, NODES), NODES)))
+    batch = next(iter(batches(build_packs(tokens, PackRule(WIDTH)), WIDTH)))
     rows = {}
     for shape in SHAPES:
         default: list[torch.Tensor] = []
@@ -50,7 +52,7 @@ def _attention(
 ) -> Callable[[], torch.Tensor]:
     """A call of compiled attention on a batch's mask."""
     heads, kv_heads, size = shape
-    num_rows = len(batch.token_ids_RW) if CUDA else 2
+    num_rows = len(batch.token_ids_RW)
     ends, depths = (torch.tensor(a[:num_rows], device=DEVICE) for a in (batch.subtree_end_RW, batch.position_ids_RW))
     torch.manual_seed(0)
     query, key, value = (

@@ -55,13 +55,15 @@ def choose_sentences(
     rules: LengthRules | None = None,
     widest_pack: int = 0,
     by_depth: int | None = None,
+    narrow: int | None = None,
 ) -> CheckSentences:
     """Sentences that would reveal a mistake: some of the job, its longest uncut, and random ones that share prefixes.
 
     sample: rows of the job, the longest among them. max_tokens: longest sentence that the model takes, or None. rules:
     where the model's behaviour changes; lengths on both sides of each place that the job's sentences reach are added,
-    and siblings where a pack of `widest_pack` nodes reaches it. by_depth: a window that our own masks apply to depths,
-    which no pack of shorter sentences can reach.
+    and siblings where only a pack of at most `widest_pack` nodes reaches it. by_depth: a window that our own masks
+    apply to depths, which no pack of shorter sentences can reach. narrow: width above which packs are computed in
+    another way; siblings fill a wider one.
     """
     draw = np.random.default_rng(0)
     limit = max_tokens or 2**31
@@ -79,8 +81,12 @@ def choose_sentences(
     for threshold in rules.thresholds if rules else ():
         if threshold < min(longest, limit):
             sentences += [_random(draw, vocab_size, threshold), _random(draw, vocab_size, threshold + 1)]
-        if threshold < max(longest, 0 if threshold == by_depth else widest_pack):
+        if threshold < longest:
             siblings.append(_siblings(draw, vocab_size, threshold, min(threshold + 1, limit)))
+        elif threshold < widest_pack and threshold != by_depth:
+            siblings.append(_family(draw, vocab_size, threshold, min(MAX_SENTENCE, limit, threshold + 1), 1 / 8))
+    if narrow is not None:
+        siblings.append(_family(draw, vocab_size, narrow, min(96, limit), 1 / 2))
     return CheckSentences(Sequences.of([s for s in sentences if len(s)]), tuple(siblings))
 
 
@@ -95,6 +101,14 @@ def _siblings(draw: np.random.Generator, vocab_size: int, threshold: int, length
     tails = [_random(draw, vocab_size, max(0, length - cut - 1)) for _ in first]
     joined = [np.concatenate([trunk, [token], tail])[:length] for token, tail in zip(first, tails, strict=True)]
     return Sequences.of([np.asarray(s, np.int32) for s in joined])
+
+
+def _family(draw: np.random.Generator, vocab_size: int, nodes: int, length: int, part: float) -> Sequences:
+    """At least two sentences of this length that share this part of it and together have more than so many nodes."""
+    trunk = _random(draw, vocab_size, max(1, int(length * part)))
+    tail = max(1, length - len(trunk))
+    count = max(2, (nodes - len(trunk)) // tail + 1)
+    return Sequences.of([np.concatenate([trunk, _random(draw, vocab_size, tail)])[:length] for _ in range(count)])
 
 
 def reference(

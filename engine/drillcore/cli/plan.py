@@ -17,11 +17,12 @@ from drillcore.system.progress import ProgressListener, telling
 from drillcore.tokens.packs import build_packs
 from drillcore.tokens.sequences import Sequences
 from drillcore.tokens.tokenizer import Tokenizer
+from drillcore.tokens.widths import PackRule
 
 CALIBRATION_SECONDS = 3.0
 CALIBRATION_SENTENCES = 2048
-# Width of packs on a CPU, for plans made without the model.
-PLAIN_WIDTH = 128
+# Packs on a CPU, for plans made without the model.
+PLAIN_PACKS = PackRule(width=64, widest=32_768)
 # Characters of the first sentence that are shown, system prompts included, and how many of its tokens.
 LONGEST_SHOWN, LAST_SHOWN = 3000, 5
 # Share of their size that float32 states take on disk, by the dtype of the model; measured on residual streams.
@@ -117,7 +118,7 @@ def _blocks(pair: Input) -> Iterator[Sequences]:
 def _count_packs(pair: Input) -> tuple[int, int]:
     nodes = padding = 0
     for block in _blocks(pair):
-        packs = build_packs(block, PLAIN_WIDTH)
+        packs = build_packs(block, PLAIN_PACKS)
         nodes += packs.num_nodes
         padding += int(packs.width_P.sum()) - packs.num_nodes
     return nodes, padding

@@ -207,7 +207,8 @@ class Extract(Closed):
     special_tokens: Literal["auto", "none"] = "auto"
     """auto: as the tokenizer adds them."""
     attention: Literal["auto", "dense", "flex"] = "auto"
-    """How packs attend: flex (FlexAttention, block masks) is auto's choice on CUDA, dense (an added mask) on a CPU."""
+    """How packs attend: auto is flex (FlexAttention, block masks) on CUDA; on a CPU it adds a mask where packs are
+    narrow, and leaves out what a query does not see where they are wide. dense adds a mask everywhere."""
     tensor_parallel: Annotated[int, Field(ge=1, le=1024)] = 1
     """Devices that share one model (vllm)."""
     threads: Auto | Annotated[int, Field(ge=1, le=1024)] = "auto"

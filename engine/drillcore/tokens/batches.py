@@ -7,7 +7,7 @@ nodes of a batch, S sentences of a batch.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -49,7 +49,8 @@ def batches(packs: Packs, batch_nodes: int, *, trim: bool = False) -> Iterator[B
     trim: make a grid only as wide as its fullest pack; for devices that do not need fixed shapes.
 
     >>> from drillcore.tokens.packs import build_packs
-    >>> packs = build_packs(Sequences.of([[7, 8, 1], [7, 8, 2], [9]]), width=4)
+    >>> from drillcore.tokens.widths import PackRule
+    >>> packs = build_packs(Sequences.of([[7, 8, 1], [7, 8, 2], [9]]), PackRule(width=4))
     >>> for batch in batches(packs, batch_nodes=16):
     ...     print(batch.token_ids_RW.tolist(), batch.sentence_S.tolist(), batch.node_G[batch.row_S].tolist())
     [[7, 8, 1, 2], [9, 0, 0, 0]] [0, 1, 2] [2, 3, 4]
@@ -106,10 +107,67 @@ def _batch(packs: Packs, first: int, stop: int, width: int, node_N: Int64, sente
     )
 
 
-def halve(batch: Batch) -> tuple[Batch, Batch]:
-    """The two halves of a batch of at least two rows, for a device that ran out of memory."""
+def filled(batch: Batch, num_rows: int) -> Batch:
+    """With rows of padding up to `num_rows`, for a device that computes at fixed shapes."""
+    rows, width = batch.token_ids_RW.shape
+    missing = num_rows - rows
+    if missing <= 0:
+        return batch
+    zeros, own = np.zeros((missing, width), np.int64), np.tile(np.arange(1, width + 1), (missing, 1))
+    return replace(
+        batch,
+        token_ids_RW=np.concatenate([batch.token_ids_RW, zeros]),
+        position_ids_RW=np.concatenate([batch.position_ids_RW, zeros]),
+        subtree_end_RW=np.concatenate([batch.subtree_end_RW, own]),
+        nodes_R=np.append(batch.nodes_R, zeros[:, 0]),
+    )
+
+
+def halve(batch: Batch, step: int = 1) -> tuple[Batch, ...]:
+    """The halves of a batch, for a device that ran out of memory; none where it holds a single sentence.
+
+    A single pack is split between two sentences: the second half computes the nodes above it again. step: the width of
+    a half is a multiple of this.
+    """
     num_rows = len(batch.token_ids_RW)
-    return _rows(batch, 0, num_rows // 2), _rows(batch, num_rows // 2, num_rows)
+    if num_rows > 1:
+        halves: tuple[Batch, ...] = _rows(batch, 0, num_rows // 2), _rows(batch, num_rows // 2, num_rows)
+    else:
+        halves = _split_row(batch, step)
+    return tuple(half for half in halves if len(half.sentence_S))
+
+
+def _split_row(batch: Batch, step: int) -> tuple[Batch, ...]:
+    """The one pack of a batch in two, about equally large; none where it holds one sentence."""
+    ends_W, depth_W, used = batch.subtree_end_RW[0], batch.position_ids_RW[0], int(batch.nodes_R[0])
+    cuts = np.sort(batch.node_G)[:-1] + 1
+    if not len(cuts):
+        return ()
+    # The nodes above a node are as many as its depth.
+    cut = int(cuts[np.argmin(np.maximum(cuts, used - cuts + depth_W[cuts]))])
+    column = np.arange(used)
+    above = column[:cut][ends_W[:cut] > cut]
+    return _columns(batch, column[:cut], step), _columns(batch, np.concatenate([above, column[cut:]]), step, cut)
+
+
+def _columns(batch: Batch, kept_W: Int64, step: int, begin: int = 0) -> Batch:
+    """Some columns of a batch of one pack, with the sentences whose last node is one of them from `begin` on."""
+    width, nodes = -(-len(kept_W) // step) * step, len(kept_W)
+    token, position = np.zeros((1, width), np.int64), np.zeros((1, width), np.int64)
+    ends = np.arange(1, width + 1)[None]
+    token[0, :nodes], position[0, :nodes] = batch.token_ids_RW[0, kept_W], batch.position_ids_RW[0, kept_W]
+    ends[0, :nodes] = np.searchsorted(kept_W, batch.subtree_end_RW[0, kept_W])
+    gathered = np.isin(batch.node_G, kept_W) & (batch.node_G >= begin)
+    wanted = gathered[batch.row_S]
+    return Batch(
+        token,
+        position,
+        ends,
+        np.searchsorted(kept_W, batch.node_G[gathered]),
+        batch.sentence_S[wanted],
+        (np.cumsum(gathered) - 1)[batch.row_S[wanted]],
+        np.array([nodes]),
+    )
 
 
 def _rows(batch: Batch, low: int, high: int) -> Batch:

@@ -1,43 +1,27 @@
 """Packs: many sentences as prefix trees in preorder, so that a shared prefix is computed once, exactly.
 
-Owns the order of the sentences, which of them share a pack, and the arrays that a model is fed with. Numpy only.
-A node is one token of a tree; query node q may attend to key node k exactly when k <= q < subtree_end[k], because
-the nodes between a node and the end of its subtree are its descendants.
+Owns which sentences share a pack, and the arrays that a model is fed with. Numpy only. A node is one token of a tree;
+query node q may attend to key node k exactly when k <= q < subtree_end[k], because the nodes between a node and the end
+of its subtree are its descendants.
 
-Shape legend: N sentences, U distinct sentences in lexicographic order, M nodes of all packs one after the other,
-R packs (rows) of a batch, W nodes (width) of a pack, G gathered nodes of a batch.
+Shape legend: U distinct sentences in lexicographic order, K of them, in that order, M nodes of all packs one after the
+other, P packs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
+from drillcore.tokens.ordered import Sorted, sort_sentences
 from drillcore.tokens.sequences import Sequences
+from drillcore.tokens.widths import Group, PackRule, choose_widths
 
 Int64 = NDArray[np.int64]
-
-# The width of a length class's packs is chosen on at most so many of its sentences, from so many places of their order.
-SAMPLED_SENTENCES, SAMPLED_PLACES = 2048, 4
-
-
-@dataclass(frozen=True)
-class Sorted:
-    """Distinct sentences in lexicographic order of their token ids.
-
-    first_U: a sentence number for each; shared_U: tokens shared with the one before; lengths_U: tokens.
-    order_N, distinct_N: all sentences in that order, and which distinct one each is.
-    """
-
-    first_U: Int64
-    shared_U: Int64
-    lengths_U: Int64
-    order_N: Int64
-    distinct_N: Int64
 
 
 @dataclass(frozen=True)
@@ -62,96 +46,20 @@ class Packs:
         return int(self.pack_start[-1])
 
 
-def sort_sentences(sequences: Sequences) -> Sorted:
-    """Sort by token ids and find what each distinct sentence shares with the one before it.
+def build_packs(sequences: Sequences, rule: PackRule) -> Packs:
+    """Lay the sentences of a block out as packs, which are a function of the block and the rule alone.
 
-    >>> ordered = sort_sentences(Sequences.of([[5, 1, 2], [5, 1], [5, 1, 2]]))
-    >>> ordered.first_U.tolist(), ordered.shared_U.tolist(), ordered.distinct_N.tolist()
-    ([1, 0], [0, 2], [0, 1, 1])
-    """
-    if len(sequences) == 0:
-        empty = np.zeros(0, np.int64)
-        return Sorted(empty, empty, empty, empty, empty)
-    # Big-endian bytes compare as the ids do, and Python compares bytes at memory speed.
-    big = np.ascontiguousarray(sequences.ids_T, dtype=">u4").tobytes()
-    bounds = (sequences.offsets_N1 * 4).tolist()
-    keys = [big[a:b] for a, b in pairwise(bounds)]
-    order = np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)
-    fresh = np.ones(len(order), dtype=bool)
-    fresh[1:] = [keys[a] != keys[b] for a, b in zip(order[:-1].tolist(), order[1:].tolist(), strict=True)]
-    first = order[fresh]
-    return Sorted(
-        first_U=first,
-        shared_U=_shared_prefix(sequences, first),
-        lengths_U=sequences.lengths_N[first],
-        order_N=order,
-        distinct_N=np.cumsum(fresh) - 1,
-    )
-
-
-def _shared_prefix(sequences: Sequences, order: Int64) -> Int64:
-    """Tokens that each sentence of `order` shares with the one before it; 0 for the first."""
-    ids = sequences.ids_T
-    start = sequences.offsets_N1[order]
-    length = sequences.lengths_N[order]
-    shared = np.zeros(len(order), dtype=np.int64)
-    limit = np.minimum(length[1:], length[:-1])
-    alive = np.arange(1, len(order))[limit > 0]
-    while len(alive):
-        depth = shared[alive]
-        same = ids[start[alive] + depth] == ids[start[alive - 1] + depth]
-        alive = alive[same]
-        shared[alive] += 1
-        alive = alive[shared[alive] < limit[alive - 1]]
-    return shared
-
-
-def build_packs(sequences: Sequences, width: int, widest: int = 0, attention_cost: float = 0.0) -> Packs:
-    """Lay the sentences of a block out as packs of `width` nodes.
-
-    A sentence longer than `width` goes into packs of twice the width, four times, and so on, so that one long sentence
-    does not make attention more expensive for all others. Packs of sentences that share long prefixes are made wider
-    still, up to `widest`, where the nodes saved are worth more than the attention added. attention_cost: cost of a
-    node's attention to one node of its pack, as a fraction of everything else that is computed for the node.
-
-    >>> packs = build_packs(Sequences.of([[7, 8, 1], [7, 8, 2], [7, 8, 1]]), width=16)
+    >>> packs = build_packs(Sequences.of([[7, 8, 1], [7, 8, 2], [7, 8, 1]]), PackRule(width=16))
     >>> packs.num_nodes, packs.token_M.tolist(), packs.subtree_end_M.tolist()
     (4, [7, 8, 1, 2], [4, 4, 3, 4])
     """
     distinct = sort_sentences(sequences)
-    doublings = np.ceil(np.log2(np.maximum(distinct.lengths_U, width) / width)).astype(np.int64)
     packs: list[list[tuple[int, int]]] = []
     widths: list[int] = []
-    for doubling in np.unique(doublings).tolist():
-        index = np.flatnonzero(doublings == doubling)
-        chosen = _cheapest_width(distinct, index, width << doubling, widest, attention_cost)
-        packs += _fill(distinct, index, chosen)
-        widths += [chosen] * (len(packs) - len(widths))
-    # The fullest packs of a width first, so that the packs of a batch are about equally full.
-    width_P = np.array(widths, np.int64)
-    order = np.lexsort((-_sizes(distinct, packs), width_P))
-    return _lay_out(sequences, distinct, [packs[i] for i in order.tolist()], width_P[order])
-
-
-def _cheapest_width(distinct: Sorted, index: Int64, width: int, widest: int, attention_cost: float) -> int:
-    """The width at which the sentences `index`, or a sample of neighbours where there are many, cost least."""
-    parts = np.array_split(index, SAMPLED_PLACES) if len(index) > SAMPLED_SENTENCES else [index]
-    sample = np.concatenate([part[: SAMPLED_SENTENCES // len(parts)] for part in parts])
-    cheapest, lowest = width, np.inf
-    while attention_cost > 0 and width <= widest:
-        sizes = _sizes(distinct, list(_fill(distinct, sample, width)))
-        cost = float((sizes * (1 + attention_cost * sizes)).sum())
-        if cost >= lowest:
-            break
-        cheapest, lowest = width, cost
-        width *= 2
-    return cheapest
-
-
-def _sizes(distinct: Sorted, packs: list[list[tuple[int, int]]]) -> Int64:
-    """Nodes of each pack."""
-    members, shared, pack_of = _flat(packs)
-    return np.bincount(pack_of, distinct.lengths_U[members] - shared, minlength=len(packs)).astype(np.int64)
+    for group in choose_widths(distinct, rule):
+        packs += fill(distinct.lengths_U[group.index_K], group, cheapest_cuts=True)
+        widths += [group.width] * (len(packs) - len(widths))
+    return lay_out(sequences, distinct, packs, np.array(widths, np.int64))
 
 
 def _flat(packs: list[list[tuple[int, int]]]) -> tuple[Int64, Int64, Int64]:
@@ -160,53 +68,57 @@ def _flat(packs: list[list[tuple[int, int]]]) -> tuple[Int64, Int64, Int64]:
     return flat[:, 0], flat[:, 1], np.repeat(np.arange(len(packs)), np.array([len(pack) for pack in packs], np.int64))
 
 
-def _fill(distinct: Sorted, index: Int64, width: int) -> Iterator[list[tuple[int, int]]]:
-    """Distribute the distinct sentences `index` over packs: lists of (sentence, tokens shared with the one before)."""
-    shared = distinct.shared_U[index].copy()
-    # Sentences of other classes may lie between two neighbours of this one: these share the minimum over all of them.
-    gaps = np.flatnonzero(np.diff(index) > 1) + 1
-    for i in gaps.tolist():
-        shared[i] = distinct.shared_U[index[i - 1] + 1 : index[i] + 1].min()
-    shared[:1] = 0
-    lengths = distinct.lengths_U[index]
-    after = np.append(shared[1:], 0)
+def fill(lengths_K: Int64, group: Group, *, cheapest_cuts: bool) -> Iterator[list[tuple[int, int]]]:
+    """Distribute the sentences of a group over packs: lists of (sentence, tokens shared with the one before).
+
+    cheapest_cuts: end a pack where the least is lost; without, where the next sentence no longer fits.
+    """
+    shared_K, numbers = group.shared_K, group.index_K.tolist()
     # A sentence that shares almost nothing with its neighbours may go into any pack: these fill the room that is left.
-    is_alone = np.maximum(shared, after) <= np.minimum(2, lengths // 8)
-    bins: list[list[int]] = [[] for _ in range(width + 1)]
-    for i in np.flatnonzero(is_alone).tolist():
-        bins[lengths[i]].append(i)
-    numbers = index.tolist()
-    for members, used in _runs(np.flatnonzero(~is_alone), shared, lengths, width):
-        pack = [(numbers[i], s) for i, s in members]
-        pack += [(numbers[i], 0) for i in _take(bins, width - used)]
+    alone_K = np.maximum(shared_K, np.append(shared_K[1:], 0)) <= np.minimum(2, lengths_K // 8)
+    lonely = np.flatnonzero(alone_K)
+    bins: list[list[int]] = [[] for _ in range(int(lengths_K[lonely].max(initial=0)) + 1)]
+    for i, length in zip(lonely.tolist(), lengths_K[lonely].tolist(), strict=True):
+        bins[length].append(i)
+    run_K = np.flatnonzero(~alone_K)
+    follows_K = np.diff(run_K, prepend=-2) == 1
+    shared_of_run, lengths_of_run = np.where(follows_K, shared_K[run_K], 0), lengths_K[run_K]
+    cuts = _cuts(shared_of_run, lengths_of_run, group.width, cheapest=cheapest_cuts)
+    members, shared = run_K.tolist(), np.maximum(shared_of_run, 0).tolist()
+    for low, high, used in cuts:
+        pack = [(numbers[members[low]], 0)]
+        pack += [(numbers[members[k]], shared[k]) for k in range(low + 1, high)]
+        pack += [(numbers[i], 0) for i in _take(bins, group.width - used)]
         yield pack
     while any(bins):
-        yield [(numbers[i], 0) for i in _take(bins, width)]
+        yield [(numbers[i], 0) for i in _take(bins, group.width)]
 
 
-def _runs(
-    index: Int64, shared_all: Int64, lengths_all: Int64, width: int
-) -> Iterator[tuple[list[tuple[int, int]], int]]:
-    """Cut the sorted sentences into runs of at most `width` nodes: (sentence, tokens shared), and the nodes used."""
-    members: list[tuple[int, int]] = []
-    used, before = 0, -2
-    for i, shared, length in zip(index.tolist(), shared_all[index].tolist(), lengths_all[index].tolist(), strict=True):
-        reused = shared if before == i - 1 else 0
-        if members and used + length - reused > width:
-            yield members, used
-            members, used = [], 0
-        if not members:
-            reused = 0
-        members.append((i, reused))
-        used += length - reused
-        before = i
-    if members:
-        yield members, used
+def _cuts(shared_K: Int64, lengths_K: Int64, width: int, *, cheapest: bool) -> Iterator[tuple[int, int, int]]:
+    """Cut sentences into packs of at most `width` nodes: (first, one past the last, nodes)."""
+    # Nodes of the sentences before each, if all were in one pack.
+    before_K1 = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths_K - np.maximum(shared_K, 0))])
+    begins = np.append(np.flatnonzero(shared_K < 0), len(shared_K))
+    low = 0
+    while low < len(shared_K):
+        # Of a pack's first sentence all nodes are computed.
+        offset = int(before_K1[low]) - max(0, int(shared_K[low]))
+        stop = int(begins[np.searchsorted(begins, low, side="right")])
+        high = int(np.searchsorted(before_K1, offset + width, side="right")) - 1
+        high = min(max(high, low + 1), stop)
+        if cheapest and high < stop:
+            # Lost are the nodes that the next pack computes again, and those that stay empty in this one.
+            lost = shared_K[low + 1 : high + 1] + offset + width - before_K1[low + 1 : high + 1]
+            high -= int(np.argmin(lost[::-1]))
+        yield low, high, int(before_K1[high]) - offset
+        low = high
 
 
 def _take(bins: list[list[int]], room: int) -> list[int]:
     """Take sentences out of `bins` (by length), longest first, while they fit."""
     taken: list[int] = []
+    while bins and not bins[-1]:
+        bins.pop()
     length = min(room, len(bins) - 1)
     while length > 0:
         if bins[length]:
@@ -218,9 +130,16 @@ def _take(bins: list[list[int]], room: int) -> list[int]:
     return taken
 
 
-def _lay_out(sequences: Sequences, distinct: Sorted, packs: list[list[tuple[int, int]]], widths: Int64) -> Packs:
-    """Lay out the nodes of all packs one after the other, in preorder."""
+def lay_out(sequences: Sequences, distinct: Sorted, packs: list[list[tuple[int, int]]], width_P: Int64) -> Packs:
+    """Lay out the nodes of all packs one after the other, in preorder.
+
+    The fullest packs of a width come first, so that the packs of a batch are about equally full.
+    """
     members, shared, pack_of = _flat(packs)
+    sizes_P = np.bincount(pack_of, distinct.lengths_U[members] - shared, minlength=len(packs))
+    order = np.lexsort((-sizes_P, width_P))
+    members, shared, pack_of = _flat([packs[i] for i in order.tolist()])
+    widths = width_P[order]
     counts = distinct.lengths_U[members] - shared
     starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     num_nodes = int(starts[-1])

@@ -12,7 +12,9 @@ from drillcore.backends.self_check import choose_sentences
 from drillcore.backends.source import locate
 from drillcore.backends.transformers.backend import TransformersBackend
 from drillcore.job.fields import Extract, Model
+from drillcore.tokens.packs import build_packs
 from drillcore.tokens.sequences import Sequences
+from drillcore.tokens.widths import PackRule
 from support.plain import plain_states, relative_error
 from support.tiny import VOCAB, tiny_config
 
@@ -86,7 +88,7 @@ def test_a_window_that_counts_columns_takes_padded_batches(models, draw):
     siblings = [np.concatenate([trunk, draw.integers(3, VOCAB, n)]).astype(np.int32) for n in (30, 20, 3, 2)]
     worst, prepared = check_against_fresh_model(folder, siblings)
     assert worst < 2e-5 and prepared.numerics["layout"] == "padded"
-    assert any(note.startswith("packed: relative error") for note in prepared.notes)
+    assert any(note.startswith("packed with eager: relative error") for note in prepared.notes)
 
 
 def test_batches_of_equal_length_are_right_for_every_scheme(models, draw):
@@ -104,7 +106,13 @@ def test_lengths_on_both_sides_of_what_the_job_reaches_are_sampled():
     assert [s.lengths_N.tolist() for s in sentences.together] == [[17] * 3, [41] * 3]
     # A pack of short siblings reaches further than its sentences, but not past a window that goes by depth.
     wide = choose_sentences(Sequences.of([[5]]), VOCAB, 512, rules, widest_pack=64, by_depth=40)
-    assert [s.lengths_N.tolist() for s in wide.together] == [[17] * 3]
+    assert [s.lengths_N.tolist() for s in wide.together] == [[17] * 2]
+    # One that only a pack of many sentences reaches takes as many siblings as that needs.
+    (family,) = choose_sentences(Sequences.of([[5]]), VOCAB, 64, LengthRules((400,)), widest_pack=1024).together
+    assert set(family.lengths_N.tolist()) == {64} and 400 < build_packs(family, PackRule(1024)).num_nodes < 512
+    # And where wide packs are computed in another way, siblings fill one.
+    (family,) = choose_sentences(Sequences.of([[5]]), VOCAB, 8, narrow=128).together
+    assert build_packs(family, PackRule(1024)).num_nodes > 128 and max(family.lengths_N) == 8
 
 
 def test_the_longest_row_is_checked_uncut():

@@ -12,7 +12,7 @@ import torch
 from drillcore.backends import layers
 from drillcore.backends.source import locate
 from drillcore.backends.transformers import backend as transformers
-from drillcore.backends.transformers import masks
+from drillcore.backends.transformers import cpu_attention, cpu_trees, masks, packing
 from drillcore.backends.transformers.hooks import Gatherer
 from drillcore.errors import ModelError, SelfCheckError
 from drillcore.job.fields import Extract, Model
@@ -38,13 +38,15 @@ def wrong_layer(monkeypatch):
     monkeypatch.setattr(Gatherer, "_after", lambda self, k: original(self, k % 3 + 1))
 
 
+def change_batches(monkeypatch, change):
+    """Let all packed batches be changed."""
+    for module in (transformers, packing):
+        original = module.batches
+        monkeypatch.setattr(module, "batches", lambda *a, original=original, **k: map(change, original(*a, **k)))
+
+
 def pad_token(monkeypatch):
-    original = transformers.batches
-    monkeypatch.setattr(
-        transformers,
-        "batches",
-        lambda *a, **k: (replace(b, node_G=np.full_like(b.node_G, b.token_ids_RW.size - 1)) for b in original(*a, **k)),
-    )
+    change_batches(monkeypatch, lambda b: replace(b, node_G=np.full_like(b.node_G, b.token_ids_RW.size - 1)))
 
 
 def leaked_prefix(monkeypatch):
@@ -64,15 +66,21 @@ def leaked_prefix(monkeypatch):
     monkeypatch.setattr(masks, "ancestors", leak)
 
 
+def leaked_tile(monkeypatch):
+    original = cpu_trees._tiles
+
+    def leak(*arguments):
+        for tile in original(*arguments):
+            # The last query of a tile of a wide pack sees all its keys.
+            tile.mask[-1] = 0
+            yield tile
+
+    monkeypatch.setattr(cpu_trees, "_tiles", leak)
+
+
 def shifted_position(monkeypatch):
-    original = transformers.batches
-
-    def shift(*arguments, **named):
-        for batch in original(*arguments, **named):
-            # Rotary positions are relative: shift some and not others.
-            yield replace(batch, position_ids_RW=batch.position_ids_RW + (batch.position_ids_RW > 2))
-
-    monkeypatch.setattr(transformers, "batches", shift)
+    # Rotary positions are relative: shift some and not others.
+    change_batches(monkeypatch, lambda b: replace(b, position_ids_RW=b.position_ids_RW + (b.position_ids_RW > 2)))
 
 
 def missing_norm(monkeypatch):
@@ -86,6 +94,13 @@ def missing_norm(monkeypatch):
     real = Gatherer._gather
     monkeypatch.setattr(Gatherer, "_gather", gather)
     monkeypatch.setattr(Gatherer, "finish", lambda self, last: original(self, hidden_by_layer.get(3, last)))
+
+
+def test_a_mistake_in_wide_packs_alone_falls_back_to_dense_masks(models, monkeypatch):
+    leaked_tile(monkeypatch)
+    prepared = prepare(models("llama"))
+    assert prepared.numerics["layout"] == "packed" and prepared.numerics["attention"] == cpu_attention.NAME
+    assert any(note.startswith("packed with drillcore_trees: relative error") for note in prepared.notes)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
@@ -149,7 +164,7 @@ def test_broken_packs_fall_back_to_padded_batches_with_a_note(mutation, models, 
     mutation(monkeypatch)
     prepared = prepare(models("llama"))
     assert prepared.numerics["layout"] == "padded" and prepared.check.passed
-    assert any(note.startswith("packed: relative error") for note in prepared.notes)
+    assert any(note.startswith("packed with drillcore_trees: relative error") for note in prepared.notes)
 
 
 def test_not_a_number_fails(models, monkeypatch):

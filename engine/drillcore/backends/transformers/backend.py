@@ -25,8 +25,10 @@ from drillcore.backends.lengths import length_rules
 from drillcore.backends.self_check import CheckSentences
 from drillcore.backends.source import ModelSource
 from drillcore.backends.transformers import cpu_attention as products
+from drillcore.backends.transformers import cpu_trees as trees
 from drillcore.backends.transformers import flex_attention as flex
 from drillcore.backends.transformers.checking import Checked, run_check
+from drillcore.backends.transformers.cpu_attention import WIDEST
 from drillcore.backends.transformers.cpu_linears import NAME as ONEDNN
 from drillcore.backends.transformers.cpu_linears import PreparedLinears, is_available
 from drillcore.backends.transformers.feed import Feeder
@@ -34,6 +36,7 @@ from drillcore.backends.transformers.hooks import Gatherer
 from drillcore.backends.transformers.host import HostCopy, keep_freed_memory
 from drillcore.backends.transformers.loading import load_model
 from drillcore.backends.transformers.masks import attention_kinds
+from drillcore.backends.transformers.packing import pack_batches, pack_numerics, pack_rule
 from drillcore.backends.transformers.plain import compute_alone
 from drillcore.backends.transformers.surroundings import pinned
 from drillcore.backends.transformers.trace import first_tensor
@@ -42,10 +45,10 @@ from drillcore.job.fields import Extract
 from drillcore.tokens.batches import Batch, batches, halve, padded_batches
 from drillcore.tokens.packs import build_packs
 from drillcore.tokens.sequences import Sequences
+from drillcore.tokens.widths import PackRule
 
-# On a CPU, the time of a node's attention over the time of everything else is this times (width of its pack / hidden
-# size): about 2 / 12 of the operations, at a quarter of their speed.
-ATTENTION_COST = 2 / 3
+# What a model raises that does not accept a layout.
+NOT_ACCEPTED: tuple[type[Exception], ...] = (TypeError, ValueError, RuntimeError, IndexError, AttributeError)
 
 
 class TransformersBackend:
@@ -86,35 +89,40 @@ class TransformersBackend:
         """
         started = time.perf_counter()
         notes = list(self._loaded.notes)
-        for layout in [stored["layout"]] if stored else self._layouts(notes):
-            self._use(stored or self._resolve(layout))
+        for layout, attention in [(stored["layout"], "")] if stored else self._layouts(notes):
+            numerics = stored or self._resolve(layout, attention)
             try:
+                self._use(numerics)
                 check = self._check(sample, tuple(notes))
-            except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
+            except NOT_ACCEPTED + flex.refusals() as error:
                 if isinstance(error, torch.OutOfMemoryError):
                     raise
-                notes.append(f"{layout}: the model does not accept it ({type(error).__name__}: {error})")
+                way = f"{layout} with {attention or numerics['attention']}"
+                notes.append(f"{way}: the model does not accept it ({type(error).__name__}: {error})")
                 continue
             if check.passed:
                 seconds = self._load_seconds + time.perf_counter() - started
                 problem = head_problem(self._loaded)
                 return Prepared(dict(self._numerics), check, seconds, check.notes, head_problem=problem)
-            notes.append(f"{layout}: {check.failure}")
+            notes.append(f"{layout} with {numerics['attention']}: {check.failure}")
         raise SelfCheckError(
             f"model {self._source.model.id} disagrees with transformers one sentence at a time; " + "; ".join(notes),
             hint="The model is refused, since its states would be silently wrong.",
         )
 
-    def _layouts(self, notes: list[str]) -> list[str]:
-        """Layouts to try, the cheapest first."""
+    def _layouts(self, notes: list[str]) -> list[tuple[str, str]]:
+        """Layouts to try and the attention of each, the cheapest first."""
         if self._rules.positions_depend_on_batch:
             notes.append("positions depend on the longest sentence of a batch: batches hold lengths that agree")
-        if self._extract.layout != "auto":
-            return [self._extract.layout]
-        if not self._kinds.packable:
+        layouts = [self._extract.layout] if self._extract.layout != "auto" else ["packed", "padded", "equal"]
+        if self._extract.layout == "auto" and not self._kinds.packable:
             notes.append(f"padded batches: layers of kind {', '.join(self._kinds.kinds)} cannot be packed")
-            return ["padded", "equal"]
-        return ["packed", "padded", "equal"]
+            layouts.remove("packed")
+        attentions = [(layout, self._attention(layout)) for layout in layouts]
+        if attentions[0] == ("packed", trees.NAME):
+            # Some models treat a mask in ways that only a dense one bears.
+            attentions.insert(1, ("packed", self._dense_attention()))
+        return attentions
 
     def _use(self, numerics: dict[str, Any]) -> None:
         """Use these numerics in all following passes."""
@@ -123,8 +131,12 @@ class TransformersBackend:
             flex.register()
         elif numerics["attention"] == products.NAME:
             products.register()
+        elif numerics["attention"] == trees.NAME:
+            trees.register()
         self._compute_in(self._loaded.dtype)
         self._loaded.causal.set_attn_implementation(numerics["attention"])
+        if numerics["attention"] == trees.NAME != self._loaded.decoder.config._attn_implementation:
+            raise ValueError("its attention cannot be replaced")
         if self._linears is None and numerics.get("linear") == ONEDNN:
             self._linears = PreparedLinears(self._loaded.decoder_layers, numerics["batch_nodes"])
         if self._linears is not None:
@@ -138,18 +150,23 @@ class TransformersBackend:
             self._loaded.device,
             dtype,
             packed=numerics["layout"] == "packed",
-            flex_nodes=numerics["batch_nodes"] if numerics["attention"] == flex.NAME else None,
+            attention=numerics["attention"],
         )
 
-    def _resolve(self, layout: str) -> dict[str, Any]:
+    def _resolve(self, layout: str, attention: str) -> dict[str, Any]:
         """Everything that decides bytes."""
         on_cpu = self._loaded.device.type == "cpu"
-        nodes, attention = self._extract.batch_tokens, self._attention(layout)
+        packs = pack_numerics(
+            attention,
+            self._extract.batch_tokens,
+            on_cpu=on_cpu,
+            hidden_size=self.facts.hidden_size,
+            memory_bytes=host_hardware(self._extract).memory_bytes,
+            thresholds=[t for t in self._rules.thresholds if t != self._kinds.window],
+        )
         return {
             "layout": layout,
-            "width": 512 if not on_cpu else flex.TILE if attention == flex.NAME else 64,
-            "attention_cost": round(ATTENTION_COST / self.facts.hidden_size, 6) if on_cpu else 0.0,
-            "batch_nodes": (1024 if on_cpu else 32_768) if nodes == "auto" else nodes,
+            **packs,
             "attention": attention,
             "linear": ONEDNN if self._takes_onednn() else "torch",
             "dtype": dtype_name(self._loaded.dtype),
@@ -164,11 +181,13 @@ class TransformersBackend:
         wanted, loaded = self._extract.attention, self._loaded
         if layout == "packed" and (wanted == "flex" or (wanted == "auto" and loaded.device.type == "cuda")):
             return flex.NAME
-        # Below float32 SDPA is the more exact of the two: it keeps the scores in float32.
-        takes_products = loaded.device.type == "cpu" and loaded.dtype == torch.float32
-        if layout == "packed" and takes_products and self._plain_attention == "sdpa":
-            return products.NAME
+        if layout == "packed" and loaded.device.type == "cpu" and self._plain_attention == "sdpa":
+            return trees.NAME if wanted == "auto" else self._dense_attention()
         return str(self._plain_attention)
+
+    def _dense_attention(self) -> str:
+        """Below float32 SDPA is the more exact of the two: it keeps the scores in float32."""
+        return products.NAME if self._loaded.dtype == torch.float32 else "sdpa"
 
     def _takes_onednn(self) -> bool:
         """A rule, not a measurement: two runs on one machine must give the same bytes."""
@@ -189,9 +208,15 @@ class TransformersBackend:
         checked = Checked(self._loaded, self._layers, self._rules, self._as_transformers)
         widest = 0
         if numerics["layout"] == "packed":
-            widest = max(numerics["width"], numerics["batch_nodes"] if numerics.get("attention_cost") else 0)
+            widest = max(numerics["width"], pack_rule(numerics).widest)
         sentences = self_check.choose_sentences(
-            sample, facts.vocab_size, facts.max_tokens, self._rules, widest, self._kinds.window
+            sample,
+            facts.vocab_size,
+            facts.max_tokens,
+            self._rules,
+            widest,
+            self._kinds.window,
+            narrow=WIDEST if numerics["attention"] == trees.NAME else None,
         )
         check = run_check(checked, sentences, self._check_states, numerics["layout"])
         return replace(check, notes=(*notes, *check.notes))
@@ -210,7 +235,9 @@ class TransformersBackend:
         if self._numerics["layout"] != "packed":
             return all_states(self, sentences)
         width = -(-int(sentences.lengths_N.sum()) // flex.TILE) * flex.TILE
-        parts = list(batches(build_packs(sentences, width), width))
+        if self._numerics["attention"] == flex.NAME and width <= self._numerics["width"]:
+            return all_states(self, sentences)
+        parts = list(batches(build_packs(sentences, PackRule(width)), width))
         return states_of(self, Work(len(sentences), 0, 0, parts))
 
     @contextmanager
@@ -251,12 +278,9 @@ class TransformersBackend:
         return Work(len(block), useful, sum(b.token_ids_RW.size for b in parts) - useful, parts)
 
     def _batches(self, block: Sequences) -> list[Batch]:
-        nodes = self._numerics["batch_nodes"]
         if self._numerics["layout"] != "packed":
-            return list(padded_batches(block, nodes))
-        # Only FlexAttention is compiled for fixed shapes.
-        cost, trim = self._numerics.get("attention_cost", 0.0), self._numerics["attention"] != flex.NAME
-        return list(batches(build_packs(block, self._numerics["width"], nodes, cost), nodes, trim=trim))
+            return list(padded_batches(block, self._numerics["batch_nodes"]))
+        return pack_batches(block, self._numerics)
 
     def run(self, work: Work) -> Iterator[States]:
         """Forward passes, batch by batch; on CUDA the next pass runs while the states of the last one are copied."""
@@ -274,10 +298,10 @@ class TransformersBackend:
         try:
             copy = self._forward(batch, note)
         except torch.OutOfMemoryError as error:
-            num_rows, width = batch.token_ids_RW.shape
-            if num_rows == 1:
+            halves = halve(batch, flex.TILE if self._numerics["attention"] == flex.NAME else 1)
+            if not halves:
                 raise RunError(
-                    f"{self._loaded.device} has no memory for one row of {width} tokens, "
+                    f"{self._loaded.device} has no memory for one row of {batch.token_ids_RW.shape[1]} tokens, "
                     f"which holds sentence {int(batch.sentence_S[0])} of its block",
                     hint="Leave out the longest sentences, set extract.too_long: truncate, or spread the model.",
                 ) from error
@@ -287,8 +311,9 @@ class TransformersBackend:
         # Outside the handler: its traceback keeps the tensors that did not fit alive.
         if self._loaded.device.type == "cuda":
             torch.cuda.empty_cache()
-        for half in halve(batch):
-            yield from self._run(half, f"out of memory: batch halved to {len(half.token_ids_RW)} rows")
+        for half in halves:
+            num_rows, width = half.token_ids_RW.shape
+            yield from self._run(half, f"out of memory: batch halved to {num_rows} rows of {width} tokens")
 
     @pinned()
     def _forward(self, batch: Batch, note: str) -> HostCopy:
@@ -313,6 +338,8 @@ class TransformersBackend:
     def close(self) -> None:
         """Free the model."""
         self._gatherer.remove()
+        if self._numerics.get("attention") == flex.NAME:
+            flex.forget()
         del self._loaded
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -9,6 +9,7 @@ Shape legend: R rows, W width, N tiles of a row, B nodes of a tile, A heads, D h
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
@@ -18,8 +19,9 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 NAME = "drillcore_packs"
 # Nodes of a tile: FlexAttention skips, keeps or masks tiles of queries by keys (its BlockMask).
 TILE = 128
-# Shapes of models and batches that one process may compile for.
-GEOMETRIES = 64
+# Shapes that one model may be compiled for, and all together: rows, width, heads, head size, dtype, kind of layer. Past
+# the limit PyTorch would silently fall back to a path that holds all scores.
+SHAPES, ALL_SHAPES = 256, 4096
 _compiled: Any = None
 
 
@@ -28,12 +30,25 @@ def register() -> None:
     from transformers import AttentionInterface
 
     global _compiled
+    limits: Any = torch._dynamo.config
+    limits.fail_on_recompile_limit_hit = True
+    limits.recompile_limit = max(limits.recompile_limit, SHAPES)
+    limits.accumulated_recompile_limit = max(limits.accumulated_recompile_limit, ALL_SHAPES)
     if _compiled is None:
-        # Past the limit PyTorch would silently fall back to a slow path.
-        torch._dynamo.config.fail_on_recompile_limit_hit = True
-        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, GEOMETRIES)
         _compiled = torch.compile(flex_attention, dynamic=False)
         AttentionInterface.register(NAME, packs_attention)
+
+
+def refusals() -> tuple[type[Exception], ...]:
+    """What PyTorch raises past the limit of shapes: an Exception and nothing more special."""
+    dynamo = sys.modules.get("torch._dynamo.exc")
+    return () if dynamo is None else (dynamo.FailOnRecompileLimitHit,)
+
+
+def forget() -> None:
+    """Forget what was compiled for a model that is closed, so that any number of models may follow it."""
+    if _compiled is not None:
+        torch._dynamo.reset()
 
 
 def packs_attention(
