@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -97,16 +98,33 @@ def results(kind: str, options: Any, facts: Mapping[str, Any]) -> dict[str, Any]
 
 
 def write_results(kind: str, options: Any, facts: Mapping[str, Any]) -> Path | None:
-    """Write `results` to --out, or to a file named by date, cores and kind; nothing where --quick names no file."""
+    """Write `results` to --out, or to a file named by date, processor, cores and kind. With --quick only to --out."""
     path: Path | None = options.out
     if path is None:
         if getattr(options, "quick", False):
             return None
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        path = RESULTS / f"{time.strftime('%Y-%m-%d')}-{cores}-cores-{kind}.json"
+        path = RESULTS / f"{time.strftime('%Y-%m-%d')}-{processor()}-{cores}-cores-{kind}.json"
     write_json(path, results(kind, options, facts))
     print(f"written to {path}")
     return path
+
+
+def processor() -> str:
+    """The processor's name as part of a file name: what is fast differs between processors.
+
+    >>> slug("AMD EPYC 9B14 96-Core Processor"), slug("Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz")
+    ('amd-epyc-9b14', 'intel-xeon-platinum-8481c')
+    """
+    from drillcore.system.machine import cpu_model
+
+    return slug(cpu_model())
+
+
+def slug(name: str) -> str:
+    """A processor's name without marks, clock rate and number of cores, in lower case; see `processor`."""
+    plain = re.sub(r"\((r|tm|c)\)|@.*|\bcpu\b|\d+-core\b|\bprocessor\b", " ", name, flags=re.IGNORECASE)
+    return "-".join(re.findall(r"[a-z0-9]+", plain.lower())) or "unknown"
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from benchmarks.gpu.ceilings import CUDA
-from benchmarks.gpu.compiled import CompiledLayers
+from benchmarks.gpu.compiled import is_compiled, uncompiled
 from benchmarks.gpu.models import open_backend, random_model
 from benchmarks.gpu.peers import plain_attention
 from drillcore.backends import self_check
@@ -73,11 +73,11 @@ def other_beginnings(tokens: Sequences, vocab_size: int) -> Sequences:
     return Sequences.of(changed)
 
 
-def check(source: Any, backend: Any, tokens: Sequences, compiled: CompiledLayers | None = None) -> dict[str, Any]:
-    """The worst errors of `packed`, `alone`, `compiled` and of the controls, and whether all is as it must be.
+def check(source: Any, backend: Any, tokens: Sequences) -> dict[str, Any]:
+    """The worst errors of `packed`, `alone`, `uncompiled` and of the controls, and whether all is as it must be.
 
-    `right`: packed (and compiled) states are within 1.5 times the error of one sentence alone, layer by layer, and
-    both controls fail that same test.
+    `right`: packed states, with compiled layers and without, are within 1.5 times the error of one sentence alone,
+    layer by layer, and both controls fail that same test.
     """
     num_layers = backend._loaded.cut
     layers = [*range(num_layers), num_layers + 1]
@@ -92,12 +92,13 @@ def check(source: Any, backend: Any, tokens: Sequences, compiled: CompiledLayers
         "control_first_token": worst_by_layer(all_states(backend, changed)[:, layers], want),
         "control_other_sentence": worst_by_layer(want[::-1], want),
     }
-    if compiled is not None:
-        with compiled:
-            errors["compiled"] = worst_by_layer(all_states(backend, tokens)[:, layers], want)
+    if is_compiled(backend):
+        with uncompiled(backend):
+            errors["uncompiled"] = worst_by_layer(all_states(backend, tokens)[:, layers], want)
     verdicts = {way: within(errors_K, alone_K) != way.startswith("control") for way, errors_K in errors.items()}
     return {
         "right": all(verdicts.values()),
+        "compiled": is_compiled(backend),
         "verdicts": verdicts,
         "alone": float(alone_K.max()),
         **{way: float(errors_K.max()) for way, errors_K in errors.items()},
@@ -114,6 +115,6 @@ def check_architecture(config: Mapping[str, Any], folder: Path) -> dict[str, Any
     siblings = [np.append(np.arange(5, 30), last) for last in range(3, 9)]
     tokens = Sequences.of([*drawn, *siblings])
     prepared = backend.prepare(tokens, None)
-    verdict = check(source, backend, tokens, CompiledLayers(backend._loaded))
+    verdict = check(source, backend, tokens)
     backend.close()
     return {**verdict, "layout": prepared.check.layout, "notes": list(prepared.notes)}

@@ -142,7 +142,7 @@ def open_backend(
     layers = tuple(range(source.facts.num_layers + 2))
     settings: dict[str, Any] = {"dtype": str(DTYPE).removeprefix("torch.")}
     if as_on_gpu and not CUDA:
-        settings |= {"attention": "flex", "batch_tokens": 1024}
+        settings |= {"compile": "on", "batch_tokens": 1024}
     with drawn_on_device():
         return source, (GpuLike if as_on_gpu else TransformersBackend)(source, Extract(**settings), layers)
 

@@ -16,13 +16,9 @@ LOOP_BATCH, PADDED_TOKENS = 32, 16_384
 
 @contextmanager
 def plain_attention(backend: Any) -> Iterator[Any]:
-    """The backend's model as transformers runs it by default (SDPA); drillcore's attention is put back at the end."""
-    loaded = backend._loaded
-    loaded.causal.set_attn_implementation("sdpa")
-    try:
-        yield loaded
-    finally:
-        loaded.causal.set_attn_implementation(backend._numerics["attention"])
+    """The backend's model as transformers runs it by default; what drillcore changes is put back at the end."""
+    with backend._as_transformers():
+        yield backend._loaded
 
 
 def _padded(

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.ceilings import CUDA, median_seconds, synchronise
-from benchmarks.gpu.compiled import CompiledLayers, run_on_device
+from benchmarks.gpu.compiled import is_compiled, run_on_device, uncompiled
 from benchmarks.gpu.correctness import CHECKED, check
 from benchmarks.gpu.models import CONFIGS, SENTENCES, TEXTS, open_backend
 from benchmarks.gpu.peers import PEERS, share_for
@@ -34,14 +34,14 @@ def measure_model(name: str, folder: Path, options: Any, matmul_flops: float) ->
     note("loaded")
     tokens = TEXTS["free text"](SENTENCES[name], backend.facts.vocab_size)
     prepared = backend.prepare(tokens.slice(0, 64), None)
-    row |= {"layout": prepared.check.layout, "notes": list(prepared.notes)}
+    row |= {"layout": prepared.check.layout, "notes": list(prepared.notes), "compiled": prepared.compiled}
     note("prepared")
-    compiled = CompiledLayers(backend._loaded)
-    row["check"] = check(source, backend, tokens.slice(0, CHECKED), compiled)
+    row["check"] = check(source, backend, tokens.slice(0, CHECKED))
     note("checked")
     work = backend.lay_out(tokens)
     row |= {"nodes": work.num_nodes, "batches": len(work.parts), "sentences": len(tokens)}
-    designs = {"eager": nullcontext(), "compiled": compiled}
+    designs = {"compiled": nullcontext()} if is_compiled(backend) else {}
+    designs |= {"eager": uncompiled(backend)}
     for design, in_use in designs.items():
         with in_use:
             for way, run in _ways(backend, work).items():

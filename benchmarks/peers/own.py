@@ -111,7 +111,7 @@ class Own:
 
     def _tokenize(self, text: Text) -> float:
         started = time.perf_counter()
-        self._tokenizer.encode(text.sentences, None)
+        self._tokenizer.encode(text.sentences)
         return time.perf_counter() - started
 
     def _blocks(self, text: Text) -> list[Sequences]:

@@ -40,10 +40,10 @@ class ModelFacts:
 class States:
     """Hidden states of one batch, on the host.
 
-    values_GKH: the model's dtype, or float32 where numpy lacks it. absmax_GK: float32, largest magnitude, taken on the
-    device before any cast; not finite where a state is not. sentence_S: sentence numbers within the block.
-    row_S: which gathered row is each sentence's last token. num_nodes: tokens computed for it;
-    num_padding: padding computed beside them. note: what the user should know about this batch.
+    values_GKH: the model's dtype (bfloat16 is that of ml_dtypes), or float16 where the work asks for it. absmax_GK:
+    float32, largest magnitude, taken on the device before any cast; not finite where a state is not. sentence_S:
+    sentence numbers within the block. row_S: which gathered row is each sentence's last token. num_nodes: tokens
+    computed for it; num_padding: padding computed beside them. note: what the user should know about this batch.
     """
 
     values_GKH: FloatStates
@@ -60,12 +60,14 @@ class Work:
     """A block of sentences made ready for a backend: the input of `run`.
 
     num_nodes: tokens to compute after sharing; num_padding: padding beside them; parts: known to the backend alone.
+    store_dtype: of the store that the states are computed for, if any: a backend may round to it on its device.
     """
 
     num_sentences: int
     num_nodes: int
     num_padding: int
     parts: list[Any]
+    store_dtype: str = ""
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,8 @@ class Prepared:
     numerics: JSON-ready; everything that decides bytes. load_seconds: reading weights and checking. choice: which
     backend was chosen and why, if the job left it open and it was chosen now; JSON-ready. head_problem: why the model
     cannot predict tokens from states; empty where its own logits prove that it can. alone: states of the sentences that
-    the task wanted computed one at a time.
+    the task wanted computed one at a time. compiled: seconds, graphs and breaks of what was compiled. memory: bytes
+    of the device, free and for each node of a batch, that the batch was planned by. Both JSON-ready.
     """
 
     numerics: dict[str, Any]
@@ -157,6 +160,8 @@ class Prepared:
     choice: dict[str, Any] = field(default_factory=dict)
     head_problem: str = ""
     alone: Alone | None = None
+    compiled: dict[str, Any] = field(default_factory=dict)
+    memory: dict[str, int] = field(default_factory=dict)
 
 
 class Backend(Protocol):

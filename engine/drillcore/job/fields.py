@@ -209,6 +209,8 @@ class Extract(Closed):
     attention: Literal["auto", "dense", "flex"] = "auto"
     """How packs attend: auto is flex (FlexAttention, block masks) on CUDA; on a CPU it adds a mask where packs are
     narrow, and leaves out what a query does not see where they are wide. dense adds a mask everywhere."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Compile decoder layers (transformers): auto on CUDA. What cannot be compiled runs as it is, with a note."""
     tensor_parallel: Annotated[int, Field(ge=1, le=1024)] = 1
     """Devices that share one model (vllm)."""
     threads: Auto | Annotated[int, Field(ge=1, le=1024)] = "auto"
@@ -233,10 +235,12 @@ class Extract(Closed):
         return value
 
     @model_validator(mode="after")
-    def _multiple(self) -> Extract:
+    def _agrees(self) -> Extract:
         shard, block = self.shard_sentences, self.block_sentences
         if shard != "auto" and block != "auto" and block % shard:
             raise ValueError("block_sentences must be a multiple of shard_sentences")
+        if self.compile == "on" and (self.attention == "dense" or self.layout not in ("auto", "packed")):
+            raise ValueError("compile: on needs packs, and attention: flex or auto")
         return self
 
 

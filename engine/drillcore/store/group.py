@@ -6,6 +6,7 @@ A shard counts once it has a fingerprint, which is written only after its data a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -39,7 +40,7 @@ from drillcore.store.record import (
     write_record,
     write_seal,
 )
-from drillcore.store.shards import Encoded, encode_shard
+from drillcore.store.shards import Encoding, threads
 from drillcore.store.states import StatesReader
 from drillcore.system.files import ValuesDigest, without_nan
 
@@ -262,7 +263,7 @@ class GroupWriter:
         self,
         start: int,
         shard: int,
-        states_SKH: NDArray[Any],
+        states: NDArray[Any] | Encoding,
         absmax_K: NDArray[np.float32],
         fingerprint: str,
         block: Sequence[BlockPart] = (),
@@ -270,20 +271,23 @@ class GroupWriter:
     ) -> None:
         """Write shard number `shard`, whose first row is `start`, its record, and then the digest that commits it.
 
-        block: the rows that were computed together with these, of this and other groups. before_commit: called right
-        before the shard is committed; what it raises keeps it uncommitted.
+        states: [S, K, H], or their encoding under way. block: the rows that were computed together with these, of this
+        and other groups. before_commit: called right before the shard is committed; what it raises keeps it
+        uncommitted.
         """
-        stop = start + len(states_SKH)
+        if not isinstance(states, Encoding):
+            with ThreadPoolExecutor(threads(), "encode") as pool:
+                encoding = Encoding(states, self._reader.shape, pool)
+                return self.commit(start, shard, encoding, absmax_K, fingerprint, block, before_commit)
+        stop = start + states.num_sentences
         try:
             # Also where the shard's file is missing: what is committed is what was written last, or nothing.
             retract_seal(self._store, self._path, shard)
-            encoded = Encoded()
-            pieces = encode_shard(states_SKH, self._reader.shape, encoded)
-            write_pieces(self._store, self._reader.key(shard), pieces)
+            write_pieces(self._store, self._reader.key(shard), states.pieces())
             array_of(self.group, "layer_absmax")[shard] = absmax_K
             absmax = fast_digest(read_file(self._store, absmax_key(self._path, shard)) or b"")
             record = ShardRecord(
-                fingerprint, (start, stop), tuple(block), encoded.size, encoded.index, absmax, encoded.chunks
+                fingerprint, (start, stop), tuple(block), states.size, states.index, absmax, states.chunks
             )
             write_record(self._store, self._path, shard, record)
             before_commit()

@@ -8,9 +8,11 @@ Shape legend: S sentences of a shard, K layers, H hidden size, C sentences of a 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import google_crc32c
 import numpy as np
@@ -26,12 +28,11 @@ from drillcore.system.machine import num_cores
 blosc.use_threads = False
 
 ABSENT = 2**64 - 1
-MAX_THREADS = 8
 
 
 def threads() -> int:
-    """Number of threads that encode or decode chunks; compression releases the interpreter's lock."""
-    return max(1, min(MAX_THREADS, num_cores()))
+    """Number of threads that encode or decode chunks: all cores, since compression releases the interpreter's lock."""
+    return num_cores()
 
 
 def index_bytes(shape: Shape) -> int:
@@ -39,47 +40,66 @@ def index_bytes(shape: Shape) -> int:
     return 16 * (shape.shard // shape.chunk) * len(shape.layers) + 4
 
 
-@dataclass
-class Encoded:
-    """What is known of a shard once it was encoded: the facts of its record. chunks: digests by layer and rows."""
+class Encoding:
+    """A shard that is being encoded, from the moment this is made; its `pieces` are taken once.
 
-    size: int = 0
-    index: str = ""
+    states_SKH: [S, K, H], which must not change until the last piece was taken, in the store's dtype or in a narrower
+    one that it holds exactly (bfloat16 or float16 for float32), which is widened here. The last shard of a dataset may
+    have fewer sentences; the missing ones read as NaN. pool: of the threads that encode.
+
+    size, index, chunks: of the file, the digest of its end, and those of its chunks by layer and rows; known at the
+    end.
+    """
+
+    size = 0
+    index = ""
     chunks: tuple[tuple[str, ...], ...] = ()
 
+    def __init__(self, states_SKH: NDArray[Any], shape: Shape, pool: Executor) -> None:
+        self.num_sentences, self._shape = len(states_SKH), shape
+        self._states_SKH = states_SKH
+        parts = -(-len(states_SKH) // shape.chunk)
+        places = [(part, slot) for slot in range(len(shape.layers)) for part in range(parts)]
+        self._places = deque((place, pool.submit(self._encode, *place)) for place in places)
 
-def encode_shard(states_SKH: NDArray[np.generic], shape: Shape, encoded: Encoded) -> Iterator[bytes]:
-    """Yield the bytes of a shard in pieces; the next pieces are encoded while one is written.
-
-    states_SKH: [S, K, H]. The last shard of a dataset may have fewer sentences; the missing ones read as NaN. encoded:
-    is filled at the end.
-    """
-    places = [(p, k) for k in range(len(shape.layers)) for p in range(-(-len(states_SKH) // shape.chunk))]
-
-    def encode(place: tuple[int, int]) -> tuple[bytes, bytes, str]:
-        part, slot = place
-        chunk_CH = states_SKH[part * shape.chunk : (part + 1) * shape.chunk, slot]
-        if len(chunk_CH) < shape.chunk:
-            whole_CH = np.full((shape.chunk, shape.hidden_size), np.nan, shape.store_dtype)
-            whole_CH[: len(chunk_CH)] = chunk_CH
-            chunk_CH = whole_CH
-        chunk_CH = np.ascontiguousarray(chunk_CH, dtype=np.dtype(shape.store_dtype).newbyteorder("<"))
-        packed: bytes = blosc.compress(chunk_CH, b"zstd", 1, blosc.SHUFFLE, chunk_CH.nbytes)
-        return packed, _checksum(packed), fast_digest(packed)
-
-    index_PK2 = np.full((shape.shard // shape.chunk, len(shape.layers), 2), ABSENT, "<u8")
-    offset, digests = 0, list[list[str]]([] for _ in shape.layers)
-    with ThreadPoolExecutor(threads(), "encode") as pool:
-        for (part, slot), (packed, checksum, found) in zip(places, pool.map(encode, places), strict=True):
+    def pieces(self) -> Iterator[bytes]:
+        """Yield the bytes of the file; the next chunks are encoded while one is written."""
+        shape = self._shape
+        index_PK2 = np.full((shape.shard // shape.chunk, len(shape.layers), 2), ABSENT, "<u8")
+        offset, digests = 0, list[list[str]]([] for _ in shape.layers)
+        while self._places:
+            (part, slot), future = self._places.popleft()
+            packed, checksum, found = future.result()
             yield packed
             yield checksum
             index_PK2[part, slot] = offset, len(packed) + len(checksum)
             offset += len(packed) + len(checksum)
             digests[slot].append(found)
-    tail = index_PK2.tobytes()
-    tail += _checksum(tail)
-    yield tail
-    encoded.size, encoded.index, encoded.chunks = offset + len(tail), fast_digest(tail), tuple(map(tuple, digests))
+        tail = index_PK2.tobytes()
+        tail += _checksum(tail)
+        yield tail
+        self.size, self.index, self.chunks = offset + len(tail), fast_digest(tail), tuple(map(tuple, digests))
+
+    def _encode(self, part: int, slot: int) -> tuple[bytes, bytes, str]:
+        """A chunk, its checksum, and its digest."""
+        shape = self._shape
+        chunk_CH = self._states_SKH[part * shape.chunk : (part + 1) * shape.chunk, slot]
+        if len(chunk_CH) < shape.chunk:
+            whole_CH = np.full((shape.chunk, shape.hidden_size), np.nan, shape.store_dtype)
+            whole_CH[: len(chunk_CH)] = chunk_CH
+            chunk_CH = whole_CH
+        if chunk_CH.dtype.name == "bfloat16":
+            # The upper half of a float32; twice as fast as a cast.
+            chunk_CH = np.left_shift(chunk_CH.view(np.uint16), 16, dtype=np.uint32).view(np.float32)
+        stored_CH = np.ascontiguousarray(chunk_CH, dtype=np.dtype(shape.store_dtype).newbyteorder("<"))
+        packed: bytes = blosc.compress(stored_CH, b"zstd", 1, blosc.SHUFFLE, stored_CH.nbytes)
+        return packed, _checksum(packed), fast_digest(packed)
+
+
+def encode_shard(states_SKH: NDArray[Any], shape: Shape) -> Iterator[bytes]:
+    """Yield the bytes of a shard in pieces."""
+    with ThreadPoolExecutor(threads(), "encode") as pool:
+        yield from Encoding(states_SKH, shape, pool).pieces()
 
 
 @dataclass(frozen=True)

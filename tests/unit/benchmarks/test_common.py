@@ -59,7 +59,22 @@ def test_results_are_written_in_one_form(tmp_path, monkeypatch):
     assert common.write_results("thing", options_of("--quick"), {"figure": 1}) is None
     path = common.write_results("thing", options_of(), {"figure": 1})
     assert path is not None and path.parent == tmp_path and path.name.endswith("-cores-thing.json")
+    assert common.processor() in path.name
     results = json.loads(path.read_text(encoding="utf-8"))
     assert results["kind"] == "drillcore-thing" and results["format"] == 1 and results["figure"] == 1
     assert {"started", "git_commit", "hardware", "versions"} <= set(results)
     assert results["parameters"] == {"quick": False, "sentences": 1000, "repeats": 5}
+
+
+@pytest.mark.parametrize(
+    "name, slug",
+    [
+        ("AMD EPYC 9B14 96-Core Processor", "amd-epyc-9b14"),
+        ("AMD EPYC", "amd-epyc"),
+        ("Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz", "intel-xeon-platinum-8481c"),
+        ("Apple M2", "apple-m2"),
+        ("", "unknown"),
+    ],
+)
+def test_results_are_named_after_the_processor(name, slug):
+    assert common.slug(name) == slug

@@ -20,6 +20,7 @@ from conftest import require
 from drillcore.backends.source import locate
 from drillcore.job.fields import Model
 from drillcore.tokens.packs import build_packs
+from drillcore.tokens.widths import PackRule
 
 # Whole benchmarks at toy size, in processes of their own.
 pytestmark = pytest.mark.long
@@ -43,7 +44,7 @@ def test_made_up_sentences_repeat_and_grow(name):
 def test_free_text_shares_little_and_templates_much(models, tmp_path):
     shared = {}
     for text in texts_of(models(), tmp_path, 200):
-        shared[text.name] = 1 - build_packs(text.tokens, 512).num_nodes / len(text.tokens.ids_T)
+        shared[text.name] = 1 - build_packs(text.tokens, PackRule(512)).num_nodes / len(text.tokens.ids_T)
     # Bytes share more than words do.
     assert shared["free"] < 0.15 and shared["templates"] > 0.5
 

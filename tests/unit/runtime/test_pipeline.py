@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 import zarr
@@ -15,10 +16,12 @@ from zarr.storage import LocalStore
 from drillcore.backends.base import States, Work
 from drillcore.errors import CommitError, NumericsError
 from drillcore.job.fields import Extract, Model
+from drillcore.runtime.work import pipeline
 from drillcore.runtime.work.blocks import make_blocks, rows_digest
 from drillcore.runtime.work.pipeline import LOOP_BYTES, WAITING_SHARDS, _put, extract_blocks
 from drillcore.runtime.work.sink import ShardSink
 from drillcore.runtime.work.tasks import BlockTask, ModelTask
+from drillcore.store import shards
 from drillcore.store.attributes import make_group
 from drillcore.store.group import GroupWriter
 from drillcore.store.layout import choose_shape
@@ -246,3 +249,57 @@ def test_a_run_that_lost_the_store_writes_no_fingerprint_and_no_state_more(make,
     files = list(Path(str(group.store_path).removeprefix("file://")).glob("hidden_states/c/*/0/0"))
     assert len(files) == (checks + 1) // 2
     check_committed(group, tokens, range(4))
+
+
+class InDtype(Arithmetic):
+    """The same in another dtype, as a device hands it over."""
+
+    def __init__(self, seed: int, dtype) -> None:
+        super().__init__(seed)
+        self.dtype = dtype
+
+    def run(self, work: Work):
+        for part in super().run(work):
+            yield replace(part, values_GKH=part.values_GKH.astype(self.dtype))
+
+
+@pytest.mark.parametrize("store_dtype", ["float32", "float16"])
+@pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float16, np.float32])
+def test_states_are_stored_as_a_cast_would_have_them(make, seed, dtype, store_dtype):
+    tasks, tokens, group = make(45, store_dtype)
+    list(extract_blocks(InDtype(seed, dtype), tasks, NotingSink(), Progress()))
+    wanted = np.stack([states_of(s) for s in tokens]).astype(dtype).astype(np.float32).astype(store_dtype)
+    np.testing.assert_array_equal(StatesReader(group).read(np.arange(45), np.arange(len(LAYERS))), wanted)
+
+
+def test_memory_of_written_shards_is_used_again(make, seed, monkeypatch):
+    fresh = []
+    empty = np.empty
+    monkeypatch.setattr(pipeline.np, "empty", lambda *a, **k: fresh.append(a) or empty(*a, **k))
+    tasks, tokens, group = make(40 * BLOCK)
+    list(extract_blocks(Arithmetic(seed), tasks, NotingSink(), Progress()))
+    # Those of a block, those that wait, and one that is written: not one for each of the 80.
+    taken = [a for a in fresh if a and isinstance(a[0], tuple) and a[0] == (SHARD, 3, HIDDEN)]
+    assert len(taken) <= BLOCK // SHARD + WAITING_SHARDS + 2
+    states = StatesReader(group).read(np.arange(len(tokens)), np.arange(len(LAYERS)))
+    np.testing.assert_array_equal(states, np.stack([states_of(s) for s in tokens]))
+
+
+def test_the_next_shard_is_encoded_while_one_is_written(make, seed, monkeypatch):
+    """Its first chunk is ready before the slow commit before it ends."""
+    encoded, began = [], []
+    real = shards.Encoding._encode
+    monkeypatch.setattr(
+        shards.Encoding, "_encode", lambda self, *place: encoded.append(time.monotonic()) or real(self, *place)
+    )
+
+    class Slow(NotingSink):
+        def commit(self, task, shard, states, absmax_K) -> None:
+            super().commit(task, shard, states, absmax_K)
+            began.append((time.monotonic(), len(encoded)))
+            time.sleep(0.3)
+
+    tasks, _, _ = make(2 * SHARD, block=2 * SHARD)
+    list(extract_blocks(Arithmetic(seed, shuffled=False), tasks, Slow(), Progress()))
+    first_ended = began[0][0] + 0.3
+    assert len(began) == 2 and sum(moment < first_ended for moment in encoded) > len(LAYERS)

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -28,9 +28,12 @@ from drillcore.backends.transformers import cpu_attention as products
 from drillcore.backends.transformers import cpu_trees as trees
 from drillcore.backends.transformers import flex_attention as flex
 from drillcore.backends.transformers.checking import Checked, run_check
+from drillcore.backends.transformers.compiled import NAME as COMPILED
+from drillcore.backends.transformers.compiled import Compilations, CompiledLayers
 from drillcore.backends.transformers.cpu_attention import WIDEST
 from drillcore.backends.transformers.cpu_linears import NAME as ONEDNN
 from drillcore.backends.transformers.cpu_linears import PreparedLinears, is_available
+from drillcore.backends.transformers.device_memory import MOST_NODES, fitting_nodes, free_bytes, node_bytes
 from drillcore.backends.transformers.feed import Feeder
 from drillcore.backends.transformers.hooks import Gatherer
 from drillcore.backends.transformers.host import HostCopy, keep_freed_memory
@@ -40,6 +43,7 @@ from drillcore.backends.transformers.packing import pack_batches, pack_numerics,
 from drillcore.backends.transformers.plain import compute_alone
 from drillcore.backends.transformers.surroundings import pinned
 from drillcore.backends.transformers.trace import first_tensor
+from drillcore.backends.transformers.ways import Way, ways_to_try
 from drillcore.errors import ModelError, RunError, SelfCheckError
 from drillcore.job.fields import Extract
 from drillcore.tokens.batches import Batch, batches, halve, padded_batches
@@ -47,6 +51,8 @@ from drillcore.tokens.packs import build_packs
 from drillcore.tokens.sequences import Sequences
 from drillcore.tokens.widths import PackRule
 
+# Dtypes whose linear layers go through oneDNN on a CPU.
+WITH_ONEDNN = (torch.float32, torch.bfloat16)
 # What a model raises that does not accept a layout.
 NOT_ACCEPTED: tuple[type[Exception], ...] = (TypeError, ValueError, RuntimeError, IndexError, AttributeError)
 
@@ -75,10 +81,11 @@ class TransformersBackend:
         self._gatherer.keep_shortcut_if_exact(self._loaded.decoder, self._loaded.ending.ids_T, self._loaded.dtype)
         device = self._loaded.device
         self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
-        if device.type == "cpu":
-            keep_freed_memory()
+        keep_freed_memory()
         self._numerics: dict[str, Any] = {}
+        self._memory: dict[str, int] = {}
         self._linears: PreparedLinears | None = None
+        self._compile: CompiledLayers | None = None
         self._load_seconds = time.perf_counter() - started
 
     @pinned()
@@ -89,43 +96,50 @@ class TransformersBackend:
         """
         started = time.perf_counter()
         notes = list(self._loaded.notes)
-        for layout, attention in [(stored["layout"], "")] if stored else self._layouts(notes):
-            numerics = stored or self._resolve(layout, attention)
+        for way in [_way_of(stored)] if stored else self._ways(notes):
+            numerics, before = stored or self._resolve(way), Compilations.so_far()
             try:
                 self._use(numerics)
                 check = self._check(sample, tuple(notes))
             except NOT_ACCEPTED + flex.refusals() as error:
                 if isinstance(error, torch.OutOfMemoryError):
                     raise
-                way = f"{layout} with {attention or numerics['attention']}"
-                notes.append(f"{way}: the model does not accept it ({type(error).__name__}: {error})")
+                notes.append(f"{way}: the model does not accept it ({type(error).__name__}: {_first_line(error)})")
                 continue
             if check.passed:
                 seconds = self._load_seconds + time.perf_counter() - started
+                compiled = asdict(Compilations.so_far().since(before)) if way.compiled else {}
                 problem = head_problem(self._loaded)
-                return Prepared(dict(self._numerics), check, seconds, check.notes, head_problem=problem)
-            notes.append(f"{layout} with {numerics['attention']}: {check.failure}")
+                numerics = dict(self._numerics)
+                return Prepared(
+                    numerics,
+                    check,
+                    seconds,
+                    check.notes,
+                    head_problem=problem,
+                    compiled=compiled,
+                    memory=dict(self._memory),
+                )
+            notes.append(f"{way}: {check.failure}")
         raise SelfCheckError(
             f"model {self._source.model.id} disagrees with transformers one sentence at a time; " + "; ".join(notes),
             hint="The model is refused, since its states would be silently wrong.",
         )
 
-    def _layouts(self, notes: list[str]) -> list[tuple[str, str]]:
-        """Layouts to try and the attention of each, the cheapest first."""
+    def _ways(self, notes: list[str]) -> list[Way]:
+        """Ways to try, the cheapest first."""
         if self._rules.positions_depend_on_batch:
             notes.append("positions depend on the longest sentence of a batch: batches hold lengths that agree")
-        layouts = [self._extract.layout] if self._extract.layout != "auto" else ["packed", "padded", "equal"]
         if self._extract.layout == "auto" and not self._kinds.packable:
             notes.append(f"padded batches: layers of kind {', '.join(self._kinds.kinds)} cannot be packed")
-            layouts.remove("packed")
-        attentions = [(layout, self._attention(layout)) for layout in layouts]
-        if attentions[0] == ("packed", trees.NAME):
-            # Some models treat a mask in ways that only a dense one bears.
-            attentions.insert(1, ("packed", self._dense_attention()))
-        return attentions
+        loaded = self._loaded
+        return ways_to_try(
+            self._extract, loaded.device, loaded.dtype, self._plain_attention, packable=self._kinds.packable
+        )
 
     def _use(self, numerics: dict[str, Any]) -> None:
         """Use these numerics in all following passes."""
+        self._rest()
         self._numerics = numerics
         if numerics["attention"] == flex.NAME:
             flex.register()
@@ -139,8 +153,26 @@ class TransformersBackend:
             raise ValueError("its attention cannot be replaced")
         if self._linears is None and numerics.get("linear") == ONEDNN:
             self._linears = PreparedLinears(self._loaded.decoder_layers, numerics["batch_nodes"])
-        if self._linears is not None:
+        self._compile = None
+        if numerics.get("compile") is not None:
+            self._compile = CompiledLayers(self._loaded.causal, self._loaded.decoder_layers)
+        self._use_ours()
+
+    def _use_ours(self) -> None:
+        """Compute as these numerics say; a dtype that is not the model's own takes its linear layers as they are."""
+        if self._dtype != self._loaded.dtype:
+            return
+        if self._linears is not None and self._numerics.get("linear") == ONEDNN:
             self._linears.use()
+        if self._compile is not None:
+            self._compile.use()
+
+    def _rest(self) -> None:
+        """Compute as transformers does, but for attention."""
+        if self._linears is not None:
+            self._linears.rest()
+        if self._compile is not None:
+            self._compile.rest()
 
     def _compute_in(self, dtype: torch.dtype) -> None:
         """Masks and states of this dtype in all following passes."""
@@ -153,22 +185,24 @@ class TransformersBackend:
             attention=numerics["attention"],
         )
 
-    def _resolve(self, layout: str, attention: str) -> dict[str, Any]:
+    def _resolve(self, way: Way) -> dict[str, Any]:
         """Everything that decides bytes."""
         on_cpu = self._loaded.device.type == "cpu"
         packs = pack_numerics(
-            attention,
+            way.attention,
             self._extract.batch_tokens,
             on_cpu=on_cpu,
             hidden_size=self.facts.hidden_size,
             memory_bytes=host_hardware(self._extract).memory_bytes,
+            fitting_nodes=self._fitting_nodes(),
             thresholds=[t for t in self._rules.thresholds if t != self._kinds.window],
         )
         return {
-            "layout": layout,
+            "layout": way.layout,
             **packs,
-            "attention": attention,
-            "linear": ONEDNN if self._takes_onednn() else "torch",
+            "attention": way.attention,
+            **({"compile": COMPILED} if way.compiled else {}),
+            "linear": ONEDNN if self._takes_onednn() and not way.compiled else "torch",
             "dtype": dtype_name(self._loaded.dtype),
             "device": "cpu" if on_cpu else torch.cuda.get_device_name(self._loaded.device),
             "instructions": torch.backends.cpu.get_cpu_capability() if on_cpu else "",
@@ -176,23 +210,20 @@ class TransformersBackend:
             "torch": torch.__version__,
         }
 
-    def _attention(self, layout: str) -> str:
-        """The attention function's name, as transformers knows it."""
-        wanted, loaded = self._extract.attention, self._loaded
-        if layout == "packed" and (wanted == "flex" or (wanted == "auto" and loaded.device.type == "cuda")):
-            return flex.NAME
-        if layout == "packed" and loaded.device.type == "cpu" and self._plain_attention == "sdpa":
-            return trees.NAME if wanted == "auto" else self._dense_attention()
-        return str(self._plain_attention)
-
-    def _dense_attention(self) -> str:
-        """Below float32 SDPA is the more exact of the two: it keeps the scores in float32."""
-        return products.NAME if self._loaded.dtype == torch.float32 else "sdpa"
+    def _fitting_nodes(self) -> int:
+        """Nodes of a batch that a GPU has memory for, beside the weights."""
+        loaded = self._loaded
+        node = node_bytes(self._source.config, self.facts.hidden_size, len(self._layers), loaded.dtype.itemsize)
+        self._memory = {"node_bytes": node.total}
+        if loaded.device.type != "cuda":
+            return MOST_NODES
+        self._memory["free_bytes"] = free_bytes(loaded.device)
+        return fitting_nodes(self._memory["free_bytes"], node)
 
     def _takes_onednn(self) -> bool:
         """A rule, not a measurement: two runs on one machine must give the same bytes."""
         loaded, memory_bytes = self._loaded, host_hardware(self._extract).memory_bytes
-        if loaded.device.type != "cpu" or self._source.model.device_map is not None or loaded.dtype != torch.float32:
+        if loaded.device.type != "cpu" or self._source.model.device_map is not None or loaded.dtype not in WITH_ONEDNN:
             return False
         weight_bytes = sum(p.numel() * p.element_size() for p in loaded.decoder_layers.parameters())
         return is_available() and 8 * weight_bytes < memory_bytes
@@ -223,13 +254,16 @@ class TransformersBackend:
 
     def _check_states(self, sentences: CheckSentences, dtype: torch.dtype) -> FloatStates:
         """States [C, K, H] of the check's sentences, in our batches and this dtype; siblings together in one pack."""
+        self._rest()
         self._compute_in(dtype)
+        self._use_ours()
         try:
             return np.concatenate(
                 [all_states(self, sentences.apart), *(self._in_one_pack(s) for s in sentences.together)]
             )
         finally:
             self._compute_in(self._loaded.dtype)
+            self._use_ours()
 
     def _in_one_pack(self, sentences: Sequences) -> FloatStates:
         if self._numerics["layout"] != "packed":
@@ -246,15 +280,13 @@ class TransformersBackend:
         causal, ours = self._loaded.causal, self._loaded.decoder.config._attn_implementation
         if ours != self._plain_attention:
             causal.set_attn_implementation(self._plain_attention)
-        if self._linears is not None:
-            self._linears.rest()
+        self._rest()
         try:
             yield
         finally:
             if ours != self._plain_attention:
                 causal.set_attn_implementation(ours)
-            if self._linears is not None:
-                self._linears.use()
+            self._use_ours()
 
     @pinned()
     def alone(self, sentences: Sequences) -> Alone:
@@ -286,17 +318,17 @@ class TransformersBackend:
         """Forward passes, batch by batch; on CUDA the next pass runs while the states of the last one are copied."""
         copies: deque[HostCopy] = deque()
         for batch in work.parts:
-            for copy in self._run(batch, ""):
+            for copy in self._run(batch, "", work.store_dtype):
                 copies.append(copy)
                 if self._side is None or len(copies) > 1:
                     yield copies.popleft().take()
         while copies:
             yield copies.popleft().take()
 
-    def _run(self, batch: Batch, note: str) -> Iterator[HostCopy]:
+    def _run(self, batch: Batch, note: str, store_dtype: str) -> Iterator[HostCopy]:
         """One batch; halved, and again, where the device has no memory for it."""
         try:
-            copy = self._forward(batch, note)
+            copy = self._forward(batch, note, store_dtype)
         except torch.OutOfMemoryError as error:
             halves = halve(batch, flex.TILE if self._numerics["attention"] == flex.NAME else 1)
             if not halves:
@@ -313,10 +345,11 @@ class TransformersBackend:
             torch.cuda.empty_cache()
         for half in halves:
             num_rows, width = half.token_ids_RW.shape
-            yield from self._run(half, f"out of memory: batch halved to {num_rows} rows of {width} tokens")
+            note = f"out of memory: batch halved to {num_rows} rows of {width} tokens"
+            yield from self._run(half, note, store_dtype)
 
     @pinned()
-    def _forward(self, batch: Batch, note: str) -> HostCopy:
+    def _forward(self, batch: Batch, note: str, store_dtype: str) -> HostCopy:
         with torch.inference_mode():
             if self._rules.scaled_above is not None:
                 with self._as_transformers():
@@ -328,7 +361,7 @@ class TransformersBackend:
                 states_GKH = self._gatherer.finish(first_tensor(output))
             finally:
                 self._gatherer.cancel()
-            return HostCopy(batch, states_GKH, note, self._side)
+            return HostCopy(batch, states_GKH, note, self._side, store_dtype)
 
     @pinned()
     def unembed(self, states_GH: FloatStates) -> NDArray[np.float32]:
@@ -343,3 +376,13 @@ class TransformersBackend:
         del self._loaded
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _way_of(numerics: dict[str, Any]) -> Way:
+    """The way that numerics record."""
+    return Way(numerics["layout"], numerics["attention"], compiled=numerics.get("compile") is not None)
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says, without the traces that PyTorch's compiler adds."""
+    return next((line for line in str(error).splitlines() if line.strip()), "")

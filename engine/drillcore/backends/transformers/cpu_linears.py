@@ -1,6 +1,7 @@
 """Linear layers on a CPU through oneDNN, with weights laid out for it once; no public call of PyTorch does that.
 
-PyTorch hands float32 products to MKL, which is slow on processors that are not Intel's.
+PyTorch hands float32 products to MKL, which is slow on processors that are not Intel's, and lays bfloat16 weights out in
+every call.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ def is_gated_mlp(module: nn.Module) -> bool:
     if any(type(linear) is not nn.Linear for linear in linears) or not callable(getattr(module, "act_fn", None)):
         return False
     states = torch.randn(4, gated.gate_proj.in_features, generator=torch.Generator().manual_seed(0))
+    states = states.to(gated.gate_proj.weight.dtype)
     with torch.inference_mode():
         wanted = gated.down_proj(gated.act_fn(gated.gate_proj(states)) * gated.up_proj(states))
         try:
@@ -100,8 +102,12 @@ def _rows(linear: nn.Linear, count: int) -> list[tuple[Tensor, Tensor | None]]:
 
 
 def _columns(weight: Tensor, bias: Tensor | None) -> list[tuple[Tensor, Tensor | None]]:
-    """Weights of a layer, many inputs cut into pieces; the bias goes with the first piece."""
-    pieces = weight.tensor_split(PIECES if weight.shape[1] >= LONG else 1, dim=1)
+    """Weights of a layer, many inputs cut into pieces; the bias goes with the first piece.
+
+    Below float32 the sum of a row is exact enough, and each piece would be rounded.
+    """
+    is_cut = weight.shape[1] >= LONG and weight.dtype == torch.float32
+    pieces = weight.tensor_split(PIECES if is_cut else 1, dim=1)
     return [(piece, None if i else bias) for i, piece in enumerate(pieces)]
 
 

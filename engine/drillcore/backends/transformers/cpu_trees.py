@@ -106,9 +106,12 @@ def trees_attention(
     Raises ValueError where the layer does something to scores that tiles do not, or the model has changed the mask.
     """
     if not isinstance(attention_mask, TreeMask):
-        narrow = query_RAWD.dtype == torch.float32 and query_RAWD.shape[2] <= WIDEST
-        attend = products_attention if narrow else _sdpa
-        return attend(module, query_RAWD, key_RBWD, value_RBWD, attention_mask, scaling=scaling, **rest)
+        if query_RAWD.shape[2] > WIDEST:
+            return _sdpa(module, query_RAWD, key_RBWD, value_RBWD, attention_mask, scaling=scaling, **rest)
+        # In float32 whatever the model computes in: the scores are few, and SDPA keeps them so too.
+        wide = query_RAWD.float(), key_RBWD.float(), value_RBWD.float()
+        mixed, _ = products_attention(module, wide[0], wide[1], wide[2], attention_mask, scaling=scaling, **rest)
+        return mixed.to(query_RAWD.dtype), None
     special = [name for name in SPECIAL if rest.get(name) is not None]
     if special or attention_mask.tiles is None or key_RBWD.shape[2] != query_RAWD.shape[2]:
         raise ValueError(f"tiles cannot attend here ({', '.join(special) or 'the mask or the keys are others'})")

@@ -64,6 +64,9 @@ def packs_attention(
     """Attention [R, W, A, D] as transformers calls it in each layer; grouped queries share keys and values."""
 
     cap = softcap or 1.0
+    if query_RAWD.device.type == "cpu":
+        # Inside a compiled layer, PyTorch's attention on a CPU misreads views that begin inside a tensor.
+        query_RAWD, key_RAWD, value_RAWD = (x.contiguous() for x in (query_RAWD, key_RAWD, value_RAWD))
 
     def capped(score: Tensor, *_: Tensor) -> Tensor:
         return cap * torch.tanh(score / cap)

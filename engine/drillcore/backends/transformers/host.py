@@ -9,6 +9,7 @@ import ctypes
 import platform
 from typing import Any
 
+import ml_dtypes
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -20,18 +21,24 @@ from drillcore.tokens.batches import Batch
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 LARGEST_MMAP_THRESHOLD = 32 * 2**20
 KEPT_BYTES = 512 * 2**20
+# States that are looked at in one go on a CPU.
+CACHED_BYTES = 2**20
 
 
 class HostCopy:
     """The states [G, K, H] of one batch and their largest magnitudes [G, K], being copied.
 
-    On CUDA the copy runs on a side stream into pinned memory; elsewhere the states are where they have to be.
+    On CUDA the copy runs on a side stream into pinned memory, which PyTorch keeps for the next batch; elsewhere the
+    states are where they have to be. store_dtype: of the store they are meant for; those of a float16 store are rounded
+    on the device.
     """
 
-    def __init__(self, batch: Batch, states_GKH: Tensor, note: str, side: torch.cuda.Stream | None) -> None:
+    def __init__(
+        self, batch: Batch, states_GKH: Tensor, note: str, side: torch.cuda.Stream | None, store_dtype: str = ""
+    ) -> None:
         self._batch, self._note = batch, note
         self._done: torch.cuda.Event | None = None
-        absmax_GK = states_GKH.abs().amax(-1).float()
+        states_GKH, absmax_GK = _leaving(states_GKH, store_dtype)
         if side is None:
             self._host = (states_GKH, absmax_GK)
             return
@@ -41,7 +48,7 @@ class HostCopy:
             self._done = side.record_event()
 
     def take(self) -> States:
-        """Wait for the copy; bfloat16, which numpy does not have, comes as float32."""
+        """Wait for the copy."""
         if self._done is not None:
             self._done.synchronize()
         states_GKH, absmax_GK = self._host
@@ -65,8 +72,44 @@ def _to_pinned(values: Tensor, side: torch.cuda.Stream) -> Tensor:
 
 
 def _as_numpy(states_GKH: Tensor) -> FloatStates:
-    values: NDArray[Any] = (states_GKH.float() if states_GKH.dtype == torch.bfloat16 else states_GKH).numpy()
+    if states_GKH.dtype != torch.bfloat16:
+        return states_GKH.numpy()
+    values: NDArray[Any] = states_GKH.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
     return values
+
+
+def _leaving(states_GKH: Tensor, store_dtype: str) -> tuple[Tensor, Tensor]:
+    """The states as they leave the device, and their largest magnitudes before that; the tensor given is used up."""
+    is_rounded = store_dtype == "float16" and states_GKH.dtype != torch.float16
+    if states_GKH.device.type != "cpu":
+        absmax_GK = largest_magnitudes(states_GKH)
+        return (states_GKH.to(torch.float16) if is_rounded else states_GKH), absmax_GK
+    # On a CPU a few nodes at a time, in its caches and in place: fresh memory costs more than the arithmetic.
+    narrow_GKH = states_GKH.view(torch.float16) if states_GKH.element_size() == 2 else None
+    if is_rounded and narrow_GKH is None:
+        narrow_GKH = torch.empty(states_GKH.shape, dtype=torch.float16)
+    absmax_GK = torch.empty(states_GKH.shape[:2])
+    step = max(1, CACHED_BYTES // max(1, states_GKH[:1].nbytes))
+    for low in range(0, len(states_GKH), step):
+        part = states_GKH[low : low + step]
+        absmax_GK[low : low + step] = largest_magnitudes(part)
+        if is_rounded and narrow_GKH is not None:
+            narrow_GKH[low : low + step] = part.to(torch.float16)
+    return (narrow_GKH if is_rounded and narrow_GKH is not None else states_GKH), absmax_GK
+
+
+def largest_magnitudes(values: Tensor) -> Tensor:
+    """The largest magnitude along the last axis, float32; not finite where a value is not.
+
+    Without its sign, a number is the larger the larger its bits are as an integer: three times as fast on a CPU.
+
+    >>> largest_magnitudes(torch.tensor([[-3.0, 2.0], [float("nan"), 1.0], [-float("inf"), 0.0]])).tolist()
+    [3.0, nan, inf]
+    """
+    whole = torch.int16 if values.element_size() == 2 else torch.int32
+    if values.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return values.abs().amax(-1).float()
+    return (values.view(whole) & torch.iinfo(whole).max).amax(-1).view(values.dtype).float()
 
 
 def keep_freed_memory() -> None:

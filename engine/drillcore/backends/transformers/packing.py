@@ -21,8 +21,8 @@ FAMILIES = "families"
 # On a CPU, the time of a node's dense attention over the time of everything else is this times (width of its pack /
 # hidden size): about 2 / 12 of the operations, at a quarter of their speed.
 ATTENTION_COST = 2 / 3
-# Nodes of a batch, and the widest pack where the cost of a node's attention does not grow with the width of its pack.
-CPU_NODES, CUDA_NODES, WIDEST = 1024, 32_768, 32_768
+# Nodes of a batch on a CPU, and the widest pack where a node's attention costs the same whatever its pack's width.
+CPU_NODES, WIDEST = 1024, 32_768
 # The widest pack of sentences that share a prefix where attention is dense: a mask holds the square of it.
 WIDEST_DENSE = 4096
 # Values of the hidden size that a node takes in a pass, about, and the part of a worker's memory for one pack.
@@ -38,15 +38,16 @@ def pack_numerics(
     on_cpu: bool,
     hidden_size: int,
     memory_bytes: int,
+    fitting_nodes: int,
     thresholds: Sequence[int] = (),
 ) -> dict[str, Any]:
     """What decides the packs of a model: sizes in nodes, and how they are built.
 
-    memory_bytes: of the host, for one worker. thresholds: numbers of nodes beyond which the model may compute in
-    another way.
+    memory_bytes: of the host, for one worker. fitting_nodes: of a batch in a GPU's memory. thresholds: numbers of nodes
+    beyond which the model may compute in another way.
     """
     auto = isinstance(batch_tokens, str)
-    nodes = (CPU_NODES if on_cpu else CUDA_NODES) if isinstance(batch_tokens, str) else batch_tokens
+    nodes = (CPU_NODES if on_cpu else fitting_nodes) if isinstance(batch_tokens, str) else batch_tokens
     if attention == flex.NAME:
         # One row a batch: tiles make a wide row cost what many narrow ones do, and one shape is compiled for.
         width = max(flex.TILE, nodes // flex.TILE * flex.TILE)

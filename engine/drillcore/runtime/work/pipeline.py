@@ -1,7 +1,8 @@
 """Extracts one block after another, from token ids to commits, with the steps overlapped.
 
-A planning thread lays out the next block, the calling thread waits for the model, and a writing thread encodes and
-commits shards. The queues between them are bounded, and a failure in any thread ends the run with that step's error.
+A planning thread lays out the next block, the calling thread waits for the model, encoding threads take the shards that
+are complete, and a writing thread commits them: one shard is encoded while another is flushed to disk. The queues
+between them are bounded, and a failure in any thread ends the run with that step's error.
 
 Shape legend: S sentences of a shard, K layers, H hidden size.
 """
@@ -12,8 +13,8 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from drillcore.backends.base import FloatStates, States, Work
 from drillcore.errors import NumericsError
 from drillcore.runtime.work.sink import ShardSink
 from drillcore.runtime.work.tasks import BlockDone, BlockTask
+from drillcore.store.shards import Encoding, threads
 from drillcore.system.progress import Progress
 from drillcore.tokens.sequences import Sequences
 
@@ -29,6 +31,8 @@ from drillcore.tokens.sequences import Sequences
 WAITING_SHARDS = 2
 # From so many bytes a sentence, copying one sentence at a time is faster than fancy indexing, which copies twice.
 LOOP_BYTES = 16_384
+# Dtypes that float32 holds exactly.
+NARROW = ("float16", "bfloat16")
 
 
 class BlockBackend(Protocol):
@@ -45,15 +49,27 @@ class BlockBackend(Protocol):
 class Shard:
     """A shard that is filled with states in any order.
 
-    number: of the shard in the array. start: its first sentence, counted within the block. states_SKH: in the store's
-    dtype. missing: sentences whose states have not arrived.
+    number: of the shard in the array. start: its first sentence, counted within the block. buffer_SKH: memory of a
+    whole shard, whose first rows states_SKH are: in the dtype
+    that they came in where the store's holds it exactly, else in the store's. missing: sentences whose states have not
+    arrived.
     """
 
     number: int
     start: int
-    states_SKH: NDArray[np.generic]
+    buffer_SKH: NDArray[Any]
+    states_SKH: NDArray[Any]
     absmax_K: NDArray[np.float32]
     missing: int
+
+
+@dataclass(frozen=True)
+class Threads:
+    """The threads that shards go through, and the memory that they come back from."""
+
+    encoders: ThreadPoolExecutor
+    writer: ThreadPoolExecutor
+    buffers: Buffers
 
 
 @dataclass
@@ -69,11 +85,30 @@ class Clock:
         return now
 
 
+class Buffers:
+    """Memory of shards that are written, for the next ones: fresh memory costs more than what is copied into it."""
+
+    def __init__(self) -> None:
+        self._free = list[NDArray[Any]]()
+
+    def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """An array with any content."""
+        for index, array in enumerate(self._free):
+            if (array.shape, array.dtype) == (shape, dtype):
+                return self._free.pop(index)
+        self._free.clear()  # of a dataset of another shape
+        return np.empty(shape, dtype)
+
+    def give(self, array: NDArray[Any]) -> None:
+        """Take back an array that nothing reads any more."""
+        self._free.append(array)
+
+
 class Assembler:
     """Puts the states of one block into its shards, and yields each shard once it is complete."""
 
-    def __init__(self, task: BlockTask) -> None:
-        self._task, self._shards = task, dict[int, Shard]()
+    def __init__(self, task: BlockTask, buffers: Buffers | None = None) -> None:
+        self._task, self._shards, self._buffers = task, dict[int, Shard](), buffers or Buffers()
         shape, block = task.shape, task.block
         self._limit = float(np.finfo(shape.store_dtype).max)
         self._sizes = [min(shape.shard, len(block) - s) for s in range(0, len(block), shape.shard)]
@@ -85,7 +120,7 @@ class Assembler:
         shard_S = part.sentence_S // shape.shard
         for local in np.unique(shard_S).tolist():
             in_shard_S = shard_S == local
-            shard = self._shard(local)
+            shard = self._shard(local, part.values_GKH.dtype)
             rows = part.row_S[in_shard_S]
             _put(shard.states_SKH, part.sentence_S[in_shard_S] - shard.start, part.values_GKH, rows)
             np.maximum(shard.absmax_K, part.absmax_GK[rows].max(axis=0), out=shard.absmax_K)
@@ -93,13 +128,15 @@ class Assembler:
             if shard.missing == 0:
                 yield self._shards.pop(local)
 
-    def _shard(self, local: int) -> Shard:
+    def _shard(self, local: int, dtype: np.dtype[Any]) -> Shard:
         if local not in self._shards:
             shape, size = self._task.shape, self._sizes[local]
-            states = np.empty((size, len(shape.layers), shape.hidden_size), shape.store_dtype)
+            # Copied as they are, and widened by the threads that encode: half the bytes pass through this one.
+            kept = dtype if shape.store_dtype == "float32" and dtype.name in NARROW else np.dtype(shape.store_dtype)
+            buffer = self._buffers.take((shape.shard, len(shape.layers), shape.hidden_size), kept)
             absmax = np.zeros(len(shape.layers), np.float32)
             number = self._task.block.first_shard + local
-            self._shards[local] = Shard(number, local * shape.shard, states, absmax, size)
+            self._shards[local] = Shard(number, local * shape.shard, buffer, buffer[:size], absmax, size)
         return self._shards[local]
 
     def _check(self, part: States) -> None:
@@ -121,7 +158,7 @@ class Assembler:
 
 
 def _put(
-    states_SKH: NDArray[np.generic], sentence_S: NDArray[np.int64], values_GKH: FloatStates, row_S: NDArray[np.int64]
+    states_SKH: NDArray[Any], sentence_S: NDArray[np.int64], values_GKH: FloatStates, row_S: NDArray[np.int64]
 ) -> None:
     """Set states_SKH[sentence_S] = values_GKH[row_S] without NumPy's intermediate copy of all rows."""
     if values_GKH[:1].nbytes < LOOP_BYTES:
@@ -139,13 +176,19 @@ def extract_blocks(
     Raises what a step raises: NumericsError for a state that cannot be stored, CommitError for a failed write, and
     whatever the backend raises. Shards committed before that stay committed.
     """
-    with ThreadPoolExecutor(1, "plan") as planner, ThreadPoolExecutor(1, "write") as writer:
+    with (
+        ThreadPoolExecutor(1, "plan") as planner,
+        ThreadPoolExecutor(threads(), "encode") as encoders,
+        ThreadPoolExecutor(1, "write") as writer,
+    ):
         planned = _planned(planner, backend, tasks)
+        through = Threads(encoders, writer, Buffers())
         running: deque[tuple[BlockTask, Work, Clock, list[Future[float]], list[str]]] = deque()
         try:
             for task, work, clock in planned:
                 notes: list[str] = []
-                writes = list(_forward(backend, task, work, clock, writer, sink, progress, notes))
+                work = replace(work, store_dtype=task.shape.store_dtype)
+                writes = list(_forward(backend, task, work, clock, through, sink, progress, notes))
                 running.append((task, work, clock, writes, notes))
                 while len(running) > 1:
                     yield _finish(*running.popleft())
@@ -153,6 +196,7 @@ def extract_blocks(
                 yield _finish(*running.popleft())
         finally:
             writer.shutdown(wait=True, cancel_futures=True)
+            encoders.shutdown(wait=True, cancel_futures=True)
 
 
 def _planned(
@@ -182,29 +226,33 @@ def _forward(
     task: BlockTask,
     work: Work,
     clock: Clock,
-    writer: ThreadPoolExecutor,
+    threads: Threads,
     sink: ShardSink,
     progress: Progress,
     notes: list[str],
 ) -> Iterator[Future[float]]:
     """Run the model over a block; yields the pending write of each shard."""
-    assembler = Assembler(task)
+    assembler = Assembler(task, threads.buffers)
     waiting: deque[Future[float]] = deque()
 
-    def write(shard: Shard) -> float:
+    def write(shard: Shard, encoding: Encoding) -> float:
         started = time.perf_counter()
-        sink.commit(task, shard.number, shard.states_SKH, shard.absmax_K)
+        sink.commit(task, shard.number, encoding, shard.absmax_K)
+        threads.buffers.give(shard.buffer_SKH)
         return time.perf_counter() - started
 
     # Open the group while the first batch computes: later it would delay the only commit of a small job.
-    writer.submit(sink.open, task)
+    threads.writer.submit(sink.open, task)
     started = time.perf_counter()
     for part in backend.run(work):
         started = clock.add("forward", started)
         for shard in assembler.add(part):
             while len(waiting) >= WAITING_SHARDS:
                 waiting.popleft().result()
-            pending = writer.submit(write, shard)
+            if shard.number in task.committed:
+                continue
+            encoding = Encoding(shard.states_SKH, task.shape, threads.encoders)
+            pending = threads.writer.submit(write, shard, encoding)
             waiting.append(pending)
             yield pending
         started = clock.add("assemble", started)

@@ -5,6 +5,8 @@ Shape legend: S sentences of a shard, K layers, H hidden size.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import zarr
 from numpy.typing import NDArray
@@ -14,6 +16,7 @@ from drillcore.store.group import GroupWriter
 from drillcore.store.places.hold import Hold
 from drillcore.store.places.location import Location
 from drillcore.store.record import BlockPart
+from drillcore.store.shards import Encoding
 
 
 class ShardSink:
@@ -32,10 +35,11 @@ class ShardSink:
         return self._groups[place]
 
     def commit(
-        self, task: BlockTask, shard: int, states_SKH: NDArray[np.generic], absmax_K: NDArray[np.float32]
+        self, task: BlockTask, shard: int, states: NDArray[Any] | Encoding, absmax_K: NDArray[np.float32]
     ) -> None:
         """Write shard number `shard` and then its fingerprint, unless it is committed already.
 
+        states: [S, K, H], or their encoding under way.
         Raises CommitError where the place refuses the write, or the run that sent the task lost the store: then it is
         another run's, and nothing is written over its states.
         """
@@ -45,7 +49,7 @@ class ShardSink:
         check()
         fingerprint = task.block.fingerprints[shard - task.block.first_shard]
         first, block = shard * task.shape.shard, [BlockPart(task.block.start, task.block.stop)]
-        self.open(task).commit(first, shard, states_SKH, absmax_K, fingerprint, block, before_commit=check)
+        self.open(task).commit(first, shard, states, absmax_K, fingerprint, block, before_commit=check)
 
 
 def _unshared() -> None:

@@ -29,6 +29,8 @@ def record_model(context: Context, name: str, prepared: Prepared) -> None:
         },
         load_seconds=round(prepared.load_seconds, 3),
         notes=list(prepared.notes),
+        **({"compiled": prepared.compiled} if prepared.compiled else {}),
+        **({"device_memory": prepared.memory} if "free_bytes" in prepared.memory else {}),
     )
     if prepared.choice:
         context.manifest.record("models", name, backend=prepared.choice)

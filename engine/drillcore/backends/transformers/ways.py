@@ -1,0 +1,50 @@
+"""Ways to compute a model's batches: layout, attention and compiler, in the order in which they are tried."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from drillcore.backends.transformers import cpu_attention as products
+from drillcore.backends.transformers import cpu_trees as trees
+from drillcore.backends.transformers import flex_attention as flex
+from drillcore.job.fields import Extract
+
+
+@dataclass(frozen=True)
+class Way:
+    """How batches are computed. attention: the function's name, as transformers knows it. compiled: decoder layers."""
+
+    layout: str
+    attention: str
+    compiled: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.layout} with {self.attention}{', compiled' if self.compiled else ''}"
+
+
+def ways_to_try(extract: Extract, device: torch.device, dtype: torch.dtype, plain: str, *, packable: bool) -> list[Way]:
+    """The ways that a job allows, the cheapest first.
+
+    plain: the attention that transformers chose. packable: whether the model's attention can be expressed for packs.
+    """
+    layouts = [extract.layout] if extract.layout != "auto" else ["packed", "padded", "equal"]
+    if extract.layout == "auto" and not packable:
+        layouts.remove("packed")
+    others = [Way(layout, plain) for layout in layouts if layout != "packed"]
+    return [*_packed(extract, device, dtype, plain), *others] if "packed" in layouts else others
+
+
+def _packed(extract: Extract, device: torch.device, dtype: torch.dtype, plain: str) -> list[Way]:
+    on_cpu = device.type == "cpu"
+    compiled = extract.compile == "on" or (extract.compile == "auto" and not on_cpu)
+    if extract.attention == "flex" or (extract.attention == "auto" and (compiled or not on_cpu)):
+        # Only at fixed shapes is a graph compiled once for all batches.
+        return [Way("packed", flex.NAME, compiled=True)] * compiled + [Way("packed", flex.NAME)]
+    if not on_cpu or plain != "sdpa":
+        return [Way("packed", plain)]
+    # Below float32 SDPA is the more exact of the two: it keeps the scores in float32.
+    dense = Way("packed", products.NAME if dtype == torch.float32 else plain)
+    # Some models treat a mask in ways that only a dense one bears.
+    return [Way("packed", trees.NAME), dense] if extract.attention == "auto" else [dense]
