@@ -83,6 +83,7 @@ class TransformersBackend:
         self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
         keep_freed_memory()
         self._numerics: dict[str, Any] = {}
+        self._dtype = self._loaded.dtype
         self._memory: dict[str, int] = {}
         self._linears: PreparedLinears | None = None
         self._compile: CompiledLayers | None = None

@@ -1,7 +1,7 @@
 """Linear layers on a CPU through oneDNN, with weights laid out for it once; no public call of PyTorch does that.
 
-PyTorch hands float32 products to MKL, which is slow on processors that are not Intel's, and lays bfloat16 weights out in
-every call.
+PyTorch hands float32 products to MKL, which is slow on processors that are not Intel's, and lays bfloat16 weights out
+in every call.
 """
 
 from __future__ import annotations

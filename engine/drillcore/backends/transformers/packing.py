@@ -27,8 +27,8 @@ CPU_NODES, WIDEST = 1024, 32_768
 WIDEST_DENSE = 4096
 # Values of the hidden size that a node takes in a pass, about, and the part of a worker's memory for one pack.
 VALUES_PER_NODE, MEMORY_SHARE = 40, 8
-# Widths of the batches of a fixed shape, as parts of the full one: each is compiled for.
-PARTS = (8, 4, 2)
+# Widths of batches of fixed shapes, beside the full one, in eighths of it: each is compiled for.
+EIGHTHS = (6, 4, 3, 2, 1)
 
 
 def pack_numerics(
@@ -80,8 +80,8 @@ def pack_batches(block: Sequences, numerics: dict[str, Any]) -> list[Batch]:
     packs = build_packs(block, rule)
     if not fixed:
         return list(batches(packs, nodes, trim=True))
-    widths = [rule.width // part for part in PARTS if rule.width % (part * flex.TILE) == 0]
     sizes_P, width_P = np.diff(packs.pack_start), packs.width_P.copy()
-    for width in reversed(widths):
-        width_P[sizes_P <= width] = width
+    for width in (rule.width * eighths // 8 for eighths in EIGHTHS):
+        if width % flex.TILE == 0:
+            width_P[sizes_P <= width] = width
     return list(batches(replace(packs, width_P=width_P), 1))
