@@ -59,6 +59,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("extract.too_long", "skip", "too_long"),
     ("extract.special_tokens", "some", "special_tokens"),
     ("extract.attention", "linear", "attention"),
+    ("extract.compile", "fast", "compile"),
     ("extract.tensor_parallel", 2, "tensor_parallel is 2, which backend transformers does not offer"),
     ("extract.threads", 0, "threads"),
     ("extract.threads", HUGE, "threads"),

@@ -8,13 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import BeforeValidator, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from drillcore.system.nearly import fold, shown
 
 # Characters of a name that may be another one misspelt.
 LONGEST = 200
+
+
+# Marks a field whose names include on and off, which YAML reads as true and false unless they are quoted.
+ON_OFF = BeforeValidator(lambda value: ("off", "on")[value] if isinstance(value, bool) else value)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from drillcore.job.choices import OneOf
+from drillcore.job.choices import ON_OFF, OneOf
 from drillcore.system.bounds import real_path
 from drillcore.system.tables import BACKENDS, EXECUTORS, MEASURES, PROJECTION_BACKENDS, PROJECTION_METHODS
 
@@ -209,7 +209,7 @@ class Extract(Closed):
     attention: Literal["auto", "dense", "flex"] = "auto"
     """How packs attend: auto is flex (FlexAttention, block masks) on CUDA; on a CPU it adds a mask where packs are
     narrow, and leaves out what a query does not see where they are wide. dense adds a mask everywhere."""
-    compile: Literal["auto", "on", "off"] = "auto"
+    compile: Annotated[Literal["auto", "on", "off"], ON_OFF] = "auto"
     """Compile decoder layers (transformers): auto on CUDA. What cannot be compiled runs as it is, with a note."""
     tensor_parallel: Annotated[int, Field(ge=1, le=1024)] = 1
     """Devices that share one model (vllm)."""

@@ -20,6 +20,7 @@ from drillcore.backends.transformers import compiled
 from drillcore.backends.transformers import flex_attention as flex
 from drillcore.backends.transformers.compiled import Compilations
 from drillcore.job.fields import Extract
+from drillcore.job.file import load_job
 from drillcore.tokens.sequences import Sequences
 from support.backends import open_transformers
 from support.plain import plain_states, random_sentences, relative_error
@@ -117,6 +118,14 @@ def tuple_or_tensor(output, factor):
 def test_what_cannot_be_compiled_is_refused_in_the_job(fields):
     with pytest.raises(ValidationError, match="compile: on needs packs, and attention: flex or auto"):
         Extract(compile="on", **fields)
+
+
+@pytest.mark.parametrize("written, meant", [("on", "on"), ("off", "off"), ("'on'", "on"), ("auto", "auto")])
+def test_on_and_off_need_no_quotes(written, meant, tmp_path):
+    (tmp_path / "d.txt").write_text("a\nb\n", encoding="utf-8")
+    job = tmp_path / "job.yaml"
+    job.write_text(f"models: [m]\ndatasets: {{d: d.txt}}\nextract: {{compile: {written}}}\n", encoding="utf-8")
+    assert load_job(job).job.extract.compile == meant
 
 
 SCRIPT = """

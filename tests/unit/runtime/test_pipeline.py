@@ -286,20 +286,25 @@ def test_memory_of_written_shards_is_used_again(make, seed, monkeypatch):
 
 
 def test_the_next_shard_is_encoded_while_one_is_written(make, seed, monkeypatch):
-    """Its first chunk is ready before the slow commit before it ends."""
-    encoded, began = [], []
+    """The first commit does not end before chunks of the second shard are ready."""
+    encoded, further = [], threading.Event()
     real = shards.Encoding._encode
-    monkeypatch.setattr(
-        shards.Encoding, "_encode", lambda self, *place: encoded.append(time.monotonic()) or real(self, *place)
-    )
 
-    class Slow(NotingSink):
+    def encode(self, *place):
+        found = real(self, *place)
+        encoded.append(place)
+        if len(encoded) > len(LAYERS):
+            further.set()
+        return found
+
+    monkeypatch.setattr(shards.Encoding, "_encode", encode)
+
+    class Waiting(NotingSink):
         def commit(self, task, shard, states, absmax_K) -> None:
             super().commit(task, shard, states, absmax_K)
-            began.append((time.monotonic(), len(encoded)))
-            time.sleep(0.3)
+            assert further.wait(60)
 
     tasks, _, _ = make(2 * SHARD, block=2 * SHARD)
-    list(extract_blocks(Arithmetic(seed, shuffled=False), tasks, Slow(), Progress()))
-    first_ended = began[0][0] + 0.3
-    assert len(began) == 2 and sum(moment < first_ended for moment in encoded) > len(LAYERS)
+    sink = Waiting()
+    list(extract_blocks(Arithmetic(seed, shuffled=False), tasks, sink, Progress()))
+    assert sink.commits == [0, 1]

@@ -84,7 +84,7 @@ def test_a_halved_batch_holds_what_it_held(sentences, width, batch_nodes, step):
 def test_a_pack_is_split_until_each_half_is_one_sentence(seed):
     draw = np.random.default_rng(seed)
     trunk = draw.integers(0, 9, 50)
-    few_shot = Sequences.of([np.concatenate([trunk, draw.integers(10, 99, 20)]) for _ in range(16)])
+    few_shot = Sequences.of([np.concatenate([trunk, [10 + i], draw.integers(10, 99, 19)]) for i in range(16)])
     (batch,) = batches(build_packs(few_shot, PackRule(64, 1024)), 1)
     todo, widths = [batch], []
     while todo:
