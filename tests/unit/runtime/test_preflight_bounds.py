@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import struct
+import sys
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,15 @@ def test_a_table_of_every_position_that_does_not_fit(tmp_path, models, monkeypat
     case.check()
     case.set("config.json", max_position_embeddings=4 * 10**6)
     case.refused("./model", "cannot be put together")
+
+
+@pytest.fixture(autouse=True)
+def usual_depth():
+    """Python's own limit of recursion: PyTorch's compiler raises it for the whole process."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(1000)
+    yield
+    sys.setrecursionlimit(before)
 
 
 CONFIGS = {
