@@ -75,7 +75,7 @@ def test_flex_equals_the_plain_way(architecture, models, seed):
 @pytest.fixture
 def traced(monkeypatch):
     """FlexAttention traced and checked for its shapes as ever, but run without a compiler."""
-    flex.register()
+    flex.set_up()
     monkeypatch.setattr(flex, "_compiled", torch.compile(flex.flex_attention, dynamic=False, backend="eager"))
     torch._dynamo.reset()
     yield

@@ -24,7 +24,6 @@ from drillcore.backends.head import head_problem, unembed
 from drillcore.backends.lengths import length_rules
 from drillcore.backends.self_check import CheckSentences
 from drillcore.backends.source import ModelSource
-from drillcore.backends.transformers import cpu_attention as products
 from drillcore.backends.transformers import cpu_trees as trees
 from drillcore.backends.transformers import flex_attention as flex
 from drillcore.backends.transformers.checking import Checked, run_check
@@ -43,7 +42,7 @@ from drillcore.backends.transformers.packing import pack_batches, pack_numerics,
 from drillcore.backends.transformers.plain import compute_alone
 from drillcore.backends.transformers.surroundings import pinned
 from drillcore.backends.transformers.trace import first_tensor
-from drillcore.backends.transformers.ways import Way, ways_to_try
+from drillcore.backends.transformers.ways import Way, register, ways_to_try
 from drillcore.errors import ModelError, RunError, SelfCheckError
 from drillcore.job.fields import Extract
 from drillcore.tokens.batches import Batch, batches, halve, padded_batches
@@ -142,12 +141,7 @@ class TransformersBackend:
         """Use these numerics in all following passes."""
         self._rest()
         self._numerics = numerics
-        if numerics["attention"] == flex.NAME:
-            flex.register()
-        elif numerics["attention"] == products.NAME:
-            products.register()
-        elif numerics["attention"] == trees.NAME:
-            trees.register()
+        register(numerics["attention"])
         self._compute_in(self._loaded.dtype)
         self._loaded.causal.set_attn_implementation(numerics["attention"])
         if numerics["attention"] == trees.NAME != self._loaded.decoder.config._attn_implementation:

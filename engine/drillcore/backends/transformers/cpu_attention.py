@@ -20,13 +20,6 @@ WIDEST = 128
 SPECIAL = ("softcap", "position_bias", "cache")
 
 
-def register() -> None:
-    """Make the attention function known to transformers under `NAME`."""
-    from transformers import AttentionInterface
-
-    AttentionInterface.register(NAME, products_attention)
-
-
 def products_attention(
     module: torch.nn.Module,
     query_RAWD: Tensor,

@@ -85,13 +85,6 @@ def _tiles(
         yield Tile(row, low, high, None if everything else torch.from_numpy(keys_K), len(whole), mask)
 
 
-def register() -> None:
-    """Make the attention function known to transformers under `NAME`."""
-    from transformers import AttentionInterface
-
-    AttentionInterface.register(NAME, trees_attention)
-
-
 def trees_attention(
     module: torch.nn.Module,
     query_RAWD: Tensor,
@@ -106,11 +99,11 @@ def trees_attention(
     Raises ValueError where the layer does something to scores that tiles do not, or the model has changed the mask.
     """
     if not isinstance(attention_mask, TreeMask):
-        if query_RAWD.shape[2] > WIDEST:
-            return _sdpa(module, query_RAWD, key_RBWD, value_RBWD, attention_mask, scaling=scaling, **rest)
+        if query_RAWD.dtype == torch.float32 or query_RAWD.shape[2] > WIDEST:
+            return products_attention(module, query_RAWD, key_RBWD, value_RBWD, attention_mask, scaling, **rest)
         # In float32 whatever the model computes in: the scores are few, and SDPA keeps them so too.
         wide = query_RAWD.float(), key_RBWD.float(), value_RBWD.float()
-        mixed, _ = products_attention(module, wide[0], wide[1], wide[2], attention_mask, scaling=scaling, **rest)
+        mixed, _ = products_attention(module, wide[0], wide[1], wide[2], attention_mask, scaling, **rest)
         return mixed.to(query_RAWD.dtype), None
     special = [name for name in SPECIAL if rest.get(name) is not None]
     if special or attention_mask.tiles is None or key_RBWD.shape[2] != query_RAWD.shape[2]:
@@ -135,10 +128,3 @@ def trees_attention(
 
 def _columns(x_1BWD: Tensor, tile: Tile) -> Tensor:
     return x_1BWD[:, :, : tile.high] if tile.keys_K is None else x_1BWD.index_select(2, tile.keys_K)
-
-
-def _sdpa(*args: Any, **kwargs: Any) -> tuple[Tensor, None]:
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-    output: tuple[Tensor, None] = sdpa_attention_forward(*args, **kwargs)
-    return output

@@ -25,10 +25,8 @@ SHAPES, ALL_SHAPES = 256, 4096
 _compiled: Any = None
 
 
-def register() -> None:
-    """Make the attention function known to transformers under `NAME`."""
-    from transformers import AttentionInterface
-
+def set_up() -> None:
+    """Let PyTorch compile attention, for as many shapes as models and batches have."""
     global _compiled
     limits: Any = torch._dynamo.config
     limits.fail_on_recompile_limit_hit = True
@@ -36,7 +34,6 @@ def register() -> None:
     limits.accumulated_recompile_limit = max(limits.accumulated_recompile_limit, ALL_SHAPES)
     if _compiled is None:
         _compiled = torch.compile(flex_attention, dynamic=False)
-        AttentionInterface.register(NAME, packs_attention)
 
 
 def refusals() -> tuple[type[Exception], ...]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -48,3 +50,18 @@ def _packed(extract: Extract, device: torch.device, dtype: torch.dtype, plain: s
     dense = Way("packed", products.NAME if dtype == torch.float32 else plain)
     # Some models treat a mask in ways that only a dense one bears.
     return [Way("packed", trees.NAME), dense] if extract.attention == "auto" else [dense]
+
+
+def register(attention: str) -> None:
+    """Make an attention function of ours known to transformers; other names it knows already."""
+    from transformers import AttentionInterface
+
+    ours: dict[str, Callable[..., Any]] = {
+        products.NAME: products.products_attention,
+        trees.NAME: trees.trees_attention,
+        flex.NAME: flex.packs_attention,
+    }
+    if attention == flex.NAME:
+        flex.set_up()
+    if attention in ours:
+        AttentionInterface.register(attention, ours[attention])
