@@ -91,8 +91,9 @@ def test_a_model_that_cannot_be_compiled_runs_as_it_is(models, monkeypatch, erro
     def refused(*_, **__):
         raise error or torch._dynamo.exc.FailOnRecompileLimitHit("too many shapes")
 
+    attention = torch.compile(flex.flex_attention, dynamic=False, backend="eager")
+    monkeypatch.setattr(flex, "_compiled", attention)
     monkeypatch.setattr(compiled.torch, "compile", lambda forward, **_: refused)
-    flex._compiled = flex._compiled or flex.flex_attention
     backend, prepared = open_transformers(models("llama", head_dim=16), compile="on", batch_tokens=WIDTH)
     assert "compile" not in prepared.numerics and prepared.numerics["attention"] == flex.NAME
     assert prepared.compiled == {} and "forward" not in vars(backend._loaded.decoder_layers[0])
