@@ -6,6 +6,7 @@ INSTALLED := $(VENV)/.installed
 VLLM_VENV := .venv-vllm
 PEERS_VENV := .venv-peers
 JOB ?= jobs/demo.yaml
+TEST_PROCESSES ?= 2
 VLLM_TESTS ?= long or not long
 EACH ?= 1000000
 FAILING ?= torture-failing.txt
@@ -42,14 +43,14 @@ check: $(INSTALLED) ## Lint, types, import layers, sizes, dependencies, schemas
 	$(BIN)/python tools/dependencies.py
 	@$(BIN)/drillcore schema job | cmp - schemas/job.schema.json || { echo "schemas/ is stale: make schemas"; exit 1; }
 
-test: $(INSTALLED) ## The test suite (a few minutes on two cores)
+test: $(INSTALLED) ## The test suite, in two processes (TEST_PROCESSES=1 for one; 20 minutes on two cores)
 	@echo "== testing; the demo model is fetched once"
 	@$(BIN)/drillcore demo-model
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 	@echo "== tests passed"
 
 test-long: $(INSTALLED) ## The long forms of the tests
-	$(BIN)/python -m pytest -m "long or not long"
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -m "long or not long"
 
 torture: $(INSTALLED) ## Kills at every file operation, damage to every file (EACH=20 for a part, TRIAL=... for one; hours)
 	@PYTHONPATH=tests $(BIN)/python -m torture --each $(EACH) --trial $(call quoted,$(TRIAL)) --failing $(FAILING)
@@ -68,7 +69,7 @@ bench: $(INSTALLED) ## Throughput of every stage and of the peers, interleaved i
 bench-peers: $(INSTALLED) ## Install the peers that the benchmark compares with
 	bash benchmarks/peers/adapters/setup.sh $(PEERS_VENV)
 
-bench-gpu: $(INSTALLED) ## The whole GPU suite: one table and JSON
+bench-gpu: $(INSTALLED) ## The GPU suite, eight minutes at most: ceilings, correctness, throughput, peers, profiles, the writer
 	$(BIN)/python -m benchmarks.gpu.suite
 
 support-table: $(INSTALLED) ## Try every architecture of the installed transformers and write docs/models.md

@@ -1,4 +1,4 @@
-"""A backend's decoder layers uncompiled, and forward passes whose states stay on the device."""
+"""A backend's decoder layers uncompiled or merged, and forward passes whose states stay on the device."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+
+from drillcore.backends.transformers.merged import NAME as MERGED
 
 
 def is_compiled(backend: Any) -> bool:
@@ -24,6 +26,17 @@ def uncompiled(backend: Any) -> Iterator[None]:
     finally:
         if backend._compile is not None:
             backend._compile.use()
+
+
+@contextmanager
+def merged(backend: Any) -> Iterator[None]:
+    """Linear layers that share their input as one; apart again at the end."""
+    numerics = backend._numerics
+    backend._use({**numerics, "merged": MERGED})
+    try:
+        yield
+    finally:
+        backend._use(numerics)
 
 
 def run_on_device(backend: Any, work: Any) -> None:

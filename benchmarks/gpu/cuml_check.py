@@ -42,7 +42,7 @@ def graph_agreement(points: np.ndarray, metric: Any, backend: Any) -> tuple[floa
 
 def compare(projection: Any, points: np.ndarray, metric: Any, backend: Any) -> dict[str, Any]:
     """Two fits of the same points: seconds, whether they are equal, trustworthiness."""
-    from drillcore.job.fields import Project
+    from drillcore.job.stages import Project
 
     seconds, agreement = graph_agreement(points, metric, backend)
     first, second = (projection.fit(points, Project(metric=metric), None) for _ in range(2))

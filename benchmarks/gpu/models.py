@@ -18,7 +18,9 @@ from benchmarks.gpu.ceilings import CUDA, DEVICE, DTYPE
 from drillcore.backends.source import ModelSource, locate
 from drillcore.backends.transformers import loading
 from drillcore.backends.transformers.backend import TransformersBackend
-from drillcore.job.fields import Extract, Model
+from drillcore.job.extract import Extract
+from drillcore.job.inputs import Model
+from drillcore.runtime.work.tasks import ModelTask
 from drillcore.tokens.sequences import Sequences
 
 SEED = 0
@@ -145,6 +147,12 @@ def open_backend(
         settings |= {"compile": "on", "batch_tokens": 1024}
     with drawn_on_device():
         return source, (GpuLike if as_on_gpu else TransformersBackend)(source, Extract(**settings), layers)
+
+
+def model_task(backend: TransformersBackend, tokens: Sequences) -> ModelTask:
+    """What a store needs to know of an opened backend."""
+    model, layers = backend._source.model, backend._layers
+    return ModelTask(model, "", "transformers", backend._extract, layers, None, tokens.slice(0, 1))
 
 
 def free_text(count: int, vocab: int) -> Sequences:

@@ -3,7 +3,7 @@
 # The machine has Python 3.12, torch and transformers; versions are those of constraints.txt.
 #   bash benchmarks/gpu/prepare.sh
 # There: for wheel in .gpu/wheels/*.whl; do python3 -m zipfile -e "$wheel" SITE; done
-#        PYTHONPATH=SITE:engine:. python3 -m benchmarks.gpu.first_run --out FOLDER
+#        PYTHONPATH=SITE:engine:. python3 -m benchmarks.gpu.suite --out FOLDER
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=${PYTHON:-python3}

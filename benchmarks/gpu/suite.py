@@ -1,123 +1,152 @@
-"""The GPU suite: ceilings of the machine, drillcore and its peers, in one process and one run.
+"""The GPU suite in one command: ceilings, correctness, throughput by design, peers, profiles, the writer.
 
-    python -m benchmarks.gpu.suite [--models A,B] [--sentences N] [--repeats R] [--minutes M] [--toy] [--out FILE]
+    python -m benchmarks.gpu.suite [--toy] [--steps ceilings,correctness,models,writer] [--models A,B] [--minutes M]
+        [--out FOLDER]
 
-Weights are random, sentences are token ids, so nothing is fetched. Correctness comes before speed: a model whose packed
-states are further from float32 than one sentence at a time in the same dtype is reported as wrong and not timed.
-Results are written after each model.
+Runs from the checkout, installed or not, and fetches nothing: see README.md beside it. Each step writes its results
+when it ends, `models` after each model; with the default settings it takes eight minutes at most. `--toy` runs every
+step at toy size, on a CPU too. Exit status 1 where a step failed or states are wrong.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from benchmarks.common import results, write_json
-from benchmarks.gpu.ceilings import CUDA, ceilings, seconds_of
-from benchmarks.gpu.correctness import CHECKED, check
-from benchmarks.gpu.models import CONFIGS, SENTENCES, TEXTS, open_backend
-from benchmarks.gpu.peers import PEERS, share_for
-from drillcore.tokens.sequences import Sequences
+from benchmarks.common import RESULTS, processor, results, slug, write_json
+from benchmarks.gpu.ceilings import CUDA, ceilings, products
+from benchmarks.gpu.correctness import check_architecture
+from benchmarks.gpu.flex_sweep import flex_sweep
+from benchmarks.gpu.models import ARCHITECTURES, CONFIGS
+from benchmarks.gpu.throughput import lines, measure_model
+from benchmarks.parts.host import measure_host
+
+MODELS = "Llama-3.2-1B,Llama-3.1-8B,SmolLM2-135M,Llama-3.2-3B,SmolLM2-1.7B"
+# Of an H100 in bfloat16, where the step that measures it is left out.
+MATMUL_FLOPS = 798e12
 
 
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--models", default=",".join(m for m in CONFIGS if m != "toy"))
-    parser.add_argument("--sentences", type=int, help="of each text (default: by model, about two seconds' worth)")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--minutes", type=float, default=8.5, help="no further model is begun after so long")
-    parser.add_argument("--toy", action="store_true", help="a tiny model on whatever there is: does it run?")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--toy", action="store_true", help="tiny models on whatever there is: does everything work?")
+    parser.add_argument("--steps", default="ceilings,correctness,models,writer", help=f"of {', '.join(STEPS)}")
+    parser.add_argument("--models", default=MODELS, help=f"of {', '.join(CONFIGS)}")
+    parser.add_argument("--profile", default="Llama-3.2-1B,SmolLM2-135M", help="models whose operations are listed")
+    parser.add_argument("--merge", default="Llama-3.2-1B,Llama-3.1-8B", help="models tried with merged products too")
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--minutes", type=float, default=6.5, help="no further model is begun after so long")
+    parser.add_argument(
+        "--out", type=Path, help="folder for results and profiles (default: one in benchmarks/results/)"
+    )
     options = parser.parse_args()
     if options.toy:
-        options.models, options.sentences, options.repeats = "toy", 64, 1
+        options.models = options.profile = options.merge = "toy"
+        options.repeats = 1
+    unknown = [s for s in options.steps.split(",") if s not in STEPS]
+    unknown += [m for m in options.models.split(",") if m not in CONFIGS]
+    if unknown:
+        parser.error(f"unknown: {', '.join(unknown)}")
+    card = slug(torch.cuda.get_device_name()) if CUDA else processor()
+    options.out = options.out or RESULTS / f"{time.strftime('%Y-%m-%d')}-{card}-gpu-suite"
+    options.out.mkdir(parents=True, exist_ok=True)
     return options
 
 
-def measure_model(name: str, options: argparse.Namespace, scratch: Path, matmul_flops: float) -> list[dict[str, Any]]:
-    """Rows of one model, one for each text."""
-    started = time.perf_counter()
-    source, backend = open_backend(CONFIGS[name], scratch / name, as_on_gpu=False)
-    backend.prepare(Sequences.of([]), None)
-    load_seconds = time.perf_counter() - started
-    rows = []
-    for text, make in TEXTS.items():
-        tokens = make(options.sentences or SENTENCES[name], backend.facts.vocab_size)
-        verdict = check(source, backend, tokens.slice(0, CHECKED))
-        row: dict[str, Any] = {"model": name, "text": text, "correctness": verdict, "load_seconds": load_seconds}
-        if verdict["right"]:
-            row |= measure_text(backend, tokens, options.repeats, matmul_flops)
-        rows.append(row)
-    backend.close()
+def measure_ceilings(scratch: Path, options: Any, found: dict[str, Any]) -> dict[str, Any]:
+    """Rates of the machine, and of the products that the models are made of."""
+    configs = {"toy": CONFIGS["toy"]} if options.toy else {k: v for k, v in CONFIGS.items() if k != "toy"}
+    return {**ceilings(scratch, small=options.toy), "products": products(configs, 256 if options.toy else 32_768)}
+
+
+def check_architectures(scratch: Path, options: Any, found: dict[str, Any]) -> dict[str, Any]:
+    """Small models of several architectures."""
+    rows: dict[str, Any] = {}
+    for name in ("qwen3",) if options.toy else tuple(ARCHITECTURES):
+        started = time.monotonic()
+        try:
+            rows[name] = check_architecture(ARCHITECTURES[name], scratch / name)
+        except Exception:
+            rows[name] = {"right": False, "error": traceback.format_exc(limit=-4)}
+        rows[name]["seconds"] = round(time.monotonic() - started, 1)
+        print(name, rows[name], flush=True)
     return rows
 
 
-def measure_text(backend: Any, tokens: Sequences, repeats: int, matmul_flops: float) -> dict[str, Any]:
-    """drillcore and the peers in turn; the peers on a share of the sentences, so that rates are compared."""
-    work = backend.lay_out(tokens)
-    shares = {peer: share_for(peer, tokens) for peer in PEERS}
-    runs: dict[str, Callable[[], Any]] = {"drillcore": lambda: [None for _ in backend.run(work)]}
-    runs |= {peer: (lambda run=run, few=shares[peer]: run(backend, few)) for peer, run in PEERS.items()}
-    counts = {"drillcore": len(tokens), **{peer: len(few) for peer, few in shares.items()}}
-    seconds: dict[str, list[float]] = {way: [] for way in runs}
-    for run in runs.values():
-        run()
-    for _ in range(repeats):
-        for way, run in runs.items():
-            seconds[way].append(seconds_of(run))
-    each = {way: np.divide(times, counts[way]) for way, times in seconds.items()}
-    median = statistics.median(seconds["drillcore"])
-    return {
-        "seconds": seconds,
-        "sentences": counts,
-        "sentences_per_second": {way: 1 / statistics.median(times) for way, times in each.items()},
-        "nodes_per_second": work.num_nodes / median,
-        "share_of_matmul": 2 * backend.facts.num_parameters * work.num_nodes / median / matmul_flops,
-        "over_peers": {peer: statistics.median(each[peer] / each["drillcore"]) for peer in PEERS},
-        "fill": work.num_nodes / (work.num_nodes + work.num_padding),
-        "peak_device_bytes": torch.cuda.max_memory_allocated() if CUDA else None,
-    }
+def measure_models(scratch: Path, options: Any, found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Throughput of one model after the other, while there is time; written after each part of each model."""
+    rows: list[dict[str, Any]] = []
+    flops = found.get("ceilings", {}).get("matmul_flops", MATMUL_FLOPS)
+    for name in options.models.split(","):
+        started = time.monotonic()
+        if started > options.until:
+            print(f"{name}: not begun, time is up", flush=True)
+            continue
+        row: dict[str, Any] = {"model": name}
+        rows.append(row)
+        try:
+            measure_model(row, scratch / name, options, flops, lambda: write_json(options.out / "models.json", rows))
+        except Exception:
+            row["error"] = traceback.format_exc(limit=-6)
+        if CUDA:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        row["seconds"] = time.monotonic() - started
+        print(lines(row), flush=True)
+        write_json(options.out / "models.json", rows)
+    return rows
 
 
-def line(row: dict[str, Any]) -> str:
-    """A row of the table."""
-    head = f"{row['model']:14} {row['text']:10}"
-    if not row["correctness"]["right"]:
-        wrong = [way for way, right in row["correctness"]["verdicts"].items() if not right]
-        return f"{head} WRONG: {', '.join(wrong)}; packed error {row['correctness']['packed']:.2g}"
-    peers = "  ".join(f"{k} {v:.2f}x" for k, v in row["over_peers"].items())
-    rate = row["sentences_per_second"]["drillcore"]
-    return f"{head} {rate:10,.0f} sentences/s  {row['share_of_matmul']:.1%} of matmul  over {peers}"
+def measure_writer(scratch: Path, options: Any, found: dict[str, Any]) -> dict[str, Any]:
+    """From a finished pass to committed shards, at the shapes of a large and a small model."""
+    shapes = ("toy",) if options.toy else ("8b", "135m")
+    return {shape: measure_host(scratch / shape, shape, "bfloat16", "float32", repeats=2) for shape in shapes}
+
+
+STEPS: dict[str, Callable[[Path, Any, dict[str, Any]], Any]] = {
+    "ceilings": measure_ceilings,
+    "correctness": check_architectures,
+    "models": measure_models,
+    "writer": measure_writer,
+    "flex": lambda scratch, options, found: flex_sweep(),
+}
+
+
+def is_right(step: str, result: Any) -> bool:
+    """Whether a step ended, and its states are right where it has any."""
+    rows = result if step == "models" else [result, *(result.values() if step == "correctness" else [])]
+    checks = [row.get("check", row) for row in rows] + [row["merged"]["check"] for row in rows if "merged" in row]
+    return all("error" not in row for row in rows) and all(check.get("right", True) for check in checks)
 
 
 def main() -> int:
-    """Measure, print one table, write JSON; 1 where states are wrong."""
-    options, started = arguments(), time.monotonic()
-    rows: list[dict[str, Any]] = []
+    """Run the steps in the order asked for."""
+    options = arguments()
+    options.until = time.monotonic() + 60 * options.minutes
+    found: dict[str, Any] = {}
+    facts = results("gpu-suite", options, {"toy": options.toy, "steps": found})
+    print({key: facts[key] for key in ("hardware", "versions", "git_commit")}, flush=True)
     with tempfile.TemporaryDirectory() as scratch:
-        rates = ceilings(Path(scratch), small=options.toy)
-        print("ceilings: " + ", ".join(f"{k} {v:.3g}" for k, v in rates.items()))
-        facts = results("gpu-suite", options, {"ceilings": rates, "rows": rows})
-        for name in options.models.split(","):
-            if time.monotonic() - started > options.minutes * 60:
-                print(f"{name}: not begun, time is up")
-                continue
-            rows += measure_model(name, options, Path(scratch), rates["matmul_flops"])
-            for row in rows[-len(TEXTS) :]:
-                print(line(row), flush=True)
-            if options.out is not None:
-                write_json(options.out, facts)
-    return 0 if all(row["correctness"]["right"] for row in rows) else 1
+        for step in options.steps.split(","):
+            started = time.monotonic()
+            try:
+                found[step] = STEPS[step](Path(scratch), options, found)
+            except Exception:
+                found[step] = {"error": traceback.format_exc()}
+            print(f"== {step}: {time.monotonic() - started:.1f} s", flush=True)
+            if step not in ("models", "correctness", "flex") or "error" in found[step]:
+                print(found[step], flush=True)
+            write_json(options.out / "results.json", facts)
+    print(f"written to {options.out}")
+    return 0 if all(is_right(step, result) for step, result in found.items()) else 1
 
 
 if __name__ == "__main__":

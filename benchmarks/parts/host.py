@@ -25,7 +25,8 @@ import torch
 from benchmarks.common import results, write_json
 from drillcore.backends.base import Work
 from drillcore.backends.transformers.host import HostCopy, keep_freed_memory
-from drillcore.job.fields import Extract, Model
+from drillcore.job.extract import Extract
+from drillcore.job.inputs import Model
 from drillcore.runtime.work.blocks import make_blocks, rows_digest
 from drillcore.runtime.work.pipeline import Assembler, Buffers, Shard, extract_blocks
 from drillcore.runtime.work.sink import ShardSink
@@ -72,8 +73,33 @@ class Finished:
             yield HostCopy(batch, states_GKH[: len(batch.node_G)], "", self.side, work.store_dtype).take()
 
 
+def measure_host(
+    scratch: Path, shape: str, dtype: str, store_dtype: str, *, batches: int = 1, repeats: int = 5, steps: str = ""
+) -> dict[str, dict[str, float]]:
+    """Seconds and states a second by step, each in turn; medians. steps: only those whose names hold this."""
+    keep_freed_memory()
+    num_nodes, num_layers, hidden = SHAPES[shape]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(0)
+    # Like residual streams, whose values of one dimension are of one size.
+    scale = torch.exp(torch.randn(hidden))
+    states = (torch.randn(num_nodes, num_layers, hidden) * scale).to(device, getattr(torch, dtype))
+    backend = Finished(states, batches)
+    ways = {step: run for step, run in make_steps(backend, store_dtype, scratch).items() if steps in step}
+    times: dict[str, list[float]] = {step: [] for step in ways}
+    for k in range(repeats + 1):
+        for step, run in ways.items():
+            backend.renew()
+            started = time.perf_counter()
+            run(k)
+            if k:
+                times[step].append(time.perf_counter() - started)
+    count, medians = num_nodes * batches, {step: statistics.median(t) for step, t in times.items()}
+    return {step: {"seconds": t, "states_per_second": count / t} for step, t in medians.items()}
+
+
 def main() -> None:
-    """Measure every step in turn, and print states a second."""
+    """Measure every step, and print states a second."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--shape", choices=SHAPES, default="8b")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="bfloat16")
@@ -83,30 +109,16 @@ def main() -> None:
     parser.add_argument("--steps", default="", help="only those whose names hold this, for their peak of memory")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    keep_freed_memory()
-    num_nodes, num_layers, hidden = SHAPES[options.shape]
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.manual_seed(0)
-    # Like residual streams, whose values of one dimension are of one size.
-    scale = torch.exp(torch.randn(hidden))
-    states = (torch.randn(num_nodes, num_layers, hidden) * scale).to(device, getattr(torch, options.dtype))
     with tempfile.TemporaryDirectory() as scratch:
-        backend = Finished(states, options.batches)
-        steps = make_steps(backend, options, Path(scratch))
-        steps = {step: run for step, run in steps.items() if options.steps in step}
-        times: dict[str, list[float]] = {step: [] for step in steps}
-        for k in range(options.repeats + 1):
-            for step, run in steps.items():
-                backend.renew()
-                started = time.perf_counter()
-                run(k)
-                if k:
-                    times[step].append(time.perf_counter() - started)
-    count = num_nodes * options.batches
-    rows = {
-        step: {"seconds": statistics.median(t), "states_per_second": count / statistics.median(t)}
-        for step, t in times.items()
-    }
+        rows = measure_host(
+            Path(scratch),
+            options.shape,
+            options.dtype,
+            options.store_dtype,
+            batches=options.batches,
+            repeats=options.repeats,
+            steps=options.steps,
+        )
     for step, row in rows.items():
         print(f"{step:40} {row['seconds'] * 1e3:9.1f} ms  {row['states_per_second']:12,.0f} states/s")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -115,16 +127,16 @@ def main() -> None:
         write_json(options.out, results("host", options, {"steps": rows, "peak_kib": peak}))
 
 
-def make_steps(backend: Finished, options: argparse.Namespace, scratch: Path) -> dict[str, Callable[[int], Any]]:
+def make_steps(backend: Finished, store_dtype: str, scratch: Path) -> dict[str, Callable[[int], Any]]:
     """The steps by name; each takes the number of the round."""
     num_nodes, num_layers, hidden = backend.states_GKH.shape
-    count = num_nodes * options.batches
+    count = num_nodes * len(backend.passes)
     layers = tuple(range(num_layers))
-    shape = choose_shape(count, layers, [str(k) for k in layers], hidden, options.store_dtype)
+    shape = choose_shape(count, layers, [str(k) for k in layers], hidden, store_dtype)
     tokens = Sequences(np.zeros(count, np.int32), np.arange(count + 1))
     block = -(-count // shape.shard) * shape.shard
     blocks = make_blocks(lambda *rows: rows_digest(tokens.slice(*rows)), {}, count, shape.shard, block)
-    extract = Extract(store_dtype=options.store_dtype)
+    extract = Extract(store_dtype=store_dtype)
     model = ModelTask(Model(id="m"), "", "finished", extract, layers, None, tokens.slice(0, 1))
 
     def task(number: int) -> BlockTask:
@@ -135,7 +147,7 @@ def make_steps(backend: Finished, options: argparse.Namespace, scratch: Path) ->
         return BlockTask(model, "d", place, "m/d", shape, blocks[0], tokens)
 
     work = backend.lay_out(tokens)
-    work = replace(work, store_dtype=options.store_dtype)
+    work = replace(work, store_dtype=store_dtype)
     only_task = task(-1)
 
     buffers, encoders = Buffers(), ThreadPoolExecutor(threads(), "encode")
@@ -156,7 +168,7 @@ def make_steps(backend: Finished, options: argparse.Namespace, scratch: Path) ->
             buffers.give(shard.buffer_SKH)
 
     backend.renew()
-    stored = [shard.states_SKH.astype(options.store_dtype) for shard in assembled()]
+    stored = [shard.states_SKH.astype(store_dtype) for shard in assembled()]
 
     def encode(_: int) -> None:
         for encoding in [Encoding(states, shape, encoders) for states in stored]:

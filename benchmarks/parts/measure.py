@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import make_parser, parse, write_results
-from drillcore.job.fields import Measure, Project
+from drillcore.job.stages import Measure, Project
 
 QUICK = {"sentences": 300, "hidden": 64, "permutations": 20}
 
@@ -95,7 +95,8 @@ def run_layer(task: Task) -> dict[str, float]:
 
 def run_all(tasks: list[Task]) -> list[dict[str, float]]:
     """Every layer, by the local executor."""
-    from drillcore.job.fields import Extract, Run
+    from drillcore.job.extract import Extract
+    from drillcore.job.stages import Run
     from drillcore.runtime.executors.local import LocalExecutor
     from drillcore.runtime.stages.graphs import memory_needed
 

@@ -25,7 +25,8 @@ from drillcore.backends.base import all_states
 from drillcore.backends.source import ModelSource, locate
 from drillcore.backends.transformers.backend import TransformersBackend
 from drillcore.cli.bench.texts import encode, read_texts
-from drillcore.job.fields import Extract, Model
+from drillcore.job.extract import Extract
+from drillcore.job.inputs import Model
 from drillcore.system.machine import num_cores
 from drillcore.tokens.sequences import Sequences
 

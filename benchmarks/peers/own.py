@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from drillcore.backends.base import Prepared
 from drillcore.backends.source import ModelSource
 from drillcore.cli.bench.rates import matrix_products
 from drillcore.cli.bench.scratch_job import JobTimes, ScratchJob, make_job
-from drillcore.job.fields import Extract
+from drillcore.job.extract import Extract
 from drillcore.runtime.work.tasks import ModelTask
 from drillcore.runtime.work.worker import Worker
 from drillcore.store.layout import Shape, choose_shape
@@ -30,6 +30,7 @@ from drillcore.tokens.tokenizer import Tokenizer
 
 # The writer alone is fed so much, whole shards, that start-up does not decide its figure.
 WRITE_BYTES = 256 * 2**20
+Dtype = Literal["float32", "bfloat16"]
 STEPS = ("tokenize", "pack", "forward", "job", "write", "encode", "disk")
 
 
@@ -45,9 +46,9 @@ class Fed:
 class Own:
     """One loaded model and the steps to measure."""
 
-    def __init__(self, source: ModelSource, threads: int, scratch: Path) -> None:
-        self.source, self._scratch, self._names = source, scratch, count()
-        extract = Extract(backend="transformers", dtype="float32", device="cpu", threads=threads)
+    def __init__(self, source: ModelSource, threads: int, scratch: Path, dtype: Dtype = "float32") -> None:
+        self.source, self.dtype, self._scratch, self._names = source, dtype, scratch, count()
+        extract = Extract(backend="transformers", dtype=dtype, device="cpu", threads=threads)
         wanted = layers.resolve_layers("all", source.facts.num_layers)
         self._task = ModelTask(source.model, "", "transformers", extract, wanted, None, Sequences.of([]))
         self._worker = Worker()
@@ -88,7 +89,7 @@ class Own:
 
     def matrix(self) -> list[float]:
         """Matrix products of this machine, floating-point operations a second each."""
-        return matrix_products("cpu", "float32", 5)
+        return matrix_products("cpu", self.dtype, 5)
 
     def written(self, text: Text) -> dict[str, int]:
         """What the writer alone is fed with, in bytes and sentences."""
@@ -104,7 +105,7 @@ class Own:
         return make_job(self._task, facts.num_layers, facts.hidden_size, text.tokens, self._new_folder())
 
     def _new_folder(self) -> Path:
-        return self._scratch / f"{next(self._names)}.zarr"
+        return self._scratch / f"{self.dtype}-{next(self._names)}.zarr"
 
     def _remove(self, job: ScratchJob) -> None:
         shutil.rmtree(job.tasks[0].store)

@@ -44,9 +44,9 @@ class Plain:
         return np.stack([layer[0, len(sentence) - 1].double().numpy() for layer in layers])
 
 
-def states_alone(model: str, texts: list[Text]) -> dict[str, NDArray[np.float64]]:
+def states_alone(model: str, texts: list[Text], dtype: str = "float32") -> dict[str, NDArray[np.float64]]:
     """By text, float64 [checked sentence, L + 2, hidden]."""
-    plain = Plain(model)
+    plain = Plain(model, dtype)
     return {text.name: np.stack([plain.states(text.tokens[i]) for i in text.checked]) for text in texts}
 
 

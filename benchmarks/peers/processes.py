@@ -60,9 +60,9 @@ def environment(python: Path, threads: int, scratch: Path) -> dict[str, str]:
 class Peer:
     """One peer: started once, asked as often as wanted."""
 
-    def __init__(self, name: str, model: str, threads: int, scratch: Path) -> None:
+    def __init__(self, name: str, model: str, threads: int, dtype: str, scratch: Path) -> None:
         self.name, self.facts = name, dict[str, Any]()
-        self._model, self._threads, self._scratch = model, threads, scratch
+        self._model, self._threads, self._dtype, self._scratch = model, threads, dtype, scratch
         self._log = scratch / f"{name}.log"
         self._adapter, self._python, self._made_by = PEERS[name]
         self._process: subprocess.Popen[str] | None = None
@@ -71,7 +71,8 @@ class Peer:
         """Load the model; raises AbsentError."""
         if not self._python.exists():
             raise AbsentError(f"not installed ({self._made_by})")
-        self._launch(["serve.py", self._adapter, "--model", self._model, "--threads", str(self._threads)])
+        arguments = ["--model", self._model, "--threads", str(self._threads), "--dtype", self._dtype]
+        self._launch(["serve.py", self._adapter, *arguments])
         self.facts = self._read("load_seconds", "absent")
         if "absent" in self.facts:
             raise AbsentError(self.facts["absent"])
@@ -161,7 +162,7 @@ class VllmBare(Peer):
         self._out = self._scratch / f"{self.name}-{text.name}.json"
         self._first = self._scratch / f"{self.name}-{text.name}-first.npy"
         arguments = ["vllm_bare.py", "--model", self._model, "--tokens", str(text.tokens_file)]
-        arguments += ["--out", str(self._out), "--states", str(self._first)]
+        arguments += ["--out", str(self._out), "--states", str(self._first), "--dtype", self._dtype]
         self._launch([*arguments, "--repeat", "1", "--serve"] if self._serves else [*arguments, "--repeat", "4"])
         if self._serves:
             self.measure(text)

@@ -1,6 +1,7 @@
 """The project's benchmark: drillcore's steps and its peers, measured in turn in one run, on the same sentences.
 
     python -m benchmarks.peers.run [--quick] [--texts FILE ...] [--sentences N] [--repeats R] [--model ID] [--peers a,b]
+        [--dtype bfloat16]
 
 Prints a table and writes every single time as JSON. What is timed: see docs/benchmarks.md.
 """
@@ -21,7 +22,7 @@ from benchmarks.peers.processes import PEERS, AbsentError, Peer, VllmBare
 from benchmarks.peers.workload import Text, facts_of, make_texts
 from drillcore.backends.source import locate
 from drillcore.errors import DrillcoreError
-from drillcore.job.fields import Model
+from drillcore.job.inputs import Model
 from drillcore.system.machine import busy_cores, num_cores
 
 DEFAULT_MODEL = "demo/smollm2-135m-instruct"
@@ -36,6 +37,7 @@ def arguments() -> Any:
     parser.add_argument("--repeats", type=int, default=5, help="rounds")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="hub id or directory")
     parser.add_argument("--peers", default="all", help=f"all, none, or some of {','.join(PEERS)}")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of all contenders")
     parser.add_argument("--threads", type=int, default=num_cores())
     options = parse(parser, QUICK)
     names = list(PEERS) if options.peers == "all" else [p for p in options.peers.split(",") if p not in ("", "none")]
@@ -51,12 +53,12 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def start_peers(names: list[str], model: str, threads: int, scratch: Path) -> tuple[list[Peer], dict[str, Any]]:
+def start_peers(options: Any, model: str, scratch: Path) -> tuple[list[Peer], dict[str, Any]]:
     """Those that run, and the facts of all."""
     running, facts = [], {}
-    for name in names:
+    for name in options.peers:
         say(f"starting {name}")
-        peer = (VllmBare if name == "vllm_bare" else Peer)(name, model, threads, scratch)
+        peer = (VllmBare if name == "vllm_bare" else Peer)(name, model, options.threads, options.dtype, scratch)
         try:
             peer.start()
             running.append(peer)
@@ -77,8 +79,10 @@ def import_seconds() -> float:
     return float(done.stdout)
 
 
-def measure_text(own: Own, peers: list[Peer], text: Text, want: Any, options: Any, scratch: Path) -> dict[str, Any]:
-    """All rounds on one text."""
+def measure_text(
+    own: Own, float32: Own | None, peers: list[Peer], text: Text, want: Any, options: Any, scratch: Path
+) -> dict[str, Any]:
+    """All rounds on one text. float32: drillcore in float32, where the contenders compute in another dtype."""
     first_seconds, states = own.warm(text, 1 if options.quick else WRITE_BYTES)
     result: dict[str, Any] = {
         "facts": facts_of(text),
@@ -89,15 +93,19 @@ def measure_text(own: Own, peers: list[Peer], text: Text, want: Any, options: An
         "agreement": {"job": disagreement(states, want)},
         "peers": {},
     }
+    if float32 is not None:
+        float32.warm(text, 1)
+        result["times"]["job_float32"] = []
     ready = warm_peers(peers, text, result)
     for repeat in range(options.repeats):
         result["busy_cores"].append(busy_cores())
         result["matrix_flops_per_second"].append(one_round(own, ready, text, want, repeat, result, scratch))
+        if float32 is not None:
+            result["times"]["job_float32"].append(float32.measure("job", text))
         say(f"{text.name}: round {repeat + 1} of {options.repeats} done")
     done = own.last[text.name]
     result["facts"] |= {"nodes": done.num_nodes, "padding": done.num_padding, "written": own.written(text)}
     result["facts"]["stage_seconds"] = done.stage_seconds
-    summary.summarize(result, own.source.facts.num_parameters)
     return result
 
 
@@ -157,26 +165,34 @@ def run(options: Any) -> dict[str, Any]:
     """The whole benchmark: the facts that its results hold beside those of the machine."""
     with scratch_folder(options, "bench") as scratch:
         source = locate(Model(id=options.model), Path.cwd())
-        own = Own(source, options.threads, scratch)
+        own = Own(source, options.threads, scratch, options.dtype)
+        float32 = Own(source, options.threads, scratch) if options.dtype != "float32" else None
         texts = make_texts(options.texts, options.sentences, source, scratch)
         prepared = own.prepare(texts)
         wants = states_alone(source.location, texts)
-        peers, facts = start_peers(options.peers, source.location, options.threads, scratch)
+        rounded = states_alone(source.location, texts, options.dtype)
+        if float32 is not None:
+            float32.prepare(texts)
+        peers, facts = start_peers(options, source.location, scratch)
         by_text: dict[str, Any] = {}
         try:
             for text in texts:
-                result = measure_text(own, peers, text, wants[text.name], options, scratch)
+                result = measure_text(own, float32, peers, text, wants[text.name], options, scratch)
+                result["agreement"]["one at a time"] = disagreement(rounded[text.name], wants[text.name])
+                summary.summarize(result, source.facts.num_parameters)
                 result["peers"] |= {n: f for n, f in facts.items() if "absent" in f}
                 by_text[text.name] = result
         finally:
             for peer in peers:
                 peer.close()
             own.close()
+            if float32 is not None:
+                float32.close()
     return {
         "parameters": {
             "model": options.model,
             "num_parameters": source.facts.num_parameters,
-            "dtype": "float32",
+            "dtype": options.dtype,
             "sentences": options.sentences,
             "repeats": options.repeats,
             "threads": options.threads,
@@ -198,7 +214,7 @@ def main() -> int:
         print(f"run.py: {error}\n  {error.hint}", file=sys.stderr)
         return error.exit_status
     print(summary.table(results("benchmarks", options, facts)))
-    write_results("benchmarks", options, facts)
+    write_results("benchmarks" if options.dtype == "float32" else f"benchmarks-{options.dtype}", options, facts)
     return 0
 
 

@@ -16,7 +16,9 @@ import pytest
 import zarr
 
 from drillcore.errors import DrillcoreError, StoreError
-from drillcore.job.fields import Extract, Job, LoadedJob, Run
+from drillcore.job.extract import Extract
+from drillcore.job.fields import Job, LoadedJob
+from drillcore.job.stages import Run
 from drillcore.runtime.executors import EXECUTORS
 from drillcore.runtime.runner import run_stages
 from drillcore.store.places.location import Location

@@ -11,7 +11,8 @@ from backend_contract import BackendContract, collect
 from drillcore.backends import layers
 from drillcore.backends.fake import FakeBackend
 from drillcore.backends.source import locate
-from drillcore.job.fields import Extract, Model
+from drillcore.job.extract import Extract
+from drillcore.job.inputs import Model
 from drillcore.tokens.sequences import Sequences
 from support.backends import open_transformers
 from support.plain import plain_states, random_sentences, relative_error

@@ -18,15 +18,17 @@ PARTS = ("Model", "Dataset", "Extract", "Measure", "Project", "Render", "Run")
 def later_version(folder: Path) -> Path:
     """The engine with a field more in every part of a job."""
     shutil.copytree(Path(drillcore.__file__).parent, folder / "drillcore", ignore=shutil.ignore_patterns("__pycache__"))
-    fields = folder / "drillcore" / "job" / "fields.py"
-    text = fields.read_text(encoding="utf-8")
-    for part in PARTS:
-        # After the docstring of the class, which ends at the first blank line before a field.
-        text, count = re.subn(
-            rf'(\nclass {part}\(Closed\):\n    """.*?"""\n)', r"\1\n    added_later: int = 7\n", text, flags=re.S
-        )
-        assert count == 1, part
-    fields.write_text(text, encoding="utf-8")
+    counts = dict.fromkeys(PARTS, 0)
+    for path in (folder / "drillcore" / "job").glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        for part in PARTS:
+            # After the docstring of the class, which ends at the first blank line before a field.
+            text, count = re.subn(
+                rf'(\nclass {part}\(Closed\):\n    """.*?"""\n)', r"\1\n    added_later: int = 7\n", text, flags=re.S
+            )
+            counts[part] += count
+        path.write_text(text, encoding="utf-8")
+    assert set(counts.values()) == {1}, counts
     return folder
 
 

@@ -12,7 +12,18 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_benchmark_runs_and_its_states_are_right(tmp_path):
     out = tmp_path / "own.json"
-    command = [sys.executable, "-m", "benchmarks.peers.run", "--quick", "--peers", "none", "--out", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.peers.run",
+        "--quick",
+        "--sentences",
+        "6",
+        "--peers",
+        "none",
+        "--out",
+        str(out),
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     texts = json.loads(out.read_text(encoding="utf-8"))["texts"]

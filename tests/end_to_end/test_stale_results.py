@@ -258,7 +258,7 @@ def test_results_of_an_older_version(work):
 
 def older(group: zarr.Group, work: Work) -> dict[str, Any]:
     """A group's attributes as the version before wrote them."""
-    from drillcore.job.fields import Measure, Project
+    from drillcore.job.stages import Measure, Project
     from drillcore.store.reader import read_array
     from drillcore.system.files import digest
 

@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from drillcore.job.fields import Dataset, Extract, Job, Measure, Model, Project, Render, Run
+from drillcore.job.extract import Extract
+from drillcore.job.fields import Job
+from drillcore.job.inputs import Dataset, Model
+from drillcore.job.stages import Measure, Project, Render, Run
 from support.runs import snapshot
 
 pytest_plugins = ["support.run_fixtures"]
@@ -60,6 +63,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("extract.special_tokens", "some", "special_tokens"),
     ("extract.attention", "linear", "attention"),
     ("extract.compile", "fast", "compile"),
+    ("extract.merge", "some", "merge"),
     ("extract.tensor_parallel", 2, "tensor_parallel is 2, which backend transformers does not offer"),
     ("extract.threads", 0, "threads"),
     ("extract.threads", HUGE, "threads"),

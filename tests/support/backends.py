@@ -8,7 +8,8 @@ from drillcore.backends.base import Prepared
 from drillcore.backends.layers import resolve_layers
 from drillcore.backends.source import locate
 from drillcore.backends.transformers.backend import TransformersBackend
-from drillcore.job.fields import Extract, Model
+from drillcore.job.extract import Extract
+from drillcore.job.inputs import Model
 from drillcore.tokens.sequences import Sequences
 
 

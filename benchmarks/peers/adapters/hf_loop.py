@@ -17,10 +17,10 @@ PACKAGES = ("torch", "transformers")
 BATCH = 32
 
 
-def load(model: str, threads: int) -> Callable[[list[Any]], Any]:
+def load(model: str, threads: int, dtype: str) -> Callable[[list[Any]], Any]:
     """Read the model; the function takes token ids and returns float32 states [sentence, L + 2, hidden]."""
     torch.set_num_threads(threads)
-    causal = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+    causal = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype)).eval()
     num_blocks = causal.config.num_hidden_layers
     last_block: list[torch.Tensor] = []
 
@@ -37,7 +37,7 @@ def load(model: str, threads: int) -> Callable[[list[Any]], Any]:
                 states = causal(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
             row = torch.arange(len(ids))
             layers = [*states[:num_blocks], last_block[0], states[num_blocks]]
-            batches.append(torch.stack([layer[row, last] for layer in layers], dim=1).numpy())
+            batches.append(torch.stack([layer[row, last] for layer in layers], dim=1).float().numpy())
         return np.concatenate(batches)
 
     return run

@@ -16,10 +16,10 @@ PACKAGES = ("torch", "transformers")
 BATCH_TOKENS = 2048
 
 
-def load(model: str, threads: int) -> Callable[[list[Any]], Any]:
+def load(model: str, threads: int, dtype: str) -> Callable[[list[Any]], Any]:
     """Read the model; the function takes token ids and returns float32 states [sentence, L + 2, hidden]."""
     torch.set_num_threads(threads)
-    decoder = AutoModel.from_pretrained(model, dtype=torch.float32).eval()
+    decoder = AutoModel.from_pretrained(model, dtype=getattr(torch, dtype)).eval()
     num_blocks, hidden_size = decoder.config.num_hidden_layers, decoder.config.hidden_size
     layers: list[torch.Tensor] = []
     last_token: list[torch.Tensor] = []
@@ -47,7 +47,7 @@ def load(model: str, threads: int) -> Callable[[list[Any]], Any]:
             with torch.inference_mode():
                 output = decoder(input_ids=ids, attention_mask=mask, use_cache=False)
                 layers.append(last(output.last_hidden_state))
-                states[batch] = torch.stack(layers, dim=1).numpy()
+                states[batch] = torch.stack(layers, dim=1).float().numpy()
         return states
 
     return run

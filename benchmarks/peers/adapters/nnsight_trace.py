@@ -14,11 +14,11 @@ PACKAGES = ("nnsight", "torch", "transformers")
 BATCH = 32
 
 
-def load(model: str, threads: int) -> Callable[[list[Any]], Any]:
+def load(model: str, threads: int, dtype: str) -> Callable[[list[Any]], Any]:
     """Read the model; the function takes token ids and returns float32 states [sentence, L + 2, hidden]."""
     torch.set_num_threads(threads)
     wrapped = nnsight.TransformersModel(
-        model, task="text-generation", dispatch=True, device_map="cpu", dtype=torch.float32
+        model, task="text-generation", dispatch=True, device_map="cpu", dtype=getattr(torch, dtype)
     )
 
     def run(sentences: list[Any]) -> Any:
@@ -33,7 +33,7 @@ def load(model: str, threads: int) -> Callable[[list[Any]], Any]:
                     output = block.output
                     states.append((output[0] if isinstance(output, tuple) else output)[row, last])
                 states.append(wrapped.model.norm.output[row, last])
-            batches.append(torch.stack(list(states), dim=1).numpy())
+            batches.append(torch.stack(list(states), dim=1).float().numpy())
         return np.concatenate(batches)
 
     return run

@@ -1,4 +1,4 @@
-"""Runs a peer in a process (and environment) of its own: `python serve.py ADAPTER --model DIR --threads N`.
+"""Runs a peer in a process (and environment) of its own: `python serve.py ADAPTER --model DIR --threads N --dtype D`.
 
 Speaks JSON lines. First a greeting: {"load_seconds", "versions"}, or {"absent": reason}. Then, for each line that it
 reads, {"tokens": FILE.npz, "check": [sentence, ...], "states": FILE.npy or null}, an answer: {"seconds"} or
@@ -50,7 +50,7 @@ def answer(run: Any, request: dict[str, Any]) -> dict[str, Any]:
     return {"seconds": seconds}
 
 
-def serve(adapter: str, model: str, threads: int, channel: TextIO) -> None:
+def serve(adapter: str, model: str, threads: int, dtype: str, channel: TextIO) -> None:
     """Load the peer, greet, and answer until the input ends."""
 
     def say(message: dict[str, Any]) -> None:
@@ -60,7 +60,7 @@ def serve(adapter: str, model: str, threads: int, channel: TextIO) -> None:
     started = time.perf_counter()
     try:
         module = importlib.import_module(adapter)
-        run = module.load(model, threads)
+        run = module.load(model, threads, dtype)
     except Exception as error:
         say({"absent": reason(error)})
         return
@@ -77,11 +77,12 @@ if __name__ == "__main__":
     parser.add_argument("adapter")
     parser.add_argument("--model", required=True)
     parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--dtype", default="float32")
     arguments = parser.parse_args()
     # Libraries print to standard output: it becomes standard error, and the answers go where it led.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    serve(arguments.adapter, arguments.model, arguments.threads, answers)
+    serve(arguments.adapter, arguments.model, arguments.threads, arguments.dtype, answers)
     answers.flush()
     # Engines leave threads and children behind that would hold the process up.
     os._exit(0)

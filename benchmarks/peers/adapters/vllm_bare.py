@@ -63,13 +63,13 @@ class Extension:
         model.pooler = LastTokens(model)
 
 
-def start(model: str) -> Any:
+def start(model: str, dtype: str) -> Any:
     """The engine, with the hooks in place."""
     from vllm import LLM
 
     llm = LLM(
         model=model,
-        dtype="float32",
+        dtype=dtype,
         runner="pooling",
         convert="embed",
         enforce_eager=True,
@@ -109,6 +109,7 @@ def main() -> None:
     parser.add_argument("--out", required=True)
     parser.add_argument("--states")
     parser.add_argument("--serve", action="store_true")
+    parser.add_argument("--dtype", default="float32")
     asked = parser.parse_args()
     if OPENMP.exists():
         os.environ["LD_PRELOAD"] = f"{os.environ.get('LD_PRELOAD', '')}:{OPENMP}".strip(":")
@@ -116,7 +117,7 @@ def main() -> None:
         ids, offsets = tokens["ids"], tokens["offsets"]
     sentences = [ids[a:b].tolist() for a, b in pairwise(offsets)]
     started = time.perf_counter()
-    llm = start(asked.model)
+    llm = start(asked.model, asked.dtype)
     load_seconds = time.perf_counter() - started
     import vllm
 
@@ -125,7 +126,7 @@ def main() -> None:
         spent, states = timed(llm, sentences)
         seconds.append(spent)
         if asked.states:
-            np.save(asked.states, torch.stack(states[:CHECKED]).numpy())
+            np.save(asked.states, torch.stack(states[:CHECKED]).float().numpy())
         # Who reads this may read the states at once.
         if asked.serve:
             print(json.dumps({"seconds": spent}), flush=True)

@@ -17,7 +17,7 @@ from drillcore.system.versions import installed_versions
 if TYPE_CHECKING:
     from drillcore.backends.base import Backend
     from drillcore.backends.source import ModelSource
-    from drillcore.job.fields import Extract
+    from drillcore.job.extract import Extract
 
 # Read every model's configuration, tokenizer and code, whichever backend runs it.
 MODEL_DISTRIBUTIONS = ("torch", "transformers")

@@ -20,7 +20,7 @@ from drillcore.backends.source import ModelSource, identity
 from drillcore.backends.timing import pass_seconds
 from drillcore.backends.vllm import refusals as vllm
 from drillcore.errors import DrillcoreError, InputError, RunError
-from drillcore.job.fields import Extract
+from drillcore.job.extract import Extract
 from drillcore.system.cached import Entry, Opened
 from drillcore.system.files import cache_dir, digest
 from drillcore.system.machine import num_cores

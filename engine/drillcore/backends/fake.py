@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from drillcore.backends.base import FloatStates, Prepared, SelfCheck, States, Work
 from drillcore.backends.source import ModelSource
-from drillcore.job.fields import Extract
+from drillcore.job.extract import Extract
 from drillcore.tokens.sequences import Sequences
 
 BATCH = 64

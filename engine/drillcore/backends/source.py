@@ -20,7 +20,8 @@ from drillcore.backends.demo_model import DEMO_ID, ensure_demo_model
 from drillcore.backends.lengths import longest_sentence
 from drillcore.backends.weight_files import weight_files
 from drillcore.errors import MissingExtraError, ModelError
-from drillcore.job.fields import Model, expand, is_local
+from drillcore.job.common import expand
+from drillcore.job.inputs import Model, is_local
 from drillcore.system.bounds import real_path
 from drillcore.system.cached import remembered_digest
 from drillcore.system.files import digest

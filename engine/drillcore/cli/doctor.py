@@ -9,9 +9,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from drillcore.backends import BACKENDS, check_backend, versions_of
+from drillcore.cli.bench.rates import WORTHWHILE, bfloat16_gain
 from drillcore.errors import MissingExtraError
-from drillcore.job.fields import Extract
+from drillcore.job.extract import Extract
+from drillcore.system.cuda import driver_cuda
 from drillcore.system.machine import num_cores, total_memory_bytes
+
+# By major version of CUDA: cuML's package, and the extra that names it.
+WHEELS = {12: "cuml-cu12", 13: "cuml-cu13"}
+EXTRAS = {12: "gpu-cu12", 13: "gpu"}
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,7 @@ def parts() -> Iterator[Part]:
     yield Part("cpu", True, f"{num_cores()} cores, {total_memory_bytes() / 2**30:.0f} GiB")
     yield from (_backend(name) for name, row in BACKENDS.items() if row.extra)
     yield _gpu()
+    yield _bfloat16()
     yield _package("umap", "umap-learn", "umap")
     yield _cuml()
     yield _package("datashader", "datashader", "pictures")
@@ -63,9 +70,57 @@ def _gpu() -> Part:
     return Part("gpu", bool(names), ", ".join(names), remedy)
 
 
+def _bfloat16() -> Part:
+    if importlib.util.find_spec("torch") is None:
+        return Part("bfloat16", False, "", "pip install 'drillcore[transformers]'")
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    gain = bfloat16_gain(device)
+    said = f"products {gain:.1f} times as fast as in float32"
+    if device == "cuda":
+        return Part("bfloat16", True, f"{said}; extract.dtype: auto takes it on CUDA")
+    if gain < WORTHWHILE:
+        return Part("bfloat16", False, "", f"{said}: float32, the default on a CPU, is as fast, and exact")
+    return Part("bfloat16", True, f"{said}: extract.dtype: bfloat16 is faster here, and rounds states to 8 bits")
+
+
 def _cuml() -> Part:
-    version = _version("cuml-cu12") or _version("cuml-cu13")
-    return Part("cuml", version is not None, f"cuml {version}", "pip install 'drillcore[gpu]' (NVIDIA GPUs; 2.6 GB)")
+    found = {package: version for package in WHEELS.values() if (version := _version(package))}
+    driver = driver_cuda()
+    if len(found) > 1:
+        return Part(
+            "cuml", False, "", f"both {' and '.join(found)} are installed: pip uninstall one, then the other again"
+        )
+    for package, version in found.items():
+        major = next(m for m, name in WHEELS.items() if name == package)
+        if driver is not None and driver[0] < major:
+            return Part("cuml", False, "", f"{package} needs CUDA {major}; {_wheel(driver)}")
+        return Part("cuml", True, f"{package} {version}")
+    return Part("cuml", False, "", _wheel(driver))
+
+
+def _wheel(driver: tuple[int, int] | None) -> str:
+    """What fits the driver, in the environment of a PyTorch that may be built for another CUDA."""
+    if driver is None:
+        return "no NVIDIA driver on this machine; UMAP runs on the CPU"
+    runs = f"the driver runs CUDA {driver[0]}.{driver[1]}"
+    fitting = [major for major in WHEELS if major <= driver[0]]
+    if not fitting:
+        return f"{runs}, and cuML needs {min(WHEELS)} or later: install a newer driver"
+    built = _built_for()
+    major = built if built in fitting else max(fitting)
+    torch = f", and PyTorch is built for {built}" if built else ""
+    return f"pip install 'drillcore[{EXTRAS[major]}]' ({WHEELS[major]}: {runs}{torch}; 2.6 GB)"
+
+
+def _built_for() -> int | None:
+    """CUDA's major version that the installed PyTorch was built for."""
+    if importlib.util.find_spec("torch") is None:
+        return None
+    import torch
+
+    return int(torch.version.cuda.split(".")[0]) if torch.version.cuda else None
 
 
 def _backend(name: str) -> Part:

@@ -166,11 +166,12 @@ def plan(
 ) -> None:
     """Show a sentence of each dataset as it is encoded, and estimate what the job will cost. Writes nothing."""
     from drillcore.cli.display import make_display
-    from drillcore.cli.plan import estimate
+    from drillcore.cli.plan import estimate, faster_in_bfloat16
     from drillcore.cli.tables import align_columns
     from drillcore.job.file import load_job
 
     display = make_display(_console())
+    estimates = []
     rows = [("model", "dataset", "sentences", "tokens", "nodes", "shared", "padding", "raw", "on disk", "time")]
     for e in estimate(load_job(job, set_ or (), None, limit), display, calibrate=calibrate):
         shared = f"{1 - e.num_nodes / max(1, e.num_tokens):.0%}"
@@ -180,7 +181,8 @@ def plan(
         rows.append((e.model, e.dataset, *counts, _size(e.raw_bytes), _size(e.disk_bytes), spent))
         for line in e.example:
             display.say(line)
-    for line in align_columns(rows):
+        estimates.append(e)
+    for line in [*align_columns(rows), *faster_in_bfloat16(estimates)]:
         display.say(line)
 
 

@@ -13,7 +13,8 @@ from pydantic_core import ErrorDetails
 
 from drillcore.errors import JobError
 from drillcore.job.choices import did_you_mean, shortened
-from drillcore.job.fields import Job, LoadedJob, in_place
+from drillcore.job.common import in_place
+from drillcore.job.fields import Job, LoadedJob
 from drillcore.system.bounds import read_bytes, real_path
 
 Path_ = tuple[str | int, ...]

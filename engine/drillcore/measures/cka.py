@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from drillcore.job.fields import Measure
+from drillcore.job.stages import Measure
 from drillcore.neighbours import without_variance
 
 # Sampled states of all layers together; fewer sentences are sampled where they would take more.

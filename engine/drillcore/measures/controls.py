@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, hstack
 
-from drillcore.job.fields import Measure
+from drillcore.job.stages import Measure
 from drillcore.measures.draws import Draws
 from drillcore.measures.intervals import Bounds, skip
 from drillcore.measures.probe import Probe, without_scatter

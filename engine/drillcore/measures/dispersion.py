@@ -26,7 +26,7 @@ def dispersion(layer: LayerStates, draws: Draws) -> Bounds:
     Exact, and linear in the number of sentences. A state that is zero (once centred: one at the mean) has no direction;
     its distance to every other sentence counts as 1.
 
-    >>> from drillcore.job.fields import Measure
+    >>> from drillcore.job.stages import Measure
     >>> from drillcore.measures.draws import make_draws
     >>> labels = np.arange(40) % 2
     >>> noise = np.random.default_rng(0).normal(0, 0.1, (40, 2))

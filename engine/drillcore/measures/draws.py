@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drillcore.job.fields import Measure
+from drillcore.job.stages import Measure
 from drillcore.measures.stratify import deal, majority, number, one_code_each
 
 # Values of the largest array of a chunk: 40 MB of float32.

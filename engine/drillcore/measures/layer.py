@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from drillcore.job.fields import Measure
+from drillcore.job.stages import Measure
 from drillcore.measures import NEIGHBORS
 from drillcore.measures.draws import Draws
 from drillcore.neighbours import ROUNDING, Graph, build

@@ -44,7 +44,7 @@ class _Fold:
 def probe(layer: LayerStates, draws: Draws) -> Bounds:
     """Balanced accuracy of the cross-validated probe on the standardised states; 1 / C by chance.
 
-    >>> from drillcore.job.fields import Measure
+    >>> from drillcore.job.stages import Measure
     >>> from drillcore.measures.draws import make_draws
     >>> labels = np.arange(40) % 2
     >>> noise = np.random.default_rng(0).normal(0, 0.1, (40, 2))
@@ -64,7 +64,7 @@ def without_scatter(states_UH: Any, draws: Draws) -> str:
 
     states_UH: float32 array, or a SciPy sparse matrix.
 
-    >>> from drillcore.job.fields import Measure
+    >>> from drillcore.job.stages import Measure
     >>> from drillcore.measures.draws import make_draws
     >>> states = np.ones((20, 2), np.float32)
     >>> states[3] = 7

@@ -23,7 +23,7 @@ def purity(layer: LayerStates, draws: Draws) -> Bounds:
     Neighbours of the sentence's own group and those without a label do not count; a sentence with none left is left
     out.
 
-    >>> from drillcore.job.fields import Measure
+    >>> from drillcore.job.stages import Measure
     >>> from drillcore.measures.draws import make_draws
     >>> labels = np.arange(40) % 2
     >>> noise = np.random.default_rng(0).normal(0, 0.4, (40, 2))

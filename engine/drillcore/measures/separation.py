@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from drillcore.job.fields import Measure
+from drillcore.job.stages import Measure
 from drillcore.measures import BOUNDS, METRICS, chosen, load_measure
 from drillcore.measures.draws import Draws
 from drillcore.measures.intervals import LEVEL, Bounds, skip

@@ -21,7 +21,7 @@ def silhouette(layer: LayerStates, draws: Draws) -> Bounds:
 
     A sentence alone with its label in the sample scores 0, and so does one whose label is the only one there.
 
-    >>> from drillcore.job.fields import Measure
+    >>> from drillcore.job.stages import Measure
     >>> from drillcore.measures.draws import make_draws
     >>> labels = np.arange(40) % 2
     >>> noise = np.random.default_rng(0).normal(0, 0.1, (40, 2))

@@ -6,7 +6,7 @@ import importlib.util
 from typing import TYPE_CHECKING
 
 from drillcore.errors import JobError, MissingExtraError
-from drillcore.job.fields import Project
+from drillcore.job.stages import Project
 from drillcore.system.registry import load_by_name
 
 if TYPE_CHECKING:

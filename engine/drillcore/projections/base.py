@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drillcore.errors import RunError
-from drillcore.job.fields import Project
+from drillcore.job.stages import Project
 from drillcore.neighbours import Graph, distinct, without_variance
 
 # Points [U, 2] of distinct states [U, H]; the graph is None unless all states are distinct.

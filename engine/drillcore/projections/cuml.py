@@ -10,7 +10,7 @@ import numpy as np
 from cuml.manifold import UMAP
 from numpy.typing import NDArray
 
-from drillcore.job.fields import Project
+from drillcore.job.stages import Project
 from drillcore.neighbours import Graph, build
 from drillcore.projections.base import Projected, project_distinct
 from drillcore.projections.pca import principal_components

@@ -10,7 +10,7 @@ import sklearn
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
-from drillcore.job.fields import Project
+from drillcore.job.stages import Project
 from drillcore.neighbours import Graph
 from drillcore.projections.base import Projected, project_distinct
 

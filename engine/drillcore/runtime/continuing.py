@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 
 from drillcore.job.choices import shortened
-from drillcore.job.fields import Dataset
+from drillcore.job.inputs import Dataset
 from drillcore.texts.problems import Problems
 from drillcore.texts.rows import RowTable
 from drillcore.tokens.continuations import Continuations, Fault, continue_rows

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drillcore.errors import JobError, TextError
-from drillcore.job.fields import Job, LoadedJob, expand, is_local
+from drillcore.job.common import expand
+from drillcore.job.fields import Job, LoadedJob
+from drillcore.job.inputs import is_local
 from drillcore.runtime.runner import run_stages
 from drillcore.store.tree import open_tree
 from drillcore.system.bounds import real_path

@@ -11,7 +11,8 @@ from drillcore.backends import check_backend, check_weights, layers
 from drillcore.backends.device import check_devices
 from drillcore.backends.source import ModelSource, locate
 from drillcore.errors import InputError, TextError
-from drillcore.job.fields import Dataset, LoadedJob, Model
+from drillcore.job.fields import LoadedJob
+from drillcore.job.inputs import Dataset, Model
 from drillcore.runtime.continuing import Following, around_of, continuations_of
 from drillcore.runtime.settings import check_pictures
 from drillcore.runtime.work.blocks import rows_digest

@@ -22,7 +22,9 @@ from drillcore.backends import is_audited
 from drillcore.backends.alone import Alone
 from drillcore.backends.source import ModelSource, locate
 from drillcore.errors import DrillcoreError, StoreError
-from drillcore.job.fields import Extract, Job, Model
+from drillcore.job.extract import Extract
+from drillcore.job.fields import Job
+from drillcore.job.inputs import Model
 from drillcore.runtime.audit import LONGEST_ALONE, choose_rows, column_rows, compare, confirmed
 from drillcore.runtime.canaries import changed, stored_tokens
 from drillcore.runtime.continuing import around_of

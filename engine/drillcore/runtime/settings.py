@@ -1,6 +1,6 @@
 """Checks what a job says of this machine and of its later stages before anything is loaded or written.
 
-Models, rows and tokens are `preflight`'s; the values of single fields are `job.fields`'. What this machine has is
+Models, rows and tokens are `preflight`'s; the values of single fields are `job`'s. What this machine has is
 checked for the stages that are to run only: a job may be extracted on one machine and projected on another.
 """
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from drillcore.job.fields import Dataset, Job
+from drillcore.job.fields import Job
+from drillcore.job.inputs import Dataset
 from drillcore.runtime.preflight import Inputs
 from drillcore.store.arrays import ARRAYS
 from drillcore.store.attributes import attributes_of, read_attributes

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 
 from drillcore.errors import TextError
-from drillcore.job.fields import Dataset
+from drillcore.job.inputs import Dataset
 
 Writer = Literal["extract", "columns", "measure", "predict", "project"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -44,7 +44,12 @@ def states_digest(fingerprints: Sequence[str]) -> str:
 
 def read_audit(group: zarr.Group) -> AuditRecord | None:
     """The record of a group; None where it was never to be audited, or the record cannot be read."""
-    record: Any = attributes_of(group).get(ATTRIBUTE)
+    return audit_of(attributes_of(group))
+
+
+def audit_of(attributes: Mapping[str, Any]) -> AuditRecord | None:
+    """The record among a group's attributes; see `read_audit`."""
+    record: Any = attributes.get(ATTRIBUTE)
     try:
         return None if record is None else AuditRecord(**record)
     except TypeError:

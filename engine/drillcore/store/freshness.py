@@ -13,7 +13,7 @@ from typing import Any
 import zarr
 
 from drillcore.errors import DamageError
-from drillcore.job.fields import Measure, Project
+from drillcore.job.stages import Measure, Project
 from drillcore.store.arrays import ARRAYS, PROJECTIONS
 from drillcore.store.attributes import attributes_of
 from drillcore.store.layout import WITHDRAWN, read_array

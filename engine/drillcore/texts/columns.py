@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from drillcore.job.choices import did_you_mean
-from drillcore.job.fields import Dataset
+from drillcore.job.inputs import Dataset
 from drillcore.texts.readers.lines import MAX_LINE_BYTES, OnProblem, quoted
 
 # Numbers as JSON writes them. Others, such as 007 and +1, may be names: they would not be written back as they were, so

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from drillcore.job.fields import Dataset
+from drillcore.job.inputs import Dataset
 from drillcore.system.nearly import fold, is_unseen, looks_like, near_groups, shown
 from drillcore.texts.readers.lines import quoted
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from drillcore.job.fields import Dataset
+from drillcore.job.inputs import Dataset
 from drillcore.texts.columns import Column, columns_of, fields_named, missing, values_of
 from drillcore.texts.formats import Format, format_of, read_rows
 from drillcore.texts.notes import Notes

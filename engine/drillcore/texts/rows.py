@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from drillcore.errors import RunError
-from drillcore.job.fields import Dataset
+from drillcore.job.inputs import Dataset
 from drillcore.system.bounds import problem_with
 from drillcore.system.cached import Draft, Entry, Opened, WrongEntry
 from drillcore.system.files import file_digest, release

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from drillcore.job.fields import Dataset
+from drillcore.job.inputs import Dataset
 from drillcore.system.nearly import looks_like, shown
 from drillcore.texts.columns import describe, is_missing, kind_of, type_of
 from drillcore.texts.readers.lines import Row, quoted

@@ -12,7 +12,8 @@ from drillcore.backends.alone import Alone, relative_errors
 from drillcore.backends.base import all_states
 from drillcore.backends.source import locate
 from drillcore.backends.transformers.plain import alone_states, compute_alone, float32_noise, plain_model
-from drillcore.job.fields import Extract, Model
+from drillcore.job.extract import Extract
+from drillcore.job.inputs import Model
 from drillcore.tokens.sequences import Sequences
 from support.backends import open_transformers
 from support.plain import plain_states, random_sentences, relative_error

@@ -11,7 +11,8 @@ import pytest
 from drillcore.backends import auto
 from drillcore.backends.auto import Choice, choose_backend
 from drillcore.backends.source import locate
-from drillcore.job.fields import Extract, Model
+from drillcore.job.extract import Extract
+from drillcore.job.inputs import Model
 from drillcore.system.progress import with_lines
 from drillcore.tokens.sequences import Sequences
 from support.damage import damages

@@ -19,7 +19,7 @@ from conftest import require
 from drillcore.backends.transformers import compiled
 from drillcore.backends.transformers import flex_attention as flex
 from drillcore.backends.transformers.compiled import Compilations
-from drillcore.job.fields import Extract
+from drillcore.job.extract import Extract
 from drillcore.job.file import load_job
 from drillcore.tokens.sequences import Sequences
 from support.backends import open_transformers

@@ -11,7 +11,8 @@ from drillcore.backends.lengths import LengthRules, length_rules
 from drillcore.backends.self_check import choose_sentences
 from drillcore.backends.source import locate
 from drillcore.backends.transformers.backend import TransformersBackend
-from drillcore.job.fields import Extract, Model
+from drillcore.job.extract import Extract
+from drillcore.job.inputs import Model
 from drillcore.tokens.packs import build_packs
 from drillcore.tokens.sequences import Sequences
 from drillcore.tokens.widths import PackRule

@@ -12,7 +12,8 @@ from backend_contract import collect
 from drillcore.backends.source import locate
 from drillcore.backends.transformers.backend import TransformersBackend
 from drillcore.errors import RunError
-from drillcore.job.fields import Extract, Model
+from drillcore.job.extract import Extract
+from drillcore.job.inputs import Model
 from drillcore.tokens.sequences import Sequences
 from support.plain import random_sentences, relative_error
 

@@ -15,7 +15,8 @@ from drillcore.backends.transformers import backend as transformers
 from drillcore.backends.transformers import cpu_attention, cpu_trees, masks, packing
 from drillcore.backends.transformers.hooks import Gatherer
 from drillcore.errors import ModelError, SelfCheckError
-from drillcore.job.fields import Extract, Model
+from drillcore.job.extract import Extract
+from drillcore.job.inputs import Model
 from drillcore.tokens.sequences import Sequences
 from support.tiny import tiny_model
 

@@ -15,8 +15,9 @@ from drillcore.backends.source import identity, locate
 from drillcore.backends.transformers.fit import build_on_meta, examine
 from drillcore.backends.transformers.loading import load_model
 from drillcore.errors import JobError, ModelError, StoreError, TextError
-from drillcore.job.fields import Extract, Model
+from drillcore.job.extract import Extract
 from drillcore.job.file import load_job
+from drillcore.job.inputs import Model
 from drillcore.runtime.preflight import check_job
 from drillcore.runtime.runner import run_stages
 from drillcore.runtime.stages.extract.recipes import Recipe

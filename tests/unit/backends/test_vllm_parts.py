@@ -22,7 +22,8 @@ from drillcore.backends.vllm.settings import check_memory, resolve_settings
 from drillcore.backends.vllm.shared_rows import SharedRows
 from drillcore.cli import doctor
 from drillcore.errors import JobError, MissingExtraError, ModelError, RunError
-from drillcore.job.fields import Extract, Model
+from drillcore.job.extract import Extract
+from drillcore.job.inputs import Model
 from drillcore.tokens.sequences import Sequences
 from support.plain import random_sentences
 from support.runs import sentences, snapshot

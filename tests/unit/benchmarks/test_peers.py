@@ -18,7 +18,7 @@ from benchmarks.peers.processes import PEERS, PEERS_PYTHON, AbsentError, Peer, V
 from benchmarks.peers.workload import Text, make_texts
 from conftest import require
 from drillcore.backends.source import locate
-from drillcore.job.fields import Model
+from drillcore.job.inputs import Model
 from drillcore.tokens.packs import build_packs
 from drillcore.tokens.widths import PackRule
 
@@ -85,7 +85,7 @@ def test_a_peer_agrees_with_one_sentence_at_a_time(name, models, tmp_path):
     folder = models()
     (text, other) = texts_of(folder, tmp_path, 40)
     want = states_alone(str(folder), [text, other])
-    peer = Peer(name, str(folder), 1, tmp_path)
+    peer = Peer(name, str(folder), 1, "float32", tmp_path)
     try:
         peer.start()
         assert peer.facts["load_seconds"] > 0 and peer.facts["versions"]["torch"]
@@ -106,13 +106,13 @@ def test_a_peer_that_cannot_start_is_absent_with_its_reason(models, tmp_path, mo
     monkeypatch.setitem(PEERS, "uninstalled", ("hf_loop", tmp_path / "python", "make something"))
     monkeypatch.setitem(PEERS, "silent", ("hf_loop", Path("/bin/false"), "make something"))
     for name, why in (("lacking", "no_such_adapter"), ("uninstalled", "make something"), ("silent", "process ended")):
-        peer = Peer(name, str(models()), 1, tmp_path)
+        peer = Peer(name, str(models()), 1, "float32", tmp_path)
         with pytest.raises(AbsentError, match=why):
             peer.start()
         with pytest.raises(AbsentError):
             peer.measure(text)
         peer.close()
-    peer = Peer("hf_loop", str(tmp_path / "no-model"), 1, tmp_path)
+    peer = Peer("hf_loop", str(tmp_path / "no-model"), 1, "float32", tmp_path)
     with pytest.raises(AbsentError):
         peer.start()
     peer.close()
@@ -121,7 +121,7 @@ def test_a_peer_that_cannot_start_is_absent_with_its_reason(models, tmp_path, mo
 VLLM_SCRIPT = """
 import argparse, json, sys
 parser = argparse.ArgumentParser()
-for name in ("model", "tokens", "out", "repeat", "states"):
+for name in ("model", "tokens", "out", "repeat", "states", "dtype"):
     parser.add_argument("--" + name)
 {serve}
 options = parser.parse_args()
@@ -140,7 +140,7 @@ def test_the_vllm_script_is_driven_line_by_line_or_all_at_once(serves, models, t
     text = texts_of(models(), tmp_path)[0]
     monkeypatch.setattr("benchmarks.peers.processes.HERE", tmp_path)
     monkeypatch.setitem(PEERS, "vllm_bare", ("vllm_bare", Path(sys.executable), "make test-vllm"))
-    peer = VllmBare("vllm_bare", str(models()), 1, tmp_path)
+    peer = VllmBare("vllm_bare", str(models()), 1, "float32", tmp_path)
     with pytest.raises(AbsentError, match="make test-vllm"):
         peer.start()
     (tmp_path / "adapters").mkdir()
@@ -199,7 +199,7 @@ def test_each_target_is_met_or_missed_or_not_measured():
     assert verdicts["whole job over vllm_bare"] == (">= 1", None)
     assert verdicts["whole job over hf_padded"] == (">= 1.2", None)
     assert verdicts["whole job over bare forward"] == ("<= 1.05", True)
-    assert verdicts["agreement with one at a time"] == ("<= 1e-05", True)
+    assert verdicts["agreement with one at a time in float32"] == ("<= 1e-05", True)
     verdicts = {t["claim"]: (t["target"], t["met"]) for t in templated["targets"]}
     assert verdicts["whole job over hf_loop"] == (">= 4.5", False)
     assert verdicts["model FLOPs over matrix-product rate"] == (">= 0.85", False)

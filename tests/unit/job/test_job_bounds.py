@@ -7,8 +7,11 @@ import os
 import pytest
 
 from drillcore.errors import JobError
-from drillcore.job.fields import Dataset, Extract, Job, Measure, Project, Render, Run
+from drillcore.job.extract import Extract
+from drillcore.job.fields import Job
 from drillcore.job.file import MOST_BYTES, load_job
+from drillcore.job.inputs import Dataset
+from drillcore.job.stages import Measure, Project, Render, Run
 
 GOOD = "models: [./m]\ndatasets: {d: a.txt}\n"
 NUMBERS = [

@@ -15,8 +15,11 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from drillcore.errors import DrillcoreError, JobError
-from drillcore.job.fields import Dataset, Extract, Job, Measure, Model, Project, Render, Run
+from drillcore.job.extract import Extract
+from drillcore.job.fields import Job
 from drillcore.job.file import load_job
+from drillcore.job.inputs import Dataset, Model
+from drillcore.job.stages import Measure, Project, Render, Run
 from drillcore.runtime.preflight import check_job
 from drillcore.system.progress import Silent
 

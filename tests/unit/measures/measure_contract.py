@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from drillcore.job.fields import Measure
+from drillcore.job.stages import Measure
 from drillcore.measures import METRICS
 from drillcore.measures.draws import make_draws
 from drillcore.measures.intervals import Bounds

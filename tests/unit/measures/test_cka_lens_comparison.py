@@ -10,7 +10,7 @@ import pytest
 from scipy.special import log_softmax
 
 from drillcore.errors import InputError
-from drillcore.job.fields import Measure
+from drillcore.job.stages import Measure
 from drillcore.measures.cka import cka_rows, layer_cka
 from drillcore.measures.comparison import Side, as_csv, compare
 from drillcore.measures.controls import CONTROLS, controls

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import silhouette_samples
 from sklearn.metrics.pairwise import cosine_distances
 
-from drillcore.job.fields import Measure
+from drillcore.job.stages import Measure
 from drillcore.measures import METRICS
 from drillcore.measures.cka import layer_cka
 from drillcore.measures.controls import controls

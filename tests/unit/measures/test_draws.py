@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from drillcore.errors import JobError
-from drillcore.job.fields import Measure
+from drillcore.job.stages import Measure
 from drillcore.measures import METRICS, chosen
 from drillcore.measures.draws import make_draws
 from drillcore.measures.stratify import number

@@ -8,7 +8,7 @@ from scipy.stats import binom
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import balanced_accuracy_score, silhouette_score
 
-from drillcore.job.fields import Measure
+from drillcore.job.stages import Measure
 from drillcore.measures import METRICS, PRIMARY
 from drillcore.measures.dispersion import dispersion, dispersion_centred
 from drillcore.measures.draws import make_draws, one_hot

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from drillcore.job.fields import Project
+from drillcore.job.stages import Project
 from drillcore.neighbours import Graph, build
 from drillcore.projections import load_projection
 from drillcore.projections.base import Projected

@@ -13,7 +13,7 @@ import pytest
 from projection_contract import ProjectionContract, draw
 
 from drillcore.errors import JobError, MissingExtraError
-from drillcore.job.fields import Project
+from drillcore.job.stages import Project
 from drillcore.neighbours import EXACT_UP_TO
 from drillcore.projections import PROJECTIONS, choose_projection, load_projection
 from drillcore.projections.align import align

@@ -15,7 +15,8 @@ from zarr.storage import LocalStore
 
 from drillcore.backends.base import States, Work
 from drillcore.errors import CommitError, NumericsError
-from drillcore.job.fields import Extract, Model
+from drillcore.job.extract import Extract
+from drillcore.job.inputs import Model
 from drillcore.runtime.work import pipeline
 from drillcore.runtime.work.blocks import make_blocks, rows_digest
 from drillcore.runtime.work.pipeline import LOOP_BYTES, WAITING_SHARDS, _put, extract_blocks

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from zarr.storage import LocalStore
 
-from drillcore.job.fields import Project
+from drillcore.job.stages import Project
 from drillcore.measures import BOUNDS
 from drillcore.runtime.results import ProjectionFacts, read_prediction, read_projection_facts, read_separation
 from drillcore.runtime.stages.render.grids import _made_by

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from drillcore.errors import JobError
-from drillcore.job.fields import Extract
+from drillcore.job.extract import Extract
 from drillcore.runtime.executors.ray.cluster import share_out
 from drillcore.runtime.executors.scheduler import AHEAD, Piece, Scheduler
 from drillcore.runtime.work.blocks import spread_block

@@ -13,8 +13,8 @@ import pytest
 
 import drillcore
 from drillcore.cli.export import export_layer
-from drillcore.job.fields import Measure
 from drillcore.job.file import load_job
+from drillcore.job.stages import Measure
 from drillcore.measures.draws import make_draws
 from drillcore.measures.separation import combine, measure_layer
 from drillcore.runtime.runner import run_stages

@@ -9,7 +9,7 @@ import pytest
 from zarr.storage import LocalStore
 
 from drillcore.errors import TextError
-from drillcore.job.fields import Dataset
+from drillcore.job.inputs import Dataset
 from drillcore.store import layout
 from drillcore.store.arrays import ARRAYS, HEADLINES, PROJECTIONS, RESERVED, check_kept_names
 from drillcore.store.attributes import make_group

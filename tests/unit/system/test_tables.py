@@ -6,7 +6,9 @@ import pytest
 
 from drillcore.backends import BACKENDS
 from drillcore.cli.export import FORMATS
-from drillcore.job.fields import Extract, Job, Measure, Project, Run
+from drillcore.job.extract import Extract
+from drillcore.job.fields import Job
+from drillcore.job.stages import Measure, Project, Run
 from drillcore.measures import METRICS
 from drillcore.projections import PROJECTIONS
 from drillcore.runtime.executors import EXECUTORS

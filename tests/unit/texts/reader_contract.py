@@ -12,7 +12,7 @@ import pytest
 from reading import zstd
 
 from drillcore.errors import TextError
-from drillcore.job.fields import Dataset
+from drillcore.job.inputs import Dataset
 from drillcore.texts.formats import READERS, format_of, read_rows
 from drillcore.texts.problems import Problems
 from drillcore.texts.read import read_batches

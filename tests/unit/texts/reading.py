@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from drillcore.job.fields import Dataset
+from drillcore.job.inputs import Dataset
 from drillcore.texts.problems import Problems
 from drillcore.texts.read import read_batches
 

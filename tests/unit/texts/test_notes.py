@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from drillcore.job.choices import did_you_mean
-from drillcore.job.fields import Dataset
+from drillcore.job.inputs import Dataset
 from drillcore.system.nearly import fold
 from drillcore.texts.notes import note_across, notes_on_job, said
 from drillcore.texts.problems import Problems

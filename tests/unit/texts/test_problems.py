@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from drillcore.errors import TextError
-from drillcore.job.fields import Dataset
+from drillcore.job.inputs import Dataset
 from drillcore.texts.problems import Problem, Problems
 from drillcore.texts.read import read_batches
 

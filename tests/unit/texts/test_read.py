@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from reading import ROWS, read, read_content, zstd
 
-from drillcore.job.fields import Dataset
+from drillcore.job.inputs import Dataset
 from drillcore.texts import read as texts
 from drillcore.texts.problems import Problems
 from drillcore.texts.read import read_batches

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from reading import zstd
 
 from drillcore.errors import TextError
-from drillcore.job.fields import Dataset
+from drillcore.job.inputs import Dataset
 from drillcore.texts.problems import Problems
 from drillcore.texts.read import read_batches
 

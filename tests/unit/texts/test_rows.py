@@ -19,7 +19,7 @@ import pyarrow as pa
 import pytest
 
 from drillcore.errors import RunError, TextError
-from drillcore.job.fields import Dataset
+from drillcore.job.inputs import Dataset
 from drillcore.system import cached
 from drillcore.system.progress import with_lines
 from drillcore.texts import rows
@@ -204,7 +204,7 @@ FULL = """
 import resource, signal, sys
 from pathlib import Path
 from drillcore.errors import RunError
-from drillcore.job.fields import Dataset
+from drillcore.job.inputs import Dataset
 from drillcore.texts.rows import ingest
 from drillcore.texts.read import Problems
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -229,7 +229,7 @@ def test_a_disk_that_fills_up_leaves_nothing_behind(source: Path, tmp_path: Path
 RACE = """
 import sys, time
 from pathlib import Path
-from drillcore.job.fields import Dataset
+from drillcore.job.inputs import Dataset
 from drillcore.texts.rows import ingest
 from drillcore.texts.read import Problems
 while not Path(sys.argv[3]).exists():
@@ -283,7 +283,7 @@ def test_a_table_whose_file_was_removed_raises_a_run_error(source: Path, tmp_pat
 MEMORY = """
 import random, resource, sys
 from pathlib import Path
-from drillcore.job.fields import Dataset
+from drillcore.job.inputs import Dataset
 from drillcore.texts.rows import ingest
 from drillcore.texts.read import Problems
 source, cache, seed, what = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]

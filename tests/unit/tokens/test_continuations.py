@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drillcore.job.fields import Dataset
+from drillcore.job.inputs import Dataset
 from drillcore.system.progress import with_lines
 from drillcore.texts.problems import Problems
 from drillcore.texts.rows import RowTable, ingest

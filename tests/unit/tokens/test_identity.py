@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from drillcore.errors import JobError, ModelError
-from drillcore.job.fields import Dataset
+from drillcore.job.inputs import Dataset
 from drillcore.system.cached import Entry
 from drillcore.system.files import digest
 from drillcore.system.progress import with_lines

@@ -38,13 +38,15 @@ from drillcore.backends.transformers.hooks import Gatherer
 from drillcore.backends.transformers.host import HostCopy, keep_freed_memory
 from drillcore.backends.transformers.loading import load_model
 from drillcore.backends.transformers.masks import attention_kinds
+from drillcore.backends.transformers.merged import NAME as MERGED
+from drillcore.backends.transformers.merged import MergedLinears
 from drillcore.backends.transformers.packing import pack_batches, pack_numerics, pack_rule
 from drillcore.backends.transformers.plain import compute_alone
 from drillcore.backends.transformers.surroundings import pinned
 from drillcore.backends.transformers.trace import first_tensor
-from drillcore.backends.transformers.ways import Way, register, ways_to_try
+from drillcore.backends.transformers.ways import Way, register, way_of, ways_to_try
 from drillcore.errors import ModelError, RunError, SelfCheckError
-from drillcore.job.fields import Extract
+from drillcore.job.extract import Extract
 from drillcore.tokens.batches import Batch, batches, halve, padded_batches
 from drillcore.tokens.packs import build_packs
 from drillcore.tokens.sequences import Sequences
@@ -84,6 +86,7 @@ class TransformersBackend:
         self._numerics: dict[str, Any] = {}
         self._dtype = self._loaded.dtype
         self._memory: dict[str, int] = {}
+        self._merged: MergedLinears | None = None
         self._linears: PreparedLinears | None = None
         self._compile: CompiledLayers | None = None
         self._load_seconds = time.perf_counter() - started
@@ -96,7 +99,7 @@ class TransformersBackend:
         """
         started = time.perf_counter()
         notes = list(self._loaded.notes)
-        for way in [_way_of(stored)] if stored else self._ways(notes):
+        for way in [way_of(stored)] if stored else self._ways(notes):
             numerics, before = stored or self._resolve(way), Compilations.so_far()
             try:
                 self._use(numerics)
@@ -146,15 +149,28 @@ class TransformersBackend:
         self._loaded.causal.set_attn_implementation(numerics["attention"])
         if numerics["attention"] == trees.NAME != self._loaded.decoder.config._attn_implementation:
             raise ValueError("its attention cannot be replaced")
+        self._compile = None
+        self._merge(merged=numerics.get("merged") is not None)
         if self._linears is None and numerics.get("linear") == ONEDNN:
             self._linears = PreparedLinears(self._loaded.decoder_layers, numerics["batch_nodes"])
-        self._compile = None
         if numerics.get("compile") is not None:
             self._compile = CompiledLayers(self._loaded.causal, self._loaded.decoder_layers)
         self._use_ours()
 
+    def _merge(self, *, merged: bool) -> None:
+        """Merge linear layers, or take them apart; those of oneDNN are made of what is in place."""
+        if merged == (self._merged is not None):
+            return
+        self._linears, self._merged = None, None
+        if merged:
+            loaded = self._loaded
+            with self._as_transformers():
+                self._merged = MergedLinears(loaded.decoder, loaded.decoder_layers, loaded.ending.ids_T)
+
     def _use_ours(self) -> None:
-        """Compute as these numerics say; a dtype that is not the model's own takes its linear layers as they are."""
+        """Compute as these numerics say; a dtype that is not the model's own is compiled and laid out for nothing."""
+        if self._merged is not None:
+            self._merged.use()
         if self._dtype != self._loaded.dtype:
             return
         if self._linears is not None and self._numerics.get("linear") == ONEDNN:
@@ -164,6 +180,8 @@ class TransformersBackend:
 
     def _rest(self) -> None:
         """Compute as transformers does, but for attention."""
+        if self._merged is not None:
+            self._merged.rest()
         if self._linears is not None:
             self._linears.rest()
         if self._compile is not None:
@@ -197,6 +215,7 @@ class TransformersBackend:
             **packs,
             "attention": way.attention,
             **({"compile": COMPILED} if way.compiled else {}),
+            **({"merged": MERGED} if way.merged else {}),
             "linear": ONEDNN if self._takes_onednn() and not way.compiled else "torch",
             "dtype": dtype_name(self._loaded.dtype),
             "device": "cpu" if on_cpu else torch.cuda.get_device_name(self._loaded.device),
@@ -371,11 +390,6 @@ class TransformersBackend:
         del self._loaded
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def _way_of(numerics: dict[str, Any]) -> Way:
-    """The way that numerics record."""
-    return Way(numerics["layout"], numerics["attention"], compiled=numerics.get("compile") is not None)
 
 
 def _first_line(error: Exception) -> str:

@@ -21,7 +21,7 @@ from drillcore.backends.transformers.precision import can_be_raised, computing_i
 from drillcore.backends.transformers.surroundings import pinned
 from drillcore.backends.transformers.trace import first_tensor
 from drillcore.errors import ModelError
-from drillcore.job.fields import Extract
+from drillcore.job.extract import Extract
 from drillcore.system.quiet import quiet_transformers
 
 

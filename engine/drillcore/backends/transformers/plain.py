@@ -25,7 +25,7 @@ from drillcore.backends.transformers.loading import Loaded, load_model
 from drillcore.backends.transformers.surroundings import pinned
 from drillcore.backends.transformers.trace import first_tensor, not_finite
 from drillcore.errors import ModelError
-from drillcore.job.fields import Extract
+from drillcore.job.extract import Extract
 from drillcore.tokens.sequences import Sequences
 
 

@@ -11,7 +11,7 @@ from drillcore.system.versions import installed_versions
 
 if TYPE_CHECKING:
     from drillcore.backends.source import ModelSource
-    from drillcore.job.fields import Extract
+    from drillcore.job.extract import Extract
 
 DISTRIBUTIONS = ("transformers", "torch")
 

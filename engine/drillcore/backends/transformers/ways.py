@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,19 +11,30 @@ import torch
 from drillcore.backends.transformers import cpu_attention as products
 from drillcore.backends.transformers import cpu_trees as trees
 from drillcore.backends.transformers import flex_attention as flex
-from drillcore.job.fields import Extract
+from drillcore.job.extract import Extract
 
 
 @dataclass(frozen=True)
 class Way:
-    """How batches are computed. attention: the function's name, as transformers knows it. compiled: decoder layers."""
+    """How batches are computed.
+
+    attention: the function's name, as transformers knows it. compiled: decoder layers. merged: linear layers that share
+    their input.
+    """
 
     layout: str
     attention: str
     compiled: bool = False
+    merged: bool = False
 
     def __str__(self) -> str:
-        return f"{self.layout} with {self.attention}{', compiled' if self.compiled else ''}"
+        return f"{self.layout} with {self.attention}{', compiled' * self.compiled}{', merged' * self.merged}"
+
+
+def way_of(numerics: dict[str, Any]) -> Way:
+    """The way that numerics record."""
+    is_set = {key: numerics.get(key) is not None for key in ("compile", "merged")}
+    return Way(numerics["layout"], numerics["attention"], compiled=is_set["compile"], merged=is_set["merged"])
 
 
 def ways_to_try(extract: Extract, device: torch.device, dtype: torch.dtype, plain: str, *, packable: bool) -> list[Way]:
@@ -35,7 +46,8 @@ def ways_to_try(extract: Extract, device: torch.device, dtype: torch.dtype, plai
     if extract.layout == "auto" and not packable:
         layouts.remove("packed")
     others = [Way(layout, plain) for layout in layouts if layout != "packed"]
-    return [*_packed(extract, device, dtype, plain), *others] if "packed" in layouts else others
+    ways = [*_packed(extract, device, dtype, plain), *others] if "packed" in layouts else others
+    return [w for way in ways for w in (replace(way, merged=True), way)] if extract.merge == "on" else ways
 
 
 def _packed(extract: Extract, device: torch.device, dtype: torch.dtype, plain: str) -> list[Way]:

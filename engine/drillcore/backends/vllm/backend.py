@@ -33,7 +33,7 @@ from drillcore.backends.vllm.settings import Settings, check_memory, resolve_set
 from drillcore.backends.vllm.shared_rows import SharedRows
 from drillcore.backends.vllm.worker import Orders
 from drillcore.errors import RunError, SelfCheckError
-from drillcore.job.fields import Extract
+from drillcore.job.extract import Extract
 from drillcore.tokens.sequences import Sequences
 
 LAYOUT = "vllm"

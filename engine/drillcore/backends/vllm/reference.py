@@ -23,7 +23,7 @@ from drillcore.backends.lengths import length_rules
 from drillcore.backends.source import ModelSource
 from drillcore.backends.transformers.checking import Checked, check_engine, reference_states
 from drillcore.backends.transformers.plain import load_plain
-from drillcore.job.fields import Extract
+from drillcore.job.extract import Extract
 from drillcore.tokens.sequences import Sequences
 
 

@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 from drillcore.errors import JobError, MissingExtraError
-from drillcore.job.fields import Extract
+from drillcore.job.extract import Extract
 from drillcore.system.versions import installed_versions
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any
 from drillcore.backends.device import choose_device, choose_dtype, dtype_name, num_threads
 from drillcore.backends.source import ModelSource
 from drillcore.errors import RunError
-from drillcore.job.fields import Extract
+from drillcore.job.extract import Extract
 from drillcore.system.machine import free_memory_bytes
 
 GIB = 2**30

@@ -23,7 +23,8 @@ from drillcore.cli.bench.rates import matrix_products
 from drillcore.cli.bench.scratch_job import make_job
 from drillcore.cli.bench.texts import Lengths, encode, read_texts
 from drillcore.errors import DrillcoreError
-from drillcore.job.fields import Extract, Model
+from drillcore.job.extract import Extract
+from drillcore.job.inputs import Model
 from drillcore.runtime.work.tasks import ModelTask
 from drillcore.runtime.work.worker import Worker
 from drillcore.system.files import write_atomic

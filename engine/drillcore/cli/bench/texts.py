@@ -11,7 +11,7 @@ import numpy as np
 
 from drillcore.backends.source import ModelSource
 from drillcore.errors import JobError, TextError
-from drillcore.job.fields import Dataset
+from drillcore.job.inputs import Dataset
 from drillcore.texts.problems import Problems
 from drillcore.texts.read import read_batches
 from drillcore.tokens.sequences import Sequences

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, Self, TypeVar
 
 from drillcore.backends.device import Hardware
-from drillcore.job.fields import Extract, Run
+from drillcore.job.extract import Extract
+from drillcore.job.stages import Run
 from drillcore.runtime.work.tasks import BlockTask, Outcome, SweepModel
 from drillcore.system.progress import Progress
 

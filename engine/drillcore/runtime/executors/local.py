@@ -11,7 +11,8 @@ from typing import Any, Self, TypeVar
 
 from drillcore.backends.device import Hardware, choose_device, host_hardware
 from drillcore.errors import ModelError, NumericsError, RunError, SelfCheckError
-from drillcore.job.fields import Extract, Run
+from drillcore.job.extract import Extract
+from drillcore.job.stages import Run
 from drillcore.runtime.work.tasks import BlockFailed, BlockTask, ModelFailed, ModelReady, Outcome, SweepModel
 from drillcore.runtime.work.worker import Worker
 from drillcore.system.machine import free_memory_bytes, num_cores

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drillcore.job.fields import Dataset, Measure
+from drillcore.job.inputs import Dataset
+from drillcore.job.stages import Measure
 from drillcore.measures import BOUNDS, PRIMARY
 from drillcore.measures.cka import cka_rows, layer_cka
 from drillcore.measures.controls import controls

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drillcore.job.fields import Job, Project
+from drillcore.job.fields import Job
+from drillcore.job.stages import Project
 from drillcore.projections import choose_projection, load_projection
 from drillcore.projections.align import align
 from drillcore.projections.base import Projected

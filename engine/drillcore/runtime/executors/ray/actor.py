@@ -17,7 +17,8 @@ from drillcore.backends.base import Backend, Prepared, States, Work
 from drillcore.backends.device import Hardware, host_hardware
 from drillcore.backends.source import HUB_PATTERNS, locate
 from drillcore.errors import NumericsError
-from drillcore.job.fields import Extract, Model
+from drillcore.job.extract import Extract
+from drillcore.job.inputs import Model
 from drillcore.runtime.work.pipeline import extract_blocks
 from drillcore.runtime.work.tasks import BlockDone, BlockFailed, BlockTask, ModelTask
 from drillcore.runtime.work.worker import Worker

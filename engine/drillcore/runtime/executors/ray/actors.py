@@ -11,7 +11,7 @@ import ray
 from ray.exceptions import RayError
 
 from drillcore.errors import JobError, RunError
-from drillcore.job.fields import Extract
+from drillcore.job.extract import Extract
 from drillcore.runtime.executors.ray.actor import CONCURRENCY, Facts, RayWorker
 from drillcore.runtime.executors.ray.cluster import Size
 from drillcore.runtime.executors.scheduler import Piece

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from drillcore.errors import JobError
-from drillcore.job.fields import Extract
+from drillcore.job.extract import Extract
 from drillcore.system.machine import num_cores
 
 # Ray's sockets lie below its folder, and a socket's path may have 107 characters.

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from drillcore.backends.device import Hardware
 from drillcore.errors import MissingExtraError
-from drillcore.job.fields import Extract, Run
+from drillcore.job.extract import Extract
+from drillcore.job.stages import Run
 from drillcore.runtime.executors.ray.cluster import Cluster, share_out
 from drillcore.runtime.work.tasks import SweepModel
 from drillcore.system.progress import Progress, with_lines

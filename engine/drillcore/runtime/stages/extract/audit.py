@@ -21,7 +21,8 @@ from drillcore.backends.alone import Alone
 from drillcore.backends.base import Prepared
 from drillcore.backends.source import locate
 from drillcore.errors import ModelChangedError
-from drillcore.job.fields import Extract, Model
+from drillcore.job.extract import Extract
+from drillcore.job.inputs import Model
 from drillcore.runtime.audit import Comparison, Wrong, budget_tokens, choose_rows, column_rows, compare, confirmed
 from drillcore.runtime.canaries import canary_tokens, changed, make_canaries, other_tokens, stored_tokens
 from drillcore.runtime.context import Context
@@ -30,8 +31,8 @@ from drillcore.runtime.preflight import Input
 from drillcore.runtime.stages.extract.pending import Target
 from drillcore.runtime.stages.extract.standing import Standing, block_of
 from drillcore.runtime.work.tasks import NONE
-from drillcore.store.attributes import attributes_of
-from drillcore.store.audits import NOT_YET, AuditRecord, read_audit, states_digest, write_audit
+from drillcore.store.attributes import read_attributes
+from drillcore.store.audits import NOT_YET, AuditRecord, audit_of, states_digest, write_audit
 from drillcore.store.canaries import Canaries, read_canaries, write_canaries
 from drillcore.store.group import GroupWriter
 from drillcore.store.layout import WITHDRAWN, Shape
@@ -103,8 +104,12 @@ class ModelAudit:
             self._planned = [self._plan(s.pair, s.shape, block_of(s.shape, block_sentences)) for s in wanted]
 
     def _has_passed(self, standing: Standing) -> bool:
-        record = read_audit(self._context.store.dataset(self._name, standing.pair.dataset.name).group)
+        record = audit_of(self._attributes(standing.pair))
         return record is not None and record.is_of(standing.claimed)
+
+    def _attributes(self, pair: Input) -> dict[str, Any]:
+        """Those of a group as earlier runs left them. Another thread may be making the group right now."""
+        return read_attributes(self._group.store, f"{self._name}/{pair.dataset.name}")
 
     @property
     def witness(self) -> Sequences:
@@ -118,9 +123,8 @@ class ModelAudit:
     def _plan(self, pair: Input, shape: Shape, block: int) -> Planned:
         tokens, wanted = pair.tokens, self._context.job.run.audit
         facts = self._context.inputs.sources[self._name].facts
-        group = self._context.store.dataset(self._name, pair.dataset.name).group
         # A failed audit withdraws the shards that it looked into: the next one looks at other rows too.
-        withdrawn = attributes_of(group).get(WITHDRAWN, "")
+        withdrawn = self._attributes(pair).get(WITHDRAWN, "")
         rows_C = choose_rows(
             tokens.lengths_N,
             [shape.bounds(shard) for shard in range(shape.num_shards)],

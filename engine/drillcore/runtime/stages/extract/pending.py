@@ -10,7 +10,7 @@ from drillcore.backends import MODEL_DISTRIBUTIONS, numerics_hold
 from drillcore.backends.device import Hardware
 from drillcore.backends.source import identity
 from drillcore.errors import CommitError, StoreError
-from drillcore.job.fields import Extract
+from drillcore.job.extract import Extract
 from drillcore.runtime.context import Context
 from drillcore.runtime.preflight import Input, Inputs
 from drillcore.runtime.stages.extract.coordinates import column_types, write_columns

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from drillcore.backends import REFERENCE
 from drillcore.backends.base import Backend
-from drillcore.job.fields import Measure
+from drillcore.job.stages import Measure
 from drillcore.measures.intervals import share_in_words
 from drillcore.measures.logit_lens import CHUNK_ROWS, next_token, summarise
 from drillcore.runtime.context import Context

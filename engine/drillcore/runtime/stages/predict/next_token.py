@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drillcore.job.fields import Extract, Measure, Model
+from drillcore.job.extract import Extract
+from drillcore.job.inputs import Model
+from drillcore.job.stages import Measure
 from drillcore.measures import BOUNDS
 from drillcore.measures.draws import make_draws
 from drillcore.measures.intervals import share_in_words

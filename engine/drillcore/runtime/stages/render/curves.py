@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from drillcore.job.fields import Model
+from drillcore.job.inputs import Model
 from drillcore.pictures.data import Chart, Charts
 from drillcore.runtime.context import Context
 from drillcore.runtime.stages.render.charts import LineSource, chart_inputs, charts_of, small_print

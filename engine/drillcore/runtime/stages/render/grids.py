@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drillcore.job.fields import Project, Render
+from drillcore.job.stages import Project, Render
 from drillcore.pictures.data import Grid, Panel, PanelRow
 from drillcore.pictures.grid.layout import aligned_by_depth
 from drillcore.runtime.context import Context

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from drillcore.job.fields import Model, Render, is_local
+from drillcore.job.inputs import Model, is_local
+from drillcore.job.stages import Render
 from drillcore.runtime.context import Context
 from drillcore.runtime.results import result_facts
 from drillcore.system.bounds import read_object

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from drillcore.errors import CommitError, RunError
-from drillcore.job.fields import Render
+from drillcore.job.stages import Render
 from drillcore.pictures.curves import write_curves
 from drillcore.pictures.grid.write import write_grid
 from drillcore.runtime.context import Context

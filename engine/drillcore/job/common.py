@@ -1,0 +1,64 @@
+"""What all parts of a job share: closed models, kinds of values, names, paths."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from drillcore.system.bounds import real_path
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=@-]*")
+Auto = Literal["auto"]
+Name = Annotated[str, Field(max_length=200)]
+# What scikit-learn and UMAP take.
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+# A number of sentences or of a layer: more than there can be, and exact in JSON, the store and NumPy.
+MOST = 2**53
+
+
+class Closed(BaseModel):
+    """A part of a job: frozen, with no entries but its fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, use_attribute_docstrings=True)
+
+    @field_validator("*")
+    @classmethod
+    def _storable(cls, value: Any) -> Any:
+        """Refuse characters that YAML can write and neither a path nor a store can hold."""
+        for text in value if isinstance(value, tuple) else (value,):
+            if isinstance(text, str) and ("\0" in text or any("\ud800" <= c <= "\udfff" for c in text)):
+                raise ValueError("holds a NUL or half of a surrogate pair")
+        return value
+
+
+def expand(path: str) -> Path:
+    """A path with ~ replaced by the home folder, where that is known."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # the user does not exist
+        return Path(path)
+
+
+def in_place(path: Path) -> Path:
+    """An absolute path that keeps its last name: a symbolic link's own name says what it is, not its target's.
+
+    Hubs and data versioning keep files under their checksums and give the names to links.
+
+    >>> in_place(Path("/tmp/../texts/a.jsonl")).as_posix()
+    '/texts/a.jsonl'
+    """
+    return real_path(path) if path.name in ("", "..") else real_path(path.parent) / path.name
+
+
+def check_name(value: str) -> str:
+    """Return a name that can be a group of the store; raises ValueError for any other.
+
+    >>> check_name("smollm2-135m")
+    'smollm2-135m'
+    """
+    if not NAME.fullmatch(value):
+        raise ValueError("may hold letters, digits and . _ + = @ -, and begins with a letter or digit")
+    return value

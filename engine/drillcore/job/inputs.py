@@ -1,0 +1,120 @@
+"""What a job reads: models and datasets."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from drillcore.job.common import MOST, Closed, Name, check_name
+
+
+class Model(Closed):
+    """A causal decoder."""
+
+    id: Name
+    """Hub id, local directory (relative to the job file, beginning with . or /), or demo/smollm2-135m-instruct."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    as_: Name | None = Field(default=None, alias="as")
+    """Name of the model's group in the store and in pictures; by default the id with / written --."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] | None = None
+    """Overrides extract.dtype for this model."""
+    device_map: str | None = None
+    """Passed to transformers, for a model larger than one device."""
+    trust_remote_code: bool = False
+    """Run code that the model's repository ships. Off unless you trust it."""
+    random_weights: bool = False
+    """Keep the architecture and draw the weights at random (seed 0): a control."""
+
+    @field_validator("as_")
+    @classmethod
+    def _name(cls, value: str | None) -> str | None:
+        return None if value is None else check_name(value)
+
+    @property
+    def group(self) -> str:
+        """Name of the model's group in the store."""
+        if self.as_ is not None:
+            return self.as_
+        name = self.id.rstrip("/").rsplit("/", 1)[-1] if is_local(self.id) else self.id.replace("/", "--")
+        return name + ("--random" if self.random_weights else "")
+
+
+def is_local(model_id: str) -> bool:
+    """Whether a model id names a directory rather than a hub repository.
+
+    >>> is_local("./my-model"), is_local("HuggingFaceTB/SmolLM2-135M")
+    (True, False)
+    """
+    return model_id.startswith((".", "/", "~"))
+
+
+class Dataset(Closed):
+    """Sentences and what is known of each."""
+
+    name: Name
+    """Name of the dataset's group in the store."""
+    path: str
+    """JSONL, CSV, TSV, Parquet or plain text (.gz and .zst too), relative to the job file."""
+    text: str = "text"
+    """Field that holds the sentence."""
+    label: str | None = "auto"
+    """Field that holds the label; auto is `label` where the rows have it, null ignores it."""
+    unlabelled: Literal["error", "keep", "drop"] = "error"
+    """Rows whose label is null, empty or absent: stop, keep them (grey, left out of measures), or leave them out."""
+    missing: tuple[str, ...] = ()
+    """Values that stand for none, such as NA or nan, in labels and in kept numbers; null and empty always do."""
+    group: str | None = None
+    """Field whose values must not be split between the folds of a measure."""
+    expected_next: str | None = None
+    """Field that holds the text expected next, with its leading space; its first token after the sentence counts."""
+    candidates: tuple[str, ...] = ()
+    """Continuations, with their leading spaces, whose exact log-probabilities are wanted."""
+    keep: tuple[str, ...] = ()
+    """Further fields to keep as coordinates."""
+    limit: Annotated[int, Field(ge=1, le=MOST)] | None = None
+    """Take the first so many sentences."""
+    template: Annotated[str, Field(max_length=10**6)] | None = None
+    """Text around each sentence, holding {text}; or `chat` for the tokenizer's own chat template."""
+    chat: dict[str, str | bool | int | float] = Field(default={})
+    """Arguments of the chat template, such as enable_thinking: false or date_string: 26 Jul 2024."""
+    cannot_follow: Literal["error", "skip"] = "error"
+    """Where the tokens of expected_next or of a candidate cannot follow a sentence's own: stop, or leave them out."""
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        return check_name(value)
+
+    @property
+    def label_is_named(self) -> bool:
+        """Whether the job names the field of the labels, so that it must be there."""
+        return self.label not in (None, "auto")
+
+    @property
+    def label_field(self) -> str | None:
+        """The field that labels come from if rows have it; None where the job wants none."""
+        return (None if self.text == "label" else "label") if self.label == "auto" else self.label
+
+    @field_validator("candidates")
+    @classmethod
+    def _candidates(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(value):
+            raise ValueError("names an empty continuation")
+        if len(set(value)) != len(value):
+            raise ValueError("names a continuation twice")
+        return value
+
+    @field_validator("template")
+    @classmethod
+    def _template(cls, value: str | None) -> str | None:
+        if value is not None and value != "chat" and value.count("{text}") != 1:
+            raise ValueError("must hold {text} exactly once, or be `chat`")
+        return value
+
+    @model_validator(mode="after")
+    def _chat_needs_its_template(self) -> Dataset:
+        if self.chat and self.template != "chat":
+            raise ValueError("chat holds arguments of the chat template: it needs `template: chat`")
+        return self
