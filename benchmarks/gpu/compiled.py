@@ -43,6 +43,6 @@ def run_on_device(backend: Any, work: Any) -> None:
     """The passes of some work alone, nothing copied to the host: what the device could do."""
     with torch.inference_mode():
         for batch in work.parts:
-            arguments, nodes_G = backend._feeder.feed(batch)
-            backend._gatherer.begin(nodes_G, backend._loaded.dtype)
+            arguments = backend._feeder.feed(batch)
+            backend._gatherer.begin(backend._feeder.to_device(batch.node_G), backend._loaded.dtype)
             backend._gatherer.finish(backend._loaded.decoder(use_cache=False, **arguments).last_hidden_state)

@@ -24,7 +24,7 @@ import torch
 
 from benchmarks.common import results, write_json
 from drillcore.backends.base import Work
-from drillcore.backends.transformers.host import HostCopy, keep_freed_memory
+from drillcore.backends.transformers.host import BatchCopy, keep_freed_memory
 from drillcore.job.extract import Extract
 from drillcore.job.inputs import Model
 from drillcore.runtime.work.blocks import make_blocks, rows_digest
@@ -37,6 +37,7 @@ from drillcore.store.shards import Encoding, threads
 from drillcore.store.writer import StoreWriter
 from drillcore.system.progress import Progress
 from drillcore.tokens.batches import Batch
+from drillcore.tokens.places import gathering
 from drillcore.tokens.sequences import Sequences
 
 # Gathered sentences of a batch, layers, hidden size.
@@ -70,7 +71,8 @@ class Finished:
     def run(self, work: Any) -> Any:
         """The states of each batch, brought to the host."""
         for batch, states_GKH in zip(work.parts, self.passes, strict=True):
-            yield HostCopy(batch, states_GKH[: len(batch.node_G)], "", self.side, work.store_dtype).take()
+            states = states_GKH[: len(batch.node_G)]
+            yield from BatchCopy(batch, gathering(batch, ()), [states], "", self.side, work.store_dtype).take()
 
 
 def measure_host(

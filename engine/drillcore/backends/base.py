@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from drillcore.backends.alone import Alone
 from drillcore.errors import ModelError
+from drillcore.tokens.places import Places
 from drillcore.tokens.sequences import Sequences
 
 FloatStates = NDArray[Any]
@@ -42,8 +43,9 @@ class States:
 
     values_GKH: the model's dtype (bfloat16 is that of ml_dtypes), or float16 where the work asks for it. absmax_GK:
     float32, largest magnitude, taken on the device before any cast; not finite where a state is not. sentence_S:
-    sentence numbers within the block. row_S: which gathered row is each sentence's last token. num_nodes: tokens
-    computed for it; num_padding: padding computed beside them. note: what the user should know about this batch.
+    sentence numbers within the block; of a group with places, the numbers of its rows. row_S: which gathered row is
+    each sentence's state. num_nodes: tokens computed for it; num_padding: padding computed beside them, both told once
+    for a batch. note: what the user should know about this batch. group: number of the work's places that it is of.
     """
 
     values_GKH: FloatStates
@@ -53,6 +55,7 @@ class States:
     num_nodes: int
     num_padding: int
     note: str = ""
+    group: int = 0
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ class Work:
     """A block of sentences made ready for a backend: the input of `run`.
 
     num_nodes: tokens to compute after sharing; num_padding: padding beside them; parts: known to the backend alone.
-    store_dtype: of the store that the states are computed for, if any: a backend may round to it on its device.
+    store_dtype: of the store that the states are computed for, if any: a backend may round to it on its device. places:
+    of the groups that are wanted; none for the last token of each sentence.
     """
 
     num_sentences: int
@@ -68,6 +72,7 @@ class Work:
     num_padding: int
     parts: list[Any]
     store_dtype: str = ""
+    places: tuple[Places, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ def filled(batch: Batch, num_rows: int) -> Batch:
 
 
 def halve(batch: Batch, step: int = 1) -> tuple[Batch, ...]:
-    """The halves of a batch, for a device that ran out of memory; none where it holds a single sentence.
+    """The halves of a batch, for a device that ran out of memory; none where it holds a single sentence, unpadded.
 
     A single pack is split between two sentences: the second half computes the nodes above it again. step: the width of
     a half is a multiple of this.
@@ -138,14 +138,16 @@ def halve(batch: Batch, step: int = 1) -> tuple[Batch, ...]:
 
 
 def _split_row(batch: Batch, step: int) -> tuple[Batch, ...]:
-    """The one pack of a batch in two, about equally large; none where it holds one sentence."""
+    """The one pack of a batch in two, about equally large; one sentence only loses its padding, if it has any."""
     ends_W, depth_W, used = batch.subtree_end_RW[0], batch.position_ids_RW[0], int(batch.nodes_R[0])
     cuts = np.sort(batch.node_G)[:-1] + 1
+    column = np.arange(used)
     if not len(cuts):
-        return ()
+        # One sentence can do with less padding, and with nothing else.
+        narrow = _columns(batch, column, step)
+        return (narrow,) if narrow.token_ids_RW.shape[1] < len(ends_W) else ()
     # The nodes above a node are as many as its depth.
     cut = int(cuts[np.argmin(np.maximum(cuts, used - cuts + depth_W[cuts]))])
-    column = np.arange(used)
     above = column[:cut][ends_W[:cut] > cut]
     return _columns(batch, column[:cut], step), _columns(batch, np.concatenate([above, column[cut:]]), step, cut)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -26,6 +26,10 @@ PROBE = "a"
 # The largest id of a vocabulary, and how many tokens a tokenizer may make of one letter, those that it adds included.
 MOST_IDS, MOST_ADDED = 2**24, 100_000
 LARGE = re.compile(rb":\s*\d{8}")
+# GPT-2's letters for bytes: those that can be printed stand for themselves.
+_SHOWN = [*range(33, 127), *range(161, 173), *range(174, 256)]
+_OTHERS = [b for b in range(256) if b not in _SHOWN]
+BYTES = {chr(b): b for b in _SHOWN} | {chr(256 + i): b for i, b in enumerate(_OTHERS)}
 # What a chat template may take for one sentence: a thousand times what one that is in use takes.
 TEMPLATE_SECONDS, TEMPLATE_BYTES = 2.0, 512 * 2**20
 MARKED_DATE = "{%- macro strftime_now(form) -%}\ue000{{ form }}\ue001{%- endmacro -%}"
@@ -144,6 +148,39 @@ class Tokenizer:
             ) from error
         return [list(map(int, ids)) for ids in encoded]
 
+    def encode_rendered(
+        self, rendered: Sequence[str], around: Around
+    ) -> list[tuple[list[int], list[tuple[int, int]]]] | None:
+        """Token ids of texts that `around` was written around, and each token's characters; None if unknown."""
+        if not self._tokenizer.is_fast:
+            return None
+        with without_panics():
+            found = self._tokenizer(
+                list(rendered),
+                add_special_tokens=self._special and around.template != "chat",
+                return_offsets_mapping=True,
+                return_attention_mask=False,
+                verbose=False,
+            )
+        return list(zip(found["input_ids"], found["offset_mapping"], strict=True))
+
+    def written(self, token: int) -> str:
+        """A token as it is written in a text, as far as it can be told from the token alone."""
+        (piece,) = self.pieces([token])
+        if token in self.special:
+            return piece
+        if self._writes_bytes and all(c in BYTES for c in piece):
+            return bytes(BYTES[c] for c in piece).decode(errors="replace")
+        if re.fullmatch("<0x[0-9A-F]{2}>", piece):
+            return bytes([int(piece[3:5], 16)]).decode(errors="replace")
+        return piece.removeprefix("##").removesuffix("</w>").replace("▁", " ")
+
+    @cached_property
+    def _writes_bytes(self) -> bool:
+        """Whether the vocabulary is written in letters that stand for bytes, as GPT-2's is."""
+        backend = getattr(self._tokenizer, "backend_tokenizer", None)
+        return backend is not None and "ByteLevel" in f"{backend.pre_tokenizer} {backend.normalizer} {backend.decoder}"
+
     def spans(self, text: str) -> list[tuple[int, int]] | None:
         """First character of each token of a text and the one after its last, no special tokens; None if unknown."""
         if not self._tokenizer.is_fast:
@@ -202,25 +239,43 @@ class Tokenizer:
         return None if found is None else datetime.now().strftime(found[1])
 
     def _chat(self, text: str, arguments: dict[str, Any]) -> str:
+        return self.render_messages([{"role": "user", "content": text}], {"add_generation_prompt": True, **arguments})
+
+    def render_messages(self, messages: Sequence[Mapping[str, Any]], arguments: Mapping[str, Any]) -> str:
+        """What the tokenizer's chat template writes for a conversation; raises JobError where it cannot."""
         if not self._tokenizer.chat_template:
             raise JobError(
                 "template: chat, but this tokenizer has no chat template",
                 hint="Write the template as text that holds {text}.",
             )
-        messages = [{"role": "user", "content": text}]
-        asked = {"add_generation_prompt": True, **arguments}
+        what = "one user message" if len(messages) == 1 else f"{len(messages)} messages"
         try:
             # A template is a program that comes with the model.
             with bounded(TEMPLATE_SECONDS, TEMPLATE_BYTES):
-                written = str(self._tokenizer.apply_chat_template(messages, tokenize=False, **asked))
+                written = str(self._tokenizer.apply_chat_template([*map(dict, messages)], tokenize=False, **arguments))
             written.encode()
         except BeyondBounds as beyond:
-            raise _template_error(f"{beyond} for one user message") from None
+            raise _template_error(f"{beyond} for {what}") from None
         except Exception as error:  # whatever the template raises or stumbles over
-            raise _template_error(f"fails on one user message: {error or type(error).__name__}") from error
+            raise _template_error(f"fails on {what}: {error or type(error).__name__}") from error
         if len(written) > LONGEST:
-            raise _template_error(f"writes {len(written):,} characters for one user message, too many for any model")
+            raise _template_error(f"writes {len(written):,} characters for {what}, too many for any model")
         return written
+
+    def assistant_marks(
+        self, messages: Sequence[Mapping[str, Any]], arguments: Mapping[str, Any]
+    ) -> tuple[list[int], list[int]] | None:
+        """Token ids of a conversation, and 1 for those that the template marks as said by the assistant.
+
+        None where the template has no `{% generation %}`. Raises what `render_messages` does.
+        """
+        if not re.search(r"{%-?\s*generation\s*-?%}", str(self._tokenizer.chat_template)):
+            return None
+        self.render_messages(messages, arguments)
+        found: Any = self._tokenizer.apply_chat_template(
+            [*map(dict, messages)], tokenize=True, return_dict=True, return_assistant_tokens_mask=True, **arguments
+        )
+        return list(found["input_ids"]), list(found["assistant_masks"])
 
 
 def _template_error(what: str) -> JobError:

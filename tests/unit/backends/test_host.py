@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from drillcore.backends.transformers.host import HostCopy, largest_magnitudes
+from drillcore.backends.transformers.host import BatchCopy, largest_magnitudes
 from drillcore.tokens.batches import Batch
+from drillcore.tokens.places import gathering
 
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
 
@@ -27,8 +28,9 @@ def test_states_leave_as_numpy_would_cast_them(dtype, store_dtype, size, seed):
     drawn = (draw.normal(size=size) * np.exp2(draw.integers(-30, 20, size))).astype(np.float32)
     with np.errstate(over="ignore"):
         values = drawn.astype(DTYPES[dtype])
+    batch = batch_of(size[0])
     states = torch.tensor(values.astype(np.float32)).to(getattr(torch, dtype))
-    part = HostCopy(batch_of(size[0]), states, "", None, store_dtype).take()
+    (part,) = BatchCopy(batch, gathering(batch, ()), [states], "", None, store_dtype).take()
     with np.errstate(over="ignore"):
         wanted = values.astype(np.float16) if store_dtype == "float16" else values
     assert part.values_GKH.dtype == wanted.dtype

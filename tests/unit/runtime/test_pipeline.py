@@ -18,7 +18,7 @@ from drillcore.errors import CommitError, NumericsError
 from drillcore.job.extract import Extract
 from drillcore.job.inputs import Model
 from drillcore.runtime.work import pipeline
-from drillcore.runtime.work.blocks import make_blocks, rows_digest
+from drillcore.runtime.work.blocks import Block, make_blocks, rows_digest
 from drillcore.runtime.work.pipeline import LOOP_BYTES, WAITING_SHARDS, _put, extract_blocks
 from drillcore.runtime.work.sink import ShardSink
 from drillcore.runtime.work.tasks import BlockTask, ModelTask
@@ -28,6 +28,7 @@ from drillcore.store.group import GroupWriter
 from drillcore.store.layout import choose_shape
 from drillcore.store.states import StatesReader
 from drillcore.system.progress import Progress
+from drillcore.tokens.places import Places
 from drillcore.tokens.sequences import Sequences
 
 SHARD, BLOCK, HIDDEN = 4, 8, 6
@@ -309,3 +310,75 @@ def test_the_next_shard_is_encoded_while_one_is_written(make, seed, monkeypatch)
     sink = Waiting()
     list(extract_blocks(Arithmetic(seed, shuffled=False), tasks, sink, Progress()))
     assert sink.commits == [0, 1]
+
+
+class Placed(Arithmetic):
+    """Gives the states of every prefix that a place ends, and means over them, group by group in shuffled order."""
+
+    def run(self, work: Work):
+        _, sentences = work.parts
+        for group in self.draw.permutation(len(work.places)).tolist():
+            places = work.places[group]
+            bounds = places.bounds_N1
+            rows = [
+                [states_of(s[: i + 1]) for i in places.index_Q[a:b]]
+                for s, a, b in zip(sentences, bounds[:-1], bounds[1:], strict=True)
+            ]
+            values = np.stack([np.mean(r, 0) for r in rows] if places.is_mean else [v for r in rows for v in r])
+            order = self.draw.permutation(len(values))
+            for numbers in np.array_split(order, 3):
+                if len(numbers):
+                    of = values[numbers].astype(np.float32)
+                    yield States(of, np.abs(of).max(-1), numbers, np.arange(len(numbers)), 0, 0, group=group)
+
+
+def test_groups_of_one_block_are_filled_by_the_same_passes(make, tmp_path, seed):
+    """The last tokens, all tokens (several rows a sentence), and means, each with blocks and shards of its own."""
+    tasks, tokens, group = make(13)
+    lengths = tokens.lengths_N
+    every, mean = Places.between(0 * lengths, lengths), Places.between(0 * lengths, lengths, is_mean=True)
+    store = LocalStore(tmp_path / "s.zarr")
+    shapes, groups = {}, {}
+    for name, places, shard in (("every", every, 64), ("mean", mean, SHARD)):
+        shapes[name] = choose_shape(
+            places.num_rows if name == "mean" else 64 * len(tasks), LAYERS, ("e", "b", "c"), HIDDEN, "float32", shard
+        )
+        groups[name] = make_group(store, f"m/d~{name}")
+        GroupWriter(groups[name]).ensure(shapes[name], ())
+    placed = []
+    for task in tasks:
+        sentences = slice(task.block.start, task.block.stop)
+        here = {
+            "every": every.slice(sentences.start, sentences.stop),
+            "mean": mean.slice(sentences.start, sentences.stop),
+        }
+        first = task.block.index * 64
+        blocks = {
+            "every": Block(task.block.index, first, first + here["every"].num_rows, task.block.index, ("ab" * 32,)),
+            "mean": replace(task.block, fingerprints=tuple("cd" * 32 for _ in task.block.fingerprints)),
+        }
+        beside = tuple(
+            replace(task, dataset=f"d~{n}", group=f"m/d~{n}", shape=shapes[n], block=blocks[n], places=here[n])
+            for n in here
+        )
+        placed.append(replace(task, beside=beside))
+    sink, counted = NotingSink(), []
+    done = list(extract_blocks(Placed(seed), iter(placed), sink, Progress(counted.append)))
+    assert sum(counted) == sum(d.num_sentences for d in done) == 13
+    layers = np.arange(len(LAYERS))
+    last = StatesReader(group).read(np.arange(13), layers)
+    np.testing.assert_array_equal(last, [states_of(s) for s in tokens])
+    means = StatesReader(groups["mean"]).read(np.arange(13), layers)
+    prefixes = [[states_of(s[: i + 1]) for i in range(len(s))] for s in tokens]
+    np.testing.assert_allclose(means, [np.mean(p, 0) for p in prefixes], rtol=1e-6)
+    for task in placed:
+        of = task.beside[0].block
+        found = StatesReader(groups["every"]).read(np.arange(of.start, of.stop), layers)
+        np.testing.assert_array_equal(found, [v for p in prefixes[task.block.start : task.block.stop] for v in p])
+
+
+def test_a_place_outside_its_sentence_ends_the_block(make, seed):
+    (task, *_), tokens, _ = make(5)
+    wrong = Places(tokens.lengths_N, np.arange(len(tokens) + 1))
+    with pytest.raises(ValueError, match="not within its sentence"):
+        list(extract_blocks(Placed(seed), iter([replace(task, places=wrong)]), NotingSink(), Progress()))

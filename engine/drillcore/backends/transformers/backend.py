@@ -35,7 +35,7 @@ from drillcore.backends.transformers.cpu_linears import PreparedLinears, is_avai
 from drillcore.backends.transformers.device_memory import MOST_NODES, fitting_nodes, free_bytes, node_bytes
 from drillcore.backends.transformers.feed import Feeder
 from drillcore.backends.transformers.hooks import Gatherer
-from drillcore.backends.transformers.host import HostCopy, keep_freed_memory
+from drillcore.backends.transformers.host import BatchCopy, keep_freed_memory
 from drillcore.backends.transformers.loading import load_model
 from drillcore.backends.transformers.masks import attention_kinds
 from drillcore.backends.transformers.merged import NAME as MERGED
@@ -49,6 +49,7 @@ from drillcore.errors import ModelError, RunError, SelfCheckError
 from drillcore.job.extract import Extract
 from drillcore.tokens.batches import Batch, batches, halve, padded_batches
 from drillcore.tokens.packs import build_packs
+from drillcore.tokens.places import gathering
 from drillcore.tokens.sequences import Sequences
 from drillcore.tokens.widths import PackRule
 
@@ -330,19 +331,19 @@ class TransformersBackend:
 
     def run(self, work: Work) -> Iterator[States]:
         """Forward passes, batch by batch; on CUDA the next pass runs while the states of the last one are copied."""
-        copies: deque[HostCopy] = deque()
+        copies: deque[BatchCopy] = deque()
         for batch in work.parts:
-            for copy in self._run(batch, "", work.store_dtype):
+            for copy in self._run(batch, "", work):
                 copies.append(copy)
                 if self._side is None or len(copies) > 1:
-                    yield copies.popleft().take()
+                    yield from copies.popleft().take()
         while copies:
-            yield copies.popleft().take()
+            yield from copies.popleft().take()
 
-    def _run(self, batch: Batch, note: str, store_dtype: str) -> Iterator[HostCopy]:
+    def _run(self, batch: Batch, note: str, work: Work) -> Iterator[BatchCopy]:
         """One batch; halved, and again, where the device has no memory for it."""
         try:
-            copy = self._forward(batch, note, store_dtype)
+            copy = self._forward(batch, note, work)
         except torch.OutOfMemoryError as error:
             halves = halve(batch, flex.TILE if self._numerics["attention"] == flex.NAME else 1)
             if not halves:
@@ -360,22 +361,23 @@ class TransformersBackend:
         for half in halves:
             num_rows, width = half.token_ids_RW.shape
             note = f"out of memory: batch halved to {num_rows} rows of {width} tokens"
-            yield from self._run(half, note, store_dtype)
+            yield from self._run(half, note, work)
 
     @pinned()
-    def _forward(self, batch: Batch, note: str, store_dtype: str) -> HostCopy:
+    def _forward(self, batch: Batch, note: str, work: Work) -> BatchCopy:
         with torch.inference_mode():
             if self._rules.scaled_above is not None:
                 with self._as_transformers():
                     self_check.settle_positions(self._loaded.decoder)
-            arguments, nodes_G = self._feeder.feed(batch)
-            self._gatherer.begin(nodes_G, self._dtype)
+            arguments, wanted = self._feeder.feed(batch), gathering(batch, work.places)
+            self._gatherer.begin_places(wanted, self._feeder.to_device, self._dtype)
             try:
                 output = self._loaded.decoder(use_cache=False, **arguments)
                 states_GKH = self._gatherer.finish(first_tensor(output))
             finally:
                 self._gatherer.cancel()
-            return HostCopy(batch, states_GKH, note, self._side, store_dtype)
+            states = (states_GKH, *self._gatherer.means)
+            return BatchCopy(batch, wanted, states, note, self._side, work.store_dtype)
 
     @pinned()
     def unembed(self, states_GH: FloatStates) -> NDArray[np.float32]:

@@ -20,8 +20,6 @@ from drillcore.backends.transformers.flex_attention import PackMask
 from drillcore.backends.transformers.masks import AttentionKinds, pack_masks
 from drillcore.tokens.batches import Batch
 
-Feed = Callable[[Batch], tuple[dict[str, Any], Tensor]]
-
 
 class Feeder:
     """Turns batches into arguments of one model's decoder.
@@ -37,24 +35,24 @@ class Feeder:
         self._packed, self._attention = packed, attention
         self._masks: dict[tuple[int, int, str], PackMask] = {}
 
-    def feed(self, batch: Batch) -> tuple[dict[str, Any], Tensor]:
-        """Arguments of the decoder, and the nodes to gather."""
+    def feed(self, batch: Batch) -> dict[str, Any]:
+        """Arguments of the decoder."""
         ids_RW, depth_RW, ends_RW = (
-            self._to_device(array) for array in (batch.token_ids_RW, batch.position_ids_RW, batch.subtree_end_RW)
+            self.to_device(array) for array in (batch.token_ids_RW, batch.position_ids_RW, batch.subtree_end_RW)
         )
-        nodes_G = self._to_device(batch.node_G)
         if not self._packed:
             # In a padded row every real node's subtree ends where the sentence does.
-            return {"input_ids": ids_RW, "attention_mask": (depth_RW < ends_RW[:, :1]).long()}, nodes_G
+            return {"input_ids": ids_RW, "attention_mask": (depth_RW < ends_RW[:, :1]).long()}
         if self._attention == flex.NAME:
             mask = self._flex_mask(ends_RW, depth_RW)
         elif self._attention == trees.NAME and ids_RW.shape[1] > WIDEST:
             mask = self._tree_mask(batch)
         else:
             mask = pack_masks(ends_RW, depth_RW, self._kinds, self._dtype)
-        return {"input_ids": ids_RW, "position_ids": depth_RW, "attention_mask": mask}, nodes_G
+        return {"input_ids": ids_RW, "position_ids": depth_RW, "attention_mask": mask}
 
-    def _to_device(self, array: NDArray[np.int64]) -> Tensor:
+    def to_device(self, array: NDArray[np.int64]) -> Tensor:
+        """An array on the device, copied while a pass runs."""
         if self._device.type != "cuda":
             return torch.tensor(array, device=self._device)
         # A copy from pageable memory would wait for the running pass.

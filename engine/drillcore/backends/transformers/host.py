@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import ctypes
 import platform
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import ml_dtypes
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from drillcore.backends.base import FloatStates, States
 from drillcore.tokens.batches import Batch
+from drillcore.tokens.places import Gathering, Taken
 
 # Numbers of glibc's mallopt(3), and the largest value that it accepts for the second.
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
@@ -26,7 +30,9 @@ CACHED_BYTES = 2**20
 
 
 class HostCopy:
-    """The states [G, K, H] of one batch and their largest magnitudes [G, K], being copied.
+    """States [G, K, H] of one batch and their largest magnitudes [G, K], being copied.
+
+    rows: which of them are rows of which group; groups share the copy.
 
     On CUDA the copy runs on a side stream into pinned memory, which PyTorch keeps for the next batch; elsewhere the
     states are where they have to be. store_dtype: of the store they are meant for; those of a float16 store are rounded
@@ -34,9 +40,9 @@ class HostCopy:
     """
 
     def __init__(
-        self, batch: Batch, states_GKH: Tensor, note: str, side: torch.cuda.Stream | None, store_dtype: str = ""
+        self, rows: Sequence[Taken], states_GKH: Tensor, side: torch.cuda.Stream | None, store_dtype: str = ""
     ) -> None:
-        self._batch, self._note = batch, note
+        self._rows = rows
         self._done: torch.cuda.Event | None = None
         states_GKH, absmax_GK = _leaving(states_GKH, store_dtype)
         if side is None:
@@ -47,22 +53,38 @@ class HostCopy:
             self._host = (_to_pinned(states_GKH, side), _to_pinned(absmax_GK, side))
             self._done = side.record_event()
 
-    def take(self) -> States:
-        """Wait for the copy."""
+    def take(self) -> list[States]:
+        """Wait for the copy; the states of each group, without the batch's numbers of nodes."""
         if self._done is not None:
             self._done.synchronize()
         states_GKH, absmax_GK = self._host
+        values, absmax = _as_numpy(states_GKH), absmax_GK.numpy()
+        return [States(values, absmax, r.rows_T, r.row_T, 0, 0, group=r.group) for r in self._rows]
+
+
+class BatchCopy:
+    """All that one batch gives: copies under way, and what it cost."""
+
+    def __init__(
+        self,
+        batch: Batch,
+        wanted: Gathering,
+        states: Sequence[Tensor],
+        note: str,
+        side: torch.cuda.Stream | None,
+        store_dtype: str = "",
+    ) -> None:
+        """Begin to copy. states: [G, K, H] of what was gathered, then [S, K, H] of each of the means."""
+        self._batch, self._note = batch, note
+        rows = [wanted.taken, *([Taken(m.group, m.rows_S, np.arange(len(m.rows_S)))] for m in wanted.means)]
+        self._copies = [HostCopy(r, s, side, store_dtype) for r, s in zip(rows, states, strict=True) if r]
+
+    def take(self) -> list[States]:
+        """Wait for the copies; the first states tell what the batch cost."""
+        first, *others = (states for copy in self._copies for states in copy.take())
         batch = self._batch
         padding = batch.token_ids_RW.size - batch.num_nodes
-        return States(
-            _as_numpy(states_GKH),
-            absmax_GK.numpy(),
-            batch.sentence_S,
-            batch.row_S,
-            batch.num_nodes,
-            padding,
-            self._note,
-        )
+        return [replace(first, num_nodes=batch.num_nodes, num_padding=padding, note=self._note), *others]
 
 
 def _to_pinned(values: Tensor, side: torch.cuda.Stream) -> Tensor:

@@ -135,6 +135,10 @@ class VllmBackend:
 
     def run(self, work: Work) -> Iterator[States]:
         """States of each part, as the engine finishes it."""
+        if work.places:
+            raise RunError(
+                "backend vllm gives the states of last tokens only", hint="Set extract.backend: transformers."
+            )
         engine = self._engine_running()
         assert self._rows is not None
         # Earlier blocks must not change the batches, and so the bytes, of this one.

@@ -206,7 +206,7 @@ def _planned(
 
     def lay_out(task: BlockTask) -> tuple[BlockTask, Work, Clock]:
         clock, started = Clock(), time.perf_counter()
-        work = backend.lay_out(task.tokens)
+        work = replace(backend.lay_out(task.tokens), places=task.all_places())
         task.tokens.release()
         clock.add("plan", started)
         return task, work, clock
@@ -232,27 +232,29 @@ def _forward(
     notes: list[str],
 ) -> Iterator[Future[float]]:
     """Run the model over a block; yields the pending write of each shard."""
-    assembler = Assembler(task, threads.buffers)
+    assemblers = [Assembler(each, threads.buffers) for each in task.groups]
     waiting: deque[Future[float]] = deque()
 
-    def write(shard: Shard, encoding: Encoding) -> float:
+    def write(of: BlockTask, shard: Shard, encoding: Encoding) -> float:
         started = time.perf_counter()
-        sink.commit(task, shard.number, encoding, shard.absmax_K)
+        sink.commit(of, shard.number, encoding, shard.absmax_K)
         threads.buffers.give(shard.buffer_SKH)
         return time.perf_counter() - started
 
-    # Open the group while the first batch computes: later it would delay the only commit of a small job.
-    threads.writer.submit(sink.open, task)
+    # Open the groups while the first batch computes: later it would delay the only commit of a small job.
+    for each in task.groups:
+        threads.writer.submit(sink.open, each)
     started = time.perf_counter()
     for part in backend.run(work):
         started = clock.add("forward", started)
-        for shard in assembler.add(part):
+        of = task.groups[part.group]
+        for shard in assemblers[part.group].add(part):
             while len(waiting) >= WAITING_SHARDS:
                 waiting.popleft().result()
-            if shard.number in task.committed:
+            if shard.number in of.committed:
                 continue
-            encoding = Encoding(shard.states_SKH, task.shape, threads.encoders)
-            pending = threads.writer.submit(write, shard, encoding)
+            encoding = Encoding(shard.states_SKH, of.shape, threads.encoders)
+            pending = threads.writer.submit(write, of, shard, encoding)
             waiting.append(pending)
             yield pending
         started = clock.add("assemble", started)
@@ -262,7 +264,8 @@ def _forward(
         for future in waiting:
             if future.done():
                 future.result()
-        progress.advance(len(part.sentence_S))
+        if part.group == 0:
+            progress.advance(len(part.sentence_S))
 
 
 def _finish(task: BlockTask, work: Work, clock: Clock, writes: list[Future[float]], notes: list[str]) -> BlockDone:
@@ -276,7 +279,7 @@ def _finish(task: BlockTask, work: Work, clock: Clock, writes: list[Future[float
         num_nodes=work.num_nodes,
         num_padding=work.num_padding,
         num_tokens=len(task.tokens.ids_T),
-        committed_bytes=len(task.block) * task.shape.sentence_bytes,
+        committed_bytes=sum(len(each.block) * each.shape.sentence_bytes for each in task.groups),
         seconds=dict(clock.seconds),
         notes=tuple(notes),
     )

@@ -12,6 +12,7 @@ from drillcore.job.inputs import Model
 from drillcore.runtime.work.blocks import Block
 from drillcore.store.layout import Shape
 from drillcore.store.places.hold import Hold
+from drillcore.tokens.places import Places
 from drillcore.tokens.sequences import Sequences
 
 NONE = Sequences.of([])
@@ -47,7 +48,9 @@ class BlockTask:
 
     dataset: its name. store: address. group: path of the group in it. tokens: the block's sentences, truncated.
     committed: numbers of its shards that are committed as they must be, and are left alone. hold: tells the worker
-    whether the run that sent the task still holds the store; none for a store that nobody else can know of.
+    whether the run that sent the task still holds the store; none for a store that nobody else can know of. places:
+    which tokens the rows are of; none for the last one of each sentence. beside: other groups of the same sentences,
+    whose states come from the same passes.
     """
 
     model: ModelTask
@@ -59,6 +62,22 @@ class BlockTask:
     tokens: Sequences
     committed: frozenset[int] = frozenset()
     hold: Hold | None = None
+    places: Places | None = None
+    beside: tuple[BlockTask, ...] = ()
+
+    @property
+    def groups(self) -> tuple[BlockTask, ...]:
+        """Itself and those beside it."""
+        return (self, *self.beside)
+
+    def all_places(self) -> tuple[Places, ...]:
+        """Places of all groups; none where only the last tokens are wanted. Raises ValueError for one outside."""
+        if self.places is None and not self.beside:
+            return ()
+        found = tuple(task.places or Places.last(self.tokens) for task in self.groups)
+        for places in found:
+            places.refuse_outside(self.tokens)
+        return found
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,147 @@
+"""Turns of chats: proved for templates of several styles, refused by name where they cannot be."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from drillcore.errors import JobError, TextError
+from drillcore.tokens.tokenizer import Around, Tokenizer
+from drillcore.tokens.turns import tokens_of_turns, turns_of
+from support.vocabularies import write
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+LLAMA3 = (
+    "<|begin_of_text|>{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n"
+    "{{ m.content | trim }}<|eot_id|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+)
+# Drops the reasoning of all answers but the last, as models that think do, and adds a default system prompt.
+REASONING = (
+    "{% if messages[0].role != 'system' %}<|im_start|>system\nYou are helpful.<|im_end|>\n{% endif %}"
+    "{% for m in messages %}{% set c = m.content %}"
+    "{% if m.role == 'assistant' and not loop.last and '</think>' in c %}{% set c = c.split('</think>')[-1].lstrip() %}"
+    "{% endif %}<|im_start|>{{ m.role }}\n{{ c }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+MARKED = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}{% generation %}"
+    "{{ m.content }}<|im_end|>{% endgeneration %}{% else %}{{ m.content }}<|im_end|>{% endif %}\n{% endfor %}"
+)
+STYLES = {"chatml": CHATML, "llama3": LLAMA3, "reasoning": REASONING, "marked": MARKED}
+WRITTEN = ("<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>", "<|begin_of_text|>")
+WORDS = [
+    "Toronto",
+    "old",
+    "שלום",
+    "👩‍👩‍👧‍👦",
+    "e\u0301",
+    "\n",
+    "  ",
+    "assistant",
+    "user",
+    "no?",
+    "1999",
+    "<",
+    "}}",
+]
+
+
+def open_style(folder, template: str) -> Tokenizer:
+    settings = {"chat_template": template, "additional_special_tokens": list(WRITTEN)}
+    return Tokenizer(str(write(folder, "bytes", **settings)), "auto")
+
+
+def conversation(seed: int, think: bool = False) -> list[dict[str, str]]:
+    draw = random.Random(seed)
+    said = []
+    for turn in range(draw.randint(1, 6)):
+        role = "user" if turn % 2 == 0 else "assistant"
+        text = " ".join(draw.choices(WORDS, k=draw.randint(1, 8))) + draw.choice(["x", ".", "é"])
+        thought = "<think>" + " ".join(draw.choices(WORDS, k=3)) + "</think>" if think and role == "assistant" else ""
+        said.append({"role": role, "content": thought + "w" + text})
+    return said if draw.random() < 0.5 else [{"role": "system", "content": "Be brief."}, *said]
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_each_message_stands_where_the_template_wrote_it(tmp_path, style, seed):
+    tokenizer = open_style(tmp_path, STYLES[style])
+    marker = "<|eot_id|>" if style == "llama3" else "<|im_end|>"
+    for number in range(12):
+        messages = conversation(seed + number, think=style == "reasoning")
+        arguments = {} if style == "marked" else {"add_generation_prompt": number % 2 == 0}
+        rendered, turns = turns_of(tokenizer, messages, arguments)
+        ids, tokens = tokens_of_turns(tokenizer, messages, arguments)
+        assert [t.role for t in turns] == [m["role"] for m in messages] and len(tokens) == len(turns)
+        assert tokenizer.encode_rendered([rendered], Around("chat"))[0][0] == ids
+        for i, (message, turn, of) in enumerate(zip(messages, turns, tokens, strict=True)):
+            want = message["content"]
+            if style == "llama3":
+                want = want.strip()
+            if style == "reasoning" and message["role"] == "assistant" and i < len(messages) - 1:
+                want = want.split("</think>")[-1].lstrip()
+            assert rendered[turn.first : turn.stop] == want
+            assert rendered[turn.stop :].startswith(marker)
+            said = b"".join(_bytes(tokenizer, t) for t in ids[of.first : of.stop]).decode()
+            assert said == want and of.begins and of.ends
+            assert tokenizer.pieces([ids[of.marker]]) == [marker] and of.marker == of.stop
+            assert of.prompt == of.first - 1
+
+
+def _bytes(tokenizer: Tokenizer, token: int) -> bytes:
+    from drillcore.tokens.tokenizer import BYTES
+
+    return bytes(BYTES[c] for c in tokenizer.pieces([token])[0])
+
+
+BROKEN = {
+    "left out": ("{% for m in messages if m.role != 'system' %}{{ m.content }}{% endfor %}", "does not write it"),
+    "twice": ("{% for m in messages %}{{ m.content }} {{ m.content }}{% endfor %}", "more than once"),
+    "changed": ("{% for m in messages %}[{{ m.content | upper }}]{% endfor %}", "more than once, or changes it"),
+    "escaped": ("{% for m in messages %}[{{ m.content | tojson }}]{% endfor %}", "depends on its text"),
+    "counted": ("{% for m in messages %}[{{ m.content | length }}]{% endfor %}", "does not write it"),
+    "looks": (
+        "{% for m in messages %}{% if 'secret' in m.content %}HIDDEN {% endif %}{{ m.content }};{% endfor %}",
+        "depends on its text",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_what_cannot_be_proved_is_refused_by_name(tmp_path, kind):
+    template, why = BROKEN[kind]
+    messages = [{"role": "system", "content": 'A "secret"'}, {"role": "user", "content": "Hello"}]
+    with pytest.raises(TextError, match=rf"message 0 \(system\): .*{why}") as caught:
+        turns_of(open_style(tmp_path, template), messages, {})
+    assert "`last` works" in caught.value.hint
+
+
+def test_marks_that_differ_are_refused(tmp_path):
+    template = MARKED.replace("m.role == 'assistant'", "m.role == 'user'")
+    messages = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Yes"}]
+    with pytest.raises(TextError, match=r"message 0 \(user\): the template's own marks"):
+        tokens_of_turns(open_style(tmp_path, template), messages, {})
+
+
+def test_an_empty_conversation_and_an_empty_message(tmp_path):
+    tokenizer = open_style(tmp_path, CHATML)
+    with pytest.raises(TextError, match="no message"):
+        turns_of(tokenizer, [], {})
+    with pytest.raises(TextError, match=r"message 1 \(assistant\): it has no token"):
+        tokens_of_turns(tokenizer, [{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}], {})
+
+
+def test_content_that_is_no_text_is_refused(tmp_path):
+    messages = [{"role": "user", "content": [{"type": "text", "text": "a"}]}]
+    with pytest.raises(TextError, match="not a text"):
+        turns_of(open_style(tmp_path, CHATML), messages, {})
+
+
+def test_a_tokenizer_without_a_template_is_refused(tmp_path):
+    tokenizer = Tokenizer(str(write(tmp_path, "bytes")), "auto")
+    with pytest.raises(JobError, match="has no chat template"):
+        turns_of(tokenizer, [{"role": "user", "content": "a"}], {})
