@@ -96,7 +96,7 @@ def test_a_line_of_json_that_is_not_an_object(line: bytes) -> None:
         ("d.txt", b"a\0b\n", "d.txt:1: holds a NUL character"),
         ("a.jsonl", b"", "a.jsonl: holds no sentence"),
         ("b.jsonl", "{}".encode("utf-16"), "b.jsonl: is UTF-16, not UTF-8: save it as UTF-8"),
-        ("c.jsonl", gzip.compress(ROWS), "c.jsonl: is compressed with gzip: end its name in .gz"),
+        ("c.jsonl", gzip.compress(ROWS, mtime=0), "c.jsonl: is compressed with gzip: end its name in .gz"),
         ("d.jsonl", zstd(ROWS), "d.jsonl: is compressed with zstd: end its name in .zst"),
         ("f.jsonl", b"[", "f.jsonl:1: is not one JSON object: one a line is wanted, not an array"),
         (
@@ -104,7 +104,7 @@ def test_a_line_of_json_that_is_not_an_object(line: bytes) -> None:
             b"{\n",
             "g.jsonl:1: is not one JSON object: a whole one on each line is wanted, not one over several lines",
         ),
-        ("e.jsonl.gz", gzip.compress(b""), "e.jsonl.gz: holds no sentence"),
+        ("e.jsonl.gz", gzip.compress(b"", mtime=0), "e.jsonl.gz: holds no sentence"),
     ],
 )
 def test_each_problem_is_reported_with_its_line(name: str, content: bytes, want: str) -> None:
