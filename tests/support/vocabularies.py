@@ -17,6 +17,8 @@ SIZE = 380
 SPECIAL = ["<unk>", "<s>", "</s>", "<pad>"]
 # Metaspace and prepended write a space before each text: " Toronto" alone becomes two tokens.
 FAST = ("bytes", "prefixed", "metaspace", "prepended", "wordpiece", "unigram", "appends")
+# As FAST, for what offsets they tell: trimmed of spaces, of composed characters, of compatibility forms.
+OFFSETS = ("trimmed", "composed", "compatible")
 SLOW = ("ctrl", "byt5")
 
 
@@ -33,7 +35,7 @@ def write(folder: Path, kind: str, **settings: Any) -> Path:
         "eos_token": "</s>",
         "pad_token": "<pad>",
     }
-    unknown = {} if kind in ("bytes", "prefixed", "appends") else {"unk_token": "<unk>"}
+    unknown = {} if kind in ("bytes", "prefixed", "appends", *OFFSETS) else {"unk_token": "<unk>"}
     (folder / "tokenizer_config.json").write_text(json.dumps({**config, **unknown, **settings}), encoding="utf-8")
     return folder
 
@@ -44,8 +46,10 @@ def _fast(kind: str) -> Any:
     common: dict[str, Any] = {"vocab_size": SIZE, "special_tokens": SPECIAL, "show_progress": False}
     trainer: Any = trainers.BpeTrainer(**common)
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
-    if kind in ("bytes", "prefixed", "appends"):
+    if kind in ("bytes", "prefixed", "appends", *OFFSETS):
         tokenizer = Tokenizer(models.BPE())
+        if kind in ("composed", "compatible"):
+            tokenizer.normalizer = normalizers.NFC() if kind == "composed" else normalizers.NFKC()
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=kind == "prefixed")
         trainer = trainers.BpeTrainer(**common, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
     elif kind == "metaspace":
@@ -63,6 +67,9 @@ def _fast(kind: str) -> Any:
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
         trainer = trainers.UnigramTrainer(**common, unk_token="<unk>")
     tokenizer.train_from_iterator(CORPUS, trainer)
+    if kind == "trimmed":
+        tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+        return tokenizer
     ends = " </s>" if kind == "appends" else ""
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"<s> $A{ends}", special_tokens=[("<s>", 1), ("</s>", 2)]

@@ -135,6 +135,8 @@ def gathering(batch: Batch, places: Sequence[Places]) -> Gathering:
     paths = _Paths(batch)
     for group, each in enumerate(places):
         counts_S = np.diff(each.bounds_N1)[batch.sentence_S]
+        if each.is_mean and not counts_S.all():
+            raise ValueError("a mean has no place")
         begin_S = np.concatenate([[0], np.cumsum(counts_S)])[:-1]
         number_T = np.arange(counts_S.sum()) + np.repeat(each.bounds_N1[batch.sentence_S] - begin_S, counts_S)
         node_T = paths.nodes(np.repeat(np.arange(len(counts_S)), counts_S), each.index_Q[number_T])
@@ -159,7 +161,8 @@ class _Paths:
         num_rows, self._width = batch.token_ids_RW.shape
         self._size = num_rows * self._width
         row = np.repeat(np.arange(num_rows), self._width)
-        self._place = np.sort(self._key(row, batch.position_ids_RW.reshape(-1), np.arange(self._size)))
+        self._depth = batch.position_ids_RW.reshape(-1)
+        self._place = np.sort(self._key(row, self._depth, np.arange(self._size)))
         self._last_S = batch.node_G[batch.row_S]
 
     def _key(self, row: Int64, depth: Int64, node: Int64) -> Int64:
@@ -169,9 +172,9 @@ class _Paths:
     def nodes(self, slot_T: Int64, depth_T: Int64) -> Int64:
         """The node at a depth on the way to the last token of a sentence. slot_T: its number among the batch's."""
         last_T = self._last_S[slot_T]
+        if (depth_T < 0).any() or (depth_T > self._depth[last_T]).any():
+            raise ValueError("a place is not within its sentence")
         wanted_T = self._key(last_T // self._width, depth_T, last_T)
         found_T = self._place[np.searchsorted(self._place, wanted_T, side="right") - 1]
-        if (found_T // self._size != wanted_T // self._size).any():
-            raise ValueError("a place is not within its sentence")
         node_T: Int64 = found_T % self._size
         return node_T

@@ -85,6 +85,7 @@ class Tokenizer:
                 hint="A model directory needs its tokenizer files, as they were saved, beside the weights.",
             ) from error
         self._special = special_tokens != "none"
+        self._written_bytes: dict[int, bytes] = {}
 
     def _recorded(self) -> str:
         backend = getattr(self._tokenizer, "backend_tokenizer", None)
@@ -151,29 +152,58 @@ class Tokenizer:
     def encode_rendered(
         self, rendered: Sequence[str], around: Around
     ) -> list[tuple[list[int], list[tuple[int, int]]]] | None:
-        """Token ids of texts that `around` was written around, and each token's characters; None if unknown."""
+        """Token ids of texts that `around` was written around, and each token's characters; None if unknown.
+
+        Raises TextError for a text that no tokenizer takes, ModelError where this one fails.
+        """
         if not self._tokenizer.is_fast:
             return None
-        with without_panics():
-            found = self._tokenizer(
-                list(rendered),
-                add_special_tokens=self._special and around.template != "chat",
-                return_offsets_mapping=True,
-                return_attention_mask=False,
-                verbose=False,
-            )
+        for text in rendered:
+            if any("\ud800" <= c <= "\udfff" for c in text):
+                raise TextError(f"the text {text[:80]!r} holds half of a surrogate pair", hint="Replace it.")
+        try:
+            with without_panics():
+                found = self._tokenizer(
+                    list(rendered),
+                    add_special_tokens=self._special and around.template != "chat",
+                    padding=False,
+                    truncation=False,
+                    return_offsets_mapping=True,
+                    return_attention_mask=False,
+                    verbose=False,
+                )
+        except RuntimeError as error:
+            raise ModelError(
+                f"the tokenizer fails on some text: {error}", hint="Take the tokenizer that was saved with the model."
+            ) from error
         return list(zip(found["input_ids"], found["offset_mapping"], strict=True))
 
-    def written(self, token: int) -> str:
-        """A token as it is written in a text, as far as it can be told from the token alone."""
+    @cached_property
+    def added_texts(self) -> dict[int, str]:
+        """How tokens that were added to the vocabulary are written, special ones among them."""
+        return {int(i): str(token) for i, token in getattr(self._tokenizer, "added_tokens_decoder", {}).items()}
+
+    @cached_property
+    def normalizes(self) -> bool:
+        """Whether texts are changed before they are split: case, accents, compatibility forms."""
+        backend = getattr(self._tokenizer, "backend_tokenizer", None)
+        return backend is None or backend.normalizer is not None
+
+    def written_bytes(self, token: int) -> bytes:
+        """A token as it is written in a text, in UTF-8, as far as it can be told from the token alone."""
+        if token not in self._written_bytes:
+            self._written_bytes[token] = self._bytes_of(token)
+        return self._written_bytes[token]
+
+    def _bytes_of(self, token: int) -> bytes:
+        if token in self.added_texts:
+            return self.added_texts[token].encode()
         (piece,) = self.pieces([token])
-        if token in self.special:
-            return piece
         if self._writes_bytes and all(c in BYTES for c in piece):
-            return bytes(BYTES[c] for c in piece).decode(errors="replace")
+            return bytes(BYTES[c] for c in piece)
         if re.fullmatch("<0x[0-9A-F]{2}>", piece):
-            return bytes([int(piece[3:5], 16)]).decode(errors="replace")
-        return piece.removeprefix("##").removesuffix("</w>").replace("▁", " ")
+            return bytes([int(piece[3:5], 16)])
+        return piece.removeprefix("##").removesuffix("</w>").replace("▁", " ").encode()
 
     @cached_property
     def _writes_bytes(self) -> bool:

@@ -1,8 +1,9 @@
-"""Where the messages of a conversation stand in what a chat template writes, proved by putting other text in place.
+"""Where the messages of a conversation stand in what a chat template writes, proved by putting other text beside them.
 
 Rendering the first messages alone would not tell: templates drop the reasoning of earlier answers, or write a default
-system prompt. The whole conversation is rendered with two different texts in place of one message; what differs is
-where that message stands, and what is the same around it must be around the message itself too.
+system prompt. The whole conversation is rendered with a mark before a message's text, and with one after it, twice each
+with different marks: what differs is where the mark stands, and without it the rendering must be the conversation's
+own, but for spaces that the template trims. What stands between the two marks must be the text.
 """
 
 from __future__ import annotations
@@ -13,24 +14,32 @@ from typing import Any
 
 import numpy as np
 
-from drillcore.errors import TextError
+from drillcore.errors import DrillcoreError, TextError
 from drillcore.tokens.characters import Characters, characters_of
 from drillcore.tokens.tokenizer import Around, Tokenizer
 
 # Neither begins or ends as the other does, nor as anything that a template writes.
-SENTINELS = ("\ue010a\ue011", "\ue012b\ue013")
-HINT = "Positions by turn need to know where each message stands; `last` works."
+MARKS = ("\ue010a\ue011", "\ue012b\ue013")
+# Templates drop what stands before it in answers, or write it elsewhere.
+REASONED = "</think>"
 
 Message = Mapping[str, Any]
 
 
+class _UnprovedError(Exception):
+    """Why the place of a message is not proved."""
+
+
 @dataclass(frozen=True)
 class Turn:
-    """One message in a rendered conversation: the characters `first` to before `stop` are what is written of it."""
+    """One message in a rendered conversation: the characters `first` to before `stop` are its text, without spaces that
+    the template trims, and without the reasoning that it drops. problem: why that is not proved; empty where it is.
+    """
 
     role: str
     first: int
     stop: int
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -38,48 +47,105 @@ class TurnTokens:
     """The tokens of one message.
 
     first, stop: of its text. begins, ends: whether no token of its text reaches into what stands around it. marker: the
-    special token that ends the turn; prompt: the last token before the text. None where there is none.
+    special token that ends the turn, which the template writes also where no other message follows; prompt: the last
+    token before the text. None where there is none. problem: why the place is not known; empty where it is.
     """
 
     role: str
-    first: int
-    stop: int
-    begins: bool
-    ends: bool
-    marker: int | None
-    prompt: int | None
+    first: int = 0
+    stop: int = 0
+    begins: bool = False
+    ends: bool = False
+    marker: int | None = None
+    prompt: int | None = None
+    problem: str = ""
 
 
 def turns_of(tokenizer: Tokenizer, messages: Sequence[Message], arguments: Mapping[str, Any]) -> tuple[str, list[Turn]]:
-    """The rendered conversation, and where each message stands in it.
+    """The rendered conversation, and where each message stands in it, or why that is not proved.
 
-    Raises TextError, which names the message, where that cannot be proved: the template leaves it out, writes it more
-    than once, changes it, or writes other things around it than around other text.
+    Raises TextError for what is no conversation, JobError where the template cannot be used.
     """
     if not messages:
         raise TextError("a conversation has no message", hint="Leave its row out.")
+    if not all(isinstance(message, Mapping) for message in messages):
+        raise TextError("a message is no mapping of role and content", hint="Each is {role: ..., content: ...}.")
     rendered, turns = tokenizer.render_messages(messages, arguments), list[Turn]()
     for number, message in enumerate(messages):
-        others = [{**message, "content": sentinel} for sentinel in SENTINELS]
-        with_one, with_other = (
-            tokenizer.render_messages([*messages[:number], other, *messages[number + 1 :]], arguments)
-            for other in others
-        )
-        before = _num_equal(with_one, with_other)
-        after = _num_equal(with_one[:before:-1], with_other[:before:-1])
-        if with_one == with_other:
-            raise _unproved(number, message, "the chat template does not write it")
-        if with_one[before : len(with_one) - after] != SENTINELS[0]:
-            raise _unproved(number, message, "the chat template writes it more than once, or changes it")
-        same = rendered[:before] == with_one[:before] and (not after or rendered.endswith(with_one[-after:]))
-        text = message.get("content")
-        if not isinstance(text, str):
-            raise _unproved(number, message, "its content is not a text")
-        # A part of it only: templates trim, and drop the reasoning of earlier answers.
-        if not same or len(rendered) < before + after or rendered[before : len(rendered) - after] not in text:
-            raise _unproved(number, message, "what the chat template writes around it depends on its text")
-        turns.append(Turn(str(message.get("role", "")), before, len(rendered) - after))
+        role = str(message.get("role", "no role"))
+        try:
+            first, stop = _Marked(tokenizer, messages, number, arguments, rendered).text()
+            turns.append(Turn(role, first, stop))
+        except _UnprovedError as error:
+            turns.append(Turn(role, 0, 0, f"message {number} ({role}): {error}"))
     return rendered, turns
+
+
+class _Marked:
+    """A conversation with marks in one of its messages."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        messages: Sequence[Message],
+        number: int,
+        arguments: Mapping[str, Any],
+        rendered: str,
+    ) -> None:
+        self._tokenizer, self._arguments, self._rendered = tokenizer, arguments, rendered
+        self._before, self._message, self._after = messages[:number], messages[number], messages[number + 1 :]
+
+    def text(self) -> tuple[int, int]:
+        """Where the message's text begins and ends; raises _UnprovedError."""
+        text = self._message.get("content")
+        if not isinstance(text, str):
+            raise _UnprovedError("its content is not a text")
+        reasoned = text.rfind(REASONED) + len(REASONED) if REASONED in text else 0
+        stop = self._place(text, "")
+        for head in dict.fromkeys((0, reasoned)):
+            try:
+                first = self._place(text[:head], text[head:])
+            except _UnprovedError:
+                if head == reasoned:
+                    raise
+                continue
+            if self._rendered[first:stop].strip() == text[head:].strip() and first <= stop:
+                return first, stop
+        raise _UnprovedError("the chat template changes it")
+
+    def _place(self, before: str, after: str) -> int:
+        """Where a mark between two parts of the text would stand in the rendering, which must not change around it."""
+        one, other = (self._render(f"{before}{mark}{after}") for mark in MARKS)
+        if one == other:
+            raise _UnprovedError("the chat template does not write it")
+        place = _num_equal(one, other)
+        rest = len(one) - _num_equal(one[:place:-1], other[:place:-1])
+        if one[place:rest] != MARKS[0]:
+            raise _UnprovedError("the chat template writes it more than once, or changes it")
+        left, right, rendered = one[:place], one[rest:], self._rendered
+        # The mark keeps spaces that the template trims from the end of a text.
+        for cut in {0, len(left) - len(left.rstrip())} if before else {0}:
+            for skipped in {0, len(right) - len(right.lstrip())} if after else {0}:
+                if rendered == left[: len(left) - cut] + right[skipped:]:
+                    return len(left) - cut
+        raise _UnprovedError("what the chat template writes around it depends on its text")
+
+    def _render(self, content: str) -> str:
+        try:
+            messages = [*self._before, {**self._message, "content": content}, *self._after]
+            return self._tokenizer.render_messages(messages, self._arguments)
+        except DrillcoreError as error:
+            raise _UnprovedError(str(error)) from None
+
+    def marker(self, region: str) -> str:
+        """What follows the text where no other message does; empty where that cannot be told."""
+        try:
+            arguments = {**self._arguments, "add_generation_prompt": False}
+            last = self._tokenizer.render_messages([*self._before, self._message], arguments)
+        except DrillcoreError:
+            return ""
+        place = last.rfind(region)
+        return last[place + len(region) :] if place >= 0 else ""
 
 
 def _num_equal(one: str, other: str) -> int:
@@ -91,59 +157,49 @@ def _num_equal(one: str, other: str) -> int:
 def tokens_of_turns(
     tokenizer: Tokenizer, messages: Sequence[Message], arguments: Mapping[str, Any]
 ) -> tuple[list[int], list[TurnTokens]]:
-    """Token ids of a rendered conversation, and the tokens of each message.
+    """Token ids of a rendered conversation, and the tokens of each message, or why they are not known.
 
-    Raises TextError where a message's place cannot be proved, has no token, or where the template's own marks of what
-    the assistant says (`{% generation %}`) tell otherwise.
+    A message has none where its place is not proved, where it has no text, or where the template's own marks of what
+    the assistant says (`{% generation %}`) tell otherwise. Raises what `turns_of` and `characters_of` raise.
     """
     rendered, turns = turns_of(tokenizer, messages, arguments)
     ((ids, characters),) = characters_of(tokenizer, [rendered], Around("chat"))
-    special_T = np.isin(ids, list(tokenizer.special))
+    marks = tokenizer.assistant_marks(messages, arguments)
     found = []
     for number, turn in enumerate(turns):
         over = characters.over(turn.first, turn.stop)
-        if over is None:
-            raise _unproved(number, messages[number], "it has no token")
-        following = turns[number + 1].first if number + 1 < len(turns) else len(rendered)
-        found.append(
-            TurnTokens(
-                turn.role,
-                over.first,
-                over.stop,
-                bool(characters.start_T[over.first] >= turn.first),
-                over.exact,
-                _marker(characters, special_T, over.stop, following),
-                over.first - 1 if over.first else None,
-            )
-        )
-    _check_marks(tokenizer, messages, arguments, ids, found)
+        problem = turn.problem
+        if not problem and over is None:
+            problem = f"message {number} ({turn.role}): it has no token"
+        if not problem and over is not None and marks is not None and not _agrees(ids, marks, turn.role, over):
+            problem = f"message {number} ({turn.role}): the template's own marks of what the assistant says differ"
+        if problem or over is None:
+            found.append(TurnTokens(turn.role, problem=problem))
+            continue
+        tail = _Marked(tokenizer, messages, number, arguments, rendered).marker(rendered[turn.first : turn.stop])
+        begins = bool(characters.start_T[over.first] >= turn.first)
+        marker = _marker(tokenizer, ids, characters, over.stop, tail)
+        prompt = over.first - 1 if over.first else None
+        found.append(TurnTokens(turn.role, over.first, over.stop, begins, over.exact, marker, prompt))
     return ids, found
 
 
-def _marker(characters: Characters, special_T: Any, stop: int, following: int) -> int | None:
-    """The first special token after a turn's text and before the next one's."""
-    inside = np.flatnonzero(special_T[stop:] & (characters.start_T[stop:] < max(1, following)))
-    return int(stop + inside[0]) if len(inside) else None
+def _marker(tokenizer: Tokenizer, ids: Sequence[int], characters: Characters, stop: int, tail: str) -> int | None:
+    """The special token that begins what follows a text, spaces aside."""
+    for number in range(stop, len(ids)):
+        piece = tokenizer.written_bytes(ids[number]).decode(errors="replace")
+        if ids[number] in tokenizer.special:
+            stands = characters.start_T[number] < characters.stop_T[number]
+            return number if stands and tail.lstrip().startswith(piece) else None
+        if piece.strip():
+            return None
+    return None
 
 
-def _check_marks(
-    tokenizer: Tokenizer,
-    messages: Sequence[Message],
-    arguments: Mapping[str, Any],
-    ids: Sequence[int],
-    found: Sequence[TurnTokens],
-) -> None:
-    """Raise TextError where the template marks what the assistant says, and marks other tokens."""
-    marks = tokenizer.assistant_marks(messages, arguments)
-    if marks is None:
-        return
+def _agrees(ids: Sequence[int], marks: tuple[list[int], list[int]], role: str, over: Any) -> bool:
+    """Whether a template's marks are of the assistant's tokens alone; those of an answer are marked wholly or not."""
     marked_ids, mask = marks
-    for number, turn in enumerate(found):
-        said = mask[turn.first : turn.stop]
-        if list(marked_ids) != list(ids) or any(bool(m) != (turn.role == "assistant") for m in said):
-            raise _unproved(number, messages[number], "the template's own marks of what the assistant says differ")
-
-
-def _unproved(number: int, message: Message, why: str) -> TextError:
-    role = message.get("role", "no role")
-    return TextError(f"message {number} ({role}): {why}", hint=HINT)
+    said = np.array(mask[over.first : over.stop], bool)
+    if list(marked_ids) != list(ids) or (role != "assistant" and said.any()):
+        return False
+    return bool(said.all() or not said.any())

@@ -101,3 +101,14 @@ def test_places_outside_are_refused(indices):
     with pytest.raises(ValueError, match="no place"):
         Places.of([[0], []], is_mean=True).refuse_outside(sentences)
     Places.of([[0], []]).refuse_outside(sentences)
+
+
+@pytest.mark.parametrize("kind", ["packed", "padded"])
+@pytest.mark.parametrize("index", [-1, 2, 3])
+def test_no_place_is_taken_from_another_sentence(kind, index):
+    sentences = Sequences.of([[7, 8, 9, 10], [5, 6], [3, 4]])
+    (batch,) = all_batches(kind, sentences)
+    with pytest.raises(ValueError, match="not within"):
+        gathering(batch, [Places.of([[0], [index], [0]])])
+    with pytest.raises(ValueError, match="no place"):
+        gathering(batch, [Places.of([[0], [], [0]], is_mean=True)])

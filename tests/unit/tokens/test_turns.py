@@ -102,10 +102,19 @@ BROKEN = {
     "left out": ("{% for m in messages if m.role != 'system' %}{{ m.content }}{% endfor %}", "does not write it"),
     "twice": ("{% for m in messages %}{{ m.content }} {{ m.content }}{% endfor %}", "more than once"),
     "changed": ("{% for m in messages %}[{{ m.content | upper }}]{% endfor %}", "more than once, or changes it"),
-    "escaped": ("{% for m in messages %}[{{ m.content | tojson }}]{% endfor %}", "depends on its text"),
+    "escaped": ("{% for m in messages %}[{{ m.content | tojson }}]{% endfor %}", "changes it"),
     "counted": ("{% for m in messages %}[{{ m.content | length }}]{% endfor %}", "does not write it"),
+    "cut": ("{% for m in messages %}[{{ m.content[:5] }}]{% endfor %}", "does not write it"),
+    "replaced": (
+        "{% for m in messages %}{% if 'secret' in m.content %}a secret{% else %}{{ m.content }}{% endif %}{% endfor %}",
+        "does not write it",
+    ),
+    "ends": (
+        "{% for m in messages %}{{ m.content }}{% if not m.content.endswith('t\"') %}END{% endif %};{% endfor %}",
+        "depends on its text",
+    ),
     "looks": (
-        "{% for m in messages %}{% if 'secret' in m.content %}HIDDEN {% endif %}{{ m.content }};{% endfor %}",
+        "{% for m in messages %}{% if m.content.startswith('A') %}HIDDEN {% endif %}{{ m.content }};{% endfor %}",
         "depends on its text",
     ),
 }
@@ -115,30 +124,62 @@ BROKEN = {
 def test_what_cannot_be_proved_is_refused_by_name(tmp_path, kind):
     template, why = BROKEN[kind]
     messages = [{"role": "system", "content": 'A "secret"'}, {"role": "user", "content": "Hello"}]
-    with pytest.raises(TextError, match=rf"message 0 \(system\): .*{why}") as caught:
-        turns_of(open_style(tmp_path, template), messages, {})
-    assert "`last` works" in caught.value.hint
+    tokenizer = open_style(tmp_path, template)
+    _, turns = turns_of(tokenizer, messages, {})
+    assert turns[0].problem.startswith("message 0 (system): ") and why in turns[0].problem
+    _, tokens = tokens_of_turns(tokenizer, messages, {})
+    assert tokens[0].problem == turns[0].problem and (tokens[0].first, tokens[0].stop) == (0, 0)
 
 
 def test_marks_that_differ_are_refused(tmp_path):
     template = MARKED.replace("m.role == 'assistant'", "m.role == 'user'")
     messages = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Yes"}]
-    with pytest.raises(TextError, match=r"message 0 \(user\): the template's own marks"):
-        tokens_of_turns(open_style(tmp_path, template), messages, {})
+    _, tokens = tokens_of_turns(open_style(tmp_path, template), messages, {})
+    assert "message 0 (user): the template's own marks" in tokens[0].problem
 
 
-def test_an_empty_conversation_and_an_empty_message(tmp_path):
+@pytest.mark.parametrize("messages", [["a"], [[("role", "user"), ("content", "x")]], [7], [None]])
+def test_what_is_no_message_is_refused(tmp_path, messages):
+    with pytest.raises(TextError, match="no mapping"):
+        turns_of(open_style(tmp_path, CHATML), messages, {})
+
+
+def test_an_empty_conversation_and_messages_without_text(tmp_path):
     tokenizer = open_style(tmp_path, CHATML)
     with pytest.raises(TextError, match="no message"):
         turns_of(tokenizer, [], {})
-    with pytest.raises(TextError, match=r"message 1 \(assistant\): it has no token"):
-        tokens_of_turns(tokenizer, [{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}], {})
+    calls = {"role": "assistant", "content": None, "tool_calls": []}
+    parts = {"role": "user", "content": [{"type": "text", "text": "a"}]}
+    user, empty = {"role": "user", "content": "a"}, {"role": "assistant", "content": ""}
+    _, tokens = tokens_of_turns(tokenizer, [user, empty, parts, calls, user], {})
+    problems = ["", "it has no token", "not a text", "not a text", ""]
+    assert all((p in t.problem) if p else not t.problem for p, t in zip(problems, tokens, strict=True))
 
 
-def test_content_that_is_no_text_is_refused(tmp_path):
-    messages = [{"role": "user", "content": [{"type": "text", "text": "a"}]}]
-    with pytest.raises(TextError, match="not a text"):
-        turns_of(open_style(tmp_path, CHATML), messages, {})
+@pytest.mark.parametrize("last", [True, False])
+def test_answers_with_reasoning_as_models_that_think_write_them(tmp_path, last):
+    """The last answer keeps its reasoning, in a form of the template's own; earlier ones lose it."""
+    template = (
+        "{% for m in messages %}{% set c = m.content %}{% set r = '' %}"
+        "{% if m.role == 'assistant' and '</think>' in c %}"
+        "{% set r = c.split('</think>')[0].rstrip('\\n').split('<think>')[-1].lstrip('\\n') %}"
+        "{% set c = c.split('</think>')[-1].lstrip('\\n') %}{% endif %}"
+        "<|im_start|>{{ m.role }}\n"
+        "{% if m.role == 'assistant' and loop.last %}<think>\n{{ r }}\n</think>\n\n{% endif %}"
+        "{{ c }}<|im_end|>\n{% endfor %}"
+    )
+    messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "<think>\nwhy\n</think>\n\nans"}]
+    messages += [] if last else [{"role": "user", "content": "more"}]
+    rendered, turns = turns_of(open_style(tmp_path, template), messages, {})
+    assert not any(t.problem for t in turns)
+    assert rendered[turns[1].first : turns[1].stop] == "ans" and ("why" in rendered) == last
+
+
+def test_the_header_of_the_next_turn_ends_no_turn(tmp_path):
+    template = "{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n{{ m.content }}\n{% endfor %}"
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    _, tokens = tokens_of_turns(open_style(tmp_path, template), messages, {})
+    assert [t.marker for t in tokens] == [None, None] and not any(t.problem for t in tokens)
 
 
 def test_a_tokenizer_without_a_template_is_refused(tmp_path):
