@@ -12,8 +12,7 @@ from drillcore.backends import BACKENDS, check_backend, versions_of
 from drillcore.cli.bench.rates import WORTHWHILE, bfloat16_gain
 from drillcore.errors import MissingExtraError
 from drillcore.job.extract import Extract
-from drillcore.system.cuda import driver_cuda
-from drillcore.system.machine import num_cores, total_memory_bytes
+from drillcore.system.machine import driver_cuda, num_cores, total_memory_bytes
 
 # By major version of CUDA: cuML's package, and the extra that names it.
 WHEELS = {12: "cuml-cu12", 13: "cuml-cu13"}
@@ -86,17 +85,15 @@ def _bfloat16() -> Part:
 
 
 def _cuml() -> Part:
-    found = {package: version for package in WHEELS.values() if (version := _version(package))}
+    found = {major: version for major, package in WHEELS.items() if (version := _version(package))}
     driver = driver_cuda()
     if len(found) > 1:
-        return Part(
-            "cuml", False, "", f"both {' and '.join(found)} are installed: pip uninstall one, then the other again"
-        )
-    for package, version in found.items():
-        major = next(m for m, name in WHEELS.items() if name == package)
+        both = " and ".join(WHEELS.values())
+        return Part("cuml", False, "", f"both {both} are installed, and share files: uninstall both, then install one")
+    for major, version in found.items():
         if driver is not None and driver[0] < major:
-            return Part("cuml", False, "", f"{package} needs CUDA {major}; {_wheel(driver)}")
-        return Part("cuml", True, f"{package} {version}")
+            return Part("cuml", False, "", f"{WHEELS[major]} needs CUDA {major}; {_wheel(driver)}")
+        return Part("cuml", True, f"{WHEELS[major]} {version}")
     return Part("cuml", False, "", _wheel(driver))
 
 

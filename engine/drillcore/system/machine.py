@@ -1,4 +1,4 @@
-"""Cores and memory of this machine, on Linux and macOS, and the memory that a process took. Nothing heavy."""
+"""Cores, memory and NVIDIA driver of this machine, and the memory that a process took. Nothing heavy."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 # Number of glibc's mallopt(3).
 ARENA_MAX = -8
+CUDA_DRIVER = "libcuda.so.1"
 
 
 def cpu_model() -> str:
@@ -93,3 +94,14 @@ def few_arenas() -> None:
     arenas = num_cores()
     os.environ["MALLOC_ARENA_MAX"] = str(arenas)
     ctypes.CDLL(None).mallopt(ARENA_MAX, arenas)
+
+
+def driver_cuda() -> tuple[int, int] | None:
+    """The newest CUDA version that the driver runs, as (major, minor); None where there is no driver."""
+    try:
+        library = ctypes.CDLL(CUDA_DRIVER)
+        version = ctypes.c_int()
+        failed = library.cuDriverGetVersion(ctypes.byref(version))
+    except (OSError, AttributeError):
+        return None
+    return None if failed or version.value <= 0 else (version.value // 1000, version.value % 1000 // 10)

@@ -133,21 +133,25 @@ class Tokenizer:
         return self._encode(rendered, self._special and around.template != "chat")
 
     def _encode(self, texts: Sequence[str], special: bool) -> list[list[int]]:
+        return [list(map(int, ids)) for ids in self._call(texts, special)["input_ids"]]
+
+    def _call(self, texts: Sequence[str], special: bool, **wanted: bool) -> Any:
+        """What the tokenizer makes of whole texts; raises ModelError where it fails."""
         try:
             with without_panics():
-                encoded = self._tokenizer(
+                return self._tokenizer(
                     list(texts),
                     add_special_tokens=special,
                     padding=False,
                     truncation=False,
                     return_attention_mask=False,
                     verbose=False,
-                )["input_ids"]
+                    **wanted,
+                )
         except RuntimeError as error:
             raise ModelError(
                 f"the tokenizer fails on some text: {error}", hint="Take the tokenizer that was saved with the model."
             ) from error
-        return [list(map(int, ids)) for ids in encoded]
 
     def encode_rendered(
         self, rendered: Sequence[str], around: Around
@@ -161,21 +165,7 @@ class Tokenizer:
         for text in rendered:
             if any("\ud800" <= c <= "\udfff" for c in text):
                 raise TextError(f"the text {text[:80]!r} holds half of a surrogate pair", hint="Replace it.")
-        try:
-            with without_panics():
-                found = self._tokenizer(
-                    list(rendered),
-                    add_special_tokens=self._special and around.template != "chat",
-                    padding=False,
-                    truncation=False,
-                    return_offsets_mapping=True,
-                    return_attention_mask=False,
-                    verbose=False,
-                )
-        except RuntimeError as error:
-            raise ModelError(
-                f"the tokenizer fails on some text: {error}", hint="Take the tokenizer that was saved with the model."
-            ) from error
+        found = self._call(rendered, self._special and around.template != "chat", return_offsets_mapping=True)
         return list(zip(found["input_ids"], found["offset_mapping"], strict=True))
 
     @cached_property
@@ -215,8 +205,8 @@ class Tokenizer:
         """First character of each token of a text and the one after its last, no special tokens; None if unknown."""
         if not self._tokenizer.is_fast:
             return None
-        found = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        return [(int(start), int(stop)) for start, stop in found["offset_mapping"]]
+        (offsets,) = self._call([text], False, return_offsets_mapping=True)["offset_mapping"]
+        return [(int(start), int(stop)) for start, stop in offsets]
 
     @cached_property
     def added(self) -> tuple[list[int], list[int]]:

@@ -80,12 +80,10 @@ def test_right_states_of_a_lower_precision_are_far_from_condemned(models, dtype,
     sentences = Sequences.of(random_sentences(seed, VOCAB, count=60))
     backend, _ = open_transformers(models(), dtype=dtype, device="cpu")
     alone, states_NKH = backend.alone(sentences), all_states(backend, sentences)
-    draw, of_bound = np.random.default_rng(seed), []
+    draw = np.random.default_rng(seed)
     for _ in range(100):
         rows = draw.choice(60, 5, replace=False)
         errors_CK = relative_errors(states_NKH[rows], alone.states_CKH[rows])
-        of_bound.append((errors_CK / alone.take(rows).bounds_CK(dtype)).max())
+        assert (errors_CK <= 0.8 * alone.take(rows).bounds_CK(dtype)).all()
         others_CK = relative_errors(np.roll(states_NKH[rows], 1, axis=0), alone.states_CKH[rows])
         assert len(np.unique(alone.states_CKH[rows, -1], axis=0)) < 5 or (others_CK.max(axis=1) > 0.2).all()
-    # One sentence in thousands comes near to its bound; most draws stay far below.
-    assert max(of_bound) <= 0.95 and np.median(of_bound) <= 0.5

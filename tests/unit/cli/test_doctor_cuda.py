@@ -10,7 +10,7 @@ import pytest
 
 from conftest import require
 from drillcore.cli import doctor
-from drillcore.system.cuda import driver_cuda
+from drillcore.system.machine import driver_cuda
 
 DRIVER = "int cuDriverGetVersion(int *version) { *version = %d; return %d; }"
 
@@ -23,7 +23,7 @@ def run_with_driver(folder, version: int, failed: int = 0) -> str:
     library = folder / "libcuda.so.1"
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, folder / "driver.c"], check=True)
     code = (
-        "import drillcore.system.cuda as cuda; cuda.LIBRARY = %r; "
+        "import drillcore.system.machine as machine; machine.CUDA_DRIVER = %r; "
         "from drillcore.cli.main import main; import sys; sys.argv[1:] = ['doctor']; main()"
     )
     command = [sys.executable, "-c", code % str(library)]
