@@ -56,6 +56,12 @@ def test_killed_at_random_moments(backend, kills, count, new_work, seed):
     print(lives)
 
 
+def test_killed_at_random_moments_with_several_positions(new_work, seed):
+    lives = Lives(new_work, "transformers", random.Random(seed), 96, ["last", "mean", "last-4"])
+    lives.kill(8)
+    print(lives)
+
+
 def test_killed_between_data_and_fingerprint(work, whole, seed):
     draw = random.Random(seed)
     for nth in (0, draw.randint(1, 6), draw.randint(1, 6)):

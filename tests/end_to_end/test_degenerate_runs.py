@@ -120,3 +120,13 @@ def test_what_is_not_extracted_is_never_measured(new_work):
         assert command.status == 1 and "m/d: 1 of 19 shards are not extracted yet" in command.err
         assert "drillcore extract" in command.err
     assert json.loads((work.store / "m" / "e" / "zarr.json").read_text())["attributes"]["results"]["pca"]
+
+
+def test_a_kept_column_of_empty_values_is_stored(new_work):
+    work = new_work(count=20)
+    work.texts("d", [{"text": f"sentence {i}", "note": ""} for i in range(20)])
+    work.job["datasets"][0]["keep"] = ["note"]
+    work.save()
+    work.finish()
+    assert zarr.open_group(work.store, mode="r")["m/d/note"][:].tolist() == [""] * 20
+    work.finish()

@@ -47,6 +47,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("datasets.0.chat", 7, "chat"),
     ("extract.backend", "jax", "'jax' is not one of"),
     ("extract.layers", [9], "layer 9 is out of range"),
+    ("extract.positions", ["first"], "is one of last, mean, all, turns"),
     ("extract.dtype", "float8", "dtype"),
     ("extract.device", "mars", "extract.device: mars is not a device"),
     ("extract.device", "meta", "extract.device: meta is not supported"),

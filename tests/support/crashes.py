@@ -9,7 +9,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,15 +38,25 @@ class Lives:
     more sentences were computed than those of blocks that were not wholly committed.
     """
 
-    def __init__(self, new_work: Callable[..., Work], backend: str, draw: random.Random, count: int = 300) -> None:
+    def __init__(
+        self,
+        new_work: Callable[..., Work],
+        backend: str,
+        draw: random.Random,
+        count: int = 300,
+        positions: Sequence[str] = ("last",),
+    ) -> None:
         self._new, self._backend, self._draw, self._count = new_work, backend, draw, count
+        self._positions = list(positions)
         self._seed = draw.getrandbits(32)
         whole = self._work("whole")
         started = time.monotonic()
         whole.finish()
         self._seconds = time.monotonic() - started
         self._want = whole.states()
-        assert len(whole.committed()) == -(-count // SHARD)
+        # Rows of a sentence, by group: no text has fewer than four tokens.
+        self._groups = {f"m/d~{name}".removesuffix("~last"): 4 if name == "last-4" else 1 for name in positions}
+        assert len(whole.committed()) == sum(-(-count * rows // SHARD) for rows in self._groups.values())
         self.kills = self.ends = self.num_lives = 0
         self.committed_when_killed: list[int] = []
 
@@ -57,7 +67,11 @@ class Lives:
         )
 
     def _work(self, name: str) -> Work:
-        return self._new(name, seed=self._seed, count=self._count, backend=self._backend)
+        work = self._new(name, seed=self._seed, count=self._count, backend=self._backend)
+        if self._positions != ["last"]:
+            work.job["extract"]["positions"] = [{"last": 4} if p == "last-4" else p for p in self._positions]
+            work.save()
+        return work
 
     def kill(self, kills: int, number: int = signal.SIGKILL) -> None:
         """Kill so often, and let the last life end."""
@@ -97,12 +111,16 @@ class Lives:
 
     def _pending(self, committed: dict[str, tuple[int, ...]]) -> int:
         """Sentences of the blocks that have a shard which is not committed."""
-        starts = range(0, self._count, BLOCK)
-        shards = {int(key.split()[1]) for key in committed}
-        of_block = [range(s // SHARD, -(-min(s + BLOCK, self._count) // SHARD)) for s in starts]
-        return sum(
-            min(BLOCK, self._count - s) for s, r in zip(starts, of_block, strict=True) if not shards.issuperset(r)
-        )
+        pending = 0
+        for start in range(0, self._count, BLOCK):
+            stop = min(start + BLOCK, self._count)
+            shards = {
+                f"{group} {shard}"
+                for group, rows in self._groups.items()
+                for shard in range(start * rows // SHARD, -(-stop * rows // SHARD))
+            }
+            pending += 0 if shards <= committed.keys() else stop - start
+        return pending
 
     def _check_left(self, work: Work, before: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
         now, found = work.committed(), work.states()

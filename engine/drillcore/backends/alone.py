@@ -42,7 +42,8 @@ class Alone:
     states_CKH: float32, NaN where `transformers` gives no state. dtype: of the computation. own_dtype: of the model.
     noise_CK: ‖a − b‖₂ / ‖b‖₂ of the model's own dtype, one sentence at a time, against these states; zero where it is
     the dtype of the computation. machine: device and threads that it ran on. routed: the model chooses among experts or
-    tokens. seconds: spent.
+    tokens. seconds: spent. peaks_CK3: of means, how many times as large the largest of their tokens' states is as the
+    middle one, and as all others together, and the number of that token in its sentence; None where there are no means.
     """
 
     states_CKH: NDArray[np.float32]
@@ -52,6 +53,7 @@ class Alone:
     machine: str
     routed: bool
     seconds: float
+    peaks_CK3: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.states_CKH)
@@ -63,11 +65,15 @@ class Alone:
     def at(self, slots: Sequence[int]) -> Alone:
         """The same sentences at the layers at these positions."""
         index = np.array(slots, np.int64)
-        return replace(self, states_CKH=self.states_CKH[:, index], noise_CK=self.noise_CK[:, index])
+        peaks_CK3 = None if self.peaks_CK3 is None else self.peaks_CK3[:, index]
+        return replace(
+            self, states_CKH=self.states_CKH[:, index], noise_CK=self.noise_CK[:, index], peaks_CK3=peaks_CK3
+        )
 
     def take(self, places: NDArray[np.int64]) -> Alone:
         """The sentences at these places, in that order."""
-        return replace(self, states_CKH=self.states_CKH[places], noise_CK=self.noise_CK[places])
+        peaks_CK3 = None if self.peaks_CK3 is None else self.peaks_CK3[places]
+        return replace(self, states_CKH=self.states_CKH[places], noise_CK=self.noise_CK[places], peaks_CK3=peaks_CK3)
 
     def bounds_CK(self, own_dtype: str, store_dtype: str = "float32") -> NDArray[np.float64]:
         """The largest relative error that passes, by sentence and layer.

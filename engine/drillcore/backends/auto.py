@@ -24,6 +24,7 @@ from drillcore.job.extract import Extract
 from drillcore.system.cached import Entry, Opened
 from drillcore.system.files import cache_dir, digest
 from drillcore.system.machine import num_cores
+from drillcore.tokens.places import Places
 from drillcore.tokens.sequences import Sequences
 
 # Sentences that are timed: as many as the first backend runs in PASS_SECONDS, within these bounds.
@@ -54,11 +55,11 @@ class AutoBackend:
         self._name, self._choice = "", dict[str, Any]()
         self._backend: Backend | None = None
 
-    def alone(self, sentences: Sequences) -> Alone:
+    def alone(self, sentences: Sequences, places: Places | None = None) -> Alone:
         """States of each sentence alone by transformers; no backend need be chosen yet."""
         from drillcore.backends.transformers.plain import alone_states
 
-        return alone_states(self._source, self._extract, self._layers, sentences)
+        return alone_states(self._source, self._extract, self._layers, sentences, places)
 
     def prepare(self, sample: Sequences, stored: dict[str, Any] | None) -> Prepared:
         """Choose a backend, or take that of the `stored` numerics, and prepare it; the numerics then name it."""
@@ -121,7 +122,7 @@ def choose_backend(source: ModelSource, extract: Extract, layers: Sequence[int],
     job and it is not installed.
     """
     if extract.tensor_parallel > 1:
-        vllm.vllm_version()
+        vllm.check(source, extract)
         return Choice("vllm", f"vllm: tensor_parallel is {extract.tensor_parallel}, which transformers does not offer")
     try:
         vllm.check(source, extract)

@@ -196,9 +196,10 @@ class Backend(Protocol):
 class Audited(Backend, Protocol):
     """A backend whose states are those of `transformers`, and which can compute sentences in that plain way."""
 
-    def alone(self, sentences: Sequences) -> Alone:
+    def alone(self, sentences: Sequences, places: Places | None = None) -> Alone:
         """States of each sentence alone, by plain `transformers`: no packs, no hooks, float32 where that is possible.
 
+        places: tokens that the mean is taken over; the last one of each sentence where there are none.
         Called before `prepare`, when an engine may not have its memory yet.
         """
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from drillcore.backends.base import FloatStates, Prepared, SelfCheck, States, Work
 from drillcore.backends.source import ModelSource
 from drillcore.job.extract import Extract
+from drillcore.tokens.places import Places
 from drillcore.tokens.sequences import Sequences
 
 BATCH = 64
@@ -42,13 +43,25 @@ class FakeBackend:
         return Work(len(block), len(block.ids_T), 0, parts[::-1])
 
     def run(self, work: Work) -> Iterator[States]:
-        """States from a checksum of the tokens."""
-        layer_K, unit_H = np.array(self._layers), np.arange(1, self.facts.hidden_size + 1)
+        """States from a checksum of the tokens up to a place."""
         for start, part in work.parts:
-            seed_G = np.array([zlib.crc32(ids.tobytes()) for ids in part], np.float64)
-            values = np.sin(seed_G[:, None, None] * 1e-3 + (layer_K[:, None] + 1) * unit_H * 0.1).astype(np.float32)
-            rows = np.arange(len(part))
-            yield States(values, np.abs(values).max(-1), start + rows, rows, len(part.ids_T), 0)
+            groups = [places.slice(start, start + len(part)) for places in work.places] or [Places.last(part)]
+            for number, places in enumerate(groups):
+                counts_N = np.diff(places.bounds_N1)
+                sentence_Q = np.repeat(np.arange(len(part)), counts_N)
+                pairs = zip(sentence_Q.tolist(), places.index_Q.tolist(), strict=True)
+                states_QKH = self._states([part[n][: place + 1].tobytes() for n, place in pairs])
+                first = start if not work.places or places.is_mean else int(work.places[number].bounds_N1[start])
+                if places.is_mean:
+                    states_QKH = np.add.reduceat(states_QKH, places.bounds_N1[:-1]) / counts_N[:, None, None]
+                values, rows = states_QKH.astype(np.float32), np.arange(len(states_QKH))
+                nodes = 0 if number else len(part.ids_T)
+                yield States(values, np.abs(values).max(-1), first + rows, rows, nodes, 0, group=number)
+
+    def _states(self, seen: Sequence[bytes]) -> NDArray[np.float64]:
+        layer_K, unit_H = np.array(self._layers), np.arange(1, self.facts.hidden_size + 1)
+        seed_G = np.array([zlib.crc32(ids) for ids in seen], np.float64)
+        return np.sin(seed_G[:, None, None] * 1e-3 + (layer_K[:, None] + 1) * unit_H * 0.1)
 
     def unembed(self, states_GH: FloatStates) -> NDArray[np.float32]:
         """Logits by a fixed matrix."""

@@ -112,14 +112,18 @@ def _family(draw: np.random.Generator, vocab_size: int, nodes: int, length: int,
 
 
 def reference(
-    decoder: Any, sentence: NDArray[np.int32], num_layers: int, places: Sequence[int | None] | None = None
+    decoder: Any,
+    sentence: NDArray[np.int32],
+    num_layers: int,
+    places: Sequence[int | None] | None = None,
+    take: Callable[[Tensor], Tensor] = lambda states_TH: states_TH[-1],
 ) -> dict[int, Tensor]:
     """States [H] of the last token by layer, this sentence alone, from `output_hidden_states=True`.
 
-    places: where layers 0 to L - 1 stand in the hidden states; None: each at its number. Layer L is missing:
-    transformers returns it after the final norm only, which is layer L + 1. Of a sentence whose hidden states would
-    need more than `MAX_HIDDEN_BYTES` there is only layer L + 1. Raises ModelError where the decoder does not return
-    its hidden states.
+    take: what else is made of the states of all tokens of a layer. places: where layers 0 to L - 1 stand in the
+    hidden states; None: each at its number. Layer L is missing: transformers returns it after the final norm only,
+    which is layer L + 1. Of a sentence whose hidden states would need more than `MAX_HIDDEN_BYTES` there is only
+    layer L + 1. Raises ModelError where the decoder does not return its hidden states.
     """
     parameter, name = next(decoder.parameters()), type(decoder).__name__
     ids = torch.as_tensor(np.asarray(sentence, np.int64), device=parameter.device)[None]
@@ -128,7 +132,7 @@ def reference(
     settle_positions(decoder)
     with torch.inference_mode():
         output = decoder(input_ids=ids, output_hidden_states=not too_large, use_cache=False)
-    layers = {num_layers + 1: output.last_hidden_state[0, -1]}
+    layers = {num_layers + 1: take(output.last_hidden_state[0])}
     if too_large:
         return layers
     if output.hidden_states is None:
@@ -136,9 +140,9 @@ def reference(
     for k in range(num_layers):
         place = k if places is None else places[k]
         if place is not None:
-            layers[k] = output.hidden_states[place][0, -1]
+            layers[k] = take(output.hidden_states[place][0])
         elif k == 0:
-            layers[k] = decoder.get_input_embeddings()(ids)[0, -1]
+            layers[k] = take(decoder.get_input_embeddings()(ids)[0])
         else:
             raise ModelError(
                 f"the hidden states that {name} returns do not hold what its decoder layer {k} gives",

@@ -26,7 +26,7 @@ from drillcore.store.attributes import attributes_of
 from drillcore.store.freshness import stale_results
 from drillcore.store.layout import array_of, read_array
 from drillcore.store.places.location import Location
-from drillcore.store.reader import open_root, read_layer
+from drillcore.store.reader import Coordinate, num_rows, open_root, read_layer
 from drillcore.store.states import StatesReader
 from drillcore.system.bounds import problem_with_output
 from drillcore.system.files import replacing
@@ -47,15 +47,16 @@ class Layer:
     @property
     def num_sentences(self) -> int:
         """Number of sentences."""
-        return int(array_of(self.group, "hidden_states").shape[0])
+        return num_rows(self.group)
 
     def columns(self, rows: slice) -> dict[str, NDArray[Any]]:
         """Coordinates of some sentences, `_` after names that the export itself uses, and next-token quantities."""
-        columns: dict[str, NDArray[Any]] = {"sentence": np.arange(rows.start, rows.stop)}
-        for name, _ in attributes_of(self.group).get("columns", []):
-            values = np.asarray(array_of(self.group, name)[rows])
-            column = f"{name}_" if name in RESERVED else name
-            values = values.astype(object) if values.dtype.kind == "T" else values
+        number = "row" if "row_size" in self.group else "sentence"
+        columns: dict[str, NDArray[Any]] = {number: np.arange(rows.start, rows.stop)}
+        names = [name for name, _ in attributes_of(self.group).get("columns", [])]
+        for name in [*names, *(["sentence"] if number == "row" else [])]:
+            values = Coordinate(self.group, name)[rows]
+            column = f"{name}_" if name in RESERVED and name != "sentence" else name
             # The store writes no label as an empty one; a reader of the file must not take that for a class.
             columns[column] = np.array([v or None for v in values], object) if name == "label" else values
         return columns | self._quantities(rows)

@@ -43,6 +43,9 @@ Limit = Annotated[
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Compute states again, or drop them, where the job changed.")
 ]
+Yes = Annotated[
+    bool, typer.Option("--yes", help="Store every token's states (`positions: [all]`), however large they are.")
+]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder for manifest, pictures and logs.")]
 
 
@@ -104,22 +107,27 @@ def _stages(
     limit: int | None,
     out: Path | None,
     overwrite: bool,
+    yes: bool,
 ) -> None:
     from drillcore.cli.display import make_display
     from drillcore.job.file import load_job
+    from drillcore.job.groups import allow_sizes
     from drillcore.runtime.runner import run_stages
 
     loaded = load_job(job, sets or (), store, limit)
+    if yes:
+        loaded = loaded.model_copy(update={"job": allow_sizes(loaded.job)})
     display = make_display(_console())
     try:
-        folder = run_stages(loaded, stages, display, out, overwrite=overwrite)
+        try:
+            folder = run_stages(loaded, stages, display, out, overwrite=overwrite)
+        finally:
+            display.close()
+        display.say(f"done: store {_short(loaded.store)}, results in {_short(str(folder))}")
     except KeyboardInterrupt:
         raise InterruptedRun(
             "interrupted; what was committed is kept", hint="Run the same command again to go on."
         ) from None
-    finally:
-        display.close()
-    display.say(f"done: store {_short(loaded.store)}, results in {_short(str(folder))}")
 
 
 def _short(path: str) -> str:
@@ -138,13 +146,14 @@ def _stage_command(name: str, stages: Sequence[str], help_text: str) -> None:
         limit: Limit = None,
         out: Out = None,
         overwrite: Overwrite = False,
+        yes: Yes = False,
     ) -> None:
-        _stages(job, stages, store, set_, limit, out, overwrite)
+        _stages(job, stages, store, set_, limit, out, overwrite, yes)
 
     if "extract" not in stages:
         # Nothing is there that it could overwrite.
         options = inspect.signature(command, eval_str=True)
-        kept = [p for p in options.parameters.values() if p.name != "overwrite"]
+        kept = [p for p in options.parameters.values() if p.name not in ("overwrite", "yes")]
         vars(command)["__signature__"] = options.replace(parameters=kept)
     app.command(name, help=help_text)(command)
 
@@ -172,12 +181,14 @@ def plan(
 
     display = make_display(_console())
     estimates = []
-    rows = [("model", "dataset", "sentences", "tokens", "nodes", "shared", "padding", "raw", "on disk", "time")]
+    rows = [("model", "dataset", "rows", "tokens", "nodes", "shared", "padding", "raw", "on disk", "time")]
     for e in estimate(load_job(job, set_ or (), None, limit), display, calibrate=calibrate):
         shared = f"{1 - e.num_nodes / max(1, e.num_tokens):.0%}"
         padding = f"{e.num_padding / max(1, e.num_nodes + e.num_padding):.1%}"
         spent = "not timed" if e.seconds is None else f"{e.seconds:,.0f} s"
-        counts = (f"{e.num_sentences:,}", f"{e.num_tokens:,}", f"{e.num_nodes:,}", shared, padding)
+        counts = (f"{e.num_rows:,}", f"{e.num_tokens:,}", f"{e.num_nodes:,}", shared, padding)
+        if e.within:
+            counts, spent = (counts[0], "", "", "", ""), f"with {e.within}"
         rows.append((e.model, e.dataset, *counts, _size(e.raw_bytes), _size(e.disk_bytes), spent))
         for line in e.example:
             display.say(line)

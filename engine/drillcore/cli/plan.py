@@ -11,6 +11,7 @@ from drillcore.backends.base import Backend
 from drillcore.backends.timing import nodes_per_second
 from drillcore.cli.bench.rates import WORTHWHILE, bfloat16_gain
 from drillcore.job.fields import LoadedJob
+from drillcore.job.groups import allow_sizes
 from drillcore.runtime.continuing import around_of
 from drillcore.runtime.preflight import Input, Inputs, check_job
 from drillcore.runtime.work.blocks import MAX_BLOCK
@@ -34,17 +35,19 @@ DISK_SHARE = {"float32": 0.93, "bfloat16": 0.385, "float16": 0.55}
 
 @dataclass(frozen=True)
 class Estimate:
-    """The cost of one model and dataset.
+    """The cost of one model and dataset at one position.
 
-    num_nodes: tokens to compute after shared prefixes are merged; num_padding: padding computed beside them. raw_bytes:
-    states before compression; disk_bytes: after it, roughly. seconds: extraction on this machine, None if not measured.
-    example: lines that show the first sentence as it is encoded. bfloat16_seconds: extraction in bfloat16, where this
-    CPU multiplies faster in it and the model would run in float32.
+    num_rows: sentences, or rows where a sentence has any number of them. num_nodes: tokens to compute after shared
+    prefixes are merged; num_padding: padding computed beside them. raw_bytes: states before compression;
+    disk_bytes: after it, roughly. seconds: extraction on this machine, None if not measured. example: lines that
+    show the first sentence as it is encoded. bfloat16_seconds: extraction in bfloat16, where this CPU multiplies
+    faster in it and the model would run in float32. within: the group in whose passes it is filled, which counts
+    the tokens and the time of both; empty for that one.
     """
 
     model: str
     dataset: str
-    num_sentences: int
+    num_rows: int
     num_tokens: int
     num_nodes: int
     num_padding: int
@@ -53,6 +56,7 @@ class Estimate:
     seconds: float | None
     example: tuple[str, ...]
     bfloat16_seconds: float | None = None
+    within: str = ""
 
 
 def estimate(loaded: LoadedJob, progress: ProgressListener, *, calibrate: bool = True) -> Iterator[Estimate]:
@@ -62,19 +66,30 @@ def estimate(loaded: LoadedJob, progress: ProgressListener, *, calibrate: bool =
     Raises what preflight raises where the job or its inputs are wrong.
     """
     with telling(progress.say):
-        inputs = check_job(loaded, progress)
+        # What it would cost is asked for here: nothing is too large.
+        inputs = check_job(loaded.model_copy(update={"job": allow_sizes(loaded.job)}), progress)
     for name in inputs.sources:
-        pairs = inputs.of_model(name)
-        if not calibrate:
-            yield from (_estimate(inputs, p, *_count_packs(p), None, "float32") for p in pairs)
-            continue
-        progress.say(f"{name}: loading, checking and timing the model")
-        timed, numerics = _timed(inputs, _task(inputs, name, pairs), pairs)
-        if numerics.get("dtype") == "float32" and numerics.get("device") == "cpu" and _gains_by_bfloat16():
-            progress.say(f"{name}: loading, checking and timing it in bfloat16")
-            other, _ = _timed(inputs, _task(inputs, name, pairs, "bfloat16"), pairs)
-            timed = [replace(e, bfloat16_seconds=o.seconds) for e, o in zip(timed, other, strict=True)]
-        yield from timed
+        together = inputs.datasets_of(name)
+        pairs = [first for first, *_ in together]
+        for first, (_, *others) in zip(_of_first(inputs, name, pairs, progress, calibrate), together, strict=True):
+            yield first
+            yield from (_beside(inputs, pair, first) for pair in others)
+
+
+def _of_first(
+    inputs: Inputs, name: str, pairs: list[Input], progress: ProgressListener, calibrate: bool
+) -> Iterator[Estimate]:
+    """Estimates of one model, for the group of each dataset that counts its passes."""
+    if not calibrate:
+        yield from (_estimate(inputs, p, *_count_packs(p), None, "float32") for p in pairs)
+        return
+    progress.say(f"{name}: loading, checking and timing the model")
+    timed, numerics = _timed(inputs, _task(inputs, name, pairs), pairs)
+    if numerics.get("dtype") == "float32" and numerics.get("device") == "cpu" and _gains_by_bfloat16():
+        progress.say(f"{name}: loading, checking and timing it in bfloat16")
+        other, _ = _timed(inputs, _task(inputs, name, pairs, "bfloat16"), pairs)
+        timed = [replace(e, bfloat16_seconds=o.seconds) for e, o in zip(timed, other, strict=True)]
+    yield from timed
 
 
 def _timed(inputs: Inputs, task: ModelTask, pairs: list[Input]) -> tuple[list[Estimate], dict[str, Any]]:
@@ -110,13 +125,26 @@ def _gains_by_bfloat16() -> bool:
 
 
 def _estimate(inputs: Inputs, pair: Input, nodes: int, padding: int, seconds: float | None, dtype: str) -> Estimate:
-    name = pair.model.group
-    item = {"float32": 4, "float16": 2}[inputs.loaded.job.extract.store_dtype]
-    raw = len(pair.tokens) * len(inputs.layers[name]) * inputs.sources[name].facts.hidden_size * item
+    name, raw = pair.model.group, _raw_bytes(inputs, pair)
     tokens = int(pair.tokens.lengths_N.sum())
     disk = int(raw * DISK_SHARE[dtype])
-    counts = (len(pair.tokens), tokens, nodes, padding, raw, disk)
+    counts = (pair.num_rows, tokens, nodes, padding, raw, disk)
     return Estimate(name, pair.dataset.name, *counts, seconds, tuple(_example(pair, inputs.tokenizers[name])))
+
+
+def _raw_bytes(inputs: Inputs, pair: Input) -> int:
+    """Bytes of a group's states, before compression."""
+    item = {"float32": 4, "float16": 2}[inputs.loaded.job.extract.store_dtype]
+    return pair.num_rows * len(inputs.layers_of(pair)) * inputs.sources[pair.model.group].facts.hidden_size * item
+
+
+def _beside(inputs: Inputs, pair: Input, first: Estimate) -> Estimate:
+    """The estimate of another position of a dataset, which is filled in the same passes."""
+    raw = _raw_bytes(inputs, pair)
+    disk = int(raw * first.disk_bytes / max(1, first.raw_bytes))
+    return Estimate(
+        first.model, pair.dataset.name, pair.num_rows, 0, 0, 0, raw, disk, 0.0, (), 0.0, within=first.dataset
+    )
 
 
 def _example(pair: Input, tokenizer: Tokenizer) -> Iterator[str]:

@@ -16,7 +16,7 @@ from drillcore.store.committed import fingerprints_of
 from drillcore.store.freshness import is_asked_for, stale_results
 from drillcore.store.layout import array_of
 from drillcore.store.places.location import Location
-from drillcore.store.reader import open_root
+from drillcore.store.reader import num_rows, open_root
 
 WIDTH = 48
 
@@ -55,7 +55,7 @@ def _facts(group: zarr.Group, left: bool, stale: Mapping[str, str]) -> tuple[str
     """
     if "hidden_states" not in group:
         return "0", "0", "0", "0%", "none", "none"
-    sentences, layers, hidden = array_of(group, "hidden_states").shape
+    sentences, (_, layers, hidden) = num_rows(group), array_of(group, "hidden_states").shape
     prints = fingerprints_of(group)
     share = sum(map(bool, prints)) / max(1, len(prints))
     results = attributes_of(group).get("results", {})

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from drillcore.job.choices import ON_OFF, OneOf
 from drillcore.job.common import MOST, Auto, Closed
+from drillcore.job.positions import LAST, Position
 from drillcore.system.tables import BACKENDS
 
 
@@ -18,6 +19,9 @@ class Extract(Closed):
     """Engine that runs the model; auto measures transformers and vllm, where installed, and takes the faster one."""
     layers: Literal["all", "hf"] | tuple[Annotated[int, Field(ge=0, le=MOST)], ...] = "all"
     """all = 0..L+1; hf = 0..L-1 and L+1, as transformers returns them; or a list of layer numbers."""
+    positions: tuple[Position, ...] = (LAST,)
+    """Which tokens of each sentence: last, mean, {last: 4}, {span: [from, to]}, {text: field}, {after: "Answer:"}, all,
+    turns. Each is a group of its own, DATASET~NAME, filled in the same passes."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type the model computes in: auto is bfloat16 on CUDA, float32 on CPU."""
     device: str = "auto"
@@ -68,8 +72,28 @@ class Extract(Closed):
             return tuple(sorted(value))
         return value
 
+    @field_validator("positions")
+    @classmethod
+    def _positions(cls, value: tuple[Position, ...]) -> tuple[Position, ...]:
+        if not value:
+            raise ValueError("names no position")
+        names = [position.called for position in value]
+        twice = sorted({name or "last" for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"{twice[0]} is named twice; give one of them another `name:`")
+        return value
+
+    @field_validator("positions")
+    @classmethod
+    def _no_turns(cls, value: tuple[Position, ...]) -> tuple[Position, ...]:
+        if any(position.turns is not None for position in value):
+            raise ValueError("turns: are not supported yet")
+        return value
+
     @model_validator(mode="after")
     def _agrees(self) -> Extract:
+        if self.too_long == "truncate" and any(not position.is_last for position in self.positions):
+            raise ValueError("too_long: truncate goes with `positions: [last]` only: other places may be cut off")
         shard, block = self.shard_sentences, self.block_sentences
         if shard != "auto" and block != "auto" and block % shard:
             raise ValueError("block_sentences must be a multiple of shard_sentences")

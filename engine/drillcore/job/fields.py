@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from drillcore.job.common import Closed, Name, expand, in_place
 from drillcore.job.extract import Extract
+from drillcore.job.groups import Group, groups_of
 from drillcore.job.inputs import Dataset, Model
 from drillcore.job.stages import Measure, Project, Render, Run
 
@@ -45,6 +46,18 @@ class Job(Closed):
         return value
 
     @model_validator(mode="after")
+    def _predicts_from_last(self) -> Job:
+        if any(position.is_last for position in self.extract.positions):
+            return self
+        for dataset in self.datasets:
+            if dataset.expected_next is not None or dataset.candidates:
+                raise ValueError(
+                    f"datasets: {dataset.name}: expected_next and candidates follow the last token; add `last` to "
+                    "extract.positions"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _distinct(self) -> Job:
         for kind, names in (
             ("models", [m.group for m in self.models]),
@@ -55,6 +68,16 @@ class Job(Closed):
                 remedy = "give one of them another name with `as:`" if kind == "models" else "names must differ"
                 raise ValueError(f"{kind}: {', '.join(twice)} is named twice; {remedy}")
         return self
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """What each model's states are stored in: every dataset at every position."""
+        return groups_of(self)
+
+    @property
+    def measured_groups(self) -> tuple[Group, ...]:
+        """Those of them that are measured, projected and drawn."""
+        return tuple(group for group in self.groups if group.position.is_measured)
 
 
 class LoadedJob(Closed):

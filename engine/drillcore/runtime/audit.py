@@ -8,7 +8,7 @@ Shape legend: N sentences of the dataset, C audited ones, K layers, H hidden siz
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,9 @@ import zarr
 from numpy.typing import NDArray
 
 from drillcore.backends.alone import FLOAT32_NOISE_FACTOR, LARGEST_NOISE, Alone, relative_errors
-from drillcore.store.layout import array_of
+from drillcore.store.reader import Coordinate
 from drillcore.store.states import StatesReader
+from drillcore.tokens.places import Places
 from drillcore.tokens.sequences import Sequences
 
 # A sentence that is longer than this is not computed alone.
@@ -30,10 +31,23 @@ TRIES = 8
 
 
 @dataclass(frozen=True)
-class Wrong:
-    """A stored sentence that is out of its bound.
+class Witness:
+    """Sentences that are computed alone. places: tokens that the mean is taken over; None for the last of each."""
 
-    sentence: its number. layer: where it is furthest out. holds: the audited sentence whose states stand there, if any.
+    tokens: Sequences
+    places: Places | None = None
+
+    def take(self, index: NDArray[np.int64]) -> Witness:
+        """The sentences whose numbers are in `index`, in that order."""
+        return Witness(self.tokens.take(index), None if self.places is None else self.places.take(index))
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A stored sentence, or row, that is out of its bound.
+
+    sentence: its number. unit: sentence or row. layer: where it is furthest out. holds: the audited sentence whose
+    states stand there, if any.
     """
 
     sentence: int
@@ -41,15 +55,16 @@ class Wrong:
     error: float
     bound: float
     holds: int | None = None
+    unit: str = "sentence"
 
     @property
     def figures(self) -> str:
         """How far off it is, and whose states it has, if that is known."""
         what = f"relative error {self.error:.2g} at layer {self.layer}, bound {self.bound:.1e}"
-        return what + ("" if self.holds is None else f"; they are those of sentence {self.holds}")
+        return what + ("" if self.holds is None else f"; they are those of {self.unit} {self.holds}")
 
     def __str__(self) -> str:
-        return f"the states of sentence {self.sentence} are not those of its text: {self.figures}"
+        return f"the states of {self.unit} {self.sentence} are not those of its text: {self.figures}"
 
 
 @dataclass(frozen=True)
@@ -138,6 +153,8 @@ def compare(
     errors_CK = np.where(known_CK, relative_errors(stored_CKH, alone.states_CKH), 0.0)
     excess_CK = np.nan_to_num(errors_CK, nan=np.inf) / np.maximum(bounds_CK, 1e-30)
     wrong = [_wrong(c, rows_C, stored_CKH, alone, errors_CK, bounds_CK, layers) for c in _out_of_bounds(excess_CK)]
+    if reader.shape.rows is not None:
+        wrong = [replace(each, unit="row") for each in wrong]
     c, slot = np.unravel_index(int(excess_CK.argmax()), excess_CK.shape) if excess_CK.size else (0, 0)
     worst, bound = (float(a[c, slot]) if a.size else 0.0 for a in (errors_CK, bounds_CK))
     return Comparison(rows_C, worst, bound, tuple(wrong))
@@ -164,17 +181,17 @@ def _wrong(
 
 
 def confirmed(
-    found: Comparison, alone: Alone, tokens: Sequences, noise_of: Callable[[Sequences], NDArray[np.float64]]
+    found: Comparison, alone: Alone, rows: Witness, noise_of: Callable[[Witness], NDArray[np.float64]]
 ) -> list[Wrong]:
     """The wrong rows, less those that float32 itself is that far from float64 for.
 
-    tokens: of the compared rows. noise_of: gives how far, by sentence and layer; asked for suspects alone.
+    rows: that were compared. noise_of: gives how far, by sentence and layer; asked for suspects alone.
     """
     noisy = [w for w in found.wrong if w.error < LARGEST_NOISE]
     if not noisy or {alone.dtype, alone.own_dtype} != {"float32"}:
         return list(found.wrong)
     place = {int(row): c for c, row in enumerate(found.rows_C)}
-    noise_CK = noise_of(tokens.take(np.array([place[w.sentence] for w in noisy], np.int64)))
+    noise_CK = noise_of(rows.take(np.array([place[w.sentence] for w in noisy], np.int64)))
     explained = {
         w.sentence
         for w, noise_K in zip(noisy, noise_CK, strict=True)
@@ -185,5 +202,5 @@ def confirmed(
 
 def column_rows(group: zarr.Group, name: str, rows_C: NDArray[np.int64]) -> list[Any]:
     """Values of a coordinate at some rows, as Python has them."""
-    values: list[Any] = np.asarray(array_of(group, name).get_orthogonal_selection((rows_C,))).tolist()
+    values: list[Any] = Coordinate(group, name)[rows_C].tolist()
     return values

@@ -13,8 +13,8 @@ from drillcore.job.fields import LoadedJob
 from drillcore.runtime.manifest import read_manifest
 from drillcore.runtime.preflight import Inputs
 from drillcore.runtime.stages.extract.coordinates import former_made_from, made_from
-from drillcore.runtime.stages.extract.pending import request_of
-from drillcore.runtime.stages.extract.standing import Asked, Standing, stand
+from drillcore.runtime.stages.extract.pending import asked
+from drillcore.runtime.stages.extract.standing import Standing, stand
 from drillcore.runtime.wanted import wanted_of
 from drillcore.store.attributes import read_attributes
 from drillcore.store.freshness import stale_results
@@ -120,6 +120,6 @@ def _standings(inputs: Inputs, location: Location, folder: Path, hardware: Calla
     found = []
     here, packages = hardware(), versions()
     for name in inputs.sources:
-        asked = Asked(inputs, request_of(inputs, name, here, packages), here, earlier)
-        found += [stand(asked, pair, store) for pair in inputs.of_model(name)]
+        request = asked(inputs, name, read_attributes(store, name), here, packages, earlier)
+        found += [stand(request, pair, store) for pair in inputs.of_model(name)]
     return found

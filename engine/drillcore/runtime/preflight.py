@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from drillcore.backends import check_backend, check_weights, layers
 from drillcore.backends.device import check_devices
 from drillcore.backends.source import ModelSource, locate
-from drillcore.errors import InputError, TextError
+from drillcore.errors import InputError, JobError, TextError
 from drillcore.job.fields import LoadedJob
+from drillcore.job.groups import Group, group_of, reading_of
 from drillcore.job.inputs import Dataset, Model
+from drillcore.job.positions import LAST
 from drillcore.runtime.continuing import Following, around_of, continuations_of
+from drillcore.runtime.positions import Placed, place
 from drillcore.runtime.settings import check_pictures
 from drillcore.runtime.work.blocks import rows_digest
-from drillcore.store.arrays import check_kept_names
+from drillcore.store.arrays import PLACE_COLUMNS, check_kept_names
 from drillcore.store.layout import check_group_name
 from drillcore.system.files import cache_dir
 from drillcore.system.progress import ProgressListener
@@ -24,28 +28,33 @@ from drillcore.texts.notes import note_across, notes_on_job, said
 from drillcore.texts.problems import Problems
 from drillcore.texts.rows import RowTable, ingest, row_ids
 from drillcore.tokens.continuations import Continuations
+from drillcore.tokens.places import Places
 from drillcore.tokens.sequences import Sequences
 from drillcore.tokens.surroundings import notes_on
 from drillcore.tokens.tokenizer import Tokenizer, TokenPolicy, tokenize
+
+# Bytes of every token's states, before compression, above which a run asks first.
+MOST_UNASKED = 10 * 10**9
 
 
 @dataclass(frozen=True)
 class Input:
     """One model and dataset, checked.
 
-    tokens: truncated to the model's context where the job says so; num_truncated: sentences that lost tokens.
-    expected, candidates: tokens of the expected next text and of the candidates after each sentence, None where the
-    dataset names none.
+    dataset: at one position. tokens: truncated to the model's context where the job says so; num_truncated: sentences
+    that lost tokens. expected, candidates: tokens of the expected next text and of the candidates after each sentence,
+    None where the dataset names none. placed: where its rows are taken; None for the last tokens.
     """
 
     model: Model
-    dataset: Dataset
+    dataset: Group
     rows: RowTable
     tokens: Sequences
     policy: TokenPolicy
     num_truncated: int
     expected: Continuations | None
     candidates: Continuations | None
+    placed: Placed | None = None
     _digests: dict[tuple[int, int], str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -53,11 +62,27 @@ class Input:
         """Path of its group in the store, which names it in messages too."""
         return f"{self.model.group}/{self.dataset.name}"
 
+    @property
+    def recorded_policy(self) -> dict[str, Any]:
+        """How its texts become tokens and which of them count, as recipes record it; JSON-ready."""
+        position = {} if self.placed is None else {"position": self.placed.position.record()}
+        return {**asdict(self.policy), **position}
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of its group."""
+        return len(self.tokens) if self.placed is None else self.placed.num_rows(0, len(self.tokens))
+
+    def places(self, start: int, stop: int) -> Places | None:
+        """Which tokens of sentences start .. stop - 1 its rows are of; None for the last ones."""
+        return None if self.placed is None else self.placed.places(start, stop)
+
     def rows_digest(self, start: int, stop: int) -> str:
-        """Digest of sentences start .. stop - 1 and their tokens; each range is read once in a run."""
+        """Digest of sentences start .. stop - 1, their tokens and places; each range is read once in a run."""
         if (start, stop) not in self._digests:
             ids = row_ids(self.rows.texts(start, stop))
-            self._digests[start, stop] = rows_digest(self.tokens.slice(start, stop), ids)
+            found = rows_digest(self.tokens.slice(start, stop), ids, self.places(start, stop))
+            self._digests[start, stop] = found
         return self._digests[start, stop]
 
 
@@ -77,6 +102,17 @@ class Inputs:
     def of_model(self, group: str) -> list[Input]:
         """The pairs of one model."""
         return [p for p in self.pairs if p.model.group == group]
+
+    def datasets_of(self, group: str) -> list[list[Input]]:
+        """The pairs of one model, those of one dataset together."""
+        found: dict[str, list[Input]] = {}
+        for pair in self.of_model(group):
+            found.setdefault(pair.dataset.of, []).append(pair)
+        return list(found.values())
+
+    def layers_of(self, pair: Input) -> tuple[int, ...]:
+        """Numbers of the layers that a pair's group stores."""
+        return pair.dataset.position.layers or self.layers[pair.model.group]
 
 
 def check_job(loaded: LoadedJob, listener: ProgressListener, *, loads_models: bool = True) -> Inputs:
@@ -105,15 +141,45 @@ def check_job(loaded: LoadedJob, listener: ProgressListener, *, loads_models: bo
     tokenizers = {g: _tokenizer(s, loaded) for g, s in sources.items()}
     wanted = {g: layers.resolve_layers(loaded.job.extract.layers, s.facts.num_layers) for g, s in sources.items()}
     check_pictures(loaded, tables.values(), wanted)
-    pairs: list[Input] = []
     problems = Problems()
+    bases, keys, known = _encoded(loaded, tables, sources, tokenizers, problems)
+    problems.raise_if_any()
+    pairs = list[Input]()
+    for base in bases:
+        name = base.model.group
+        pairs += _at_positions(loaded, base, tokenizers[name], wanted[name], problems)
+    problems.raise_if_any()
+    for pair in pairs:
+        _refuse_size(loaded, pair, wanted[pair.model.group], sources[pair.model.group])
+    following = list(_following(pairs, tokenizers))
+    for file, each in following:
+        each.refuse(str(loaded.path(file)), problems)
+    problems.raise_if_any()
+    for line in _notes(bases, tokenizers, keys, known):
+        listener.say(line)
+    for _, each in following:
+        for note in each.notes():
+            listener.say(note)
+    for pair in pairs:
+        for note in pair.placed.notes() if pair.placed is not None else ():
+            listener.say(f"{pair.path}: {note}")
+    return Inputs(loaded, sources, tokenizers, wanted, tuple(pairs))
+
+
+def _encoded(
+    loaded: LoadedJob,
+    tables: Mapping[str, RowTable],
+    sources: Mapping[str, ModelSource],
+    tokenizers: Mapping[str, Tokenizer],
+    problems: Problems,
+) -> tuple[list[Input], list[tuple[str, str]], dict[tuple[str, str], Sequences]]:
+    """Every model with every dataset at the last tokens; the keys of their tokens, and those tokens, not truncated."""
+    bases, keys = list[Input](), list[tuple[str, str]]()
     known: dict[tuple[str, str], Sequences] = {}
-    keys: list[tuple[str, str]] = []
     for model in loaded.job.models:
         tokenizer = tokenizers[model.group]
         for dataset in loaded.job.datasets:
-            rows = tables[dataset.name]
-            around = around_of(dataset)
+            rows, around = tables[dataset.name], around_of(dataset)
             key = (rows.digest, tokenizer.key(around))
             keys.append(key)
             if key not in known:
@@ -123,20 +189,49 @@ def check_job(loaded: LoadedJob, listener: ProgressListener, *, loads_models: bo
                     raise TextError(f"{loaded.path(dataset)}: {error}", hint=error.hint) from None
             tokens, truncated = _fit(loaded, sources[model.group], dataset, known[key], problems)
             follow = continuations_of(rows, tokenizer, dataset, known[key], tokens)
-            pairs.append(Input(model, dataset, rows, tokens, tokenizer.policy(dataset.template), truncated, *follow))
-    for pair in pairs:
-        _refuse_unknown_ids(loaded, pair, sources[pair.model.group], tokenizers[pair.model.group], problems)
-    problems.raise_if_any()
-    following = list(_following(pairs, tokenizers))
-    for file, each in following:
-        each.refuse(str(loaded.path(file)), problems)
-    problems.raise_if_any()
-    for line in _notes(pairs, tokenizers, keys, known):
-        listener.say(line)
-    for _, each in following:
-        for note in each.notes():
-            listener.say(note)
-    return Inputs(loaded, sources, tokenizers, wanted, tuple(pairs))
+            policy, group = tokenizer.policy(dataset.template), group_of(dataset, LAST)
+            bases.append(Input(model, group, rows, tokens, policy, truncated, *follow))
+            _refuse_unknown_ids(loaded, bases[-1], sources[model.group], tokenizer, problems)
+    return bases, keys, known
+
+
+def _refuse_size(loaded: LoadedJob, pair: Input, layers: tuple[int, ...], source: ModelSource) -> None:
+    """Raise JobError where every token's states would take more room than the job allows."""
+    position = pair.dataset.position
+    if pair.placed is None or position.all is None:
+        return
+    item = {"float32": 4, "float16": 2}[loaded.job.extract.store_dtype]
+    rows, num_layers, hidden = pair.num_rows, len(position.layers or layers), source.facts.hidden_size
+    size, most = rows * num_layers * hidden * item, position.all.max_bytes or MOST_UNASKED
+    if size > most:
+        raise JobError(
+            f"{pair.path}: the states of {rows:,} tokens at {num_layers} layers take {size / 1e9:,.1f} GB before "
+            f"compression, more than {most / 1e9:,.1f} GB",
+            hint="Name fewer layers, or allow it with `all: {max_bytes: ...}` in the job or --yes on the command line.",
+        )
+
+
+def _at_positions(
+    loaded: LoadedJob, base: Input, tokenizer: Tokenizer, known: tuple[int, ...], problems: Problems
+) -> Iterator[Input]:
+    """A model and dataset at each position of the job."""
+    file = loaded.path(base.dataset)
+    for position in loaded.job.extract.positions:
+        if position.is_last:
+            yield base
+            continue
+        group = group_of(base.dataset, position)
+        beyond = sorted(set(position.layers or ()) - set(known))
+        if beyond:
+            raise JobError(
+                f"extract.positions: {position.called}: layer {beyond[0]} is not one of extract.layers",
+                hint="A position stores layers that are extracted, or all of them where it names none.",
+            )
+        try:
+            placed = place(group, base.rows, base.tokens, tokenizer, file, problems)
+        except TextError as error:
+            raise TextError(f"{file}: {base.model.group}/{group.name}: {error}", hint=error.hint) from None
+        yield replace(base, dataset=group, expected=None, candidates=None, placed=placed)
 
 
 def _notes(
@@ -195,10 +290,13 @@ def _check_names(loaded: LoadedJob) -> None:
     """Check that every group and column has a name that the store can take; raises StoreError, TextError."""
     for model in loaded.job.models:
         check_group_name(model.group, "model")
+    positions = loaded.job.extract.positions
+    more = () if all(position.is_last for position in positions) else PLACE_COLUMNS
     for dataset in loaded.job.datasets:
         check_group_name(dataset.name, "dataset")
-        check_kept_names(dataset)
-        for column in dataset.keep:
+        reading = reading_of(dataset, positions)
+        check_kept_names(reading, more)
+        for column in reading.keep:
             check_group_name(column, "column")
 
 
@@ -206,7 +304,8 @@ def _read_rows(loaded: LoadedJob, listener: ProgressListener) -> dict[str, RowTa
     problems, tables = Problems(), {}
     for dataset in loaded.job.datasets:
         try:
-            table = ingest(loaded.path(dataset), dataset, cache_dir() / "rows", problems)
+            reading = reading_of(dataset, loaded.job.extract.positions)
+            table = ingest(loaded.path(dataset), reading, cache_dir() / "rows", problems)
         except TextError as error:
             problems.add(str(error), None, error.hint)
             continue

@@ -8,7 +8,7 @@ Shape legend: C audited sentences.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,19 +24,23 @@ from drillcore.backends.source import ModelSource, locate
 from drillcore.errors import DrillcoreError, StoreError
 from drillcore.job.extract import Extract
 from drillcore.job.fields import Job
+from drillcore.job.groups import Group
 from drillcore.job.inputs import Model
-from drillcore.runtime.audit import LONGEST_ALONE, choose_rows, column_rows, compare, confirmed
+from drillcore.runtime.audit import LONGEST_ALONE, Witness, choose_rows, column_rows, compare, confirmed
 from drillcore.runtime.canaries import changed, stored_tokens
 from drillcore.runtime.continuing import around_of
 from drillcore.runtime.manifest import read_manifest
+from drillcore.runtime.positions import place_again
 from drillcore.store.arrays import CANARIES
 from drillcore.store.attributes import attributes_of
 from drillcore.store.canaries import read_canaries
 from drillcore.store.checks.finding import Finding
 from drillcore.store.group import GroupWriter
-from drillcore.store.layout import read_array
+from drillcore.store.layout import Shape, read_array
+from drillcore.store.reader import Coordinate
 from drillcore.store.states import StatesReader
 from drillcore.system.bounds import problem_with_folder
+from drillcore.tokens.places import Places
 from drillcore.tokens.sequences import Sequences
 from drillcore.tokens.tokenizer import Tokenizer
 
@@ -86,13 +90,22 @@ def recompute_rows(root: zarr.Group, recorded: RecordedJob, count: int, seed: in
 
 @dataclass(frozen=True)
 class _Chosen:
-    """Rows of one dataset's group that are computed again, and the tokens of their texts."""
+    """Rows of one dataset's group that are computed again, and their texts, encoded."""
 
     group: zarr.Group
-    shard: int
+    shape: Shape
     layers: tuple[int, ...]
     rows_C: NDArray[np.int64]
-    tokens: Sequences
+    sentences: Witness
+
+
+def numbers_within(group: zarr.Group, rows_C: NDArray[np.int64]) -> list[int]:
+    """Which of its sentence's rows each row is; 0 where a sentence has one."""
+    if "row_size" not in group:
+        return [0] * len(rows_C)
+    first_N1 = np.concatenate([[0], np.cumsum(read_array(group, "row_size"))])
+    numbers: list[int] = (rows_C - first_N1[read_array(group, "sentence")[rows_C]]).tolist()
+    return numbers
 
 
 class _ModelRows:
@@ -120,8 +133,10 @@ class _ModelRows:
         canaries = read_canaries(self._group)
         known = Sequences.of([]) if canaries is None else stored_tokens(canaries)
         layers = sorted({layer for each in chosen for layer in each.layers})
-        sentences = Sequences.of([*known, *(ids for each in chosen for ids in each.tokens)])
-        alone = alone_states(self._source, self._extract, layers, sentences)
+        sentences = Sequences.of([*known, *(ids for each in chosen for ids in each.sentences.tokens)])
+        parts = [Places.last(known), *(e.sentences.places or Places.last(e.sentences.tokens) for e in chosen)]
+        places = None if all(e.sentences.places is None for e in chosen) else replace(Places.join(parts), is_mean=True)
+        alone = alone_states(self._source, self._extract, layers, sentences, places)
         if canaries is not None:
             change = changed(canaries, alone.part(0, len(known)), layers, self._source)
             if change.what:
@@ -139,15 +154,17 @@ class _ModelRows:
         self, name: str, group: zarr.Group, count: int, seed: int, chosen: list[_Chosen]
     ) -> Iterator[Finding | Line]:
         """Add the rows of a dataset that can be computed; yields what is wrong with their texts."""
-        dataset = next((d for d in self._job.datasets if d.name == name), None)
+        dataset = next((d for d in self._job.groups if d.name == name), None)
         if dataset is None or "hidden_states" not in group:
             yield f"{group.path}: not computed again: the last job does not name it"
             return
         shape, committed = StatesReader(group).shape, GroupWriter(group).committed()
-        row_id, lengths_N = read_array(group, "row_id"), read_array(group, "n_tokens").astype(np.int64)
+        row_id, lengths_N = Coordinate(group, "row_id")[:], Coordinate(group, "n_tokens")[:].astype(np.int64)
         shards = [shape.bounds(shard) for shard, fingerprint in enumerate(committed) if fingerprint]
         block = int(self._numerics.get("block_sentences", shape.shard)) // shape.shard * shape.shard
-        rows_C = choose_rows(lengths_N, shards, max(block, 1), count, 0, lambda row: str(row_id[row]), seed)
+        block = shape.shard if shape.rows is not None else max(block, 1)
+        token = Coordinate(group, "token")[:] if shape.rows is not None else np.zeros(len(row_id))
+        rows_C = choose_rows(lengths_N, shards, block, count, 0, lambda r: (str(row_id[r]), int(token[r])), seed)
         texts = [str(text) for text in column_rows(group, "text", rows_C)]
         encoded = self._tokenizer.encode(texts, around_of(dataset)) if texts else []
         limit = self._source.facts.max_tokens if self._job.extract.too_long == "truncate" else None
@@ -160,13 +177,38 @@ class _ModelRows:
         fitting = np.array([c for c, ids in enumerate(tokens) if 0 < len(ids) <= LONGEST_ALONE], np.int64)
         layers = tuple(int(k) for k in read_array(group, "layer"))
         if len(fitting):
-            chosen.append(_Chosen(group, shape.shard, layers, rows_C[fitting], Sequences.of(tokens).take(fitting)))
+            rows = Witness(Sequences.of(tokens).take(fitting))
+            if not dataset.position.is_last:
+                rows = yield from self._placed(dataset, group, rows_C[fitting], rows.tokens)
+            chosen.append(_Chosen(group, shape, layers, rows_C[fitting], rows))
+
+    def _placed(
+        self, dataset: Group, group: zarr.Group, rows_C: NDArray[np.int64], tokens: Sequences
+    ) -> Generator[Finding | Line, None, Witness]:
+        """The places of some rows, found again in their texts; yields those that are not the stored ones."""
+        names = ["text", *(name for name, _ in attributes_of(group).get("columns", []) if name != "text")]
+        columns = {name: column_rows(group, name, rows_C) for name in names}
+        table = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        placed = place_again(dataset, table, tokens, self._tokenizer)
+        places = list[Places]()
+        for c, (row, number) in enumerate(zip(rows_C.tolist(), numbers_within(group, rows_C), strict=True)):
+            found, known = placed.places(c, c + 1), placed.columns(c, c + 1)
+            if not found.is_mean:
+                # One that the sentence no longer has is named by its coordinate.
+                found = Places.of([found.index_Q[[min(number, len(found.index_Q) - 1)]]])
+            places.append(found)
+            for name, values in known.items():
+                now = values[min(number, len(values) - 1)].item()
+                if columns[name][c] != now:
+                    what = f"is {columns[name][c]} in the store, and {now} now"
+                    yield Finding(group.path, name, what, sentences=(row, row), mend="columns")
+        return Witness(tokens, Places.join(places))
 
     def _compare(self, each: _Chosen, alone: Alone) -> Iterator[Finding | Line]:
         found = compare(each.group, each.rows_C, alone, each.layers, str(self._numerics.get("dtype", alone.own_dtype)))
-        wrong = confirmed(found, alone, each.tokens, lambda tokens: self._noise(each.layers, tokens))
+        wrong = confirmed(found, alone, each.sentences, lambda rows: self._noise(each.layers, rows))
         for row in wrong:
-            where, shard = (row.sentence, row.sentence), row.sentence // each.shard
+            where, shard = (row.sentence, row.sentence), int(each.shape.shards_of(np.array([row.sentence]))[0])
             what = f"are not those of its text: {row.figures}"
             yield Finding(each.group.path, "hidden_states", what, shard, where, row.layer, "rows")
         if wrong:
@@ -178,8 +220,8 @@ class _ModelRows:
                 f"{found.worst:.1e} at worst (bound {found.bound:.0e})"
             )
 
-    def _noise(self, layers: Sequence[int], tokens: Sequences) -> NDArray[np.float64]:
+    def _noise(self, layers: Sequence[int], rows: Witness) -> NDArray[np.float64]:
         from drillcore.backends.transformers.plain import float32_noise, plain_model
 
         with plain_model(self._source, self._extract, layers) as loaded:
-            return float32_noise(loaded, layers, tokens)
+            return float32_noise(loaded, layers, rows.tokens, rows.places)

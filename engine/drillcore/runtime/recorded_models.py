@@ -112,7 +112,7 @@ class _Recorded:
         self, tokenizer: Tokenizer, max_tokens: int | None, job: RecordedJob
     ) -> Iterator[tuple[str, int]]:
         """A sentence of each dataset whose tokens are not those in the store: by their number and the last one."""
-        by_name = {dataset.name: dataset for dataset in job.job.datasets}
+        by_name = {dataset.name: dataset for dataset in job.job.groups}
         limit = max_tokens if job.job.extract.too_long == "truncate" else None
         for name, group in sorted(self.group.groups()):
             around = around_of(by_name[name]) if name in by_name else None

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from drillcore.job.fields import Job
+from drillcore.job.groups import Group
 from drillcore.job.inputs import Dataset
 from drillcore.runtime.preflight import Inputs
 from drillcore.store.arrays import ARRAYS
@@ -15,17 +16,22 @@ from drillcore.store.group import GroupWriter
 from drillcore.store.writer import StoreWriter
 
 
-def wanted_of(job: Job, dataset: Dataset) -> dict[str, Any]:
+def wanted_of(job: Job, dataset: Group) -> dict[str, Any]:
     """Settings of each stage for one dataset, JSON-ready, without those that have their default."""
     project = job.project.model_dump(mode="json", exclude_defaults=True)
     if job.project.fit == "joint":
-        project["datasets"] = [d.name for d in job.datasets]
+        project["datasets"] = [g.name for g in together(job, dataset)]
     measure = job.measure.model_dump(mode="json", exclude_defaults=True)
     drawn = {name: value for name, value in measure.items() if name in ("seed", "folds")}
     if dataset.cannot_follow != Dataset.model_fields["cannot_follow"].default:
         drawn["cannot_follow"] = dataset.cannot_follow
     candidates = {"candidates": list(dataset.candidates), **drawn}
     return {"measure": measure, "project": project, "predict": drawn, "candidates": candidates}
+
+
+def together(job: Job, group: Group) -> list[Group]:
+    """The groups of a model that are projected with this one where the fit is joint: all datasets at its position."""
+    return [g for g in job.measured_groups if g.position == group.position]
 
 
 def record_wanted(store: StoreWriter, inputs: Inputs) -> None:

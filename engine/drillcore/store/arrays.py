@@ -6,7 +6,8 @@ A new array is a new row here. The names that a user's column may not take, the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from numpy.typing import NDArray
@@ -41,6 +42,10 @@ class ArraySpec:
     def is_coordinate(self) -> bool:
         """Whether it names the places along a dimension of its own name."""
         return self.dims == (self.name,)
+
+    def with_rows(self) -> ArraySpec:
+        """The same array of a group whose sentences have any number of rows."""
+        return replace(self, dims=tuple("row" if dim == "sentence" else dim for dim in self.dims))
 
     def check(self, values: NDArray[Any]) -> None:
         """Raise ValueError where values are not of this array's number of dimensions and dtype."""
@@ -96,6 +101,13 @@ _ROWS = (
     ArraySpec("pca", ("layer", "sentence", "axis"), "float32", ("project",), headline=True),
 )
 ARRAYS = {row.name: row for row in _ROWS}
+# Names that a group needs whose states were not taken at the last tokens: coordinates that say where, and dimensions.
+PLACE_COLUMNS = (
+    *("token", "token_id", "char_start", "char_end", "exact", "n_pooled"),
+    *("row", "row_size", "position", "message", "role", "instance", "place"),
+)
+# Coordinates of each row, in groups whose sentences have any number of rows; all others are of sentences there.
+ROW_COLUMNS = frozenset((*PLACE_COLUMNS, "sentence")) - {"row_size"}
 # Marks the rows that hold no sentence, in groups whose blocks are rounded up to whole shards.
 SPARE = "spare"
 # The one array in the group of a model. No dataset can have this name: theirs begin with a letter or a digit.
@@ -107,8 +119,8 @@ PROJECTIONS = tuple(row.name for row in _ROWS if row.headline and row.writers ==
 RESERVED = frozenset((*ARRAYS, SPARE)) | {dim for row in _ROWS for dim in row.dims}
 
 
-def check_kept_names(dataset: Dataset) -> None:
-    """Check that every kept column can be an array of the store.
+def check_kept_names(dataset: Dataset, more: Sequence[str] = ()) -> None:
+    """Check that every kept column can be an array of the store. more: names that positions need.
 
     Raises:
         TextError: a name is one of drillcore's own, named twice, or cannot name an array.
@@ -116,7 +128,7 @@ def check_kept_names(dataset: Dataset) -> None:
     hint = "Rename the column in the file, or leave it out of `keep`."
     for name in dataset.keep:
         where = f"dataset {dataset.name}: keep: {_printable(name)}"
-        if name in RESERVED:
+        if name in RESERVED or name in more:
             raise TextError(f"{where} is a name that drillcore uses itself", hint=hint)
         if dataset.keep.count(name) > 1:
             raise TextError(f"{where} is named twice", hint="Name it once.")

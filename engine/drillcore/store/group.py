@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -60,14 +59,14 @@ class GroupWriter:
         """The group's attributes as they are now; raises DamageError."""
         return attributes_of(self.group)
 
-    def ensure(self, shape: Shape, columns: Sequence[tuple[str, str]]) -> None:
-        """Make the arrays fit. `columns`: names and dtypes of the coordinates.
+    def ensure(self, shape: Shape, columns: Sequence[tuple[str, str]], position: Any = "last") -> None:
+        """Make the arrays fit. `columns`: names and dtypes of the coordinates. position: which tokens, JSON-ready.
 
         More sentences make the arrays longer, and committed shards stay; the results of later stages are removed. Any
         other shape creates all arrays again, other columns only the columns. Damaged metadata are written again, and
         the data stay.
         """
-        every = [("sentence", "int64"), *columns]
+        every = layout.every_column(shape, columns)
         expected = layout.expected_metadata(shape, every)
         of_columns = {name: expected.pop(name) for name, _ in every}
         differing = self._differing(expected)
@@ -83,11 +82,11 @@ class GroupWriter:
         listed = [list(c) for c in columns]
         if self.attributes.get("columns") != listed or self._differing(of_columns):
             self._create_columns(shape, every)
-        before = self.attributes
+        before, dimensions = self.attributes, ("sentence",) if shape.rows is None else ("row",)
         contents = before.get(CONTENTS, {})
         described = {
-            "position": "last",
-            "coordinates": " ".join(["layer_name", *(name for name, _ in columns)]),
+            "position": position,
+            "coordinates": " ".join(["layer_name", *(name for name, _ in every if name not in dimensions)]),
             "shape": shape.as_attribute(),
             "columns": listed,
             CONTENTS: {**contents, **{name: self._metadata_digest(contents, name) for name in expected}, **layers},
@@ -133,8 +132,7 @@ class GroupWriter:
             stored = layout.shape_of(self.attributes)
         except (ValueError, KeyError, TypeError):
             return False
-        longer = replace(stored, num_sentences=shape.num_sentences)
-        return stored.num_sentences < shape.num_sentences and longer == shape
+        return stored != shape and stored.may_grow_to(shape)
 
     def _grow(self, shape: Shape, differing: Sequence[str], expected: dict[str, bytes]) -> None:
         """Make the arrays longer: their metadata alone, since a shard is a file. Results are of fewer sentences."""
@@ -170,14 +168,14 @@ class GroupWriter:
         self._set_attributes({**before, "stale_columns": sorted(old)})
         for name in old:
             remove_folder(self._store, f"{self._path}/{name}")
-        layout.create_columns(self.group, shape.num_sentences, columns)
+        layout.create_columns(self.group, shape, columns)
         self._set_attributes(before)
 
     def _without_columns(self) -> dict[str, Any]:
         """The attributes without the record of the coordinates: from then on they do not exist for a reader."""
         before = self.attributes
         before.pop("columns_made_from", None)
-        names = {"sentence", *(name for name, _ in before.get("columns", []))}
+        names = {"row", "sentence", *(name for name, _ in before.get("columns", []))}
         contents = {name: d for name, d in before.get(CONTENTS, {}).items() if name not in names}
         return {**before, CONTENTS: contents}
 
@@ -191,7 +189,8 @@ class GroupWriter:
         arrays: dict[str, zarr.Array[Any]] = {}
         for start, columns in pieces:
             for name, values in columns.items():
-                array = arrays[name] = array_of(self.group, name)
+                # Also a chunk whose values are all the fill value is a file: its digest is recorded.
+                array = arrays[name] = array_of(self.group, name).with_config({"write_empty_chunks": True})
                 cast = np.asarray(values, dtype=array.dtype)
                 array[start : start + len(values)] = cast
                 if name in digests:
@@ -204,6 +203,7 @@ class GroupWriter:
         """Whether the digests of all coordinates are recorded."""
         attributes = self.attributes
         names = {"sentence", *(name for name, _ in attributes.get("columns", []))}
+        names |= {"row"} if "rows" in attributes.get("shape", {}) else set()
         return all(attributes.get(CONTENTS, {}).get(name) for name in names)
 
     def columns_made_from(self) -> str:
@@ -336,6 +336,7 @@ class GroupWriter:
         results, contents = {**before["results"], **{name: {} for name in held}}, dict(before[CONTENTS])
         for name in names:
             values, spec = arrays[name], ARRAYS[name]
+            spec = spec.with_rows() if "rows" in before.get("shape", {}) else spec
             array = create_array(self.group, spec, values.shape, tuple(min(n, COLUMN_CHUNK) for n in values.shape))
             array[...] = values.astype(np.dtypes.StringDType()) if spec.dtype == "string" else values
             own = {"made_from": made_from, **without_nan((facts or {}).get(name, {}))}

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec, VLenUTF8Codec, ZstdCodec
 from zarr.storage import MemoryStore
 
 from drillcore.errors import DamageError, StoreError
-from drillcore.store.arrays import ARRAYS, ArraySpec
+from drillcore.store.arrays import ARRAYS, ROW_COLUMNS, ArraySpec
 from drillcore.store.attributes import FORMAT, FORMATS, MEND
 
 KIND = "drillcore"
@@ -33,10 +34,24 @@ FILLS = {"float32": np.nan, "float16": np.nan, "uint8": 0, "int32": -1, "int64":
 
 
 @dataclass(frozen=True)
+class Rows:
+    """How the rows of a group lie whose sentences have any number of them.
+
+    Each block begins a shard, so that no shard is of two blocks; what is left of a block's last shard holds nothing.
+    num_sentences: of the dataset. block: sentences of a block. rows_B: rows of each block.
+    """
+
+    num_sentences: int
+    block: int
+    rows_B: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Shape:
     """What decides the arrays of one model and dataset; another shape needs new arrays.
 
-    layers: layer numbers. shard, chunk: sentences, powers of two.
+    num_sentences: of the group, or its rows where a sentence has any number of them: `rows` is given then. layers:
+    layer numbers. shard, chunk: sentences (or rows), powers of two.
     """
 
     num_sentences: int
@@ -46,11 +61,67 @@ class Shape:
     store_dtype: str
     shard: int
     chunk: int
+    rows: Rows | None = None
 
     @property
     def num_shards(self) -> int:
         """Shards of the hidden states."""
-        return -(-self.num_sentences // self.shard)
+        return -(-self.num_sentences // self.shard) if self.rows is None else int(self._first_shard_B[-1])
+
+    @cached_property
+    def _first_row_B(self) -> NDArray[np.int64]:
+        """The first row of each block, and the number of all rows."""
+        assert self.rows is not None
+        return np.concatenate([[0], np.cumsum(self.rows.rows_B, dtype=np.int64)])
+
+    @cached_property
+    def _first_shard_B(self) -> NDArray[np.int64]:
+        """The first shard of each block, and the number of all shards."""
+        assert self.rows is not None
+        return np.concatenate([[0], np.cumsum(-(-np.array(self.rows.rows_B, np.int64) // self.shard))])
+
+    @property
+    def num_places(self) -> int:
+        """Length of `hidden_states`: its rows, and between blocks the places that hold none."""
+        return (
+            self.num_sentences if self.rows is None else int(self.places_of(np.array([self.num_sentences - 1]))[0]) + 1
+        )
+
+    def places_of(self, rows_N: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where rows stand in `hidden_states`, int64 [N] each.
+
+        >>> Shape(5, (0,), ("embed",), 8, "float32", 2, 1, Rows(4, 2, (3, 2))).places_of(np.arange(5)).tolist()
+        [0, 1, 2, 4, 5]
+        """
+        if self.rows is None:
+            return rows_N
+        block_N = np.searchsorted(self._first_row_B, rows_N, side="right") - 1
+        return np.asarray(self._first_shard_B[block_N] * self.shard + rows_N - self._first_row_B[block_N])
+
+    def shards_of(self, rows_N: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The shard of each row."""
+        return self.places_of(rows_N) // self.shard
+
+    def block_of_shard(self, shard: int) -> int:
+        """The block of a shard, where `rows` is given."""
+        return int(np.searchsorted(self._first_shard_B, shard, side="right")) - 1
+
+    def block_bounds(self, block: int) -> tuple[int, int]:
+        """First row of a block and the one after its last, where `rows` is given."""
+        return int(self._first_row_B[block]), int(self._first_row_B[block + 1])
+
+    def may_grow_to(self, other: Shape) -> bool:
+        """Whether another shape is this one, or has more sentences at its end."""
+        mine = replace(self, num_sentences=other.num_sentences, rows=other.rows)
+        if mine != other or self.num_sentences > other.num_sentences or (self.rows is None) != (other.rows is None):
+            return False
+        if self.rows is None or other.rows is None:
+            return True
+        before, after = self.rows.rows_B, other.rows.rows_B
+        if self.rows.block != other.rows.block or self.rows.num_sentences > other.rows.num_sentences:
+            return False
+        same = self.rows.num_sentences == other.rows.num_sentences
+        return before == after if same else before[:-1] == after[: len(before) - 1]
 
     @property
     def sentence_bytes(self) -> int:
@@ -58,19 +129,32 @@ class Shape:
         return len(self.layers) * self.hidden_size * np.dtype(self.store_dtype).itemsize
 
     def bounds(self, shard: int) -> tuple[int, int]:
-        """First sentence of a shard and the one after its last."""
-        return shard * self.shard, min((shard + 1) * self.shard, self.num_sentences)
+        """First sentence of a shard, or row, and the one after its last."""
+        if self.rows is None:
+            return shard * self.shard, min((shard + 1) * self.shard, self.num_sentences)
+        block = self.block_of_shard(shard)
+        first, stop = self.block_bounds(block)
+        first += (shard - int(self._first_shard_B[block])) * self.shard
+        return first, min(first + self.shard, stop)
 
     def as_attribute(self) -> dict[str, Any]:
         """JSON-ready, to be compared on the next run."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        described = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items() if k != "rows"}
+        if self.rows is None:
+            return described
+        return {**described, "rows": {**asdict(self.rows), "rows_B": list(self.rows.rows_B)}}
 
 
 def shape_of(attributes: dict[str, Any]) -> Shape:
     """The shape that a group's attributes record; raises ValueError, KeyError or TypeError where they hold none."""
     described: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in attributes["shape"].items()}
+    rows = described.pop("rows", None)
     shape = Shape(**described)
+    if rows is not None:
+        shape = replace(shape, rows=Rows(int(rows["num_sentences"]), int(rows["block"]), tuple(rows["rows_B"])))
     if not (shape.num_sentences > 0 and shape.shard > 0 and shape.chunk > 0):
+        raise ValueError("the shape is not valid")
+    if shape.rows is not None and (sum(shape.rows.rows_B) != shape.num_sentences or min(shape.rows.rows_B) < 0):
         raise ValueError("the shape is not valid")
     return shape
 
@@ -147,15 +231,16 @@ def create_states(group: zarr.Group, shape: Shape) -> zarr.Array[Any]:
     # than with Blosc's own choice of 32 KiB, and takes a tenth less room.
     chunk_bytes, spec = shape.chunk * shape.hidden_size * item, ARRAYS["hidden_states"]
     blosc = BloscCodec(cname="zstd", clevel=1, shuffle="shuffle", typesize=item, blocksize=chunk_bytes)
+    dims = spec.dims if shape.rows is None else ("place", *spec.dims[1:])
     return group.create_array(
         spec.name,
-        shape=(shape.num_sentences, len(shape.layers), shape.hidden_size),
+        shape=(shape.num_places, len(shape.layers), shape.hidden_size),
         dtype=shape.store_dtype,
         shards=(shape.shard, len(shape.layers), shape.hidden_size),
         chunks=(shape.chunk, 1, shape.hidden_size),
         compressors=(blosc, Crc32cCodec()),
         fill_value=np.nan,
-        dimension_names=list(spec.dims),
+        dimension_names=list(dims),
         config={"write_empty_chunks": True},
         overwrite=True,
     )
@@ -204,11 +289,22 @@ def _create_digests(group: zarr.Group, spec: ArraySpec, num_shards: int, chunk: 
     )
 
 
-def create_columns(group: zarr.Group, num_sentences: int, columns: Sequence[tuple[str, str]]) -> None:
-    """Create the coordinates of the sentences, given by name and dtype, empty."""
-    chunk = min(COLUMN_CHUNK, num_sentences)
+def create_columns(group: zarr.Group, shape: Shape, columns: Sequence[tuple[str, str]]) -> None:
+    """Create the coordinates, given by name and dtype, empty: of the sentences, or of rows and of sentences."""
     for name, dtype in columns:
-        create_array(group, ArraySpec(name, ("sentence",), dtype, ("columns",)), (num_sentences,), (chunk,))
+        if shape.rows is None:
+            dim, size = "sentence", shape.num_sentences
+        else:
+            of_rows = name in ROW_COLUMNS
+            dim, size = ("row", shape.num_sentences) if of_rows else ("instance", shape.rows.num_sentences)
+        create_array(group, ArraySpec(name, (dim,), dtype, ("columns",)), (size,), (min(COLUMN_CHUNK, size),))
+
+
+def every_column(shape: Shape, columns: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The coordinates with those that number sentences and rows."""
+    return (
+        [("sentence", "int64"), *columns] if shape.rows is None else [("row", "int64"), ("sentence", "int64"), *columns]
+    )
 
 
 def layer_values(shape: Shape) -> dict[str, NDArray[Any]]:
@@ -224,7 +320,7 @@ def expected_metadata(shape: Shape, columns: Sequence[tuple[str, str]] = ()) -> 
     store = MemoryStore()
     group = zarr.create_group(store)
     create_extract_arrays(group, shape)
-    create_columns(group, shape.num_sentences, columns)
+    create_columns(group, shape, columns)
     metadata = {}
     for name, array in group.arrays():
         metadata[name] = array.metadata.to_buffer_dict(default_buffer_prototype())["zarr.json"].to_bytes()

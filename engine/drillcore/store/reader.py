@@ -12,7 +12,7 @@ from zarr.errors import GroupNotFoundError
 from drillcore.errors import DamageError, StoreError
 from drillcore.store.attributes import MEND, UNREADABLE, attributes_of
 from drillcore.store.checked import CheckedStore
-from drillcore.store.layout import check_ours, read_array
+from drillcore.store.layout import array_of, check_ours, read_array
 from drillcore.store.places.location import Location
 from drillcore.store.states import StatesReader
 
@@ -58,7 +58,50 @@ def read_layer(group: zarr.Group, slot: int) -> NDArray[np.float32]:
 
 
 def column(group: zarr.Group, name: str) -> NDArray[Any] | None:
-    """A coordinate of all sentences, None where the group does not have it; raises DamageError where it is damaged."""
+    """A coordinate of all sentences, or rows, None where the group does not have it; raises DamageError for damage."""
     if name not in group:
         return None
-    return read_array(group, name)
+    return Coordinate(group, name)[:]
+
+
+def num_rows(group: zarr.Group) -> int:
+    """Sentences of a group, or rows where a sentence has any number of them."""
+    return StatesReader(group).shape.num_sentences
+
+
+class Coordinate:
+    """A coordinate by row: one of sentences is repeated for each row of its sentence, in groups that have several.
+
+    Raises DamageError where it is damaged.
+    """
+
+    def __init__(self, group: zarr.Group, name: str) -> None:
+        self._array, self._group = array_of(group, name), group
+        dims: Any = self._array.metadata.dimension_names  # type: ignore[union-attr]
+        self._sentence_R = read_array(group, "sentence") if tuple(dims or ()) == ("instance",) else None
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the values."""
+        return np.dtype(self._array.dtype)
+
+    def __len__(self) -> int:
+        return int(self._array.shape[0]) if self._sentence_R is None else len(self._sentence_R)
+
+    def __getitem__(self, rows: slice | NDArray[np.int64]) -> NDArray[Any]:
+        """Values of a range of rows, or of some of them; strings as objects."""
+        index = rows if self._sentence_R is None else self._sentence_R[rows]
+        try:
+            values = np.asarray(self._read(index))
+        except (ValueError, RuntimeError, TypeError) as error:
+            raise DamageError(f"{self._group.path}: {self._array.name} cannot be read: {error}", hint=MEND) from None
+        return values.astype(object) if values.dtype.kind == "T" else values
+
+    def _read(self, index: slice | NDArray[np.int64]) -> Any:
+        if isinstance(index, slice):
+            return self._array[index]
+        if self._sentence_R is None or not len(index):
+            return self._array.get_orthogonal_selection((index,))
+        # Rows lie in the sentences' order: those of a range are a range of sentences.
+        first = int(index.min())
+        return np.asarray(self._array[first : int(index.max()) + 1])[index - first]

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from drillcore.errors import DamageError
 from drillcore.store.attributes import CONTENTS, MEND, attributes_of, is_finished, read_attributes
 from drillcore.store.contents import fast_digest
-from drillcore.store.layout import Shape, array_of, read_array
+from drillcore.store.layout import Shape, array_of, read_array, shape_of
 from drillcore.store.places.files import plain_store, read_ahead, read_end, read_range, read_size
 from drillcore.store.record import NOT_COMMITTED, read_record
 from drillcore.store.shards import Index, decode_chunk, decode_index, index_bytes, threads
@@ -60,16 +60,20 @@ class StatesReader:
         array = array_of(group, "hidden_states")
         if array.shards is None:
             raise DamageError(f"{group.path}: hidden_states is not sharded", hint=MEND)
-        num_sentences, num_layers, hidden_size = array.shape
+        num_places, num_layers, hidden_size = array.shape
         # Layer numbers are only needed in errors: a damaged `layer` array must not prevent reading the states.
         self.shape = Shape(
-            num_sentences, tuple(range(num_layers)), (), hidden_size, str(array.dtype), array.shards[0], array.chunks[0]
+            num_places, tuple(range(num_layers)), (), hidden_size, str(array.dtype), array.shards[0], array.chunks[0]
         )
+        attributes = attributes_of(group)
+        if "rows" in attributes.get("shape", {}):
+            described = _described(attributes, group.path)
+            self.shape = replace(self.shape, num_sentences=described.num_sentences, rows=described.rows)
         self.dtype = array.dtype
         self._group, self._options = group, {"by_plan": by_plan, "recorded": recorded}
         self.store, self.path = plain_store(group.store), group.path
         self._key = f"{array.path}/c"
-        contents: dict[str, Any] | None = attributes_of(group).get(CONTENTS)
+        contents: dict[str, Any] | None = attributes.get(CONTENTS)
         self._has_records = recorded and contents is not None
         # While a run writes its plan, shards are what they say they are.
         self._has_plan = (
@@ -141,12 +145,14 @@ class StatesReader:
         return index is not None and read_size(self.store, self.key(shard)) == index.end + index_bytes(self.shape)
 
     def read(self, rows_N: NDArray[np.int64], slots_Q: NDArray[np.int64]) -> NDArray[Any]:
-        """States [N, Q, H] of the sentences and layers at these positions; NaN where none were extracted yet.
+        """States [N, Q, H] of the sentences, or rows, and layers at these positions; NaN where none were extracted yet.
 
         Raises DamageError where bytes are damaged or a committed shard is missing.
         """
         out_NQH = np.empty((len(rows_N), len(slots_Q), self.shape.hidden_size), self.dtype)
-        todo = deque(_runs(_spans(self.shape, rows_N, slots_Q), max(1, RUN_BYTES // self._chunk_bytes)))
+        todo = deque(
+            _runs(_spans(self.shape, self.shape.places_of(rows_N), slots_Q), max(1, RUN_BYTES // self._chunk_bytes))
+        )
 
         def work(_: int) -> None:
             # One call and one buffer for each thread, not for each chunk: handing out calls costs as much as decoding.
@@ -268,6 +274,14 @@ class StatesReader:
             return str(int(np.asarray(array_of(self._group, "layer")[slot])))
         except (ValueError, RuntimeError, DamageError):
             return f"at position {slot}"
+
+
+def _described(attributes: dict[str, Any], path: str) -> Shape:
+    """The shape in a group's attributes; raises DamageError where there is none."""
+    try:
+        return shape_of(attributes)
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamageError(f"{path}: its shape cannot be read: {error}", hint=MEND) from None
 
 
 def _next(todo: deque[list[Span]]) -> list[Span] | None:

@@ -66,8 +66,12 @@ def with_fast_states(tree: xr.DataTree, root: zarr.Group) -> xr.DataTree:
         old = node.data_vars["hidden_states"].variable
         group = root[node.path.strip("/")]
         assert isinstance(group, zarr.Group)
-        lazy = indexing.LazilyIndexedArray(LazyStates(StatesReader(group)))
-        node["hidden_states"] = xr.Variable(old.dims, lazy, old.attrs, old.encoding)
+        reader = StatesReader(group)
+        dims = old.dims if reader.shape.rows is None else ("row", *old.dims[1:])
+        variable = xr.Variable(dims, indexing.LazilyIndexedArray(LazyStates(reader)), old.attrs, old.encoding)
+        if dims != old.dims:
+            node.dataset = node.to_dataset(inherit=False).drop_vars("hidden_states")
+        node["hidden_states"] = variable
         _mark_stale(node, group)
         _drop_spare(node)
     return tree

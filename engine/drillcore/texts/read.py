@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from drillcore.texts.columns import Column, columns_of, fields_named, missing, v
 from drillcore.texts.formats import Format, format_of, read_rows
 from drillcore.texts.notes import Notes
 from drillcore.texts.problems import Problems
+from drillcore.texts.spans import places_wrong
 from drillcore.texts.survey import Labels, Survey, survey, taken
 
 BATCH_ROWS = 8192
@@ -37,6 +38,19 @@ def read_batches(
     return _batches(path, kind, dataset, problems, Notes(dataset, kind.kind) if notes is None else notes)
 
 
+def lines_of(path: Path, dataset: Dataset, wanted: Collection[int]) -> dict[int, int]:
+    """The lines of the file that some rows stand in, given by their numbers."""
+    kind, found, number = format_of(path), dict[int, int](), 0
+    for line, row in taken(
+        read_rows(path, kind, fields_named(dataset), lambda line, message: None), dataset, Labels(dataset)
+    ):
+        if row is not None:
+            if number in wanted:
+                found[number] = line
+            number += 1
+    return found
+
+
 def _batches(path: Path, kind: Format, dataset: Dataset, problems: Problems, notes: Notes) -> Iterator[pa.RecordBatch]:
     on_problem = partial(problems.add, str(path))
     before = problems.count
@@ -55,6 +69,9 @@ def _batches(path: Path, kind: Format, dataset: Dataset, problems: Problems, not
             continue
         num_rows += 1
         values = values_of(columns, row, line, on_problem)
+        if len(values) == len(columns):
+            for problem in places_wrong(dataset, columns, values):
+                on_problem(line, problem)
         if problems.count > before:
             continue
         rows.append(values)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +65,10 @@ class Places:
     def __len__(self) -> int:
         return len(self.bounds_N1) - 1
 
+    def now(self) -> Places:
+        """Itself: it is known already."""
+        return self
+
     @property
     def num_rows(self) -> int:
         """Rows that they make."""
@@ -74,6 +79,20 @@ class Places:
         bounds = self.bounds_N1[start : stop + 1]
         return Places(self.index_Q[bounds[0] : bounds[-1]], bounds - bounds[0], self.is_mean)
 
+    def take(self, index: Int64) -> Places:
+        """Those of the sentences whose numbers are in `index`, in that order."""
+        starts, stops = self.bounds_N1[index], self.bounds_N1[index + 1]
+        bounds = np.concatenate([[0], np.cumsum(stops - starts)]).astype(np.int64)
+        source = np.arange(bounds[-1]) + np.repeat(starts - bounds[:-1], stops - starts)
+        return Places(self.index_Q[source], bounds, self.is_mean)
+
+    @staticmethod
+    def join(parts: Sequence[Places]) -> Places:
+        """Places of several blocks one after the other, of the kind of the first one."""
+        index, counts = [p.index_Q for p in parts], [np.diff(p.bounds_N1) for p in parts]
+        bounds = np.concatenate([[0], np.cumsum(np.concatenate([*counts, np.zeros(0, np.int64)]))]).astype(np.int64)
+        return Places(np.concatenate([*index, np.zeros(0, np.int64)]), bounds, bool(parts) and parts[0].is_mean)
+
     def refuse_outside(self, tokens: Sequences) -> None:
         """Raise ValueError where a place is no token of its sentence, or a mean has no place."""
         lengths, counts = tokens.lengths_N, np.diff(self.bounds_N1)
@@ -81,6 +100,13 @@ class Places:
             raise ValueError("a place is not within its sentence")
         if self.is_mean and not counts.all():
             raise ValueError("a mean has no place")
+
+
+class LaterPlaces(Protocol):
+    """Places that are worked out when they are needed: they take more room than what they are worked out from."""
+
+    def now(self) -> Places:
+        """The places."""
 
 
 @dataclass(frozen=True)

@@ -107,10 +107,10 @@ class Tokenizer:
 
     def render(self, text: str, around: Around) -> str:
         """The text that is encoded for a sentence; raises JobError for `chat` where the tokenizer has no template."""
-        return next(self._rendered([text], around))
+        return next(self.rendered([text], around))
 
-    def _rendered(self, texts: Iterable[str], around: Around) -> Iterator[str]:
-        """Each text with what is around it."""
+    def rendered(self, texts: Iterable[str], around: Around) -> Iterator[str]:
+        """Each text with what is around it; raises JobError for `chat` where the tokenizer has no template."""
         if around.template != "chat":
             before, after = (around.template or "{text}").split("{text}")
             yield from (before + text + after for text in texts)
@@ -125,7 +125,7 @@ class Tokenizer:
         """
         # A chat template takes longer than the tokenizer, and a sentence may come once for each continuation.
         distinct = list(dict.fromkeys(texts))
-        written = dict(zip(distinct, self._rendered(distinct, around), strict=True))
+        written = dict(zip(distinct, self.rendered(distinct, around), strict=True))
         rendered = [written[text] for text in texts]
         if then:
             rendered = [before + after for before, after in zip(rendered, then, strict=True)]

@@ -49,7 +49,7 @@ from drillcore.errors import ModelError, RunError, SelfCheckError
 from drillcore.job.extract import Extract
 from drillcore.tokens.batches import Batch, batches, halve, padded_batches
 from drillcore.tokens.packs import build_packs
-from drillcore.tokens.places import gathering
+from drillcore.tokens.places import Places, gathering
 from drillcore.tokens.sequences import Sequences
 from drillcore.tokens.widths import PackRule
 
@@ -304,10 +304,10 @@ class TransformersBackend:
             self._use_ours()
 
     @pinned()
-    def alone(self, sentences: Sequences) -> Alone:
+    def alone(self, sentences: Sequences, places: Places | None = None) -> Alone:
         """States of each sentence alone, with the model as transformers would run it."""
         with self._as_transformers():
-            return compute_alone(self._loaded, self._layers, sentences)
+            return compute_alone(self._loaded, self._layers, sentences, places)
 
     def lay_out(self, block: Sequences) -> Work:
         """Packs or padded batches of a block; batches hold sentences of one regime of positions only."""

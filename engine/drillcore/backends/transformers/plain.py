@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,40 +26,49 @@ from drillcore.backends.transformers.surroundings import pinned
 from drillcore.backends.transformers.trace import first_tensor, not_finite
 from drillcore.errors import ModelError
 from drillcore.job.extract import Extract
+from drillcore.tokens.places import Places
 from drillcore.tokens.sequences import Sequences
 
 
 @pinned()
-def compute_alone(loaded: Loaded, layers: Sequence[int], sentences: Sequences) -> Alone:
+def compute_alone(loaded: Loaded, layers: Sequence[int], sentences: Sequences, places: Places | None = None) -> Alone:
     """States of each sentence alone at these layers; in float32 where the weights can be converted.
 
-    The model must run as `transformers` runs it: its own attention, no packs. Its precision is put back.
+    places: tokens that the mean is taken over, in float64; the last one where there are none. The model must run as
+    `transformers` runs it: its own attention, no packs. Its precision is put back.
     """
     started, own = time.perf_counter(), dtype_name(loaded.dtype)
-    states_CKH = single_states(loaded, layers, sentences)
+    peaks = list[NDArray[np.float64]]()
+    states_CKH = single_states(loaded, layers, sentences, places, peaks)
     noise_CK, dtype = np.zeros(states_CKH.shape[:2]), own
     if loaded.can_be_raised:
         own_CKH, dtype = states_CKH, "float32"
         with loaded.in_precision(torch.float32):
-            states_CKH = single_states(loaded, layers, sentences)
+            states_CKH = single_states(loaded, layers, sentences, places)
         noise_CK = np.nan_to_num(relative_errors(own_CKH, states_CKH))
     routed, seconds = is_routed(loaded.decoder.config), time.perf_counter() - started
-    return Alone(states_CKH, noise_CK, dtype, own, _machine(loaded), routed, seconds)
+    return Alone(
+        states_CKH, noise_CK, dtype, own, _machine(loaded), routed, seconds, np.stack(peaks) if peaks else None
+    )
 
 
 @pinned()
-def float32_noise(loaded: Loaded, layers: Sequence[int], sentences: Sequences) -> NDArray[np.float64]:
+def float32_noise(
+    loaded: Loaded, layers: Sequence[int], sentences: Sequences, places: Places | None = None
+) -> NDArray[np.float64]:
     """How far float32 is from float64 for each sentence alone [C, K]: rare tokens amplify rounding a hundredfold."""
-    single_CKH = single_states(loaded, layers, sentences)
+    single_CKH = single_states(loaded, layers, sentences, places)
     with loaded.in_precision(torch.float64):
-        double_CKH = single_states(loaded, layers, sentences)
+        double_CKH = single_states(loaded, layers, sentences, places)
     return np.nan_to_num(relative_errors(single_CKH, double_CKH))
 
 
-def alone_states(source: ModelSource, extract: Extract, layers: Sequence[int], sentences: Sequences) -> Alone:
+def alone_states(
+    source: ModelSource, extract: Extract, layers: Sequence[int], sentences: Sequences, places: Places | None = None
+) -> Alone:
     """Read the model, compute each sentence alone, and free it; raises what `load_model` raises."""
     with plain_model(source, extract, layers) as loaded:
-        return compute_alone(loaded, layers, sentences)
+        return compute_alone(loaded, layers, sentences, places)
 
 
 def load_plain(source: ModelSource, extract: Extract, layers: Sequence[int]) -> Loaded:
@@ -83,27 +92,62 @@ def plain_model(source: ModelSource, extract: Extract, layers: Sequence[int]) ->
             torch.cuda.empty_cache()
 
 
-def single_states(loaded: Loaded, layers: Sequence[int], sentences: Sequences) -> NDArray[np.float32]:
+def single_states(
+    loaded: Loaded,
+    layers: Sequence[int],
+    sentences: Sequences,
+    places: Places | None = None,
+    peaks: list[NDArray[np.float64]] | None = None,
+) -> NDArray[np.float32]:
     """States [C, K, H] of each sentence alone, in the precision that the model has now.
 
-    NaN where `transformers` gives no state. Raises ModelError where it gives one that is not finite.
+    places: tokens that the mean is taken over; the last one where there are none. peaks: gets the peaks [K, 3] of
+    each sentence, as `Alone` has them. NaN where `transformers` gives no state. Raises ModelError where it gives
+    one that is not finite.
     """
     rows: list[NDArray[np.float32]] = []
     with _last_block(loaded) as last:
-        for sentence in sentences:
-            by_layer = self_check.reference(loaded.decoder, sentence, loaded.cut, loaded.ending.places)
+        for number, sentence in enumerate(sentences):
+            taken = _Taken(None if places is None else places.slice(number, number + 1).index_Q)
+            by_layer = self_check.reference(loaded.decoder, sentence, loaded.cut, loaded.ending.places, taken.whole)
             # Their list has layer L after the final norm only.
-            by_layer[loaded.cut] = last[0]
-            given = {k: state_H.float() for k in layers if (state_H := by_layer.get(_key(loaded, k))) is not None}
+            by_layer[loaded.cut] = taken.whole(last[0])
+            pooled = {k: taken.pool(by_layer[_key(loaded, k)]) for k in layers if _key(loaded, k) in by_layer}
+            given = {k: state_H.float() for k, (state_H, _) in pooled.items()}
+            if peaks is not None and taken.index is not None:
+                peaks.append(np.array([pooled[k][1] if k in pooled else (0.0, 0.0, 0) for k in layers], np.float64))
             if not all(bool(state_H.isfinite().all()) for state_H in given.values()):
                 what = f"a sentence of {len(sentence)} tokens alone, in {dtype_name(loaded.dtype)}"
                 error = not_finite(loaded.decoder, what)
                 raise ModelError(f"model {loaded.model}: {error}", hint=error.hint)
-            missing_H = torch.full_like(last[0], torch.nan)
+            missing_H = torch.full_like(last[0][-1], torch.nan)
             rows.append(np.stack([given.get(k, missing_H).float().cpu().numpy() for k in layers]))
     if not rows:
         return np.empty((0, len(layers), 0), np.float32)
     return np.stack(rows)
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """Which tokens of a sentence count. index: their numbers; None for the last one."""
+
+    index: NDArray[np.int64] | None
+
+    def whole(self, states_TH: Tensor) -> Tensor:
+        """The states of those tokens alone."""
+        return states_TH[-1:] if self.index is None else states_TH[torch.as_tensor(self.index, device=states_TH.device)]
+
+    def pool(self, states_TH: Tensor) -> tuple[Tensor, tuple[float, float, int]]:
+        """Their mean, and the peak among them."""
+        if len(states_TH) == 1:
+            return states_TH[0], (1.0, 0.0, 0)
+        wide_TH = states_TH.double()
+        size_T = wide_TH.norm(dim=1)
+        largest = int(size_T.argmax())
+        others = float(size_T.sum() - size_T[largest])
+        peak = float(size_T[largest])
+        token = 0 if self.index is None else int(self.index[largest])
+        return wide_TH.mean(dim=0), (peak / max(float(size_T.median()), 1e-30), peak / max(others, 1e-30), token)
 
 
 def _key(loaded: Loaded, layer: int) -> int:
@@ -113,13 +157,13 @@ def _key(loaded: Loaded, layer: int) -> int:
 
 @contextmanager
 def _last_block(loaded: Loaded) -> Iterator[list[Tensor]]:
-    """A list whose only entry is the last token's state after the last decoder layer, of the latest pass."""
+    """A list whose only entry is all tokens' states [T, H] after the last decoder layer, of the latest pass."""
     last: list[Tensor] = [torch.empty(0)]
 
     def keep(module: Any, arguments: Any, output: Any) -> None:
         hidden_RWH = first_tensor(output)
         if hidden_RWH is not None:
-            last[0] = hidden_RWH.reshape(-1, hidden_RWH.shape[-1])[-1]
+            last[0] = hidden_RWH.reshape(-1, hidden_RWH.shape[-1])
 
     handle = loaded.decoder_layers[-1].register_forward_hook(keep)
     try:

@@ -34,6 +34,7 @@ from drillcore.backends.vllm.shared_rows import SharedRows
 from drillcore.backends.vllm.worker import Orders
 from drillcore.errors import RunError, SelfCheckError
 from drillcore.job.extract import Extract
+from drillcore.tokens.places import Places
 from drillcore.tokens.sequences import Sequences
 
 LAYOUT = "vllm"
@@ -57,10 +58,10 @@ class VllmBackend:
         self._prepared: Prepared | None = None
         self._settings: Settings | None = None
 
-    def alone(self, sentences: Sequences) -> Alone:
+    def alone(self, sentences: Sequences, places: Places | None = None) -> Alone:
         """States of each sentence alone by transformers, whose model is gone again before the engine starts."""
         self.close()
-        return alone_states(self._source, self._extract, self._layers, sentences)
+        return alone_states(self._source, self._extract, self._layers, sentences, places)
 
     def prepare(self, sample: Sequences, stored: dict[str, Any] | None) -> Prepared:
         """Start the engine and check it, unless it already runs with these numerics."""

@@ -59,7 +59,9 @@ def check(source: ModelSource | None, extract: Extract) -> None:
 def refuse(source: ModelSource, extract: Extract) -> None:
     """Raise JobError where the job asks for something that vLLM cannot do."""
     heads, ranks = source.config.get_text_config(decoder=True).num_attention_heads, extract.tensor_parallel
+    last_only = all(position.is_last for position in extract.positions)
     wrong = {
+        "extract.positions": not last_only and "vLLM gives the states of last tokens only",
         "extract.layout": extract.layout != "auto" and "vLLM lays out its batches itself",
         "extract.attention": extract.attention != "auto" and "vLLM chooses its attention itself",
         "extract.device": ":" in extract.device and "choose the GPU with CUDA_VISIBLE_DEVICES",

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drillcore.job.inputs import Dataset
+from drillcore.job.groups import Group
 from drillcore.job.stages import Measure
 from drillcore.measures import BOUNDS, PRIMARY
 from drillcore.measures.cka import cka_rows, layer_cka
@@ -29,7 +29,7 @@ from drillcore.runtime.wanted import is_up_to_date, wanted_of
 from drillcore.store.freshness import inputs_of, old_digest
 from drillcore.store.group import GroupWriter
 from drillcore.store.layout import array_of, read_array
-from drillcore.store.reader import column, open_dataset, read_layer
+from drillcore.store.reader import column, num_rows, open_dataset, read_layer
 
 ARRAYS_MADE = ("metric", "bound", "layer_cka", "separation")
 
@@ -65,7 +65,7 @@ def measure(context: Context) -> None:
     started = time.perf_counter()
     job, failures = context.job, Failures("measure")
     for model in job.models:
-        for dataset in job.datasets:
+        for dataset in job.measured_groups:
             writer = context.store.dataset(model.group, dataset.name)
             with failures.of(writer.group.path):
                 check_whole(writer)
@@ -74,7 +74,7 @@ def measure(context: Context) -> None:
     context.manifest.record("stages", "measure", wall_seconds=round(time.perf_counter() - started, 3))
 
 
-def _measure_dataset(context: Context, dataset: Dataset, writer: GroupWriter) -> None:
+def _measure_dataset(context: Context, dataset: Group, writer: GroupWriter) -> None:
     job, path = context.job, writer.group.path
     settings = job.measure
     inputs = inputs_of([writer.group], "measure", ("label", "group"), wanted_of(job, dataset)["measure"])
@@ -82,7 +82,7 @@ def _measure_dataset(context: Context, dataset: Dataset, writer: GroupWriter) ->
         context.listener.say(f"{path}: measures are up to date")
         return
     labels, groups = column(writer.group, "label"), column(writer.group, "group")
-    num_sentences, num_layers, hidden_size = array_of(writer.group, "hidden_states").shape
+    num_sentences, (_, num_layers, hidden_size) = num_rows(writer.group), array_of(writer.group, "hidden_states").shape
     rows_M = labelled_rows(labels)
     # A fold must not separate identical sentences: without groups, equal texts form a group.
     draws = make_draws(
@@ -150,7 +150,7 @@ def _facts(
         "skipped": skipped,
     }
     if rows_M is not None:
-        facts["unlabelled"] = array_of(writer.group, "hidden_states").shape[0] - len(rows_M)
+        facts["unlabelled"] = num_rows(writer.group) - len(rows_M)
         facts["notes"] = [f"{facts['unlabelled']:,} sentences without a label are left out", *facts["notes"]]
     last, length, texts = (_of(column(writer.group, name), rows_M) for name in ("last_token_id", "n_tokens", "text"))
     if not draws.skipped and last is not None and length is not None and texts is not None:

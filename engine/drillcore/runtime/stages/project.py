@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drillcore.job.fields import Job
+from drillcore.job.groups import Group
 from drillcore.job.stages import Project
 from drillcore.projections import choose_projection, load_projection
 from drillcore.projections.align import align
@@ -22,10 +23,10 @@ from drillcore.runtime.context import Context
 from drillcore.runtime.failures import Failures, check_whole
 from drillcore.runtime.results import ProjectionFacts
 from drillcore.runtime.stages.graphs import LayerGraphs, graphs_of, memory_needed
-from drillcore.runtime.wanted import is_up_to_date, wanted_of
+from drillcore.runtime.wanted import is_up_to_date, together, wanted_of
 from drillcore.store.freshness import ResultInputs, inputs_of, old_digest
 from drillcore.store.layout import array_of, read_array
-from drillcore.store.reader import open_dataset, read_layer
+from drillcore.store.reader import num_rows, open_dataset, read_layer
 from drillcore.store.writer import GroupWriter
 
 # Arrays of the last projection, whichever its method.
@@ -76,11 +77,12 @@ def project(context: Context) -> None:
     settings, failures = context.job.project, Failures("project")
     started = time.perf_counter()
     for model in context.job.models:
-        for writers in _together(context, model.group, settings):
+        for groups in _together(context.job, settings):
+            writers = [context.store.dataset(model.group, g.name) for g in groups]
             with failures.of(_name(writers)):
                 for writer in writers:
                     check_whole(writer)
-                _project_if_changed(context, _unit(context.job, model.group, writers), settings)
+                _project_if_changed(context, _unit(context.job, model.group, groups, writers), settings)
     failures.raise_if_any()
     context.manifest.record("stages", "project", wall_seconds=round(time.perf_counter() - started, 3))
 
@@ -98,15 +100,16 @@ def _arrays_made(settings: Project) -> list[str]:
     return [*SHARED, *["umap_raw"] * (settings.method == "umap"), settings.method]
 
 
-def _together(context: Context, model: str, settings: Project) -> list[list[GroupWriter]]:
+def _together(job: Job, settings: Project) -> list[list[Group]]:
     """What is projected together, for one model."""
-    writers = [context.store.dataset(model, d.name) for d in context.job.datasets]
-    return [writers] if settings.fit == "joint" else [[w] for w in writers]
+    if settings.fit == "each":
+        return [[group] for group in job.measured_groups]
+    return [together(job, group) for group in job.measured_groups if group == together(job, group)[0]]
 
 
-def _unit(job: Job, model: str, writers: list[GroupWriter]) -> Unit:
-    sizes = [int(array_of(w.group, "hidden_states").shape[0]) for w in writers]
-    wanted = wanted_of(job, job.datasets[0])["project"]
+def _unit(job: Job, model: str, groups: Sequence[Group], writers: list[GroupWriter]) -> Unit:
+    sizes = [num_rows(w.group) for w in writers]
+    wanted = wanted_of(job, groups[0])["project"]
     return Unit(model, writers, sizes, inputs_of([w.group for w in writers], "project", (), wanted))
 
 

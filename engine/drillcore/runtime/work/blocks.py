@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from drillcore.store.layout import Shape
 from drillcore.system.files import digest
+from drillcore.tokens.places import Places
 from drillcore.tokens.sequences import Sequences
 
 MAX_BLOCK = 32_768
@@ -24,7 +26,8 @@ class Block:
     """A contiguous range of sentences whose packs are built together.
 
     index: of the block in its dataset. start, stop: its sentences, `stop` not included. first_shard: number of its
-    first shard. fingerprints: hex digest that each of its shards must have.
+    first shard. fingerprints: hex digest that each of its shards must have. of: its sentences where start and stop are
+    rows, of which a sentence has any number.
     """
 
     index: int
@@ -32,6 +35,12 @@ class Block:
     stop: int
     first_shard: int
     fingerprints: tuple[str, ...]
+    of: tuple[int, int] | None = None
+
+    @property
+    def sentences(self) -> tuple[int, int]:
+        """Its first sentence and the one after its last."""
+        return self.of or (self.start, self.stop)
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -83,10 +92,29 @@ def make_blocks(
     return blocks
 
 
-def rows_digest(tokens: Sequences, row_ids: Sequence[str] = ()) -> str:
-    """Digest of some sentences: their tokens, and the ids of their rows."""
+def make_row_blocks(digest_of: Callable[[int, int], str], common: dict[str, Any], shape: Shape) -> list[Block]:
+    """The same for a group whose sentences have any number of rows; a block without rows has no shard."""
+    assert shape.rows is not None
+    base, blocks, first_shard = digest(common), list[Block](), 0
+    for index, num_rows in enumerate(shape.rows.rows_B):
+        sentences = index * shape.rows.block, min((index + 1) * shape.rows.block, shape.rows.num_sentences)
+        start, stop = shape.block_bounds(index)
+        bounds = [shape.bounds(first_shard + k) for k in range(-(-num_rows // shape.shard))]
+        rows = digest_of(*sentences) if bounds else ""
+        fingerprints = tuple(digest([base, rows, [start, stop], list(b)]) for b in bounds)
+        blocks.append(Block(index, start, stop, first_shard, fingerprints, sentences))
+        first_shard += len(bounds)
+    return blocks
+
+
+def rows_digest(tokens: Sequences, row_ids: Sequence[str] = (), places: Places | None = None) -> str:
+    """Digest of some sentences: their tokens, the ids of their rows, and places other than the last tokens."""
     rows = hashlib.sha256(np.asarray(tokens.ids_T, dtype="<i4").tobytes())
     rows.update(np.asarray(tokens.offsets_N1, dtype="<i8").tobytes())
     rows.update("".join(row_ids).encode())
+    if places is not None:
+        rows.update(f"{'mean' if places.is_mean else 'places'} of {len(places)}".encode())
+        rows.update(np.asarray(places.index_Q, dtype="<i8").tobytes())
+        rows.update(np.asarray(places.bounds_N1, dtype="<i8").tobytes())
     tokens.release()
     return rows.hexdigest()

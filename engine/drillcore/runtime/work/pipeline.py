@@ -111,10 +111,15 @@ class Assembler:
         self._task, self._shards, self._buffers = task, dict[int, Shard](), buffers or Buffers()
         shape, block = task.shape, task.block
         self._limit = float(np.finfo(shape.store_dtype).max)
+        every = task.model.layers
+        self._slots = None if every == shape.layers else np.array([every.index(k) for k in shape.layers], np.int64)
         self._sizes = [min(shape.shard, len(block) - s) for s in range(0, len(block), shape.shard)]
 
     def add(self, part: States) -> Iterator[Shard]:
         """Add the states of one batch; raises NumericsError where a state cannot be stored."""
+        if self._slots is not None:
+            values_GKH, absmax_GK = part.values_GKH[:, self._slots], part.absmax_GK[:, self._slots]
+            part = replace(part, values_GKH=values_GKH, absmax_GK=absmax_GK)
         self._check(part)
         shape = self._task.shape
         shard_S = part.sentence_S // shape.shard
@@ -146,7 +151,8 @@ class Assembler:
         row, slot = (int(i[0]) for i in np.nonzero(wrong))
         shape, largest = self._task.shape, float(part.absmax_GK[row, slot])
         sentence = self._task.block.start + int(part.sentence_S[np.flatnonzero(part.row_S == row)[0]])
-        where = f"{self._task.group}: sentence {sentence}, layer {shape.layers[slot]} ({shape.layer_names[slot]})"
+        what = "sentence" if self._task.block.of is None else "row"
+        where = f"{self._task.group}: {what} {sentence}, layer {shape.layers[slot]} ({shape.layer_names[slot]})"
         if np.isfinite(largest):
             raise NumericsError(
                 f"{where}: a hidden state of {largest:.6g} does not fit {shape.store_dtype}",
@@ -248,7 +254,7 @@ def _forward(
     for part in backend.run(work):
         started = clock.add("forward", started)
         of = task.groups[part.group]
-        for shard in assemblers[part.group].add(part):
+        for shard in () if of.is_committed else assemblers[part.group].add(part):
             while len(waiting) >= WAITING_SHARDS:
                 waiting.popleft().result()
             if shard.number in of.committed:
@@ -264,8 +270,10 @@ def _forward(
         for future in waiting:
             if future.done():
                 future.result()
-        if part.group == 0:
+        if part.group == 0 and task.block.of is None:
             progress.advance(len(part.sentence_S))
+    if task.block.of is not None:
+        progress.advance(len(task.tokens))
 
 
 def _finish(task: BlockTask, work: Work, clock: Clock, writes: list[Future[float]], notes: list[str]) -> BlockDone:
@@ -275,11 +283,11 @@ def _finish(task: BlockTask, work: Work, clock: Clock, writes: list[Future[float
         model=task.model.model.group,
         dataset=task.dataset,
         block=task.block.index,
-        num_sentences=len(task.block),
+        num_sentences=len(task.tokens),
         num_nodes=work.num_nodes,
         num_padding=work.num_padding,
         num_tokens=len(task.tokens.ids_T),
-        committed_bytes=sum(len(each.block) * each.shape.sentence_bytes for each in task.groups),
+        committed_bytes=sum(len(e.block) * e.shape.sentence_bytes for e in task.groups if not e.is_committed),
         seconds=dict(clock.seconds),
         notes=tuple(notes),
     )

@@ -48,7 +48,7 @@ class ShardSink:
         check = task.hold.check if task.hold is not None else _unshared
         check()
         fingerprint = task.block.fingerprints[shard - task.block.first_shard]
-        first, block = shard * task.shape.shard, [BlockPart(task.block.start, task.block.stop)]
+        first, block = task.shape.bounds(shard)[0], task.parts or (BlockPart(task.block.start, task.block.stop),)
         self.open(task).commit(first, shard, states, absmax_K, fingerprint, block, before_commit=check)
 
 

@@ -12,7 +12,8 @@ from drillcore.job.inputs import Model
 from drillcore.runtime.work.blocks import Block
 from drillcore.store.layout import Shape
 from drillcore.store.places.hold import Hold
-from drillcore.tokens.places import Places
+from drillcore.store.record import BlockPart
+from drillcore.tokens.places import LaterPlaces, Places
 from drillcore.tokens.sequences import Sequences
 
 NONE = Sequences.of([])
@@ -24,7 +25,8 @@ class ModelTask:
 
     base: folder that relative model directories start from. layers: numbers of the layer contract. numerics: those of
     an earlier run, to be used again, or None. sample: some of the job's sentences, for the self-check. witness:
-    sentences to be computed one at a time as well, for the audit.
+    sentences to be computed one at a time as well, for the audit; witness_places: tokens that the mean is taken over,
+    the last one of each where there are none.
     """
 
     model: Model
@@ -35,6 +37,7 @@ class ModelTask:
     numerics: dict[str, Any] | None
     sample: Sequences
     witness: Sequences = NONE
+    witness_places: Places | None = None
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -50,7 +53,8 @@ class BlockTask:
     committed: numbers of its shards that are committed as they must be, and are left alone. hold: tells the worker
     whether the run that sent the task still holds the store; none for a store that nobody else can know of. places:
     which tokens the rows are of; none for the last one of each sentence. beside: other groups of the same sentences,
-    whose states come from the same passes.
+    whose states come from the same passes. parts: the rows of all of them, for the record of each shard; none where it
+    is alone.
     """
 
     model: ModelTask
@@ -62,19 +66,27 @@ class BlockTask:
     tokens: Sequences
     committed: frozenset[int] = frozenset()
     hold: Hold | None = None
-    places: Places | None = None
+    places: LaterPlaces | None = None
     beside: tuple[BlockTask, ...] = ()
+    parts: tuple[BlockPart, ...] = ()
 
     @property
     def groups(self) -> tuple[BlockTask, ...]:
         """Itself and those beside it."""
         return (self, *self.beside)
 
+    @property
+    def is_committed(self) -> bool:
+        """Whether nothing of it is left to be written."""
+        shards = range(self.block.first_shard, self.block.first_shard + len(self.block.fingerprints))
+        return self.committed.issuperset(shards)
+
     def all_places(self) -> tuple[Places, ...]:
         """Places of all groups; none where only the last tokens are wanted. Raises ValueError for one outside."""
         if self.places is None and not self.beside:
             return ()
-        found = tuple(task.places or Places.last(self.tokens) for task in self.groups)
+        last = Places.last(self.tokens)
+        found = tuple(last if task.places is None else task.places.now() for task in self.groups)
         for places in found:
             places.refuse_outside(self.tokens)
         return found
@@ -134,7 +146,7 @@ class BlockFailed:
     def of(task: BlockTask, error: str, hint: str = "") -> BlockFailed:
         """The failure of a task."""
         block = task.block
-        return BlockFailed(task.model.model.group, task.dataset, block.index, block.start, block.stop, error, hint)
+        return BlockFailed(task.model.model.group, task.dataset, block.index, *block.sentences, error, hint)
 
 
 @dataclass(frozen=True)

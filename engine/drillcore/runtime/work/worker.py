@@ -39,7 +39,7 @@ class Worker:
             self.close()
             self._backend, self._key = open_backend(task), task.key
         try:
-            alone = cast(Audited, self._backend).alone(task.witness) if len(task.witness) else None
+            alone = cast(Audited, self._backend).alone(task.witness, task.witness_places) if len(task.witness) else None
             self._prepared = replace(self._backend.prepare(task.sample, task.numerics), alone=alone)
         except BaseException:
             self.close()

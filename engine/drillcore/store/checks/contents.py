@@ -20,7 +20,7 @@ from drillcore.store.attributes import (
 )
 from drillcore.store.checks.finding import Finding
 from drillcore.store.contents import OF_SHARDS, READERS, fast_digest
-from drillcore.store.layout import Shape
+from drillcore.store.layout import Shape, every_column
 from drillcore.store.places.files import list_files, list_names, read_file
 from drillcore.system.files import PARTIAL, digest
 
@@ -38,7 +38,7 @@ def check_files(store: Store, path: str, attributes: dict[str, Any]) -> Iterator
         data = read_file(store, f"{path}/{entry[0]}/{entry[1]}")
         return "is missing" if data is None else "" if fast_digest(data) == entry[2] else EXCHANGED
 
-    columns = {"sentence", *(str(name) for name, _ in attributes.get("columns", []))}
+    columns = {"row", "sentence", *(str(name) for name, _ in attributes.get("columns", []))}
     with ThreadPoolExecutor(READERS, "digest") as pool:
         for (name, key, _), wrong in zip(every, pool.map(look, every), strict=True):
             if wrong:
@@ -58,7 +58,7 @@ def check_contents(
         return
     yield from check_files(store, path, attributes)
     contents, results = attributes[CONTENTS], attributes.get("results", {})
-    columns = {"sentence", *(str(name) for name, _ in attributes.get("columns", []))} if shape else set()
+    columns = {name for name, _ in every_column(shape, attributes.get("columns", []))} if shape else set()
     for name in sorted({*columns, *results} - contents.keys()):
         if name in results or complete:
             mend = "result" if name in results else "columns"

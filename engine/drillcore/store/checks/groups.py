@@ -73,12 +73,12 @@ def _check_arrays(
     ids_of: IdsOf,
     complete: bool,
 ) -> Iterator[Finding]:
-    columns = ["sentence", *(str(name) for name, _ in attributes.get("columns", []))]
+    types = layout.every_column(shape, [(str(n), str(dtype)) for n, dtype in attributes.get("columns", [])])
+    columns = [name for name, _ in types]
     damaged = set()
     for finding in check_contents(store, path, attributes, shape, complete):
         damaged.add(finding.array)
         yield finding
-    types = [("sentence", "int64"), *((str(n), str(dtype)) for n, dtype in attributes.get("columns", []))]
     expected = layout.expected_metadata(shape, types)
     for name in expected.keys() - damaged if CONTENTS in attributes else expected.keys() - {"shard_record"}:
         if not layout.same_metadata(read_file(store, f"{path}/{name}/zarr.json"), expected[name]):
@@ -91,6 +91,7 @@ def _check_arrays(
             yield from _check_layers(group, name, values)
     if attributes.get("columns_made_from") and not damaged.intersection(columns):
         yield from check_columns(group, columns, ids_of)
+        yield from _check_rows(group, shape)
     for name in attributes.get("results", {}):
         if name not in damaged:
             yield from check_result(group, name)
@@ -112,16 +113,31 @@ def check_columns(group: zarr.Group, names: list[str], ids_of: IdsOf) -> Iterato
     yield from damaged
     if damaged or not {"text", "row_id"} <= set(names):
         return
-    sentence, text, row_id = (array_of(group, n) for n in ("sentence", "text", "row_id"))
-    for start in range(0, sentence.shape[0], layout.COLUMN_CHUNK):
-        rows = slice(start, min(start + layout.COLUMN_CHUNK, sentence.shape[0]))
-        wrong = np.flatnonzero(np.asarray(sentence[rows]) != np.arange(rows.start, rows.stop))
+    number = "row" if "row" in names else "sentence"
+    numbers, text, row_id = (array_of(group, n) for n in (number, "text", "row_id"))
+    for start in range(0, numbers.shape[0], layout.COLUMN_CHUNK):
+        rows = slice(start, min(start + layout.COLUMN_CHUNK, numbers.shape[0]))
+        wrong = np.flatnonzero(np.asarray(numbers[rows]) != np.arange(rows.start, rows.stop))
         if len(wrong):
-            yield _at(group, "sentence", start + int(wrong[0]), "does not hold its own number")
+            yield _at(group, number, start + int(wrong[0]), "does not hold its own number")
+    for start in range(0, text.shape[0], layout.COLUMN_CHUNK):
+        rows = slice(start, min(start + layout.COLUMN_CHUNK, text.shape[0]))
         ids = ids_of(np.asarray(text[rows]).tolist())
         wrong = np.flatnonzero(np.asarray(row_id[rows]).astype(object) != np.array(ids, object))
         if len(wrong):
             yield _at(group, "row_id", start + int(wrong[0]), "is not the id of its text")
+
+
+def _check_rows(group: zarr.Group, shape: Shape) -> Iterator[Finding]:
+    """Where a sentence has any number of rows: they lie in the sentences' order, as many as each has."""
+    if shape.rows is None:
+        return
+    try:
+        size_N, sentence_R = read_array(group, "row_size"), read_array(group, "sentence")
+    except DamageError:
+        return  # named already
+    if (size_N < 0).any() or not np.array_equal(sentence_R, np.repeat(np.arange(len(size_N)), np.maximum(size_N, 0))):
+        yield Finding(group.path, "row_size", "is not the number of rows of each sentence", mend="columns")
 
 
 def check_result(group: zarr.Group, name: str) -> Iterator[Finding]:
@@ -131,6 +147,7 @@ def check_result(group: zarr.Group, name: str) -> Iterator[Finding]:
     if findings or name not in ARRAYS:
         return
     array, spec = array_of(group, name), ARRAYS[name]
+    spec = spec.with_rows() if "row_size" in group else spec
     dims = tuple(array.metadata.dimension_names or ())  # type: ignore[union-attr]
     dtype = dtype_name(np.empty(0, array.dtype))
     if (dims, dtype) != (spec.dims, spec.dtype):

@@ -84,7 +84,9 @@ class RaySweep:
         """Queue the pending blocks of a model that is ready."""
         position = self._position[model]
         if tasks:
-            self._tasks[position] = replace(self._tasks[position], numerics=tasks[0].model.numerics, witness=NONE)
+            self._tasks[position] = replace(
+                self._tasks[position], numerics=tasks[0].model.numerics, witness=NONE, witness_places=None
+            )
         task = self._tasks[position]
         pieces = [Piece(position, replace(t, model=task), len(t.tokens.ids_T)) for t in tasks]
         self._scheduler.open(position, pieces)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,20 @@ from drillcore.backends.source import locate
 from drillcore.errors import ModelChangedError
 from drillcore.job.extract import Extract
 from drillcore.job.inputs import Model
-from drillcore.runtime.audit import Comparison, Wrong, budget_tokens, choose_rows, column_rows, compare, confirmed
+from drillcore.runtime.audit import (
+    Comparison,
+    Witness,
+    Wrong,
+    budget_tokens,
+    choose_rows,
+    compare,
+    confirmed,
+)
 from drillcore.runtime.canaries import canary_tokens, changed, make_canaries, other_tokens, stored_tokens
 from drillcore.runtime.context import Context
 from drillcore.runtime.continuing import around_of
 from drillcore.runtime.preflight import Input
+from drillcore.runtime.stages.extract.audited import dominated, places_at, wrong_columns
 from drillcore.runtime.stages.extract.pending import Target
 from drillcore.runtime.stages.extract.standing import Standing, block_of
 from drillcore.runtime.work.tasks import NONE
@@ -36,7 +45,7 @@ from drillcore.store.audits import NOT_YET, AuditRecord, audit_of, states_digest
 from drillcore.store.canaries import Canaries, read_canaries, write_canaries
 from drillcore.store.group import GroupWriter
 from drillcore.store.layout import WITHDRAWN, Shape
-from drillcore.texts.rows import row_ids
+from drillcore.tokens.places import Places
 from drillcore.tokens.sequences import Sequences
 
 NAMED = 5
@@ -53,11 +62,11 @@ class AuditFailed:
 
 @dataclass(frozen=True)
 class Planned:
-    """The rows of one dataset that are audited. rows_C: ascending; tokens: of their texts, encoded again."""
+    """The rows of one dataset that are audited. rows_C: ascending; sentences: their texts, encoded again."""
 
     pair: Input
     rows_C: NDArray[np.int64]
-    tokens: Sequences
+    sentences: Witness
 
 
 @dataclass
@@ -66,7 +75,7 @@ class Found:
 
     target: Target
     alone: Alone
-    tokens: Sequences
+    sentences: Witness
     comparison: Comparison
     columns: list[str]
 
@@ -78,7 +87,7 @@ class Found:
     def record(self, fingerprints: Sequence[str]) -> AuditRecord:
         """For the group, with what it is of: a later change of the states makes it void."""
         worst, bound = self.comparison.worst, self.comparison.bound
-        return AuditRecord(states_digest(fingerprints), len(self.tokens), worst, bound, self.alone.dtype)
+        return AuditRecord(states_digest(fingerprints), len(self.sentences.tokens), worst, bound, self.alone.dtype)
 
 
 class ModelAudit:
@@ -112,9 +121,14 @@ class ModelAudit:
         return read_attributes(self._group.store, f"{self._name}/{pair.dataset.name}")
 
     @property
-    def witness(self) -> Sequences:
+    def witness(self) -> Witness:
         """Every sentence that the worker computes alone: the canaries, then the rows of each dataset."""
-        return Sequences.of([*self._canary_tokens, *(ids for p in self._planned for ids in p.tokens)])
+        tokens = Sequences.of([*self._canary_tokens, *(ids for p in self._planned for ids in p.sentences.tokens)])
+        if all(p.sentences.places is None for p in self._planned):
+            return Witness(tokens)
+        parts = [Places.last(self._canary_tokens)]
+        parts += [p.sentences.places or Places.last(p.sentences.tokens) for p in self._planned]
+        return Witness(tokens, replace(Places.join(parts), is_mean=True))
 
     def _tokens_now(self) -> Sequences:
         facts, tokenizer = self._context.inputs.sources[self._name].facts, self._context.inputs.tokenizers[self._name]
@@ -125,20 +139,27 @@ class ModelAudit:
         facts = self._context.inputs.sources[self._name].facts
         # A failed audit withdraws the shards that it looked into: the next one looks at other rows too.
         withdrawn = self._attributes(pair).get(WITHDRAWN, "")
+        placed = pair.placed
+        lengths_R = tokens.lengths_N if placed is None else np.repeat(tokens.lengths_N, placed.counts(0, len(tokens)))
+
+        def number_of(row: int) -> int:
+            return row if placed is None else int(placed.sentences_of(np.array([row]))[0][0])
+
         rows_C = choose_rows(
-            tokens.lengths_N,
+            lengths_R,
             [shape.bounds(shard) for shard in range(shape.num_shards)],
-            block,
+            block if shape.rows is None else shape.shard,
             None if wanted == "auto" else wanted,
             budget_tokens(len(tokens.ids_T), facts.num_parameters),
-            lambda row: tokens[row].tobytes(),
+            lambda row: (tokens[number_of(row)].tobytes(), placed is not None and placed.columns_of(row).get("token")),
             zlib.crc32(f"{self._name}/{pair.dataset.name} {pair.rows.digest}{withdrawn}".encode()),
         )
         tokens.release()
-        texts = [pair.rows.texts(row, row + 1)[0] for row in rows_C.tolist()]
+        texts = [pair.rows.texts(n, n + 1)[0] for n in map(number_of, rows_C.tolist())]
         encoded = self._context.inputs.tokenizers[self._name].encode(texts, around_of(pair.dataset)) if texts else []
         limit = facts.max_tokens if self._context.job.extract.too_long == "truncate" else None
-        return Planned(pair, rows_C, Sequences.of([ids[:limit] for ids in encoded]))
+        sentences = Sequences.of([ids[:limit] for ids in encoded])
+        return Planned(pair, rows_C, Witness(sentences, places_at(pair, rows_C, sentences)))
 
     def check_model(self, alone: Alone | None) -> None:
         """Compare the canaries with those of the store, or store them; before anything else is written.
@@ -200,12 +221,18 @@ class ModelAudit:
 
     def _compare(self, target: Target, planned: Planned, alone: Alone, dtype: str) -> None:
         fingerprints = target.writer.fingerprints()
-        shard_C = planned.rows_C // target.shape.shard
+        shard_C = target.shape.shards_of(planned.rows_C)
+        every, layers = self._context.inputs.layers[self._name], target.shape.layers
+        alone = alone if layers == every else alone.at([every.index(k) for k in layers])
         places = np.array([c for c, s in enumerate(shard_C.tolist()) if fingerprints[s]], np.int64)
-        rows_C, tokens, alone = planned.rows_C[places], planned.tokens.take(places), alone.take(places)
+        rows_C, sentences, alone = planned.rows_C[places], planned.sentences.take(places), alone.take(places)
         comparison = compare(target.writer.group, rows_C, alone, target.shape.layers, dtype)
-        found = Found(target, alone, tokens, comparison, wrong_columns(target, rows_C, tokens))
+        found = Found(target, alone, sentences, comparison, wrong_columns(target, rows_C, sentences.tokens))
         self._found.append(found)
+        note = dominated(alone, target.shape.layers) if target.pair.dataset.position.is_mean else ""
+        if note:
+            self._context.listener.say(f"{target.pair.path}: {note}")
+            self._context.manifest.record("models", self._name, dominated={target.pair.dataset.name: note})
         if found.passed:
             write_audit(target.writer.group, found.record(fingerprints))
 
@@ -219,7 +246,7 @@ class ModelAudit:
             if found.columns:
                 writer.drop_columns()
             if wrong or found.columns:
-                writer.withdraw(sorted({w.sentence // found.target.shape.shard for w in wrong}))
+                writer.withdraw(shards_of(found, wrong))
                 failed.append(AuditFailed(self._name, found.target.pair.dataset.name, _what(found, wrong)))
             else:
                 write_audit(writer.group, found.record(writer.fingerprints()))
@@ -232,20 +259,21 @@ class ModelAudit:
         loaded, pair = self._context.inputs.loaded, found.target.pair
         base, layers = str(loaded.base.resolve()), found.target.shape.layers
 
-        def noise_CK(tokens: Sequences) -> NDArray[np.float64]:
-            task = NoiseTask(pair.model, base, loaded.job.extract, layers, tokens)
+        def noise_CK(rows: Witness) -> NDArray[np.float64]:
+            task = NoiseTask(pair.model, base, loaded.job.extract, layers, rows)
             gpus = min(1, self._context.executor.hardware().gpus)
             ((_, noise),) = self._context.executor.map(noise_of, [task], gpus)
             return noise
 
-        return confirmed(found.comparison, found.alone, found.tokens, noise_CK)
+        return confirmed(found.comparison, found.alone, found.sentences, noise_CK)
 
     def _report(self, failed: Sequence[AuditFailed] = ()) -> None:
         """Figures in the manifest, and a line for the user."""
         worst = max(self._found, key=lambda f: f.comparison.worst / max(f.comparison.bound, 1e-30), default=None)
         if worst is None:
             return
-        sentences, tokens = sum(len(f.tokens) for f in self._found), sum(len(f.tokens.ids_T) for f in self._found)
+        audited = [f.sentences.tokens for f in self._found]
+        sentences, tokens = sum(map(len, audited)), sum(len(each.ids_T) for each in audited)
         figures = {
             "passed": not failed,
             "sentences": sentences,
@@ -265,25 +293,6 @@ class ModelAudit:
             )
 
 
-def wrong_columns(target: Target, rows_C: NDArray[np.int64], tokens: Sequences) -> list[str]:
-    """Coordinates of audited rows that are not those of the dataset's file, each in a few words."""
-    group, rows = target.writer.group, rows_C.tolist()
-    texts = [target.pair.rows.texts(row, row + 1)[0] for row in rows]
-    want: dict[str, list[Any]] = {
-        "text": texts,
-        "row_id": row_ids(texts),
-        "n_tokens": tokens.lengths_N.tolist(),
-        "last_token_id": [int(ids[-1]) for ids in tokens],
-    }
-    wrong = []
-    for name, values in want.items():
-        stored = column_rows(group, name, rows_C)
-        differing = [row for row, old, new in zip(rows, stored, values, strict=True) if old != new]
-        if differing:
-            wrong.append(f"{name} of sentence {differing[0]} is not that of the dataset's file")
-    return wrong
-
-
 @dataclass(frozen=True)
 class NoiseTask:
     """Sentences of a model whose noise in float32 is asked for."""
@@ -292,7 +301,7 @@ class NoiseTask:
     base: str
     extract: Extract
     layers: tuple[int, ...]
-    tokens: Sequences
+    rows: Witness
 
 
 def noise_of(task: NoiseTask) -> NDArray[np.float64]:
@@ -300,14 +309,20 @@ def noise_of(task: NoiseTask) -> NDArray[np.float64]:
     from drillcore.backends.transformers.plain import float32_noise, plain_model
 
     with plain_model(locate(task.model, Path(task.base)), task.extract, task.layers) as loaded:
-        return float32_noise(loaded, task.layers, task.tokens)
+        return float32_noise(loaded, task.layers, task.rows.tokens, task.rows.places)
+
+
+def shards_of(found: Found, wrong: Sequence[Wrong]) -> list[int]:
+    """Numbers of the shards that hold wrong rows, ascending."""
+    rows = np.array([w.sentence for w in wrong], np.int64)
+    return sorted({*found.target.shape.shards_of(rows).tolist()}) if len(rows) else []
 
 
 def _what(found: Found, wrong: Sequence[Wrong]) -> str:
     """Which rows are wrong, and what became of them."""
     said = [str(w) for w in wrong[:NAMED]]
     said += [f"and {len(wrong) - NAMED} more sentences"] if len(wrong) > NAMED else []
-    shards = sorted({w.sentence // found.target.shape.shard for w in wrong})
+    shards = shards_of(found, wrong)
     if shards:
         said += [f"shard{'s' if len(shards) > 1 else ''} {', '.join(map(str, shards))} withdrawn"]
     return "; ".join([*said, *found.columns])

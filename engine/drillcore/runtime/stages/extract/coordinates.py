@@ -24,7 +24,11 @@ def column_types(pair: Input) -> list[tuple[str, str]]:
     """Names and dtypes of all coordinates, in a fixed order."""
     schema = pair.rows.slice(0, 0).schema
     columns = [(f.name, _dtype(str(f.type))) for f in schema]
-    return [*columns, *TOKEN_COLUMNS]
+    if pair.placed is None:
+        return [*columns, *TOKEN_COLUMNS]
+    several = pair.placed.position.is_ragged
+    numbers = [("row_size", "int64")] if several else []
+    return [*columns, *TOKEN_COLUMNS, *numbers, *pair.placed.column_types()]
 
 
 def _dtype(arrow: str) -> str:
@@ -41,7 +45,10 @@ def write_columns(writer: GroupWriter, pair: Input) -> None:
 def made_from(pair: Input) -> str:
     """Digest of what the coordinates are made from: rows, and the length and last token of each sentence."""
     facts = _token_facts(pair.tokens).values()
-    return digest([pair.rows.digest, [hashlib.sha256(values.astype("<i8").tobytes()).hexdigest() for values in facts]])
+    placed = [] if pair.placed is None else [pair.rows_digest(0, len(pair.tokens))]
+    return digest(
+        [pair.rows.digest, *placed, [hashlib.sha256(values.astype("<i8").tobytes()).hexdigest() for values in facts]]
+    )
 
 
 def former_made_from(pair: Input) -> str:
@@ -68,20 +75,35 @@ def _holds(writer: GroupWriter, facts: dict[str, NDArray[np.integer[Any]]]) -> b
 
 
 def _pieces(pair: Input) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (first sentence, columns) of one piece after the other, each as large as a chunk of the store."""
-    num_rows = pair.rows.num_rows
+    """Yield (first sentence, columns) of one piece after the other, each as large as a chunk of the store.
+
+    Of groups whose sentences have any number of rows, the columns of rows come as (first row, columns) between them.
+    """
+    num_rows, placed, first_row = pair.rows.num_rows, pair.placed, 0
+    several = placed is not None and placed.position.is_ragged
     for start in range(0, num_rows, COLUMN_CHUNK):
         stop = min(start + COLUMN_CHUNK, num_rows)
         table = pair.rows.slice(start, stop)
         columns = {name: table.column(name).to_pylist() for name in table.column_names}
-        facts = _token_facts(pair.tokens.slice(start, stop))
+        facts: dict[str, Any] = {**_token_facts(pair.tokens.slice(start, stop))}
+        found = {} if placed is None else placed.columns(start, stop)
+        if placed is not None and several:
+            size_N = np.diff(placed.places(start, stop).bounds_N1)
+            rows = np.arange(first_row, first_row + size_N.sum())
+            if len(rows):
+                sentence = {"sentence": np.repeat(np.arange(start, stop), size_N)}
+                yield first_row, {"row": rows, **sentence, **found}
+            first_row += len(rows)
+            facts["row_size"], found = size_N, {}
+        else:
+            facts["sentence"] = np.arange(start, stop)
         pair.rows.release()
         yield (
             start,
             {
-                "sentence": np.arange(start, stop),
                 **columns,
                 **facts,
                 "row_id": row_ids(columns["text"]),
+                **found,
             },
         )

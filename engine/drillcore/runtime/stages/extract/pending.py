@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -36,13 +37,15 @@ ALWAYS = frozenset(
 class Target:
     """A model and dataset with the blocks that are pending.
 
-    planned, committed: the fingerprint that each shard must have, and the one it had when the run started.
+    every: all blocks; none where all are committed. planned, committed: the fingerprint that each shard must have,
+    and the one it had when the run started.
     """
 
     pair: Input
     writer: GroupWriter
     shape: Shape
     blocks: list[Block]
+    every: list[Block]
     planned: list[str]
     committed: list[str]
 
@@ -67,7 +70,7 @@ def request_of(inputs: Inputs, name: str, hardware: Hardware, versions: dict[str
     """
     source, extract = inputs.sources[name], inputs.loaded.job.extract
     defaults = Extract().model_dump(mode="json")
-    settings = extract.model_dump(mode="json", exclude={"too_long", "special_tokens"})
+    settings = extract.model_dump(mode="json", exclude={"too_long", "special_tokens", "positions"})
     spread = {"device_map": source.model.device_map} if source.model.device_map else {}
     return {
         **spread,
@@ -84,12 +87,27 @@ def request_of(inputs: Inputs, name: str, hardware: Hardware, versions: dict[str
 def asked_of(context: Context, name: str) -> Asked:
     """What the job asks of a model's groups, on this executor's hardware."""
     hardware, facts = context.executor.hardware(), context.manifest
-    request = request_of(context.inputs, name, hardware, facts.facts["versions"])
-    return Asked(context.inputs, request, hardware, facts.earlier_versions)
+    known = attributes_of(context.store.model(name))
+    return asked(context.inputs, name, known, hardware, facts.facts["versions"], facts.earlier_versions)
+
+
+def asked(
+    inputs: Inputs,
+    name: str,
+    known: dict[str, Any],
+    hardware: Hardware,
+    versions: dict[str, str],
+    earlier_versions: dict[str, str],
+) -> Asked:
+    """The same on some hardware. known: attributes of the model's group. versions: of all packages, now and before."""
+    request = request_of(inputs, name, hardware, versions)
+    stored = stored_numerics(inputs.loaded.job.extract.backend, known, request, ())
+    block = block_size(inputs, name, hardware) if stored is None else int(stored["block_sentences"])
+    return Asked(inputs, request, hardware, earlier_versions, block)
 
 
 def stored_numerics(
-    context: Context, known: dict[str, Any], request: dict[str, Any], recipes: Iterable[Recipe]
+    backend: str, known: dict[str, Any], request: dict[str, Any], recipes: Iterable[Recipe]
 ) -> dict[str, Any] | None:
     """Numerics that an earlier run stored, if they are for this request and for the engine that is installed now.
 
@@ -97,28 +115,39 @@ def stored_numerics(
     """
     stored = known.get("numerics") if known.get("numerics_for") == digest(request) else None
     found: dict[str, Any] | None = stored or next((r.numerics for r in recipes if r.request == request), None)
-    return found if found is not None and numerics_hold(context.job.extract.backend, found) else None
+    return found if found is not None and numerics_hold(backend, found) else None
 
 
-def block_size(context: Context, name: str, pairs: list[Input]) -> int:
+def block_size(inputs: Inputs, name: str, hardware: Hardware) -> int:
     """Sentences of a block for this model; stored with the numerics, since packs depend on it."""
-    wanted = context.job.extract.block_sentences
+    wanted = inputs.loaded.job.extract.block_sentences
     if wanted != "auto":
         return wanted
-    hardware, shapes = context.executor.hardware(), [shape_for(context.inputs, p) for p in pairs]
-    largest = max(block_sentences(s.shard, s.sentence_bytes, hardware.memory_bytes) for s in shapes)
-    sentences, whole = sum(len(p.tokens) for p in pairs), sum(cost_of(context, p) for p in context.inputs.pairs)
-    share = sum(cost_of(context, p) for p in pairs) / max(1, whole)
+    shapes = [[shape_for(inputs, p) for p in together] for together in inputs.datasets_of(name)]
+    # Of the groups that are filled in the same passes, all states are in memory at the same time.
+    each = [(together[0].shard, sum(map(_bytes_of_sentence, together))) for together in shapes]
+    largest = max(block_sentences(shard, size, hardware.memory_bytes) for shard, size in each)
+    costs = {n: sum(cost_of(inputs, t[0]) for t in inputs.datasets_of(n)) for n in inputs.sources}
+    sentences = sum(len(together[0].tokens) for together in inputs.datasets_of(name))
+    share = costs[name] / max(1, sum(costs.values()))
     return spread_block(largest, sentences, share, hardware.num_workers)
 
 
-def cost_of(context: Context, pair: Input) -> int:
+def _bytes_of_sentence(shape: Shape) -> int:
+    """Bytes of all rows of a sentence, on average."""
+    rows = 1.0 if shape.rows is None else shape.num_sentences / max(1, shape.rows.num_sentences)
+    return math.ceil(shape.sentence_bytes * rows)
+
+
+def cost_of(inputs: Inputs, pair: Input) -> int:
     """Cost of a dataset, to compare models with: tokens times parameters."""
-    return len(pair.tokens.ids_T) * max(1, context.inputs.sources[pair.model.group].facts.num_parameters)
+    return len(pair.tokens.ids_T) * max(1, inputs.sources[pair.model.group].facts.num_parameters)
 
 
 def num_blocks(standing: Standing, block_sentences: int) -> int:
     """Number of blocks of a dataset with `block_sentences` sentences each."""
+    if standing.shape.rows is not None:
+        return len(standing.shape.rows.rows_B)
     return -(-standing.shape.num_sentences // block_of(standing.shape, block_sentences))
 
 
@@ -129,9 +158,9 @@ def fit_group(context: Context, standing: Standing) -> GroupWriter:
     """
     pair = standing.pair
     writer = context.store.dataset(pair.model.group, pair.dataset.name)
-    writer.ensure(standing.shape, column_types(pair))
-    asked = wanted_of(context.job, pair.dataset)
-    writer.describe(**{ATTRIBUTE: [r.record() for r in standing.recipes], WANTED: asked})
+    writer.ensure(standing.shape, column_types(pair), pair.dataset.position.record())
+    wanted = wanted_of(context.job, pair.dataset)
+    writer.describe(**{ATTRIBUTE: [r.record() for r in standing.recipes], WANTED: wanted})
     write_columns(writer, pair)
     return writer
 
@@ -142,7 +171,7 @@ def target_of(standing: Standing, writer: GroupWriter) -> Target | None:
     if not all(standing.stays(i, fingerprint) for i, fingerprint in enumerate(committed)):
         return None
     writer.plan_fingerprints(committed)
-    return Target(standing.pair, writer, standing.shape, [], committed, committed)
+    return Target(standing.pair, writer, standing.shape, [], [], committed, committed)
 
 
 def pending_of(context: Context, standing: Standing, recipe: Recipe, writer: GroupWriter | None) -> Target:
@@ -168,7 +197,7 @@ def pending_of(context: Context, standing: Standing, recipe: Recipe, writer: Gro
     if pending:
         others = [r for r in recorded(attributes_of(writer.group)) if r != recipe]
         writer.describe(**{ATTRIBUTE: [r.record() for r in (*others, recipe)]})
-    return Target(pair, writer, shape, pending, planned, committed)
+    return Target(pair, writer, shape, pending, blocks, planned, committed)
 
 
 def _refuse_other_states(context: Context, standing: Standing, recipe: Recipe, wanted: list[str]) -> None:

@@ -61,7 +61,7 @@ class Recipe:
         # The layers' numbers say more than `extract.layers`, where both differ.
         pairs = [p for p in pairs if p[0] != "extract.layers" or before.get("layers") == now.get("layers")]
         pairs += [("layers", before.get("layers"), now.get("layers")), ("dtype", before.get("dtype"), now.get("dtype"))]
-        pairs += [(k, self.policy.get(k), policy.get(k)) for k in ("special_tokens", "template")]
+        pairs += [(k, self.policy.get(k), policy.get(k)) for k in ("special_tokens", "template", "position")]
         said = [f"{name} is {_short(new)}, it was {_short(old)}" for name, old, new in pairs if old != new]
         said += [f"the {what} of the model changed" for what in _model_parts(before.get("model"), now.get("model"))]
         return said + ["the tokenizer changed"] * (self.policy.get("tokenizer") != policy.get("tokenizer"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from drillcore.runtime.stages.extract.recipes import Recipe
 from drillcore.runtime.stages.extract.renamed import take_over_renamed
 from drillcore.runtime.stages.extract.standing import stand
 from drillcore.runtime.stages.extract.summary import kept_note, record_model, summarise
+from drillcore.runtime.stages.extract.together import block_tasks, pending_sentences
 from drillcore.runtime.work.tasks import (
     BlockDone,
     BlockFailed,
@@ -157,7 +158,7 @@ class ModelRun:
         self._standings = [stand(asked, pair, context.store.root.store) for pair in self._pairs]
         known = attributes_of(self._group)
         recipes = [r for s in self._standings for r in s.recipes]
-        self._stored = stored_numerics(context, known, self._request, recipes)
+        self._stored = stored_numerics(context.job.extract.backend, known, self._request, recipes)
         if "numerics" not in known:
             self._restore_numerics(recipes)
         if self._stored is not None and "backend" in self._stored and "backend_choice" in known:
@@ -167,7 +168,7 @@ class ModelRun:
         self._targets: list[Target] = []
         self._audit: ModelAudit | None = None
         self._prepared: Prepared | None = None
-        self._started, self._num_left = 0.0, 0
+        self._started, self._num_left, self._num_sentences = 0.0, 0, 0
         self.done: list[BlockDone] = []
 
     def _restore_numerics(self, recipes: Sequence[Recipe]) -> None:
@@ -185,7 +186,7 @@ class ModelRun:
             self._context.listener.say(f"{self.name}: its last run ended before its states were audited")
             return True
         self._targets = targets
-        sentences = sum(len(p.tokens) for p in self._pairs)
+        sentences = sum(len(together[0].tokens) for together in self._context.inputs.datasets_of(self.name))
         self._context.listener.say(f"{self.name}: all {sentences:,} sentences are up to date")
         notes = [note for note in (kept_note(s, self._request) for s in self._standings) if note]
         if notes:
@@ -211,11 +212,15 @@ class ModelRun:
     def sweep_model(self) -> SweepModel:
         """What an executor needs to know before the model is loaded."""
         size = self._block_sentences()
+        firsts = [together[0] for together in self._context.inputs.datasets_of(self.name)]
         blocks = sum(num_blocks(s, size) for s in self._standings)
-        sentences, all_sentences = sum(s.num_pending for s in self._standings), sum(len(p.tokens) for p in self._pairs)
-        cost = sum(cost_of(self._context, p) for p in self._pairs) * sentences / max(1, all_sentences)
+        sentences, all_sentences = pending_sentences(self._standings), sum(len(p.tokens) for p in firsts)
+        cost = sum(cost_of(self._context.inputs, p) for p in firsts) * sentences / max(1, all_sentences)
         self._audit = ModelAudit(self._context, self.name, self._standings, size)
-        return SweepModel(replace(self._task(), witness=self._audit.witness), blocks, sentences, cost)
+        witness = self._audit.witness
+        return SweepModel(
+            replace(self._task(), witness=witness.tokens, witness_places=witness.places), blocks, sentences, cost
+        )
 
     def refused_prediction(self, prepared: Prepared) -> ModelFailed | None:
         """The failure of a model that is to predict tokens and whose head is not proved; None where all is well."""
@@ -233,7 +238,7 @@ class ModelRun:
         self._prepared = prepared
         numerics = self._stored or {**prepared.numerics, "block_sentences": self._block_sentences()}
         self._targets = [
-            pending_of(context, s, Recipe(self._request, numerics, asdict(s.pair.policy)), g.result() if g else None)
+            pending_of(context, s, Recipe(self._request, numerics, s.pair.recorded_policy), g.result() if g else None)
             for s, g in zip(self._standings, self._groups, strict=True)
         ]
         if self._stored is None:
@@ -245,22 +250,9 @@ class ModelRun:
             if note:
                 context.listener.say(note)
         model = replace(self._task(), numerics=numerics)
-        tasks = [
-            BlockTask(
-                model,
-                t.pair.dataset.name,
-                context.store.location.address,
-                t.writer.group.path,
-                t.shape,
-                b,
-                t.pair.tokens.slice(b.start, b.stop),
-                t.committed_shards(b),
-                hold=context.store.location.hold,
-            )
-            for t in self._targets
-            for b in t.blocks
-        ]
+        tasks = block_tasks(context, model, self._targets)
         self._started, self._num_left = time.perf_counter(), len(tasks)
+        self._num_sentences = sum(len(task.tokens) for task in tasks)
         return tasks
 
     def add(self, outcome: BlockDone | BlockFailed | ModelFailed) -> None:
@@ -274,7 +266,7 @@ class ModelRun:
         if self._num_left == 0:
             wall = time.perf_counter() - self._started
             self._context.listener.say(summarise(self._context, self.name, self.done, wall))
-            if sum(b.num_sentences for b in self.done) == sum(t.num_pending for t in self._targets):
+            if sum(b.num_sentences for b in self.done) == self._num_sentences:
                 check_committed(self._targets)
             self.audit_if_done()
 
@@ -290,10 +282,11 @@ class ModelRun:
     def _block_sentences(self) -> int:
         if self._stored is not None:
             return int(self._stored["block_sentences"])
-        return block_size(self._context, self.name, self._pairs)
+        return block_size(self._context.inputs, self.name, self._context.executor.hardware())
 
     def _task(self) -> ModelTask:
         loaded, pairs = self._context.inputs.loaded, self._pairs
+        together = self._context.inputs.datasets_of(self.name)
         return ModelTask(
             model=pairs[0].model,
             base=str(loaded.base.resolve()),
@@ -301,7 +294,7 @@ class ModelRun:
             extract=loaded.job.extract,
             layers=self._context.inputs.layers[self.name],
             numerics=self._stored,
-            sample=Sequences.of([s for p in pairs for s in sample_of(p.tokens)]),
+            sample=Sequences.of([s for t in together for s in sample_of(t[0].tokens)]),
         )
 
 

@@ -14,13 +14,14 @@ from zarr.abc.store import Store
 from drillcore.backends import layers
 from drillcore.backends.device import Hardware
 from drillcore.errors import DamageError
+from drillcore.runtime.positions import Placed
 from drillcore.runtime.preflight import Input, Inputs
 from drillcore.runtime.stages.extract.recipes import Recipe, recorded, recover
-from drillcore.runtime.work.blocks import Block, make_blocks
+from drillcore.runtime.work.blocks import Block, make_blocks, make_row_blocks
 from drillcore.store.arrays import HEADLINES
 from drillcore.store.attributes import read_attributes
 from drillcore.store.committed import claimed_shards
-from drillcore.store.layout import Shape, choose_shape, read_array, shape_of
+from drillcore.store.layout import Rows, Shape, choose_shape, read_array, shape_of
 from drillcore.store.places.files import read_file
 from drillcore.texts.rows import row_ids
 
@@ -79,10 +80,24 @@ class Standing:
 
     @property
     def num_pending(self) -> int:
-        """Sentences whose shards do not stay; their blocks hold some more."""
-        bounds = [self.shape.bounds(i) for i in range(self.shape.num_shards)]
-        claimed = (*self.claimed, *[""] * len(bounds))
-        return sum(stop - start for i, (start, stop) in enumerate(bounds) if not self.stays(i, claimed[i]))
+        """Sentences, or rows, whose shards do not stay; their blocks hold some more."""
+        return sum(stop - start for start, stop in self.pending_ranges())
+
+    def pending_ranges(self) -> list[tuple[int, int]]:
+        """First sentence, or row, of each shard that does not stay, and the one after its last."""
+        return [self.shape.bounds(i) for i in self._pending_shards()]
+
+    def pending_sentences(self) -> list[tuple[int, int]]:
+        """Sentences of those shards; of their blocks, where a sentence has any number of rows."""
+        rows = self.shape.rows
+        if rows is None:
+            return self.pending_ranges()
+        blocks = {self.shape.block_of_shard(i) for i in self._pending_shards()}
+        return [(b * rows.block, min((b + 1) * rows.block, rows.num_sentences)) for b in sorted(blocks)]
+
+    def _pending_shards(self) -> list[int]:
+        claimed = (*self.claimed, *[""] * self.shape.num_shards)
+        return [i for i in range(self.shape.num_shards) if not self.stays(i, claimed[i])]
 
     @property
     def num_kept(self) -> int:
@@ -92,12 +107,16 @@ class Standing:
 
 @dataclass(frozen=True)
 class Asked:
-    """What a job asks of a model's groups: `request_of` the model, the hardware, and versions of the last run."""
+    """What a job asks of a model's groups.
+
+    request: as `request_of` gives it. earlier_versions: of the last run. block_sentences: of a new block.
+    """
 
     inputs: Inputs
     request: dict[str, Any]
     hardware: Hardware
     earlier_versions: dict[str, str]
+    block_sentences: int
 
     def dtype(self, pair: Input) -> str:
         """The dtype that the model would compute in here."""
@@ -105,17 +124,40 @@ class Asked:
         return named if named != "auto" else ("bfloat16" if self.hardware.gpus else "float32")
 
 
-def shape_for(inputs: Inputs, pair: Input, stored: Shape | None = None) -> Shape:
-    """The shape of a dataset's arrays: as stored, where only the number of sentences may differ."""
+def shape_for(inputs: Inputs, pair: Input, stored: Shape | None = None, block_sentences: int = 0) -> Shape:
+    """The shape of a dataset's arrays: as stored, where only the number of sentences may differ.
+
+    block_sentences: for groups whose sentences have any number of rows; they are laid out by blocks.
+    """
     name, extract = pair.model.group, inputs.loaded.job.extract
-    facts, wanted = inputs.sources[name].facts, inputs.layers[name]
-    names = [layers.layer_name(k, facts.num_layers) for k in wanted]
+    facts, every = inputs.sources[name].facts, inputs.layers[name]
     shard = None if extract.shard_sentences == "auto" else extract.shard_sentences
-    shape = choose_shape(len(pair.tokens), wanted, names, facts.hidden_size, extract.store_dtype, shard)
+
+    def shape_with(wanted: Sequence[int], shard: int | None) -> Shape:
+        names = [layers.layer_name(k, facts.num_layers) for k in wanted]
+        return choose_shape(len(pair.tokens), wanted, names, facts.hidden_size, extract.store_dtype, shard)
+
+    shape, wanted = shape_with(every, shard), inputs.layers_of(pair)
+    if wanted != every:
+        # Shards of as many sentences as all layers have: blocks are then those of the other groups of the dataset.
+        shape = shape_with(wanted, shape.shard)
+    if pair.placed is not None and pair.placed.position.is_ragged:
+        return _with_rows(shape, pair.placed, stored, max(block_sentences, 1))
     if stored is None or not (stored.num_sentences > stored.shard or stored.num_sentences == len(pair.tokens)):
         return shape
     same = replace(stored, num_sentences=shape.num_sentences, shard=shape.shard, chunk=shape.chunk) == shape
     return replace(stored, num_sentences=shape.num_sentences) if same and shard in (None, stored.shard) else shape
+
+
+def _with_rows(shape: Shape, placed: Placed, stored: Shape | None, block_sentences: int) -> Shape:
+    """The shape of a group whose sentences have any number of rows: in blocks as stored, or of so many sentences."""
+    block = block_of(shape, block_sentences)
+    if stored is not None and stored.rows is not None and stored.shard == shape.shard:
+        block = stored.rows.block
+    count, num_rows = shape.num_sentences, list[int]()
+    for start in range(0, count, block):
+        num_rows.append(placed.num_rows(start, min(start + block, count)))
+    return replace(shape, num_sentences=sum(num_rows), rows=Rows(count, block, tuple(num_rows)))
 
 
 def block_of(shape: Shape, block_sentences: int) -> int:
@@ -125,6 +167,8 @@ def block_of(shape: Shape, block_sentences: int) -> int:
 
 def blocks_of(pair: Input, recipe: Recipe, shape: Shape) -> list[Block]:
     """The blocks of the first sentences, as many as the shape holds, with their fingerprints under a recipe."""
+    if shape.rows is not None:
+        return make_row_blocks(pair.rows_digest, recipe.common(shape), shape)
     block = block_of(shape, recipe.numerics["block_sentences"])
     return make_blocks(pair.rows_digest, recipe.common(shape), shape.num_sentences, shape.shard, block)
 
@@ -141,12 +185,12 @@ def stand(asked: Asked, pair: Input, store: Store, path: str | None = None) -> S
     """
     path = path or pair.path
     attributes, model = read_attributes(store, path), read_attributes(store, path.split("/")[0])
-    stored = _stored_shape(store, path, attributes, shape_for(asked.inputs, pair))
-    shape = shape_for(asked.inputs, pair, stored)
+    stored = _stored_shape(store, path, attributes, shape_for(asked.inputs, pair, None, asked.block_sentences))
+    shape = shape_for(asked.inputs, pair, stored, asked.block_sentences)
     claimed = tuple(claimed_shards(store, path, (stored or shape).num_shards))
     if not any(claimed):
         return Standing(pair, shape)
-    policy = asdict(pair.policy)
+    policy = pair.recorded_policy
     recipes = recorded(attributes)
     if not recipes:
         found = recover(asked.request, policy, model, asked.earlier_versions)
@@ -173,7 +217,7 @@ def stand(asked: Asked, pair: Input, store: Store, path: str | None = None) -> S
 
 def _allowed(pair: Input, recipes: Sequence[Recipe], stored: Shape, shape: Shape) -> tuple[frozenset[str], ...]:
     """For each shard, its fingerprints under these recipes; none where the shards are cut in another way."""
-    if replace(stored, num_sentences=shape.num_sentences) != shape or stored.num_sentences > shape.num_sentences:
+    if not stored.may_grow_to(shape):
         return ()
     return tuple(map(frozenset, zip(*(plan(pair, r, shape) for r in recipes), strict=True)))
 
@@ -183,7 +227,7 @@ def _lost(standing: Standing) -> list[int]:
     stored, shape, claimed = standing.stored, standing.shape, standing.claimed
     assert stored is not None
     lost = [i for i, c in enumerate(claimed) if c and not standing.stays(i, c)]
-    if not standing.known and replace(stored, num_sentences=shape.num_sentences) == shape:
+    if not standing.known and replace(stored, num_sentences=shape.num_sentences, rows=shape.rows) == shape:
         return []  # its metadata are damaged: whether its states fit is seen once the model is loaded
     if lost and shape.num_sentences > stored.num_sentences and standing.recipes:
         before = [plan(standing.pair, r, stored) for r in standing.recipes]
@@ -210,7 +254,7 @@ def _reasons(asked: Asked, standing: Standing, recipes: list[Recipe], store: Sto
     said: list[str] = []
     if recipes:
         # Where the settings agree, a tokenizer that is another may be why the tokens are.
-        said = recipes[-1].differences(asked.request, asdict(standing.pair.policy))
+        said = recipes[-1].differences(asked.request, standing.pair.recorded_policy)
     elif not recipes:
         for name, before, now in zip(asdict(stored), asdict(stored).values(), asdict(shape).values(), strict=True):
             if name in ("layers", "hidden_size", "store_dtype") and before != now:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from drillcore.errors import RunError
 from drillcore.pictures.colors import place_labels
 from drillcore.store.attributes import attributes_of
-from drillcore.store.layout import COLUMN_CHUNK, array_of
+from drillcore.store.layout import COLUMN_CHUNK
+from drillcore.store.reader import Coordinate, num_rows
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,14 @@ def coloring(groups: Sequence[zarr.Group], name: str) -> Coloring:
 
     Where no group has labels, all points have one colour. Raises RunError for any other coordinate that no group has.
     """
-    arrays = [array_of(g, name) if name in _columns(g) else None for g in groups]
-    if not any(arrays) and name != "label":
+    arrays = [Coordinate(g, name) if name in _columns(g) else None for g in groups]
+    if all(a is None for a in arrays) and name != "label":
         known = sorted({n for g in groups for n in _columns(g)} - {"text", "row_id"})
         raise RunError(
             f"render.color: {groups[0].path} has no coordinate {name}",
             hint=f"One of {', '.join(known)}; further fields of the texts come in by `keep`.",
         )
-    kinds = [np.dtype(a.dtype).kind for a in arrays if a is not None]
+    kinds = [a.dtype.kind for a in arrays if a is not None]
     if kinds and (all(k == "f" for k in kinds) or (name != "label" and all(k in "if" for k in kinds))):
         return _values(groups, arrays, name)
     return _labels(groups, arrays, name)
@@ -67,12 +68,12 @@ def _columns(group: zarr.Group) -> list[str]:
 
 
 def _size(group: zarr.Group) -> int:
-    return int(array_of(group, "hidden_states").shape[0])
+    return num_rows(group)
 
 
-def _values(groups: Sequence[zarr.Group], arrays: Sequence[zarr.Array[Any] | None], name: str) -> Coloring:
+def _values(groups: Sequence[zarr.Group], arrays: Sequence[Coordinate | None], name: str) -> Coloring:
     values = [
-        np.full(_size(g), np.nan, np.float32) if a is None else np.asarray(a[...]).astype(np.float32)
+        np.full(_size(g), np.nan, np.float32) if a is None else a[:].astype(np.float32)
         for g, a in zip(groups, arrays, strict=True)
     ]
     known = [v[np.isfinite(v)] for v in values]
@@ -83,7 +84,7 @@ def _values(groups: Sequence[zarr.Group], arrays: Sequence[zarr.Array[Any] | Non
     return Coloring(tuple(values), value_range=(low, high), value_name=name, unlabelled=missing)
 
 
-def _labels(groups: Sequence[zarr.Group], arrays: Sequence[zarr.Array[Any] | None], name: str) -> Coloring:
+def _labels(groups: Sequence[zarr.Group], arrays: Sequence[Coordinate | None], name: str) -> Coloring:
     number_of: dict[str, int] = {}
     codes = [_numbered(g, a, number_of) for g, a in zip(groups, arrays, strict=True)]
     counts = sum(np.bincount(c, minlength=len(number_of)) for c in codes)
@@ -94,7 +95,7 @@ def _labels(groups: Sequence[zarr.Group], arrays: Sequence[zarr.Array[Any] | Non
     return Coloring(values, categories, value_name=name, unlabelled=tuple(int((v < 0).sum()) for v in values))
 
 
-def _numbered(group: zarr.Group, array: zarr.Array[Any] | None, number_of: dict[str, int]) -> NDArray[np.int32]:
+def _numbered(group: zarr.Group, array: Coordinate | None, number_of: dict[str, int]) -> NDArray[np.int32]:
     """A number for each sentence's label; adds new labels to `number_of`. Labels are read a piece at a time."""
     codes_N = np.empty(_size(group), np.int32)
     if array is None:
@@ -107,6 +108,6 @@ def _numbered(group: zarr.Group, array: zarr.Array[Any] | None, number_of: dict[
     return codes_N
 
 
-def _pieces(array: zarr.Array[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
-    for start in range(0, array.shape[0], COLUMN_CHUNK):
-        yield start, np.asarray(array[start : start + COLUMN_CHUNK])
+def _pieces(array: Coordinate) -> Iterator[tuple[int, NDArray[Any]]]:
+    for start in range(0, len(array), COLUMN_CHUNK):
+        yield start, array[start : start + COLUMN_CHUNK]

@@ -10,6 +10,7 @@ from drillcore.pictures.data import Chart, Charts
 from drillcore.runtime.context import Context
 from drillcore.runtime.stages.render.charts import LineSource, chart_inputs, charts_of, small_print
 from drillcore.runtime.stages.render.layers import model_title
+from drillcore.runtime.stages.render.points import states_in_words
 
 RANDOM = "control: random weights"
 
@@ -43,7 +44,7 @@ class CurvesSpec:
 def curve_specs(context: Context) -> list[CurvesSpec]:
     """All pictures of curves of a job, models first, without those for which nothing was measured."""
     models = context.job.models
-    datasets = [d.name for d in context.job.datasets]
+    datasets = [d.name for d in context.job.measured_groups]
     specs = [_of_model(context, model, datasets) for model in models if not _is_control(model, models)]
     if sum(not _is_control(model, models) for model in models) > 1:
         specs += [_over_models(context, models, dataset) for dataset in datasets]
@@ -75,7 +76,8 @@ def _of_model(context: Context, model: Model, datasets: list[str]) -> CurvesSpec
     for other in beside:
         groups = [context.store.dataset(other.group, d).group for d in datasets]
         sources += [LineSource(RANDOM, g, control=True, of=d) for d, g in zip(datasets, groups, strict=True)]
-    subtitle = "measures of the last-token hidden states, layer by layer"
+    what = states_in_words(source.group for source in sources)
+    subtitle = f"measures of the {what}, layer by layer"
     return CurvesSpec(f"{model.group}--curves", model_title(context, model.group), subtitle, tuple(sources))
 
 
@@ -88,5 +90,6 @@ def _over_models(context: Context, models: tuple[Model, ...], dataset: str) -> C
         of = model_title(context, same.group) if control else ""
         sources.append(LineSource(RANDOM if control else model_title(context, model.group), group, control, of))
     depths = {context.inputs.layers[m.group][-1] for m in models}
-    subtitle = "measures of the last-token hidden states of all models, layer by layer"
+    what = states_in_words(source.group for source in sources)
+    subtitle = f"measures of the {what} of all models, layer by layer"
     return CurvesSpec(f"all-models--{dataset}--curves", dataset, subtitle, tuple(sources), len(depths) > 1, True)

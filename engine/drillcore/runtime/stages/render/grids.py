@@ -17,7 +17,7 @@ from drillcore.runtime.context import Context
 from drillcore.runtime.results import ProjectionFacts
 from drillcore.runtime.stages.render.colors import Coloring, coloring
 from drillcore.runtime.stages.render.layers import model_title, slots_of, unprojected
-from drillcore.runtime.stages.render.points import ProjectedPoints
+from drillcore.runtime.stages.render.points import ProjectedPoints, states_in_words
 from drillcore.store.writer import GroupWriter
 
 
@@ -47,12 +47,12 @@ def grid_specs(context: Context) -> list[GridSpec]:
     specs: list[GridSpec] = []
     for model in models:
         name = model_title(context, model)
-        datasets = [d.name for d in context.job.datasets if (model, d.name) not in missing]
+        datasets = [d.name for d in context.job.measured_groups if (model, d.name) not in missing]
         specs += [GridSpec(f"{model}--{d}", f"{name} · {d}", (("", group(model, d)),)) for d in datasets]
         if len(datasets) > 1:
             specs.append(GridSpec(f"{model}--all-datasets", name, tuple((d, group(model, d)) for d in datasets)))
     if len(models) > 1:
-        specs += [over_models(context, d.name, f"all-models--{d.name}") for d in context.job.datasets]
+        specs += [over_models(context, d.name, f"all-models--{d.name}") for d in context.job.measured_groups]
     return [spec for spec in specs if spec.members]
 
 
@@ -75,9 +75,10 @@ def build_grid(spec: GridSpec, settings: Render, project: Project) -> Grid:
         PanelRow(heading, _panels(projection, values_N, settings))
         for (heading, _), projection, values_N in zip(spec.members, projections, colors.values, strict=True)
     )
+    states = states_in_words(writer.group for _, writer in spec.members)
     grid = Grid(
         title=spec.title,
-        subtitle=f"last-token hidden states, {project.method.upper()} of each layer; {colors.words}",
+        subtitle=f"{states}, {project.method.upper()} of each layer; {colors.words}",
         rows=rows,
         categories=colors.categories,
         value_range=colors.value_range,

@@ -30,7 +30,7 @@ def unprojected(context: Context) -> dict[tuple[str, str], str]:
     """Why a model and dataset cannot be drawn, for each that has no projection."""
     job, why = context.job, dict[tuple[str, str], str]()
     for model in job.models:
-        for dataset in job.datasets:
+        for dataset in job.measured_groups:
             writer = context.store.dataset(model.group, dataset.name)
             if result_facts(writer.group, job.project.method) is None:
                 stage = "project" if "hidden_states" in writer.group else "run"

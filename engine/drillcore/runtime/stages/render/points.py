@@ -5,7 +5,7 @@ Shape legend: N sentences, L layers, 2 axes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -13,8 +13,11 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from drillcore.job.positions import in_words
 from drillcore.runtime.results import read_projection_facts
+from drillcore.store.attributes import attributes_of
 from drillcore.store.layout import COLUMN_CHUNK, array_of, read_array
+from drillcore.store.reader import Coordinate
 
 # A projection of at most this size is read once and stays in memory; a larger one is read layer by layer.
 MEMORY_BYTES = 512 * 2**20
@@ -50,17 +53,22 @@ class Texts(Sequence[str]):
     """
 
     def __init__(self, group: zarr.Group, name: str, pattern: str = "{}") -> None:
-        self._array, self._pattern = array_of(group, name), pattern
+        self._array, self._pattern = Coordinate(group, name), pattern
         self._chunk, self._texts = -1, np.empty(0, object)
 
     def __len__(self) -> int:
-        return int(self._array.shape[0])
+        return len(self._array)
 
     def __getitem__(self, index: Any) -> Any:
         sentence = range(len(self))[index]
         chunk, place = divmod(sentence, COLUMN_CHUNK)
         if chunk != self._chunk:
-            self._texts = np.asarray(self._array[chunk * COLUMN_CHUNK : (chunk + 1) * COLUMN_CHUNK])
+            self._texts = self._array[chunk * COLUMN_CHUNK : (chunk + 1) * COLUMN_CHUNK]
             self._chunk = chunk
         text = str(self._texts[place])
         return self._pattern.format(text) if text else ""
+
+
+def states_in_words(groups: Iterable[zarr.Group]) -> str:
+    """Which tokens the states of some groups are of."""
+    return in_words(attributes_of(group).get("position", "last") for group in groups)

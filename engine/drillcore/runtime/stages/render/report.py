@@ -45,7 +45,7 @@ def draw_report(context: Context, curves: list[CurvesSpec]) -> Path:
 
 def _specs(context: Context) -> list[GridSpec]:
     """A grid for each dataset that is projected, models as rows."""
-    specs = [over_models(context, d.name, d.name) for d in context.job.datasets]
+    specs = [over_models(context, d.name, d.name) for d in context.job.measured_groups]
     return [spec for spec in specs if spec.members]
 
 

@@ -43,7 +43,7 @@ def _datasets(context: Context) -> Table:
     job = context.job
     rows = []
     missing = unprojected(context)
-    for dataset in job.datasets:
+    for dataset in job.measured_groups:
         model = next((m.group for m in job.models if (m.group, dataset.name) not in missing), None)
         if model is None:
             rows.append((dataset.name, dataset.path.rsplit("/", 1)[-1], NONE, NONE, NONE))
@@ -97,7 +97,7 @@ def _models(context: Context) -> Table:
 def _audited(context: Context, model: str) -> str:
     """Sentences of all datasets that were read back and computed again, and the largest of their errors."""
     records = []
-    for dataset in context.job.datasets:
+    for dataset in context.job.groups:
         writer = context.store.dataset(model, dataset.name)
         record = read_audit(writer.group)
         if record is not None and record.is_of(writer.fingerprints()):
@@ -111,7 +111,7 @@ def _audited(context: Context, model: str) -> str:
 def _figures(context: Context) -> Table:
     job, rows = context.job, []
     for model in job.models:
-        for dataset in job.datasets:
+        for dataset in job.measured_groups:
             group = context.store.dataset(model.group, dataset.name).group
             title = model_title(context, model.group)
             rows.append((title, dataset.name, *_best_probe(group), _top1(group), _trustworthiness(group)))
