@@ -23,6 +23,8 @@ from drillcore.tokens.sequences import Sequences
 TRUNKS, CONTINUATIONS, TAIL, VOCABULARY = (100, 450, 1000, 2000, 4000), (8, 24, 1000), 20, 50_000
 # Texts with a trunk of their own each.
 TEXTS = (1, 8)
+# Tokens of texts that a dataset asks questions about.
+BRANCHED = (400, 1000, 2000, 4000)
 SETTINGS = {"cpu": (cpu_trees.NAME, True), "cuda": (flex_attention.NAME, False)}
 
 
@@ -33,10 +35,13 @@ def main() -> None:
     rows = [count(trunk, n, texts) for trunk in trunks for n in CONTINUATIONS for texts in TEXTS]
     columns = list(rows[0])
     print(grid(columns, [[f"{row[c]:.3f}" if "/" in c else f"{row[c]:,}" for c in columns] for row in rows]))
+    branches = [count_branches(text) for text in (BRANCHED[:2] if options.quick else BRANCHED)]
+    columns = list(branches[0])
+    print(grid(columns, [[f"{row[c]:.3f}" if "/" in c else f"{row[c]:,}" for c in columns] for row in branches]))
     rates = {name: plan_free_text(name, sentences) for name in SETTINGS}
     for name, facts in rates.items():
         print(f"free text, {name}: {facts['sentences_per_second']:,.0f} sentences/s planned, {facts['fill']:.1%} full")
-    write_results("packs", options, {"trunks": rows, "free_text": rates})
+    write_results("packs", options, {"trunks": rows, "branches": branches, "free_text": rates})
 
 
 def numerics_of(name: str) -> dict[str, Any]:
@@ -61,6 +66,21 @@ def count(trunk: int, continuations: int, texts: int) -> dict[str, Any]:
         parts = pack_batches(block, numerics_of(name))
         row[f"{name} nodes / prefixes"] = sum(b.num_nodes for b in parts) / ideal
         row[f"{name} with padding / prefixes"] = sum(b.token_ids_RW.size for b in parts) / ideal
+    return row
+
+
+def count_branches(text: int, questions: int = 24, texts: int = 8) -> dict[str, Any]:
+    """Nodes of texts and of questions on each of them, of a dataset and its branches in one block."""
+    draw = np.random.default_rng(0)
+    parents = [draw.integers(0, VOCABULARY, text) for _ in range(texts)]
+    asked = [draw.integers(0, VOCABULARY, TAIL) for _ in range(questions)]
+    sets = [Sequences.of(parents), *(Sequences.of([np.concatenate([p, q]) for p in parents]) for q in asked)]
+    block, ideal = Sequences.join(sets), texts * (text + questions * TAIL)
+    row: dict[str, Any] = {"text": text, "questions": questions, "texts": texts, "text + questions": ideal}
+    for name in SETTINGS:
+        parts = pack_batches(block, numerics_of(name))
+        row[f"{name} nodes / those"] = sum(b.num_nodes for b in parts) / ideal
+        row[f"{name} with padding / those"] = sum(b.token_ids_RW.size for b in parts) / ideal
     return row
 
 

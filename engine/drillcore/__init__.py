@@ -6,12 +6,12 @@ sentences as xarray. Nothing heavy is imported before it is used.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from drillcore import errors
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from os import PathLike
 
     import xarray as xr
@@ -54,18 +54,47 @@ def open(store: str | PathLike[str]) -> xr.DataTree:
     return open_tree(str(store))
 
 
-def extract(model: str, sentences: str | Sequence[str], **settings: Any) -> xr.Dataset:
+@overload
+def extract(
+    model: str,
+    sentences: str | Sequence[str],
+    *,
+    positions: Sequence[Any],
+    fields: Mapping[str, Sequence[Any]] | None = None,
+    **settings: Any,
+) -> xr.DataTree: ...
+
+
+@overload
+def extract(model: str, sentences: str | Sequence[str], **settings: Any) -> xr.Dataset: ...
+
+
+def extract(
+    model: str,
+    sentences: str | Sequence[str],
+    *,
+    positions: Sequence[Any] | None = None,
+    fields: Mapping[str, Sequence[Any]] | None = None,
+    **settings: Any,
+) -> xr.Dataset | xr.DataTree:
     """Hidden states of a few sentences, in memory.
 
     model: hub id, local directory, or demo/smollm2-135m-instruct. sentences: one string is one sentence; otherwise a
-    list, tuple, NumPy array or pandas Series of strings. settings: fields of the job's `extract` section.
-    Returns a dataset with `hidden_states` [sentence, layer, hidden] float32 and the store's coordinates. Raises
-    TypeError where `sentences` is something else, and the errors of `drillcore.errors`.
+    list, tuple, NumPy array or pandas Series of strings. positions: as in a job, for other tokens than the last ones;
+    fields: values for each sentence that they name, such as offsets. settings: other fields of the job's `extract`
+    section. Returns a dataset with `hidden_states` [sentence, layer, hidden] float32 and the store's coordinates; with
+    positions, a tree of such datasets by the position's name. Raises TypeError where `sentences` is something else, and
+    the errors of `drillcore.errors`.
 
     >>> states = drillcore.extract("./model", ["The capital of France is", "Hello"], layers=[0, 2])
     >>> states.hidden_states.shape[:2], states.layer_name.values.tolist()
     ((2, 2), ['embed', 'block_2'])
+    >>> tree = drillcore.extract("./model", ["Ada met Zoë"], positions=["mean", {"span": ["a", "b"], "name": "who"}],
+    ...     fields={"a": [8], "b": [11]})
+    >>> sorted(tree), tree["mean"].hidden_states.dims, tree["who"].char_end.values.tolist()
+    (['mean', 'who'], ('sentence', 'layer', 'hidden'), [11])
     """
     from drillcore.runtime.few_sentences import extract_in_memory
 
-    return extract_in_memory(model, sentences, settings)
+    given = settings if positions is None else {**settings, "positions": list(positions)}
+    return extract_in_memory(model, sentences, given, fields)

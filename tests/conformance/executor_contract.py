@@ -155,6 +155,21 @@ class ExecutorContract:
         again, _ = bench.run("swept", wanted, datasets, settings)
         assert sum("up to date" in line for line in again.lines) == 3 and again.done == 0
 
+    def test_positions_and_branches_have_the_bytes_of_one_process(self, settings, bench, models):
+        """Groups of one block are filled by one worker, and progress counts each sentence once."""
+        wanted = [{"id": str(models(kind)), "as": kind} for kind in ("llama", "qwen2")]
+        positions = ["last", {"last": 3}, {"mean": {}}]
+        branched = {**bench.texts("d", 300), "branches": {"q": "{text} Why?"}}
+        datasets = [branched, {**bench.texts("e", 150), "positions": ["last", {"after": "a", "name": "a"}]}]
+        (bench.folder / "e.jsonl").write_text(
+            "".join(json.dumps({"text": f"{i} a {i % 7}"}) + "\n" for i in range(150)), encoding="utf-8"
+        )
+        bench.run("one", wanted, datasets, {"executor": "local"}, positions=positions)
+        heard, manifest = bench.run("many", wanted, datasets, settings, positions=positions)
+        assert same_bytes(bench.committed("many"), bench.committed("one"))
+        assert heard.done == heard.total == 2 * (2 * 300 + 150)
+        assert all(facts["audit"]["passed"] for facts in manifest["models"].values())
+
     def test_what_fails_is_set_aside_and_named(self, settings, bench, models, tmp_path):
         """A model that fails its check, a block whose states do not fit: all else is kept, and comes out the same."""
         broken = not_a_number(models("qwen2"), tmp_path / "broken")

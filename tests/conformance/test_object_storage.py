@@ -47,6 +47,23 @@ def test_a_command_fills_a_bucket_as_it_fills_a_folder_also_when_killed(new_work
         assert obstore.get(bucket, path).bytes().to_bytes() == data, path
 
 
+def test_positions_and_branches_fill_a_bucket_as_they_fill_a_folder(new_work, s3, seed):
+    work = new_work(seed=seed, count=70)
+    work.job["extract"]["positions"] = ["last", "mean", {"last": 3}]
+    work.job["datasets"][0]["branches"] = {"q": "{text} Why?"}
+    work.save()
+    work.finish()
+    place = f"s3://{BUCKET}/{work.folder.parent.name}/placed.zarr"
+    bucket = open_bucket(BUCKET, place.removeprefix(f"s3://{BUCKET}/"))
+    _finish(work, place)
+    want = work.states()
+    assert {path.split("/")[1] for path in want} == {"d", "d~mean", "d~last-3", "d~q"}
+    for path, data in want.items():
+        assert obstore.get(bucket, path).bytes().to_bytes() == data, path
+    verify = work.forge.run("verify", place, cwd=work.folder, env=aws_environment())
+    assert verify.status == 0, verify.out + verify.err
+
+
 def test_a_bucket_refuses_what_would_be_lost_and_grows(new_work, s3, seed):
     work = new_work(seed=seed, count=40)
     place = f"s3://{BUCKET}/{work.folder.parent.name}/changing.zarr"

@@ -99,8 +99,8 @@ def test_killed_while_columns_change(work, texts_seed):
 import os, signal
 import drillcore.runtime.stages.extract.coordinates as columns
 pieces = columns._pieces
-def dying(pair):
-    for start, values in pieces(pair):
+def dying(*arguments):
+    for start, values in pieces(*arguments):
         yield start, {"label": values["label"]}
         os.killpg(0, signal.SIGKILL)
 columns._pieces = dying

@@ -74,9 +74,13 @@ def compare(tree, plain: Plain, rows: list[dict], template: str, double: Plain |
         if name in ("d~last-4", "d~all", "d~each"):
             join = np.concatenate
             assert got.row_size.values.tolist() == [len(each) for each in states]
+        if name in ("d~all", "d~each"):
             assert got.sentence.values.tolist() == np.repeat(np.arange(len(rows)), got.row_size.values).tolist()
-        noise = errors(join(states), join(exact[name])) if double else 0.0
-        assert (errors(got.hidden_states.values, join(states)) <= np.maximum(1e-5, 2 * noise)).all(), name
+        # As in the self-check: four times what plain float32 itself is off, at each layer.
+        noise = errors(join(states), join(exact[name])).max(axis=0) if double else 0.0
+        found = got.hidden_states.values
+        found = found.reshape(-1, *found.shape[-2:]) if name == "d~last-4" else found
+        assert (errors(found, join(states)) <= np.maximum(1e-5, 4 * noise)).all(), name
     every = tree["d~all"].to_dataset()
     ids = [i for row in rows for i in plain.tokenizer(before + row["text"] + after)["input_ids"]]
     assert every.token_id.values.tolist() == ids

@@ -76,10 +76,27 @@ def test_a_position_that_is_none(positions, message, new_work):
     assert not work.store.exists()
 
 
+@pytest.mark.parametrize(
+    ("position", "dataset", "message"),
+    [
+        ({"span": ["from", "row"], "name": "w"}, {}, "extract.positions: `row` is a name that drillcore uses itself"),
+        ({"last": 2}, {"keep": ["mask"]}, "keep: `mask` is a name that drillcore uses itself"),
+    ],
+)
+def test_names_that_are_taken(position, dataset, message, new_work):
+    work = new_work(backend="transformers", count=4)
+    work.job["datasets"][0] |= dataset
+    work.job["extract"]["positions"] = ["last", position]
+    work.save()
+    command = work.run()
+    assert command.status == 2 and message in command.err, command.err
+    assert not work.store.exists()
+
+
 def test_what_does_not_go_together(new_work):
     work = new_work(backend="transformers", count=4)
     for changes, message in (
-        ({"extract": {"positions": ["mean"], "too_long": "truncate"}}, "goes with `positions: [last]` only"),
+        ({"extract": {"positions": ["mean"], "too_long": "truncate"}}, "may cut off other places than the last token"),
         (
             {"extract": {"positions": ["mean"]}, "datasets": [{"name": "d", "path": "d.jsonl", "candidates": [" a"]}]},
             "expected_next and candidates follow the last token",

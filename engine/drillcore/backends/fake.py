@@ -45,18 +45,31 @@ class FakeBackend:
     def run(self, work: Work) -> Iterator[States]:
         """States from a checksum of the tokens up to a place."""
         for start, part in work.parts:
-            groups = [places.slice(start, start + len(part)) for places in work.places] or [Places.last(part)]
-            for number, places in enumerate(groups):
-                counts_N = np.diff(places.bounds_N1)
-                sentence_Q = np.repeat(np.arange(len(part)), counts_N)
-                pairs = zip(sentence_Q.tolist(), places.index_Q.tolist(), strict=True)
-                states_QKH = self._states([part[n][: place + 1].tobytes() for n, place in pairs])
-                first = start if not work.places or places.is_mean else int(work.places[number].bounds_N1[start])
-                if places.is_mean:
-                    states_QKH = np.add.reduceat(states_QKH, places.bounds_N1[:-1]) / counts_N[:, None, None]
-                values, rows = states_QKH.astype(np.float32), np.arange(len(states_QKH))
-                nodes = 0 if number else len(part.ids_T)
-                yield States(values, np.abs(values).max(-1), first + rows, rows, nodes, 0, group=number)
+            nodes = len(part.ids_T)
+            for number, whole in enumerate(work.places or (None,)):
+                places = Places.last(part) if whole is None else whole.slice(start, start + len(part))
+                values, first = self._rows(part, places).astype(np.float32), start
+                if whole is not None and whole.row_Q is not None:
+                    first = int(whole.row_Q[whole.bounds_N1[start]]) if len(values) else 0
+                elif whole is not None and not whole.is_mean:
+                    first = int(whole.bounds_N1[start])
+                rows = np.arange(len(values))
+                if len(rows):
+                    yield States(values, np.abs(values).max(-1), first + rows, rows, nodes, 0, group=number)
+                    nodes = 0
+
+    def _rows(self, part: Sequences, places: Places) -> NDArray[np.float64]:
+        """The states of a group's rows in some sentences."""
+        counts_N = np.diff(places.bounds_N1)
+        sentence_Q = np.repeat(np.arange(len(part)), counts_N)
+        pairs = zip(sentence_Q.tolist(), places.index_Q.tolist(), strict=True)
+        states_QKH = self._states([part[n][: place + 1].tobytes() for n, place in pairs])
+        if not places.is_mean or not len(states_QKH):
+            return states_QKH
+        row_Q = sentence_Q if places.row_Q is None else places.row_Q
+        begin_R = np.flatnonzero(np.diff(row_Q, prepend=-1))
+        sums: NDArray[np.float64] = np.add.reduceat(states_QKH, begin_R)
+        return sums / np.diff(begin_R, append=len(row_Q))[:, None, None]
 
     def _states(self, seen: Sequence[bytes]) -> NDArray[np.float64]:
         layer_K, unit_H = np.array(self._layers), np.arange(1, self.facts.hidden_size + 1)

@@ -69,35 +69,38 @@ def estimate(loaded: LoadedJob, progress: ProgressListener, *, calibrate: bool =
         # What it would cost is asked for here: nothing is too large.
         inputs = check_job(loaded.model_copy(update={"job": allow_sizes(loaded.job)}), progress)
     for name in inputs.sources:
-        together = inputs.datasets_of(name)
-        pairs = [first for first, *_ in together]
-        for first, (_, *others) in zip(_of_first(inputs, name, pairs, progress, calibrate), together, strict=True):
+        together, sets = inputs.datasets_of(name), inputs.sentences_of(name)
+        for first, (_, *others) in zip(_of_first(inputs, name, sets, progress, calibrate), together, strict=True):
             yield first
             yield from (_beside(inputs, pair, first) for pair in others)
 
 
 def _of_first(
-    inputs: Inputs, name: str, pairs: list[Input], progress: ProgressListener, calibrate: bool
+    inputs: Inputs, name: str, pairs: list[list[Input]], progress: ProgressListener, calibrate: bool
 ) -> Iterator[Estimate]:
-    """Estimates of one model, for the group of each dataset that counts its passes."""
+    """Estimates of one model, for the group of each dataset that counts its passes.
+
+    pairs: of each dataset, one for itself and one for each of its branches.
+    """
     if not calibrate:
         yield from (_estimate(inputs, p, *_count_packs(p), None, "float32") for p in pairs)
         return
     progress.say(f"{name}: loading, checking and timing the model")
-    timed, numerics = _timed(inputs, _task(inputs, name, pairs), pairs)
+    first = [sets[0] for sets in pairs]
+    timed, numerics = _timed(inputs, _task(inputs, name, first), pairs)
     if numerics.get("dtype") == "float32" and numerics.get("device") == "cpu" and _gains_by_bfloat16():
         progress.say(f"{name}: loading, checking and timing it in bfloat16")
-        other, _ = _timed(inputs, _task(inputs, name, pairs, "bfloat16"), pairs)
+        other, _ = _timed(inputs, _task(inputs, name, first, "bfloat16"), pairs)
         timed = [replace(e, bfloat16_seconds=o.seconds) for e, o in zip(timed, other, strict=True)]
     yield from timed
 
 
-def _timed(inputs: Inputs, task: ModelTask, pairs: list[Input]) -> tuple[list[Estimate], dict[str, Any]]:
+def _timed(inputs: Inputs, task: ModelTask, pairs: list[list[Input]]) -> tuple[list[Estimate], dict[str, Any]]:
     """Estimates of one model, loaded and run for a few seconds, and its numerics."""
     backend, found = open_backend(task), list[Estimate]()
     try:
-        numerics = backend.prepare(pairs[0].tokens.slice(0, min(8, len(pairs[0].tokens))), None).numerics
-        rate = _rate(backend, pairs)
+        numerics = backend.prepare(pairs[0][0].tokens.slice(0, min(8, len(pairs[0][0].tokens))), None).numerics
+        rate = _rate(backend, [pair for sets in pairs for pair in sets])
         for pair in pairs:
             works = [backend.lay_out(block) for block in _blocks(pair)]
             nodes, padding = sum(w.num_nodes for w in works), sum(w.num_padding for w in works)
@@ -124,9 +127,12 @@ def _gains_by_bfloat16() -> bool:
     return bfloat16_gain("cpu") >= WORTHWHILE
 
 
-def _estimate(inputs: Inputs, pair: Input, nodes: int, padding: int, seconds: float | None, dtype: str) -> Estimate:
+def _estimate(
+    inputs: Inputs, sets: list[Input], nodes: int, padding: int, seconds: float | None, dtype: str
+) -> Estimate:
+    pair = sets[0]
     name, raw = pair.model.group, _raw_bytes(inputs, pair)
-    tokens = int(pair.tokens.lengths_N.sum())
+    tokens = sum(int(each.tokens.lengths_N.sum()) for each in sets)
     disk = int(raw * DISK_SHARE[dtype])
     counts = (pair.num_rows, tokens, nodes, padding, raw, disk)
     return Estimate(name, pair.dataset.name, *counts, seconds, tuple(_example(pair, inputs.tokenizers[name])))
@@ -154,7 +160,7 @@ def _example(pair: Input, tokenizer: Tokenizer) -> Iterator[str]:
     if len(rendered) > LONGEST_SHOWN:
         rendered = f"{rendered[: LONGEST_SHOWN * 2 // 3]} [...] {rendered[-LONGEST_SHOWN // 3 :]}"
     yield f"{pair.path}, the first sentence as it is encoded: {rendered!r}"
-    if around.template != "chat":
+    if not around.is_chat:
         before, after = (" ".join(tokenizer.pieces(added)) for added in tokenizer.added)
         added = [f"{pieces} {where}" for pieces, where in ((before, "before it"), (after, "after it")) if pieces]
         if added:
@@ -166,19 +172,22 @@ def _example(pair: Input, tokenizer: Tokenizer) -> Iterator[str]:
 
 def _task(inputs: Inputs, name: str, pairs: list[Input], dtype: str | None = None) -> ModelTask:
     """What loads a model; in another dtype than the job says, where one is given."""
-    extract, model = inputs.loaded.job.extract, pairs[0].model
+    extract, model = inputs.loaded.job.extracting, pairs[0].model
     if dtype is not None:
         model = model.model_copy(update={"dtype": dtype})
     base = str(inputs.loaded.base)
     return ModelTask(model, base, extract.backend, extract, inputs.layers[name], None, Sequences.of([]))
 
 
-def _blocks(pair: Input) -> Iterator[Sequences]:
-    for start in range(0, len(pair.tokens), MAX_BLOCK):
-        yield pair.tokens.slice(start, min(start + MAX_BLOCK, len(pair.tokens)))
+def _blocks(sets: list[Input]) -> Iterator[Sequences]:
+    """The sentences of a dataset, with those of its branches, block by block."""
+    size = max(1, MAX_BLOCK // len(sets))
+    for start in range(0, len(sets[0].tokens), size):
+        parts = [pair.tokens.slice(start, min(start + size, len(pair.tokens))) for pair in sets]
+        yield parts[0] if len(parts) == 1 else Sequences.join(parts)
 
 
-def _count_packs(pair: Input) -> tuple[int, int]:
+def _count_packs(pair: list[Input]) -> tuple[int, int]:
     nodes = padding = 0
     for block in _blocks(pair):
         packs = build_packs(block, PLAIN_PACKS)

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from drillcore.job.choices import ON_OFF, OneOf
 from drillcore.job.common import MOST, Auto, Closed
-from drillcore.job.positions import LAST, Position
+from drillcore.job.positions import LAST, Position, distinct
 from drillcore.system.tables import BACKENDS
 
 
@@ -75,25 +75,10 @@ class Extract(Closed):
     @field_validator("positions")
     @classmethod
     def _positions(cls, value: tuple[Position, ...]) -> tuple[Position, ...]:
-        if not value:
-            raise ValueError("names no position")
-        names = [position.called for position in value]
-        twice = sorted({name or "last" for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"{twice[0]} is named twice; give one of them another `name:`")
-        return value
-
-    @field_validator("positions")
-    @classmethod
-    def _no_turns(cls, value: tuple[Position, ...]) -> tuple[Position, ...]:
-        if any(position.turns is not None for position in value):
-            raise ValueError("turns: are not supported yet")
-        return value
+        return distinct(value)
 
     @model_validator(mode="after")
     def _agrees(self) -> Extract:
-        if self.too_long == "truncate" and any(not position.is_last for position in self.positions):
-            raise ValueError("too_long: truncate goes with `positions: [last]` only: other places may be cut off")
         shard, block = self.shard_sentences, self.block_sentences
         if shard != "auto" and block != "auto" and block % shard:
             raise ValueError("block_sentences must be a multiple of shard_sentences")

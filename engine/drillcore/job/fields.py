@@ -12,8 +12,9 @@ from pydantic import Field, model_validator
 
 from drillcore.job.common import Closed, Name, expand, in_place
 from drillcore.job.extract import Extract
-from drillcore.job.groups import Group, groups_of
+from drillcore.job.groups import Group, groups_of, positions_of
 from drillcore.job.inputs import Dataset, Model
+from drillcore.job.positions import Position
 from drillcore.job.stages import Measure, Project, Render, Run
 
 
@@ -46,15 +47,11 @@ class Job(Closed):
         return value
 
     @model_validator(mode="after")
-    def _predicts_from_last(self) -> Job:
-        if any(position.is_last for position in self.extract.positions):
-            return self
+    def _places_exist(self) -> Job:
         for dataset in self.datasets:
-            if dataset.expected_next is not None or dataset.candidates:
-                raise ValueError(
-                    f"datasets: {dataset.name}: expected_next and candidates follow the last token; add `last` to "
-                    "extract.positions"
-                )
+            problem = _problem_with_positions(dataset, positions_of(self, dataset), self.extract.too_long)
+            if problem:
+                raise ValueError(f"datasets: {dataset.name}: {problem}")
         return self
 
     @model_validator(mode="after")
@@ -75,9 +72,38 @@ class Job(Closed):
         return groups_of(self)
 
     @property
+    def extracting(self) -> Extract:
+        """How states are taken, with the positions of all datasets: what a backend must be able to give."""
+        every = [position for dataset in self.datasets for position in positions_of(self, dataset)]
+        if all(position in self.extract.positions for position in every):
+            return self.extract
+        distinct = tuple(p for i, p in enumerate(every) if p not in every[:i])
+        return self.extract.model_copy(update={"positions": distinct})
+
+    @property
     def measured_groups(self) -> tuple[Group, ...]:
         """Those of them that are measured, projected and drawn."""
         return tuple(group for group in self.groups if group.position.is_measured)
+
+
+def _problem_with_positions(dataset: Dataset, positions: tuple[Position, ...], too_long: str) -> str:
+    """Why a dataset has no such places; empty where it may have them."""
+    kinds = [position.kind for position in positions]
+    others = [position for position in positions if not position.is_last]
+    if not any(p.is_last for p in positions) and (dataset.expected_next is not None or dataset.candidates):
+        return "expected_next and candidates follow the last token; add `last` to the positions"
+    shared = sorted({*dataset.branches} & {position.called for position in positions})
+    if shared:
+        return f"{shared[0]} is the name of a position and of a branch"
+    if "turns" in kinds and dataset.messages is None:
+        return "turns are those of a conversation: the dataset names no field of `messages`"
+    characters = next((kind for kind in ("span", "text") if kind in kinds), None)
+    if characters is not None and dataset.messages is not None:
+        return f"{characters}: names characters of a sentence, and a conversation has none; take turns or `after`"
+    if too_long == "truncate" and (others or dataset.writes_after):
+        what = "other places than the last token" if others else "what the template writes after a sentence"
+        return f"extract.too_long: truncate may cut off {what}; leave long sentences out, or `too_long: error`"
+    return ""
 
 
 class LoadedJob(Closed):

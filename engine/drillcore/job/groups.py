@@ -16,10 +16,14 @@ SEPARATOR = "~"
 
 
 class Group(Dataset):
-    """A dataset at one position: what a group of the store holds for a model. of: the dataset's own name."""
+    """A dataset at one position, or one of its branches: what a group of the store holds for a model.
+
+    of: the dataset's own name. branch: name of the branch; empty where it is none.
+    """
 
     of: str = ""
     position: Position = LAST
+    branch: str = ""
 
 
 class Reading(Dataset):
@@ -34,14 +38,23 @@ class Reading(Dataset):
 
 
 def groups_of(job: Job) -> tuple[Group, ...]:
-    """The groups of each model: every dataset at every position.
+    """The groups of each model: every dataset at every position, and its branches.
 
     >>> from drillcore.job.fields import Job
     >>> job = {"models": ["./m"], "datasets": {"d": "d.csv"}, "extract": {"positions": ["last", "mean"]}}
     >>> [(g.name, g.of, g.position.kind) for g in groups_of(Job.model_validate(job))]
     [('d', 'd', 'last'), ('d~mean', 'd', 'mean')]
     """
-    return tuple(group_of(dataset, position) for dataset in job.datasets for position in job.extract.positions)
+    found = list[Group]()
+    for dataset in job.datasets:
+        found += [group_of(dataset, position) for position in positions_of(job, dataset)]
+        found += [branch_of(dataset, name) for name in dataset.branches]
+    return tuple(found)
+
+
+def positions_of(job: Job, dataset: Dataset) -> tuple[Position, ...]:
+    """The positions of a dataset: its own, or those of all."""
+    return dataset.positions or job.extract.positions
 
 
 def group_of(dataset: Dataset, position: Position) -> Group:
@@ -51,6 +64,14 @@ def group_of(dataset: Dataset, position: Position) -> Group:
         name = f"{dataset.name}{SEPARATOR}{position.called}"
         fields |= {"name": name, "expected_next": None, "candidates": ()}
     return Group.model_construct(**fields, of=dataset.name, position=position)
+
+
+def branch_of(dataset: Dataset, name: str) -> Group:
+    """A branch of a dataset: its sentences in the branch's template, at their last tokens."""
+    fields = dict(_fields(dataset))
+    fields |= {"template": dataset.branches[name], "expected_next": None, "candidates": ()}
+    fields |= {"name": f"{dataset.name}{SEPARATOR}{name}"}
+    return Group.model_construct(**fields, of=dataset.name, branch=name)
 
 
 def reading_of(dataset: Dataset, positions: Iterable[Position]) -> Dataset:
@@ -79,11 +100,18 @@ def number_of(position: Position) -> int:
 
 def allow_sizes(job: Job) -> Job:
     """The job with any number of bytes allowed for every token's states."""
-    positions = [
-        p if p.all is None else p.model_copy(update={"all": p.all.model_copy(update={"max_bytes": MOST})})
-        for p in job.extract.positions
-    ]
-    return job.model_copy(update={"extract": job.extract.model_copy(update={"positions": tuple(positions)})})
+
+    def allowed(positions: tuple[Position, ...]) -> tuple[Position, ...]:
+        changed = {"max_bytes": MOST}
+        return tuple(
+            p if p.all is None else p.model_copy(update={"all": p.all.model_copy(update=changed)}) for p in positions
+        )
+
+    datasets = tuple(
+        d if d.positions is None else d.model_copy(update={"positions": allowed(d.positions)}) for d in job.datasets
+    )
+    extract = job.extract.model_copy(update={"positions": allowed(job.extract.positions)})
+    return job.model_copy(update={"extract": extract, "datasets": datasets})
 
 
 def column_of(dataset: Dataset, field: str) -> str:

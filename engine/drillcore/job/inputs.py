@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from drillcore.job.common import MOST, Closed, Name, check_name
+from drillcore.job.positions import Position, distinct
 
 
 class Model(Closed):
@@ -79,6 +80,18 @@ class Dataset(Closed):
     """Text around each sentence, holding {text}; or `chat` for the tokenizer's own chat template."""
     chat: dict[str, str | bool | int | float] = Field(default={})
     """Arguments of the chat template, such as enable_thinking: false or date_string: 26 Jul 2024."""
+    messages: str | None = None
+    """Field that holds a conversation, a list of {role, content}, instead of a sentence; the tokenizer's own chat
+    template writes it, with the rows' `tools` where they have some."""
+    system: Annotated[str, Field(min_length=1, max_length=10**6)] | None = None
+    """System message of the conversations that do not begin with one."""
+    add_generation_prompt: bool = False
+    """End each conversation with what the chat template writes before an answer."""
+    positions: tuple[Position, ...] | None = None
+    """Which tokens of this dataset; by default extract.positions."""
+    branches: dict[Name, Annotated[str, Field(max_length=10**6)]] = Field(default={})
+    """What else is asked of each sentence, by name: texts that hold {text}. Each is a dataset of its own, DATASET~NAME,
+    with the labels of this one; what its sentences share with these is computed once."""
     cannot_follow: Literal["error", "skip"] = "error"
     """Where the tokens of expected_next or of a candidate cannot follow a sentence's own: stop, or leave them out."""
 
@@ -115,6 +128,49 @@ class Dataset(Closed):
 
     @model_validator(mode="after")
     def _chat_needs_its_template(self) -> Dataset:
-        if self.chat and self.template != "chat":
-            raise ValueError("chat holds arguments of the chat template: it needs `template: chat`")
+        if self.chat and self.template != "chat" and self.messages is None:
+            raise ValueError("chat holds arguments of the chat template: it needs `template: chat` or `messages`")
+        if self.messages is None and (self.system is not None or self.add_generation_prompt):
+            raise ValueError("system and add_generation_prompt belong to `messages`")
+        if self.messages is not None and self.template is not None:
+            raise ValueError("template: a conversation (`messages`) has that of the tokenizer")
         return self
+
+    @field_validator("branches", mode="before")
+    @classmethod
+    def _names_of_branches(cls, value: Any) -> Any:
+        odd = [name for name in value if not isinstance(name, str)] if isinstance(value, dict) else []
+        if odd:
+            raise ValueError(
+                f"the name {odd[0]} is not text to YAML, which reads true, yes, on and numbers itself: quote it"
+            )
+        return value
+
+    @field_validator("branches")
+    @classmethod
+    def _branches(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, template in value.items():
+            check_name(name)
+            if template.count("{text}") != 1:
+                raise ValueError(f"{name}: must hold {{text}} exactly once")
+        return value
+
+    @model_validator(mode="after")
+    def _branches_of_texts(self) -> Dataset:
+        if self.branches and (self.messages is not None or self.template == "chat"):
+            raise ValueError("branches: are asked of texts, and a chat template writes these sentences")
+        return self
+
+    @property
+    def writes_after(self) -> bool:
+        """Whether a template may write something after each sentence."""
+        if self.messages is not None or self.template == "chat":
+            return True
+        if any(not template.endswith("{text}") for template in self.branches.values()):
+            return True
+        return self.template is not None and not self.template.endswith("{text}")
+
+    @field_validator("positions")
+    @classmethod
+    def _positions(cls, value: tuple[Position, ...] | None) -> tuple[Position, ...] | None:
+        return None if value is None else distinct(value)

@@ -153,6 +153,17 @@ class Position(Closed):
 LAST = Position.model_validate("last")
 
 
+def distinct(positions: tuple[Position, ...]) -> tuple[Position, ...]:
+    """The positions; raises ValueError where there is none, or two have the same name."""
+    if not positions:
+        raise ValueError("names no position")
+    names = [position.called for position in positions]
+    twice = sorted({name or "last" for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{twice[0]} is named twice; give one of them another `name:`")
+    return positions
+
+
 def in_words(records: Iterable[Any]) -> str:
     """Which hidden states those of some groups are, given their positions as their attributes have them.
 

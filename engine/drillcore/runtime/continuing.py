@@ -29,6 +29,9 @@ SHORT = {
 
 def around_of(dataset: Dataset) -> Around:
     """What the job writes around each sentence of a dataset."""
+    if dataset.messages is not None:
+        arguments = {"add_generation_prompt": dataset.add_generation_prompt, **dataset.chat}
+        return Around("messages", tuple(sorted(arguments.items())))
     return Around(dataset.template, tuple(sorted(dataset.chat.items())))
 
 

@@ -21,19 +21,27 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
-def extract_in_memory(model: str, sentences: str | Sequence[str], settings: dict[str, Any]) -> xr.Dataset:
+def extract_in_memory(
+    model: str,
+    sentences: str | Sequence[str],
+    settings: dict[str, Any],
+    fields: Mapping[str, Sequence[Any]] | None = None,
+) -> xr.Dataset | xr.DataTree:
     """Run the extract stage with a store in a temporary folder, and load the result into memory.
 
-    settings: fields of the job's `extract` section. Returns and raises what `drillcore.extract` does.
+    settings: fields of the job's `extract` section. fields: of the sentences, for positions. Returns and raises what
+    `drillcore.extract` does.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
+    import xarray as xr
     from pydantic import ValidationError
 
     texts = list_of_sentences(sentences)
+    columns = {"text": pa.array(texts, pa.string()), **_checked_fields(fields or {}, len(texts))}
     with tempfile.TemporaryDirectory(prefix="drillcore-") as scratch:
         folder = Path(scratch)
-        pq.write_table(pa.table({"text": pa.array(texts, pa.string())}), folder / "sentences.parquet")
+        pq.write_table(pa.table(columns), folder / "sentences.parquet")
         location = str(real_path(expand(model))) if is_local(model) else model
         try:
             job = Job.model_validate(
@@ -41,19 +49,37 @@ def extract_in_memory(model: str, sentences: str | Sequence[str], settings: dict
                     "name": "memory",
                     "store": str(folder / "memory.zarr"),
                     "models": [{"id": location, "as": "model"}],
-                    "datasets": {"sentences": "sentences.parquet"},
+                    "datasets": [{"name": "sentences", "path": "sentences.parquet", "label": None}],
                     "extract": settings,
                 }
             )
         except ValidationError as error:
             first = error.errors()[0]
             raise JobError(
-                f"{'.'.join(map(str, first['loc']))}: {first['msg']}", hint="See `drillcore schema job`."
+                f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}",
+                hint="See `drillcore schema job`.",
             ) from None
         loaded = LoadedJob(job=job, base=folder, source="memory")
         run_stages(loaded, ("extract",), Silent())
-        states: xr.Dataset = open_tree(loaded.store)["model/sentences"].to_dataset().load()
-    return states
+        found = open_tree(loaded.store)["model"]
+        if "positions" not in settings:
+            states: xr.Dataset = found["sentences"].to_dataset().load()
+            return states
+        nodes = {g.position.called or "last": found[g.name].to_dataset().load() for g in job.groups}
+        return xr.DataTree.from_dict(nodes)
+
+
+def _checked_fields(fields: Mapping[str, Sequence[Any]], count: int) -> dict[str, list[Any]]:
+    """Fields beside the sentences; raises TypeError or TextError where one has no value for each sentence."""
+    found = {}
+    for name, values in fields.items():
+        if isinstance(values, str | bytes) or not hasattr(values, "__len__"):
+            raise TypeError(f"fields: {name} must be a list with a value for each sentence, not {_kind(values)}")
+        if name == "text" or len(values) != count:
+            what = "is the name of the sentences" if name == "text" else f"has {len(values)} values"
+            raise TextError(f"fields: {name} {what}; there are {count} sentences", hint="Give one value for each.")
+        found[name] = [value.item() if hasattr(value, "item") else value for value in values]
+    return found
 
 
 def list_of_sentences(sentences: object) -> list[str]:

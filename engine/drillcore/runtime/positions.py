@@ -8,6 +8,7 @@ Shape legend: N sentences, Q places of all of them.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,20 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drillcore.errors import TextError
-from drillcore.job.groups import Group, column_of, number_of
+from drillcore.job.groups import Group
 from drillcore.job.positions import Position
 from drillcore.runtime.continuing import around_of
+from drillcore.runtime.finders import OF_TURN, Finder, NotFoundError
 from drillcore.system.files import digest
 from drillcore.texts.problems import Problems
 from drillcore.texts.read import lines_of
 from drillcore.texts.rows import RowTable
-from drillcore.texts.spans import occurrence_of, span_of
 from drillcore.tokens.cache import cached
-from drillcore.tokens.characters import Characters, characters_of
 from drillcore.tokens.places import Places
 from drillcore.tokens.sequences import Sequences
 from drillcore.tokens.tokenizer import BATCH, Tokenizer
-from drillcore.tokens.within import Within
 
 Int64 = NDArray[np.int64]
 # Increase this whenever the same rows and tokenizer would give other places.
@@ -57,6 +56,11 @@ class Placed:
         """Places in sentences start .. stop - 1."""
         tokens, position = self.tokens.slice(start, stop), self.position
         lengths_N = tokens.lengths_N
+        if position.turns is not None:
+            turns_R = self._turns(start, stop)
+            if position.is_mean:
+                return Places.means(turns_R[:, 1], turns_R[:, 2], self.counts(start, stop))
+            return Places(turns_R[:, 2] - 1, np.concatenate([[0], np.cumsum(self.counts(start, stop))]))
         if position.by_characters:
             first_N, stop_N = self._found_at(start, stop, 1), self._found_at(start, stop, 2)
             return Places.between(first_N if position.pool != "last" else stop_N - 1, stop_N, is_mean=position.is_mean)
@@ -71,6 +75,9 @@ class Placed:
         """Rows of each of the sentences start .. stop - 1."""
         if not self.position.is_ragged:
             return np.ones(stop - start, np.int64)
+        if self.position.turns is not None:
+            assert self.found is not None
+            return self.found.slice(start, stop).lengths_N // OF_TURN
         if self.position.by_characters:
             return self._found_at(start, stop, 2) - self._found_at(start, stop, 1)
         lengths_N = self.tokens.slice(start, stop).lengths_N
@@ -94,7 +101,10 @@ class Placed:
         found = []
         for sentence, number in zip(*(each.tolist() for each in self.sentences_of(rows_C)), strict=True):
             places = self.places(sentence, sentence + 1)
-            found.append(places if places.is_mean else Places.of([places.index_Q[[number]]]))
+            if places.row_Q is not None:
+                found.append(Places.of([places.index_Q[places.row_Q == number]], is_mean=True))
+            else:
+                found.append(places if places.is_mean else Places.of([places.index_Q[[number]]]))
         return Places.join(found)
 
     def columns_of(self, row: int) -> dict[str, Any]:
@@ -112,6 +122,11 @@ class Placed:
     def now(self) -> Places:
         """The places in all its sentences."""
         return self.places(0, len(self.tokens))
+
+    def _turns(self, start: int, stop: int) -> Int64:
+        """What was found of each turn [R, 6]."""
+        assert self.found is not None
+        return np.asarray(self.found.slice(start, stop).ids_T, np.int64).reshape(-1, OF_TURN)
 
     def _found_at(self, start: int, stop: int, which: int) -> Int64:
         """One of the three numbers at the beginning of what was found for each sentence."""
@@ -132,14 +147,20 @@ class Placed:
         """What is known of the rows of sentences start .. stop - 1, by the coordinate's name."""
         places, tokens = self.places(start, stop), self.tokens.slice(start, stop)
         found: dict[str, NDArray[Any]] = {}
-        if places.is_mean:
+        if places.row_Q is not None:
+            found["n_pooled"] = np.bincount(places.row_Q, minlength=places.num_rows)
+        elif places.is_mean:
             found["n_pooled"] = np.diff(places.bounds_N1)
         else:
             begin_Q = np.repeat(tokens.offsets_N1[:-1], np.diff(places.bounds_N1))
             found |= {"token": places.index_Q, "token_id": np.asarray(tokens.ids_T[begin_Q + places.index_Q])}
             if self.position.last is not None:
                 found["position"] = places.index_Q - np.repeat(tokens.lengths_N, np.diff(places.bounds_N1))
-        if self._has_characters:
+        if self.position.turns is not None:
+            turns_R = self._turns(start, stop)
+            found |= {"message": turns_R[:, 3], "char_start": turns_R[:, 4], "char_end": turns_R[:, 5]}
+            found["exact"] = turns_R[:, 0].astype(bool)
+        elif self._has_characters:
             shape = (places.num_rows, 2)
             characters_R2 = np.full(shape, -1) if self.found is None else self._characters(start, stop)
             found |= {"char_start": characters_R2[:, 0], "char_end": characters_R2[:, 1]}
@@ -152,17 +173,31 @@ class Placed:
         """Names and dtypes of those coordinates."""
         names = ["n_pooled"] if self.position.is_mean else ["token", "token_id"]
         names += ["position"] if self.position.last is not None else []
+        names += ["message"] if self.position.turns is not None else []
         listed = [(name, "int32") for name in [*names, *(["char_start", "char_end"] * self._has_characters)]]
-        return [*listed, *([("exact", "bool")] * self.position.by_characters)]
+        return [*listed, *([("exact", "bool")] * (self.position.by_characters or self.position.turns is not None))]
 
     @property
     def _has_characters(self) -> bool:
         return self.position.by_characters or self.position.is_ragged
 
+    def digest(self) -> str:
+        """Of all that its coordinates are made from, beside the rows and their tokens."""
+        found = [] if self.found is None else [self.found.ids_T, self.found.offsets_N1]
+        parts = [hashlib.sha256(np.asarray(part, "<i8").tobytes()).hexdigest() for part in found]
+        return digest([self.position.record(), VERSION, *parts])
+
     def notes(self) -> Iterator[str]:
         """What a reader of the states must know."""
         if self.position.is_ragged and self.found is None:
             yield "this tokenizer does not tell the characters of its tokens: char_start and char_end are -1"
+        if self.position.turns is not None:
+            inexact, count = (
+                int((self._turns(0, len(self.tokens))[:, 0] == 0).sum()),
+                self.num_rows(0, len(self.tokens)),
+            )
+            if inexact:
+                yield f"in {inexact:,} of {count:,} turns a token of the text reaches beyond it (coordinate `exact`)"
         if not self.position.by_characters:
             return
         inexact = int((self._found_at(0, len(self.tokens), 0) == 0).sum())
@@ -196,12 +231,16 @@ def place(
         key = digest(["places", VERSION, rows.digest, tokenizer.key(around_of(group)), position.record()])
         try:
             found = cached("places", key, rows.num_rows, finder.of, lambda: finder.all(rows.num_rows))
-        except _NotFoundError:
+        except NotFoundError:
             found = None
         except TextError:
-            if position.by_characters:
+            if position.by_characters or position.turns is not None:
                 raise
     placed = Placed(position, tokens, tokenizer.special, found)
+    if position.turns is not None and found is not None and not len(found.ids_T):
+        problems.add(
+            str(file), None, f"no conversation has a message of the role {position.turns.role!r} ({group.name})"
+        )
     if position.mean is not None:
         bounds = [(s, min(s + BATCH, len(tokens))) for s in range(0, len(tokens), BATCH)]
         for start, stop in bounds:
@@ -222,7 +261,7 @@ def place_again(group: Group, table: list[dict[str, Any]], tokens: Sequences, to
         try:
             found = Sequences.of(finder.of(range(len(table))))
         except TextError:
-            if group.position.by_characters:
+            if group.position.by_characters or group.position.turns is not None:
                 raise
     if faults:
         raise TextError(f"sentence {faults[0][0]} {faults[0][1]}", hint="Its text or its other columns have changed.")
@@ -249,103 +288,3 @@ def _add(faults: Sequence[tuple[int, str]], group: Group, file: Path, problems: 
     lines = lines_of(file, group, shown) if shown else {}
     for row, what in faults:
         problems.add(str(file), lines.get(row), f"sentence {row} {what} ({group.name})")
-
-
-class _NotFoundError(Exception):
-    """Some sentence has no such place: nothing is kept in the cache."""
-
-
-class Finder:
-    """Finds places by characters, for rows given by their numbers.
-
-    read: gives their columns. ids_of: the token ids of one. faults: gets the rows that have no such place, and why.
-    """
-
-    def __init__(
-        self,
-        group: Group,
-        tokenizer: Tokenizer,
-        read: Callable[[Sequence[int]], list[dict[str, Any]]],
-        ids_of: Callable[[int], list[int]],
-        faults: list[tuple[int, str]],
-    ) -> None:
-        self._group, self._position, self._read, self._ids_of = group, group.position, read, ids_of
-        self._tokenizer, self._around, self._faults = tokenizer, around_of(group), faults
-        self._within = Within.of(tokenizer, self._around)
-
-    def all(self, num_rows: int) -> Iterator[list[int]]:
-        """Of every row; raises _NotFoundError at the end where one has no such place."""
-        for start in range(0, num_rows, BATCH):
-            yield from self.of(range(start, min(start + BATCH, num_rows)))
-        if self._faults:
-            raise _NotFoundError
-
-    def of(self, numbers: Sequence[int]) -> list[list[int]]:
-        """Of some rows, each as `Placed.found` has it; empty where a row has no such place."""
-        table = self._read(numbers)
-        written = list(self._tokenizer.rendered([row["text"] for row in table], self._around))
-        found = list[list[int]]()
-        encoded = characters_of(self._tokenizer, written, self._around)
-        for number, row, rendered, (ids, characters) in zip(numbers, table, written, encoded, strict=True):
-            if list(ids) != self._ids_of(number):
-                raise TextError(
-                    f"the tokenizer gives other tokens for sentence {number} when it is asked for offsets",
-                    hint=f"{self._group.name}: positions by character cannot be trusted with it; `last` works.",
-                )
-            try:
-                found.append(self._found(row, rendered, characters))
-            except ValueError as error:
-                self._faults.append((number, str(error)))
-                found.append([])
-        return found
-
-    def _found(self, row: dict[str, Any], rendered: str, characters: Characters) -> list[int]:
-        """Of one row; raises ValueError where it has no such place."""
-        num_tokens, position = len(characters.start_T), self._position
-        place = self._within.place(row["text"], rendered)
-        if not position.by_characters:
-            first = 0 if position.last is None else max(0, num_tokens - position.last)
-            rows = [(token, token + 1) for token in range(first, num_tokens)]
-            return [1, first, num_tokens, *self._of_rows(rows, characters, place)]
-        start, stop = self._meant(row, rendered, place)
-        taken = characters.over(start, stop)
-        if taken is None:
-            raise ValueError(f"has no token for {rendered[start:stop]!r}")
-        begin = taken.stop - 1 if position.pool == "last" else taken.first
-        before = rendered[int(characters.start_T[begin]) : start] * (begin == taken.first)
-        beyond = before + rendered[stop : int(characters.stop_T[taken.stop - 1])]
-        each = [(token, token + 1) for token in range(taken.first, taken.stop)]
-        rows = each if position.pool == "all" else [(begin, taken.stop)]
-        return [int(not beyond.strip()), taken.first, taken.stop, *self._of_rows(rows, characters, place)]
-
-    def _of_rows(
-        self, rows: Sequence[tuple[int, int]], characters: Characters, place: tuple[int, int, int] | None
-    ) -> Iterator[int]:
-        """The characters of the text that ranges of tokens stand for, the first and the one after the last; or -1."""
-        for first, stop in rows:
-            start, end = int(characters.start_T[first]), int(characters.stop_T[stop - 1])
-            inside = place is not None and place[1] <= start < end <= place[2]
-            yield from (start - place[0], end - place[0]) if place is not None and inside else (-1, -1)
-
-    def _meant(self, row: dict[str, Any], rendered: str, place: tuple[int, int, int] | None) -> tuple[int, int]:
-        """The first character that is meant in what is encoded, and the one after the last; raises ValueError.
-
-        place: of the sentence's text there, if that is known.
-        """
-        position, group, text = self._position, self._group, row["text"]
-        if position.after is not None:
-            start = rendered.rfind(position.after)
-            if start < 0:
-                raise ValueError(f"does not hold the marker {position.after!r}")
-            stop = start + len(position.after)
-            return start, stop
-        if position.span is not None:
-            start, stop = (row[column_of(group, field)] for field in position.span)
-            meant = span_of(start, stop, len(text))
-        else:
-            assert position.text is not None
-            meant = occurrence_of(row[column_of(group, position.text)], number_of(position), text)
-        if place is None:
-            raise ValueError("is written otherwise by the chat template, so that its characters cannot be found there")
-        shift, first, stop = place
-        return max(first, shift + meant[0]), min(stop, shift + meant[1])

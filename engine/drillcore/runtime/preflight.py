@@ -13,7 +13,7 @@ from drillcore.backends.device import check_devices
 from drillcore.backends.source import ModelSource, locate
 from drillcore.errors import InputError, JobError, TextError
 from drillcore.job.fields import LoadedJob
-from drillcore.job.groups import Group, group_of, reading_of
+from drillcore.job.groups import Group, branch_of, group_of, positions_of, reading_of
 from drillcore.job.inputs import Dataset, Model
 from drillcore.job.positions import LAST
 from drillcore.runtime.continuing import Following, around_of, continuations_of
@@ -110,6 +110,16 @@ class Inputs:
             found.setdefault(pair.dataset.of, []).append(pair)
         return list(found.values())
 
+    def sentences_of(self, group: str) -> list[list[Input]]:
+        """One pair for each set of sentences that a model computes: of each dataset, itself and its branches."""
+        found = []
+        for together in self.datasets_of(group):
+            distinct: dict[int, Input] = {}
+            for pair in together:
+                distinct.setdefault(id(pair.tokens), pair)
+            found.append(list(distinct.values()))
+        return found
+
     def layers_of(self, pair: Input) -> tuple[int, ...]:
         """Numbers of the layers that a pair's group stores."""
         return pair.dataset.position.layers or self.layers[pair.model.group]
@@ -131,7 +141,7 @@ def check_job(loaded: LoadedJob, listener: ProgressListener, *, loads_models: bo
     if mistakes:
         raise _joined(mistakes)
     for source in sources.values():
-        check_backend(loaded.job.extract.backend, source, loaded.job.extract)
+        check_backend(loaded.job.extract.backend, source, loaded.job.extracting)
     if loads_models:
         if loaded.job.run.executor == "local":
             # The driver of a cluster need not have the devices of its workers.
@@ -179,19 +189,21 @@ def _encoded(
     for model in loaded.job.models:
         tokenizer = tokenizers[model.group]
         for dataset in loaded.job.datasets:
-            rows, around = tables[dataset.name], around_of(dataset)
-            key = (rows.digest, tokenizer.key(around))
-            keys.append(key)
-            if key not in known:
-                try:
-                    known[key] = tokenize(rows, tokenizer, around)
-                except TextError as error:
-                    raise TextError(f"{loaded.path(dataset)}: {error}", hint=error.hint) from None
-            tokens, truncated = _fit(loaded, sources[model.group], dataset, known[key], problems)
-            follow = continuations_of(rows, tokenizer, dataset, known[key], tokens)
-            policy, group = tokenizer.policy(dataset.template), group_of(dataset, LAST)
-            bases.append(Input(model, group, rows, tokens, policy, truncated, *follow))
-            _refuse_unknown_ids(loaded, bases[-1], sources[model.group], tokenizer, problems)
+            rows = tables[dataset.name]
+            for group in (group_of(dataset, LAST), *(branch_of(dataset, name) for name in dataset.branches)):
+                around = around_of(group)
+                key = (rows.digest, tokenizer.key(around))
+                keys.append(key)
+                if key not in known:
+                    try:
+                        known[key] = tokenize(rows, tokenizer, around)
+                    except TextError as error:
+                        raise TextError(f"{loaded.path(dataset)}: {error}", hint=error.hint) from None
+                tokens, truncated = _fit(loaded, sources[model.group], group, known[key], problems)
+                follow = continuations_of(rows, tokenizer, group, known[key], tokens)
+                policy = tokenizer.policy(around.template)
+                bases.append(Input(model, group, rows, tokens, policy, truncated, *follow))
+                _refuse_unknown_ids(loaded, bases[-1], sources[model.group], tokenizer, problems)
     return bases, keys, known
 
 
@@ -214,9 +226,12 @@ def _refuse_size(loaded: LoadedJob, pair: Input, layers: tuple[int, ...], source
 def _at_positions(
     loaded: LoadedJob, base: Input, tokenizer: Tokenizer, known: tuple[int, ...], problems: Problems
 ) -> Iterator[Input]:
-    """A model and dataset at each position of the job."""
+    """A model and dataset at each position of the job; a branch at its own."""
     file = loaded.path(base.dataset)
-    for position in loaded.job.extract.positions:
+    if base.dataset.branch:
+        yield base
+        return
+    for position in positions_of(loaded.job, base.dataset):
         if position.is_last:
             yield base
             continue
@@ -290,12 +305,15 @@ def _check_names(loaded: LoadedJob) -> None:
     """Check that every group and column has a name that the store can take; raises StoreError, TextError."""
     for model in loaded.job.models:
         check_group_name(model.group, "model")
-    positions = loaded.job.extract.positions
-    more = () if all(position.is_last for position in positions) else PLACE_COLUMNS
     for dataset in loaded.job.datasets:
+        positions = positions_of(loaded.job, dataset)
+        plain = dataset.messages is None and all(position.is_last for position in positions)
+        more = () if plain else PLACE_COLUMNS
         check_group_name(dataset.name, "dataset")
         reading = reading_of(dataset, positions)
-        check_kept_names(reading, more)
+        check_kept_names(dataset, more)
+        of_positions = [name for name in reading.keep if name not in dataset.keep]
+        check_kept_names(dataset.model_copy(update={"keep": tuple(of_positions)}), more, "extract.positions")
         for column in reading.keep:
             check_group_name(column, "column")
 
@@ -304,7 +322,7 @@ def _read_rows(loaded: LoadedJob, listener: ProgressListener) -> dict[str, RowTa
     problems, tables = Problems(), {}
     for dataset in loaded.job.datasets:
         try:
-            reading = reading_of(dataset, loaded.job.extract.positions)
+            reading = reading_of(dataset, positions_of(loaded.job, dataset))
             table = ingest(loaded.path(dataset), reading, cache_dir() / "rows", problems)
         except TextError as error:
             problems.add(str(error), None, error.hint)

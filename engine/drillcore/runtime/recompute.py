@@ -108,6 +108,11 @@ def numbers_within(group: zarr.Group, rows_C: NDArray[np.int64]) -> list[int]:
     return numbers
 
 
+def sentence_of(group: zarr.Group, row: int) -> int:
+    """The sentence of a row; a row is a sentence where each has one."""
+    return int(read_array(group, "sentence")[row]) if "row_size" in group else row
+
+
 class _ModelRows:
     """One model of a store: its canaries, and rows of its datasets."""
 
@@ -163,7 +168,8 @@ class _ModelRows:
         shards = [shape.bounds(shard) for shard, fingerprint in enumerate(committed) if fingerprint]
         block = int(self._numerics.get("block_sentences", shape.shard)) // shape.shard * shape.shard
         block = shape.shard if shape.rows is not None else max(block, 1)
-        token = Coordinate(group, "token")[:] if shape.rows is not None else np.zeros(len(row_id))
+        of_rows = "token" if "token" in group else "message"
+        token = Coordinate(group, of_rows)[:] if shape.rows is not None else np.zeros(len(row_id))
         rows_C = choose_rows(lengths_N, shards, block, count, 0, lambda r: (str(row_id[r]), int(token[r])), seed)
         texts = [str(text) for text in column_rows(group, "text", rows_C)]
         encoded = self._tokenizer.encode(texts, around_of(dataset)) if texts else []
@@ -173,7 +179,8 @@ class _ModelRows:
         for row, ids, end in zip(rows_C.tolist(), tokens, last, strict=True):
             if len(ids) != lengths_N[row] or ids[-1:] != [end]:
                 what = f"has {len(ids)} tokens now, and {lengths_N[row]} in the store, or another last one"
-                yield Finding(group.path, "text", what, sentences=(row, row), mend="columns")
+                number = sentence_of(group, row)
+                yield Finding(group.path, "text", what, sentences=(number, number), mend="columns")
         fitting = np.array([c for c, ids in enumerate(tokens) if 0 < len(ids) <= LONGEST_ALONE], np.int64)
         layers = tuple(int(k) for k in read_array(group, "layer"))
         if len(fitting):
@@ -193,7 +200,10 @@ class _ModelRows:
         places = list[Places]()
         for c, (row, number) in enumerate(zip(rows_C.tolist(), numbers_within(group, rows_C), strict=True)):
             found, known = placed.places(c, c + 1), placed.columns(c, c + 1)
-            if not found.is_mean:
+            if found.row_Q is not None:
+                number = min(number, found.num_rows - 1)
+                found = Places.of([found.index_Q[found.row_Q == number]], is_mean=True)
+            elif not found.is_mean:
                 # One that the sentence no longer has is named by its coordinate.
                 found = Places.of([found.index_Q[[min(number, len(found.index_Q) - 1)]]])
             places.append(found)
@@ -201,14 +211,16 @@ class _ModelRows:
                 now = values[min(number, len(values) - 1)].item()
                 if columns[name][c] != now:
                     what = f"is {columns[name][c]} in the store, and {now} now"
-                    yield Finding(group.path, name, what, sentences=(row, row), mend="columns")
+                    number_of = sentence_of(group, row)
+                    yield Finding(group.path, name, what, sentences=(number_of, number_of), mend="columns")
         return Witness(tokens, Places.join(places))
 
     def _compare(self, each: _Chosen, alone: Alone) -> Iterator[Finding | Line]:
         found = compare(each.group, each.rows_C, alone, each.layers, str(self._numerics.get("dtype", alone.own_dtype)))
         wrong = confirmed(found, alone, each.sentences, lambda rows: self._noise(each.layers, rows))
         for row in wrong:
-            where, shard = (row.sentence, row.sentence), int(each.shape.shards_of(np.array([row.sentence]))[0])
+            number = sentence_of(each.group, row.sentence)
+            where, shard = (number, number), int(each.shape.shards_of(np.array([row.sentence]))[0])
             what = f"are not those of its text: {row.figures}"
             yield Finding(each.group.path, "hidden_states", what, shard, where, row.layer, "rows")
         if wrong:

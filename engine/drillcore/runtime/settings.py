@@ -33,6 +33,8 @@ PACKAGES = {
 WRITTEN = ("manifest.json", "report.html")
 # Coordinates that every dataset gets.
 TOKEN_COLUMNS = ("n_tokens", "last_token_id", "row_id")
+# Coordinates of groups at other places than the last token, that points may be coloured by.
+OF_PLACES = ("token", "token_id", "position", "message", "role", "exact")
 
 
 def check_settings(loaded: LoadedJob, stages: Sequence[str], executor: Executor) -> None:
@@ -89,7 +91,8 @@ def check_pictures(loaded: LoadedJob, tables: Iterable[RowTable], layers: dict[s
 
     layers: numbers that each model stores, by its group.
     """
-    known = sorted({*TOKEN_COLUMNS, *(name for table in tables for name in table.slice(0, 0).schema.names)})
+    more = OF_PLACES if any(not group.position.is_last for group in loaded.job.groups) else ()
+    known = sorted({*TOKEN_COLUMNS, *more, *(name for table in tables for name in table.slice(0, 0).schema.names)})
     color, wanted = loaded.job.render.color, loaded.job.render.layers
     if color not in (*known, "label"):
         shown = ", ".join(name for name in known if name not in ("text", "row_id"))

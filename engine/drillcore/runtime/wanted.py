@@ -31,7 +31,7 @@ def wanted_of(job: Job, dataset: Group) -> dict[str, Any]:
 
 def together(job: Job, group: Group) -> list[Group]:
     """The groups of a model that are projected with this one where the fit is joint: all datasets at its position."""
-    return [g for g in job.measured_groups if g.position == group.position]
+    return [g for g in job.measured_groups if (g.position, g.branch) == (group.position, group.branch)]
 
 
 def record_wanted(store: StoreWriter, inputs: Inputs) -> None:

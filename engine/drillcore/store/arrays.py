@@ -104,30 +104,30 @@ ARRAYS = {row.name: row for row in _ROWS}
 # Names that a group needs whose states were not taken at the last tokens: coordinates that say where, and dimensions.
 PLACE_COLUMNS = (
     *("token", "token_id", "char_start", "char_end", "exact", "n_pooled"),
-    *("row", "row_size", "position", "message", "role", "instance", "place"),
+    *("row", "row_size", "position", "message", "role", "instance", "place", "rendered", "mask"),
 )
 # Coordinates of each row, in groups whose sentences have any number of rows; all others are of sentences there.
-ROW_COLUMNS = frozenset((*PLACE_COLUMNS, "sentence")) - {"row_size"}
-# Marks the rows that hold no sentence, in groups whose blocks are rounded up to whole shards.
-SPARE = "spare"
+ROW_COLUMNS = frozenset((*PLACE_COLUMNS, "sentence")) - {"row_size", "rendered"}
 # The one array in the group of a model. No dataset can have this name: theirs begin with a letter or a digit.
 CANARIES = "_canary_states"
 HEADLINES = tuple(row.name for row in _ROWS if row.headline)
 # Points of every sentence at every layer, ready to be drawn or exported.
 PROJECTIONS = tuple(row.name for row in _ROWS if row.headline and row.writers == ("project",))
 # A kept column becomes an array of its own; one that is named like a dimension could not be opened by xarray.
-RESERVED = frozenset((*ARRAYS, SPARE)) | {dim for row in _ROWS for dim in row.dims}
+RESERVED = frozenset((*ARRAYS, "spare")) | {dim for row in _ROWS for dim in row.dims}
 
 
-def check_kept_names(dataset: Dataset, more: Sequence[str] = ()) -> None:
-    """Check that every kept column can be an array of the store. more: names that positions need.
+def check_kept_names(dataset: Dataset, more: Sequence[str] = (), named_by: str = "keep") -> None:
+    """Check that every kept column can be an array of the store.
+
+    more: names that positions need. named_by: what names the fields, for a message.
 
     Raises:
         TextError: a name is one of drillcore's own, named twice, or cannot name an array.
     """
-    hint = "Rename the column in the file, or leave it out of `keep`."
+    hint = "Rename the column in the file" + (", or leave it out of `keep`." if named_by == "keep" else ".")
     for name in dataset.keep:
-        where = f"dataset {dataset.name}: keep: {_printable(name)}"
+        where = f"dataset {dataset.name}: {named_by}: {_printable(name)}"
         if name in RESERVED or name in more:
             raise TextError(f"{where} is a name that drillcore uses itself", hint=hint)
         if dataset.keep.count(name) > 1:

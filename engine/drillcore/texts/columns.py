@@ -6,12 +6,14 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
 from drillcore.job.choices import did_you_mean
 from drillcore.job.inputs import Dataset
+from drillcore.texts.conversations import conversation
 from drillcore.texts.readers.lines import MAX_LINE_BYTES, OnProblem, quoted
 
 # Numbers as JSON writes them. Others, such as 007 and +1, may be names: they would not be written back as they were, so
@@ -49,13 +51,15 @@ def fields_named(dataset: Dataset) -> list[str]:
     ['text', 'city', 'year']
     """
     label = dataset.label_field if dataset.label_is_named else None
-    named = (dataset.text, label, dataset.group, dataset.expected_next, *dataset.keep)
+    named = (dataset.messages or dataset.text, label, dataset.group, dataset.expected_next, *dataset.keep)
     return [field for field in named if field is not None]
 
 
 def columns_of(dataset: Dataset, label: str | None, types: dict[str, Any]) -> list[Column]:
     """The columns in their fixed order, given the field of the labels and the types of the kept columns."""
     columns = [Column(dataset.text, "text", as_sentence, pa.string())]
+    if dataset.messages is not None:
+        columns = [Column(dataset.messages, "text", partial(conversation, system=dataset.system), pa.string())]
     if label is not None:
         is_required = dataset.unlabelled == "error"
         columns.append(Column(label, "label", _label_of(dataset), pa.string(), is_required, _remedy(dataset)))

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from drillcore.job.inputs import Dataset
 from drillcore.texts.columns import Column, columns_of, fields_named, missing, values_of
+from drillcore.texts.conversations import with_tools
 from drillcore.texts.formats import Format, format_of, read_rows
 from drillcore.texts.notes import Notes
 from drillcore.texts.problems import Problems
@@ -68,6 +69,8 @@ def _batches(path: Path, kind: Format, dataset: Dataset, problems: Problems, not
         if row is None:
             continue
         num_rows += 1
+        if dataset.messages is not None:
+            row = with_tools(row, dataset.messages)
         values = values_of(columns, row, line, on_problem)
         if len(values) == len(columns):
             for problem in places_wrong(dataset, columns, values):

@@ -31,7 +31,10 @@ from drillcore.texts.read import read_batches
 FORMAT_VERSION = 1
 """Increase this whenever the same file and settings would give other rows."""
 ALWAYS = {"text", "label", "group", "expected_next", "keep", "limit"}
-OF_NO_ROW = {"name", "path", "candidates", "template", "chat", "cannot_follow"}
+OF_NO_ROW = {
+    *("name", "path", "candidates", "template", "chat", "cannot_follow"),
+    *("add_generation_prompt", "positions", "branches"),
+}
 """Fields of a dataset that decide no row."""
 ROW_ID_BYTES = 16
 

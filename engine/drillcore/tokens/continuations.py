@@ -129,7 +129,7 @@ class _Maker:
 
     def __init__(self, tokenizer: Tokenizer, around: Around) -> None:
         self._tokenizer, self._around = tokenizer, around
-        self._ends_alone = around.template == "chat" or not tokenizer.added[1]
+        self._ends_alone = around.is_chat or not tokenizer.added[1]
         self._is_known = lru_cache(maxsize=100_000)(self._find_known)
 
     def make(self, texts: list[str], sentences: list[list[int]], then: list[list[str]]) -> list[list[int]]:

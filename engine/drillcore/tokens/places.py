@@ -24,7 +24,8 @@ class Places:
     """Tokens of each sentence of a block whose states make the rows of one group of a store.
 
     index_Q: numbers of tokens within their sentence, sentence after sentence; bounds_N1: where those of each sentence
-    begin and end. is_mean: a sentence has one row, the mean over its places; otherwise every place has one.
+    begin and end. is_mean: a sentence has one row, the mean over its places; otherwise every place has one. row_Q: the
+    row of each place, ascending, where a sentence may have several means or none.
 
     >>> places = Places.of([[0, 2], [1]])
     >>> len(places), places.num_rows, places.slice(1, 2).index_Q.tolist()
@@ -34,6 +35,7 @@ class Places:
     index_Q: Int64
     bounds_N1: Int64
     is_mean: bool = False
+    row_Q: Int64 | None = None
 
     @staticmethod
     def of(indices: Iterable[Sequence[int] | Int64], *, is_mean: bool = False) -> Places:
@@ -62,6 +64,19 @@ class Places:
         index = np.arange(bounds[-1]) + np.repeat(starts_N - bounds[:-1], stops_N - starts_N)
         return Places(index, bounds, is_mean)
 
+    @staticmethod
+    def means(starts_R: Int64, stops_R: Int64, rows_N: Int64) -> Places:
+        """Means over the tokens from `starts_R` to before `stops_R`; of each sentence, so many rows.
+
+        >>> places = Places.means(np.array([0, 2, 1]), np.array([2, 3, 2]), np.array([2, 0, 1]))
+        >>> places.index_Q.tolist(), places.bounds_N1.tolist(), places.row_Q.tolist()
+        ([0, 1, 2, 1], [0, 3, 3, 4], [0, 0, 1, 2])
+        """
+        each = Places.between(starts_R, stops_R)
+        begins_N1 = np.concatenate([[0], np.cumsum(rows_N)]).astype(np.int64)
+        row_Q = np.repeat(np.arange(len(starts_R)), np.diff(each.bounds_N1))
+        return Places(each.index_Q, each.bounds_N1[begins_N1], True, row_Q)
+
     def __len__(self) -> int:
         return len(self.bounds_N1) - 1
 
@@ -72,12 +87,16 @@ class Places:
     @property
     def num_rows(self) -> int:
         """Rows that they make."""
+        if self.row_Q is not None:
+            return int(self.row_Q[-1] - self.row_Q[0]) + 1 if len(self.row_Q) else 0
         return len(self) if self.is_mean else len(self.index_Q)
 
     def slice(self, start: int, stop: int) -> Places:
         """Those of sentences start .. stop - 1."""
         bounds = self.bounds_N1[start : stop + 1]
-        return Places(self.index_Q[bounds[0] : bounds[-1]], bounds - bounds[0], self.is_mean)
+        row_Q = None if self.row_Q is None else self.row_Q[bounds[0] : bounds[-1]]
+        row_Q = row_Q - row_Q[0] if row_Q is not None and len(row_Q) else row_Q
+        return Places(self.index_Q[bounds[0] : bounds[-1]], bounds - bounds[0], self.is_mean, row_Q)
 
     def take(self, index: Int64) -> Places:
         """Those of the sentences whose numbers are in `index`, in that order."""
@@ -98,7 +117,7 @@ class Places:
         lengths, counts = tokens.lengths_N, np.diff(self.bounds_N1)
         if len(lengths) != len(self) or (self.index_Q < 0).any() or (self.index_Q >= np.repeat(lengths, counts)).any():
             raise ValueError("a place is not within its sentence")
-        if self.is_mean and not counts.all():
+        if self.is_mean and self.row_Q is None and not counts.all():
             raise ValueError("a mean has no place")
 
 
@@ -107,6 +126,30 @@ class LaterPlaces(Protocol):
 
     def now(self) -> Places:
         """The places."""
+
+
+@dataclass(frozen=True)
+class Among:
+    """Places in some sentences of a block that holds others beside them.
+
+    tokens: the sentences. places: in them; None for the last tokens. before: sentences of the block before these.
+    num_sentences: of the whole block.
+    """
+
+    tokens: Sequences
+    places: LaterPlaces | None
+    before: int
+    num_sentences: int
+
+    def now(self) -> Places:
+        """The places, in a block of all the sentences: the others have none."""
+        own = Places.last(self.tokens) if self.places is None else self.places.now()
+        after = self.num_sentences - self.before - len(own)
+        bounds = np.pad(own.bounds_N1, (self.before, after), mode="edge")
+        row_Q = own.row_Q
+        if own.is_mean and row_Q is None:
+            row_Q = np.repeat(np.arange(len(own)), np.diff(own.bounds_N1))
+        return Places(own.index_Q, bounds, own.is_mean, row_Q)
 
 
 @dataclass(frozen=True)
@@ -161,12 +204,17 @@ def gathering(batch: Batch, places: Sequence[Places]) -> Gathering:
     paths = _Paths(batch)
     for group, each in enumerate(places):
         counts_S = np.diff(each.bounds_N1)[batch.sentence_S]
-        if each.is_mean and not counts_S.all():
+        if each.is_mean and each.row_Q is None and not counts_S.all():
             raise ValueError("a mean has no place")
         begin_S = np.concatenate([[0], np.cumsum(counts_S)])[:-1]
         number_T = np.arange(counts_S.sum()) + np.repeat(each.bounds_N1[batch.sentence_S] - begin_S, counts_S)
         node_T = paths.nodes(np.repeat(np.arange(len(counts_S)), counts_S), each.index_Q[number_T])
-        if each.is_mean:
+        if each.row_Q is not None:
+            order_T = np.argsort(each.row_Q[number_T], kind="stable")
+            rows_S, first_S = np.unique(each.row_Q[number_T][order_T], return_index=True)
+            if len(rows_S):
+                means.append(Mean(group, rows_S, node_T[order_T], first_S))
+        elif each.is_mean:
             means.append(Mean(group, batch.sentence_S, node_T, begin_S))
         else:
             taken.append((group, number_T, node_T))

@@ -48,6 +48,18 @@ class Sequences:
         np.cumsum([len(r) for r in rows], out=offsets[1:])
         return Sequences(np.concatenate(rows) if rows else np.zeros(0, np.int32), offsets)
 
+    @staticmethod
+    def join(parts: Iterable[Sequences]) -> Sequences:
+        """The sentences of several parts one after the other.
+
+        >>> [s.tolist() for s in Sequences.join([Sequences.of([[1, 2]]), Sequences.of([[3], [4]])])]
+        [[1, 2], [3], [4]]
+        """
+        every = list(parts)
+        lengths = np.concatenate([np.zeros(0, np.int64), *(part.lengths_N for part in every)])
+        ids = np.concatenate([np.zeros(0, np.int32), *(np.asarray(part.ids_T) for part in every)])
+        return Sequences(ids.astype(np.int32, copy=False), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+
     def __len__(self) -> int:
         return len(self.bounds_N1) - 1
 

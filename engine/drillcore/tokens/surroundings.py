@@ -53,7 +53,7 @@ def _ends(tokenizer: Tokenizer, around: Around, tokens: Sequences) -> Iterator[s
         others = [p for ids in tokenizer.added for p in tokenizer.pieces(ids) if p != piece]
         beside = f" (and {', '.join(others)})" if others else ""
         cause = f"which the tokenizer adds; extract.special_tokens: none leaves it out{beside}"
-    elif around.template == "chat":
+    elif around.is_chat:
         cause = f"which the chat template writes; {WRITTEN_OUT}"
     elif around.template is not None and _written(tokenizer, around, piece, at_end=True):
         cause = "which `template` of the dataset writes; take it out there if it is not meant"
@@ -73,7 +73,7 @@ def _twice(tokenizer: Tokenizer, around: Around, tokens: Sequences, *, at_end: b
     n = int(np.flatnonzero(twice_N)[0])
     token = int(edge_N[n])
     piece, edge = tokenizer.pieces([token])[0], "end" if at_end else "begin"
-    if around.template == "chat":
+    if around.is_chat:
         source = "the chat template writes both"
     elif _adds(tokenizer, around, token, at_end=at_end):
         written = around.template is not None and _written(tokenizer, around, piece, at_end=at_end)
@@ -88,7 +88,7 @@ def _twice(tokenizer: Tokenizer, around: Around, tokens: Sequences, *, at_end: b
 def _adds(tokenizer: Tokenizer, around: Around, token: int, *, at_end: bool) -> bool:
     """Whether the tokenizer itself adds this token at that end of a sentence."""
     before, after = tokenizer.added
-    return around.template != "chat" and token in (after[-1:] if at_end else before)
+    return not around.is_chat and token in (after[-1:] if at_end else before)
 
 
 def _written(tokenizer: Tokenizer, around: Around, piece: str, *, at_end: bool) -> bool:

@@ -13,6 +13,7 @@ from drillcore.errors import JobError, ModelError, TextError
 from drillcore.system.bounds import BeyondBounds, bounded, parse_json, problem_with, read_bytes
 from drillcore.system.files import digest
 from drillcore.system.quiet import quiet_transformers, without_panics
+from drillcore.texts.conversations import conversation, messages_of
 from drillcore.texts.rows import RowTable
 from drillcore.tokens.cache import cached
 from drillcore.tokens.identity import folder_of, tokenizer_digest
@@ -23,6 +24,7 @@ BATCH, BATCH_CHARACTERS = 4096, 2**24
 LONGEST = 4_000_000
 # A chat template may read a sentence before it decides what to write; this one shows what it writes by itself.
 PROBE = "a"
+PROBE_MESSAGES = [{"role": "user", "content": PROBE}]
 # The largest id of a vocabulary, and how many tokens a tokenizer may make of one letter, those that it adds included.
 MOST_IDS, MOST_ADDED = 2**24, 100_000
 LARGE = re.compile(rb":\s*\d{8}")
@@ -51,12 +53,17 @@ class TokenPolicy:
 class Around:
     """What is written around each sentence of a dataset.
 
-    template: text that holds {text}, `chat` for the tokenizer's own chat template, or None. chat: arguments of the chat
-    template.
+    template: text that holds {text}, `chat` for the tokenizer's own chat template, `messages` for the same where each
+    text is a conversation, or None. chat: arguments of the chat template.
     """
 
     template: str | None = None
     chat: tuple[tuple[str, str | bool | int | float], ...] = ()
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether the tokenizer's chat template writes all that is encoded."""
+        return self.template in ("chat", "messages")
 
 
 class Tokenizer:
@@ -103,6 +110,9 @@ class Tokenizer:
         A chat template counts as what it writes: default system prompts, thinking flags, today's date.
         """
         written = self.render(PROBE, around) if around.template == "chat" else None
+        if around.template == "messages":
+            # What it writes for any conversation cannot be seen from one.
+            written = str(self._tokenizer.chat_template) + self.render(conversation(PROBE_MESSAGES), around)
         return digest([self.digest, self._special, around.template, [list(pair) for pair in around.chat], written])
 
     def render(self, text: str, around: Around) -> str:
@@ -111,12 +121,17 @@ class Tokenizer:
 
     def rendered(self, texts: Iterable[str], around: Around) -> Iterator[str]:
         """Each text with what is around it; raises JobError for `chat` where the tokenizer has no template."""
-        if around.template != "chat":
+        if not around.is_chat:
             before, after = (around.template or "{text}").split("{text}")
             yield from (before + text + after for text in texts)
             return
         self._check_arguments(around)
-        yield from (self._chat(text, dict(around.chat)) for text in texts)
+        if around.template == "chat":
+            yield from (self._chat(text, dict(around.chat)) for text in texts)
+            return
+        for text in texts:
+            messages, more = messages_of(text)
+            yield self.render_messages(messages, {**dict(around.chat), **more})
 
     def encode(self, texts: Sequence[str], around: Around = Around(), then: Sequence[str] = ()) -> list[list[int]]:
         """Token ids of each text within `around`; raises JobError for `chat` where the tokenizer has no template.
@@ -130,7 +145,7 @@ class Tokenizer:
         if then:
             rendered = [before + after for before, after in zip(rendered, then, strict=True)]
         # A chat template writes special tokens itself.
-        return self._encode(rendered, self._special and around.template != "chat")
+        return self._encode(rendered, self._special and not around.is_chat)
 
     def _encode(self, texts: Sequence[str], special: bool) -> list[list[int]]:
         return [list(map(int, ids)) for ids in self._call(texts, special)["input_ids"]]
@@ -165,7 +180,7 @@ class Tokenizer:
         for text in rendered:
             if any("\ud800" <= c <= "\udfff" for c in text):
                 raise TextError(f"the text {text[:80]!r} holds half of a surrogate pair", hint="Replace it.")
-        found = self._call(rendered, self._special and around.template != "chat", return_offsets_mapping=True)
+        found = self._call(rendered, self._special and not around.is_chat, return_offsets_mapping=True)
         return list(zip(found["input_ids"], found["offset_mapping"], strict=True))
 
     @cached_property
@@ -250,7 +265,7 @@ class Tokenizer:
 
     def date_in(self, around: Around) -> str | None:
         """Today's date as the chat template writes it; None where it writes none."""
-        if around.template != "chat" or not self.reads("strftime_now"):
+        if not around.is_chat or not self.reads("strftime_now"):
             return None
         # The template itself, where a macro takes the place of the function that tells the date.
         template = MARKED_DATE + str(self._tokenizer.get_chat_template())
@@ -265,7 +280,7 @@ class Tokenizer:
         """What the tokenizer's chat template writes for a conversation; raises JobError where it cannot."""
         if not self._tokenizer.chat_template:
             raise JobError(
-                "template: chat, but this tokenizer has no chat template",
+                "template: chat, or messages, but this tokenizer has no chat template",
                 hint="Write the template as text that holds {text}.",
             )
         what = "one user message" if len(messages) == 1 else f"{len(messages)} messages"
@@ -337,7 +352,7 @@ def tokenize(rows: RowTable, tokenizer: Tokenizer, around: Around = Around()) ->
     where the tokenizer gives other tokens each time.
     """
     key = digest([rows.digest, tokenizer.key(around)])
-    written = len(tokenizer.render(PROBE, around))
+    written = 0 if around.template == "messages" else len(tokenizer.render(PROBE, around))
     encoded = (ids for texts in text_batches(rows, written) for ids in tokenizer.encode(texts, around))
 
     def encode(numbers: Sequence[int]) -> list[list[int]]:

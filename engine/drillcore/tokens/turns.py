@@ -137,15 +137,15 @@ class _Marked:
         except DrillcoreError as error:
             raise _UnprovedError(str(error)) from None
 
-    def marker(self, region: str) -> str:
+    def marker(self) -> str:
         """What follows the text where no other message does; empty where that cannot be told."""
+        arguments, messages = {**self._arguments, "add_generation_prompt": False}, [*self._before, self._message]
         try:
-            arguments = {**self._arguments, "add_generation_prompt": False}
-            last = self._tokenizer.render_messages([*self._before, self._message], arguments)
-        except DrillcoreError:
+            last = self._tokenizer.render_messages(messages, arguments)
+            _, stop = _Marked(self._tokenizer, messages, len(messages) - 1, arguments, last).text()
+        except (DrillcoreError, _UnprovedError):
             return ""
-        place = last.rfind(region)
-        return last[place + len(region) :] if place >= 0 else ""
+        return last[stop:]
 
 
 def _num_equal(one: str, other: str) -> int:
@@ -156,8 +156,8 @@ def _num_equal(one: str, other: str) -> int:
 
 def tokens_of_turns(
     tokenizer: Tokenizer, messages: Sequence[Message], arguments: Mapping[str, Any]
-) -> tuple[list[int], list[TurnTokens]]:
-    """Token ids of a rendered conversation, and the tokens of each message, or why they are not known.
+) -> tuple[list[int], Characters, list[TurnTokens]]:
+    """Token ids of a rendered conversation, their characters in it, and the tokens of each message, or why not.
 
     A message has none where its place is not proved, where it has no text, or where the template's own marks of what
     the assistant says (`{% generation %}`) tell otherwise. Raises what `turns_of` and `characters_of` raise.
@@ -176,12 +176,12 @@ def tokens_of_turns(
         if problem or over is None:
             found.append(TurnTokens(turn.role, problem=problem))
             continue
-        tail = _Marked(tokenizer, messages, number, arguments, rendered).marker(rendered[turn.first : turn.stop])
+        tail = _Marked(tokenizer, messages, number, arguments, rendered).marker()
         begins = bool(characters.start_T[over.first] >= turn.first)
         marker = _marker(tokenizer, ids, characters, over.stop, tail)
         prompt = over.first - 1 if over.first else None
         found.append(TurnTokens(turn.role, over.first, over.stop, begins, over.exact, marker, prompt))
-    return ids, found
+    return ids, characters, found
 
 
 def _marker(tokenizer: Tokenizer, ids: Sequence[int], characters: Characters, stop: int, tail: str) -> int | None:

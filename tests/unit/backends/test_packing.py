@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from drillcore.backends.transformers import cpu_attention as products
 from drillcore.backends.transformers import cpu_trees as trees
 from drillcore.backends.transformers import flex_attention as flex
 from drillcore.backends.transformers.device_memory import FEWEST_NODES, MOST_NODES, fitting_nodes, node_bytes
-from drillcore.backends.transformers.packing import FAMILIES, pack_numerics
+from drillcore.backends.transformers.packing import FAMILIES, pack_batches, pack_numerics
+from drillcore.tokens.sequences import Sequences
 
 GIB = 2**30
 
@@ -85,3 +87,16 @@ def test_dense_attention_has_its_cost():
 def test_on_cuda_a_batch_is_one_row(asked, fitting, nodes):
     found = resolved(flex.NAME, asked, on_cpu=False, fitting_nodes=fitting)
     assert found == {"width": nodes, "widest": nodes, "attention_cost": 0.0, "batch_nodes": nodes}
+
+
+@pytest.mark.parametrize(("attention", "on_cpu"), [(trees.NAME, True), (flex.NAME, False)])
+@pytest.mark.parametrize("text", [400, 1000, 2000, 4000])
+def test_questions_about_a_text_cost_little_more_than_both(attention, on_cpu, text, seed):
+    """24 questions of 20 tokens on each of 8 texts, as a dataset and its branches lie in one block."""
+    sizes = pack_numerics(attention, "auto", on_cpu=on_cpu, hidden_size=576, memory_bytes=2**35, fitting_nodes=2**15)
+    draw = np.random.default_rng(seed)
+    parents = [draw.integers(0, 50_000, text) for _ in range(8)]
+    asked = [draw.integers(0, 50_000, 20) for _ in range(24)]
+    sets = [Sequences.of(parents), *(Sequences.of([np.concatenate([p, q]) for p in parents]) for q in asked)]
+    parts = pack_batches(Sequences.join(sets), {**sizes, "attention": attention})
+    assert sum(batch.num_nodes for batch in parts) <= 1.15 * 8 * (text + 24 * 20)

@@ -164,6 +164,7 @@ def test_long_texts_are_cut_to_fit(tmp_path: Path) -> None:
             assert fitted == texts
         else:
             assert sum(len(cut(text, length + 1)) for text in texts) > budget, "no longer cut would have fitted"
+    assert cut_length(["a" * 20, "b" * 100], 41) == 21, "what a whole text leaves goes to the others"
     assert cut("abcdef", 4) == "abc…" and cut("abcd", 4) == "abcd"
     path = write_report(
         report(["y" * 300, "z"], PanelRow("", (panel(np.eye(2, dtype=np.float32)),))),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -89,3 +90,47 @@ def test_verify_finds_a_result_of_another_form(writer):
     ] = 1
     findings = list(check_group(writer.group.store, "m/d", list))
     assert findings and {(f.array, f.mend) for f in findings} == {("degenerate", "result")}
+
+
+def test_rows_of_blocks_lie_in_shards_of_their_own(seed):
+    draw = np.random.default_rng(seed)
+    sizes = draw.integers(0, 40, 9)
+    sizes[draw.integers(0, 9)] = 0
+    sizes[0] += 1
+    rows = layout.Rows(9 * 7, 7, tuple(int(n) for n in sizes))
+    shape = layout.Shape(int(sizes.sum()), (0,), ("embed",), 8, "float32", 16, 4, rows)
+    place, want, first_row, shard = [], 0, 0, 0
+    for block, size in enumerate(sizes.tolist()):
+        assert shape.block_bounds(block) == (first_row, first_row + size)
+        place += [want + n for n in range(size)]
+        for start in range(0, size, 16):
+            assert shape.bounds(shard) == (first_row + start, first_row + min(start + 16, size))
+            assert shape.block_of_shard(shard) == block
+            shard += 1
+        want, first_row = want + -(-size // 16) * 16, first_row + size
+    every = np.arange(len(place))
+    assert shape.places_of(every).tolist() == place and shape.num_shards == shard
+    assert shape.num_places == place[-1] + 1
+    described = json.loads(json.dumps({"shape": shape.as_attribute()}))
+    assert layout.shape_of(described) == shape and described["shape"] == shape.as_attribute()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "may"),
+    [
+        ((10, (4, 3)), (10, (4, 3)), True),
+        ((10, (4, 3)), (14, (4, 5)), True),
+        ((10, (4, 3)), (20, (4, 5, 2)), True),
+        ((10, (4, 3)), (14, (5, 3)), False),
+        ((10, (4, 3)), (10, (4, 4)), False),
+        ((10, (4, 3)), (7, (4,)), False),
+    ],
+)
+def test_which_rows_may_follow(before, after, may):
+    shapes = [
+        layout.Shape(sum(sizes), (0,), ("embed",), 8, "float32", 4, 2, layout.Rows(count, 7, sizes))
+        for count, sizes in (before, after)
+    ]
+    assert shapes[0].may_grow_to(shapes[1]) is may
+    assert not shapes[0].may_grow_to(replace(shapes[1], layers=(1,)))
+    assert not shapes[0].may_grow_to(replace(shapes[1], rows=None))

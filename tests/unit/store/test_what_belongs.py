@@ -224,23 +224,3 @@ def test_one_character_of_a_document(stores, tmp_path, key):
         (copy / key).write_bytes(changed)
         check(copy, truth, f"{key} at {spot}: {raw[spot - 20 : spot + 20]!r}")
     (copy / key).write_bytes(raw)
-
-
-def test_spare_rows_are_dropped_on_opening(tmp_path):
-    """A group with a region for each block, rounded up to whole shards."""
-    store = StoreWriter(Location(str(tmp_path / "s.zarr")), "job", "0")
-    writer = store.dataset("m", "d~all")
-    writer.ensure(SHAPE, [("text", "string"), ("spare", "bool")])
-    writer.plan_fingerprints(["01" * 32, "02" * 32, "03" * 32])
-    spare = np.array([False] * 3 + [True] + [False] * 4 + [False, True])
-    columns = {"sentence": np.arange(10), "text": [f"t{i}" for i in range(10)], "spare": spare}
-    writer.write_columns("made", iter([(0, columns)]))
-    values = np.random.default_rng(1).normal(size=(10, 3, 8)).astype(np.float32)
-    for shard, rows in enumerate([3, 4, 1]):
-        part = values[4 * shard : 4 * shard + rows]
-        writer.commit(4 * shard, shard, part, np.abs(part).max(axis=(0, 2)), f"{shard + 1:02x}" * 32)
-    store.finish()
-    group = open_tree(str(tmp_path / "s.zarr"))["m/d~all"]
-    np.testing.assert_array_equal(group.hidden_states.values, values[~spare])
-    assert "spare" not in group and group.text.values.tolist() == [f"t{i}" for i in np.flatnonzero(~spare)]
-    assert findings(tmp_path / "s.zarr") == []

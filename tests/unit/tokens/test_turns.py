@@ -9,46 +9,15 @@ import pytest
 from drillcore.errors import JobError, TextError
 from drillcore.tokens.tokenizer import Around, Tokenizer
 from drillcore.tokens.turns import tokens_of_turns, turns_of
+from support import chats
+from support.chats import CHATML, WRITTEN, conversation
 from support.vocabularies import write
 
-CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-LLAMA3 = (
-    "<|begin_of_text|>{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n"
-    "{{ m.content | trim }}<|eot_id|>{% endfor %}"
-    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
-)
-# Drops the reasoning of all answers but the last, as models that think do, and adds a default system prompt.
-REASONING = (
-    "{% if messages[0].role != 'system' %}<|im_start|>system\nYou are helpful.<|im_end|>\n{% endif %}"
-    "{% for m in messages %}{% set c = m.content %}"
-    "{% if m.role == 'assistant' and not loop.last and '</think>' in c %}{% set c = c.split('</think>')[-1].lstrip() %}"
-    "{% endif %}<|im_start|>{{ m.role }}\n{{ c }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 MARKED = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}{% generation %}"
     "{{ m.content }}<|im_end|>{% endgeneration %}{% else %}{{ m.content }}<|im_end|>{% endif %}\n{% endfor %}"
 )
-STYLES = {"chatml": CHATML, "llama3": LLAMA3, "reasoning": REASONING, "marked": MARKED}
-WRITTEN = ("<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>", "<|begin_of_text|>")
-WORDS = [
-    "Toronto",
-    "old",
-    "שלום",
-    "👩‍👩‍👧‍👦",
-    "e\u0301",
-    "\n",
-    "  ",
-    "assistant",
-    "user",
-    "no?",
-    "1999",
-    "<",
-    "}}",
-]
+STYLES = {**chats.STYLES, "marked": MARKED}
 
 
 def open_style(folder, template: str) -> Tokenizer:
@@ -56,26 +25,15 @@ def open_style(folder, template: str) -> Tokenizer:
     return Tokenizer(str(write(folder, "bytes", **settings)), "auto")
 
 
-def conversation(seed: int, think: bool = False) -> list[dict[str, str]]:
-    draw = random.Random(seed)
-    said = []
-    for turn in range(draw.randint(1, 6)):
-        role = "user" if turn % 2 == 0 else "assistant"
-        text = " ".join(draw.choices(WORDS, k=draw.randint(1, 8))) + draw.choice(["x", ".", "é"])
-        thought = "<think>" + " ".join(draw.choices(WORDS, k=3)) + "</think>" if think and role == "assistant" else ""
-        said.append({"role": role, "content": thought + "w" + text})
-    return said if draw.random() < 0.5 else [{"role": "system", "content": "Be brief."}, *said]
-
-
 @pytest.mark.parametrize("style", STYLES)
 def test_each_message_stands_where_the_template_wrote_it(tmp_path, style, seed):
     tokenizer = open_style(tmp_path, STYLES[style])
     marker = "<|eot_id|>" if style == "llama3" else "<|im_end|>"
     for number in range(12):
-        messages = conversation(seed + number, think=style == "reasoning")
+        messages = conversation(random.Random(seed + number), think=style == "reasoning")
         arguments = {} if style == "marked" else {"add_generation_prompt": number % 2 == 0}
         rendered, turns = turns_of(tokenizer, messages, arguments)
-        ids, tokens = tokens_of_turns(tokenizer, messages, arguments)
+        ids, _, tokens = tokens_of_turns(tokenizer, messages, arguments)
         assert [t.role for t in turns] == [m["role"] for m in messages] and len(tokens) == len(turns)
         assert tokenizer.encode_rendered([rendered], Around("chat"))[0][0] == ids
         for i, (message, turn, of) in enumerate(zip(messages, turns, tokens, strict=True)):
@@ -127,14 +85,14 @@ def test_what_cannot_be_proved_is_refused_by_name(tmp_path, kind):
     tokenizer = open_style(tmp_path, template)
     _, turns = turns_of(tokenizer, messages, {})
     assert turns[0].problem.startswith("message 0 (system): ") and why in turns[0].problem
-    _, tokens = tokens_of_turns(tokenizer, messages, {})
+    _, _, tokens = tokens_of_turns(tokenizer, messages, {})
     assert tokens[0].problem == turns[0].problem and (tokens[0].first, tokens[0].stop) == (0, 0)
 
 
 def test_marks_that_differ_are_refused(tmp_path):
     template = MARKED.replace("m.role == 'assistant'", "m.role == 'user'")
     messages = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Yes"}]
-    _, tokens = tokens_of_turns(open_style(tmp_path, template), messages, {})
+    _, _, tokens = tokens_of_turns(open_style(tmp_path, template), messages, {})
     assert "message 0 (user): the template's own marks" in tokens[0].problem
 
 
@@ -151,7 +109,7 @@ def test_an_empty_conversation_and_messages_without_text(tmp_path):
     calls = {"role": "assistant", "content": None, "tool_calls": []}
     parts = {"role": "user", "content": [{"type": "text", "text": "a"}]}
     user, empty = {"role": "user", "content": "a"}, {"role": "assistant", "content": ""}
-    _, tokens = tokens_of_turns(tokenizer, [user, empty, parts, calls, user], {})
+    _, _, tokens = tokens_of_turns(tokenizer, [user, empty, parts, calls, user], {})
     problems = ["", "it has no token", "not a text", "not a text", ""]
     assert all((p in t.problem) if p else not t.problem for p, t in zip(problems, tokens, strict=True))
 
@@ -178,7 +136,7 @@ def test_answers_with_reasoning_as_models_that_think_write_them(tmp_path, last):
 def test_the_header_of_the_next_turn_ends_no_turn(tmp_path):
     template = "{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n{{ m.content }}\n{% endfor %}"
     messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    _, tokens = tokens_of_turns(open_style(tmp_path, template), messages, {})
+    _, _, tokens = tokens_of_turns(open_style(tmp_path, template), messages, {})
     assert [t.marker for t in tokens] == [None, None] and not any(t.problem for t in tokens)
 
 

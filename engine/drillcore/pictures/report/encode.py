@@ -70,7 +70,7 @@ def cut_length(texts: Sequence[str], budget: int) -> int | None:
     # Where the k shortest texts stay whole, the others have equal shares of the rest.
     whole = np.concatenate([[0], np.cumsum(lengths)[:-1]])
     shares = (budget - whole) // np.arange(len(lengths), 0, -1)
-    return max(int(shares[np.argmax(shares <= lengths)]), 16)
+    return max(int(shares[np.argmax(shares < lengths)]), 16)
 
 
 def cut(text: str, length: int | None) -> str:

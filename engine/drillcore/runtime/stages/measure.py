@@ -152,7 +152,9 @@ def _facts(
     if rows_M is not None:
         facts["unlabelled"] = num_rows(writer.group) - len(rows_M)
         facts["notes"] = [f"{facts['unlabelled']:,} sentences without a label are left out", *facts["notes"]]
-    last, length, texts = (_of(column(writer.group, name), rows_M) for name in ("last_token_id", "n_tokens", "text"))
+    # The token whose states are measured.
+    token = "token_id" if "token_id" in writer.group else "last_token_id"
+    last, length, texts = (_of(column(writer.group, name), rows_M) for name in (token, "n_tokens", "text"))
     if not draws.skipped and last is not None and length is not None and texts is not None:
         measured = controls([str(t) for t in texts], last, length, settings, draws)
         facts["controls"] = {

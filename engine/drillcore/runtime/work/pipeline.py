@@ -250,7 +250,7 @@ def _forward(
     # Open the groups while the first batch computes: later it would delay the only commit of a small job.
     for each in task.groups:
         threads.writer.submit(sink.open, each)
-    started = time.perf_counter()
+    started, left = time.perf_counter(), len(task.tokens)
     for part in backend.run(work):
         started = clock.add("forward", started)
         of = task.groups[part.group]
@@ -270,10 +270,10 @@ def _forward(
         for future in waiting:
             if future.done():
                 future.result()
-        if part.group == 0 and task.block.of is None:
+        if of.counted and of.block.of is None:
             progress.advance(len(part.sentence_S))
-    if task.block.of is not None:
-        progress.advance(len(task.tokens))
+            left -= len(part.sentence_S)
+    progress.advance(left)
 
 
 def _finish(task: BlockTask, work: Work, clock: Clock, writes: list[Future[float]], notes: list[str]) -> BlockDone:

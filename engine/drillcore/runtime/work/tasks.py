@@ -54,7 +54,7 @@ class BlockTask:
     whether the run that sent the task still holds the store; none for a store that nobody else can know of. places:
     which tokens the rows are of; none for the last one of each sentence. beside: other groups of the same sentences,
     whose states come from the same passes. parts: the rows of all of them, for the record of each shard; none where it
-    is alone.
+    is alone. counted: whether its rows are the sentences that progress counts.
     """
 
     model: ModelTask
@@ -69,6 +69,7 @@ class BlockTask:
     places: LaterPlaces | None = None
     beside: tuple[BlockTask, ...] = ()
     parts: tuple[BlockPart, ...] = ()
+    counted: bool = True
 
     @property
     def groups(self) -> tuple[BlockTask, ...]:

@@ -23,6 +23,8 @@ PARQUET_READ_ROWS = 8192
 PARQUET_TYPES: tuple[Callable[[Any], bool], ...] = (
     *(pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_binary),
     *(pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_null),
+    # Conversations, and the tools of one.
+    lambda of: (pa.types.is_list(of) or pa.types.is_large_list(of)) and pa.types.is_struct(of.value_type),
 )
 
 
@@ -37,7 +39,7 @@ def read_parquet(file: TextFile, wanted: Sequence[str], on_problem: OnProblem) -
             # Saying which are missing needs no values.
             yield 1, dict.fromkeys(names)
             return
-        columns = [name for name in names if name in (*wanted, "label") or looks_like(name, "label")]
+        columns = [name for name in names if name in (*wanted, "label", "tools") or looks_like(name, "label")]
         number = 0
         for batch in table.iter_batches(_parquet_rows(table.metadata), columns=columns, use_threads=False):
             for cells in zip(*map(_cells, batch.columns), strict=True):

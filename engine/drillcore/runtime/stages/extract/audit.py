@@ -229,7 +229,7 @@ class ModelAudit:
         comparison = compare(target.writer.group, rows_C, alone, target.shape.layers, dtype)
         found = Found(target, alone, sentences, comparison, wrong_columns(target, rows_C, sentences.tokens))
         self._found.append(found)
-        note = dominated(alone, target.shape.layers) if target.pair.dataset.position.is_mean else ""
+        note = dominated(alone, sentences.places, layers) if target.pair.dataset.position.mean is not None else ""
         if note:
             self._context.listener.say(f"{target.pair.path}: {note}")
             self._context.manifest.record("models", self._name, dominated={target.pair.dataset.name: note})

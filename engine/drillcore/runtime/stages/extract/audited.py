@@ -22,6 +22,8 @@ from drillcore.tokens.sequences import Sequences
 
 # Share of the audited means that one token must outweigh for a note.
 OFTEN = 0.5
+# Of so few tokens one always outweighs the others.
+FEW = 4
 
 
 def places_at(pair: Input, rows_C: NDArray[np.int64], sentences: Sequences) -> Places | None:
@@ -34,8 +36,14 @@ def places_at(pair: Input, rows_C: NDArray[np.int64], sentences: Sequences) -> P
     return replace(found, index_Q=np.minimum(found.index_Q, last_Q))
 
 
-def dominated(alone: Alone, layers: Sequence[int]) -> str:
-    """A line for means that one token of their sentence outweighs; empty where that is so for few of them."""
+def dominated(alone: Alone, places: Places | None, layers: Sequence[int]) -> str:
+    """A line for means that one token of their sentence outweighs; empty where that is so for few of them.
+
+    places: of the means, of which those over few tokens say nothing.
+    """
+    if alone.peaks_CK3 is None or places is None:
+        return ""
+    alone = alone.take(np.flatnonzero(np.diff(places.bounds_N1) >= FEW))
     if alone.peaks_CK3 is None or not len(alone):
         return ""
     outweighs_CK = alone.peaks_CK3[:, :, 1] > 1

@@ -102,7 +102,8 @@ def asked(
     """The same on some hardware. known: attributes of the model's group. versions: of all packages, now and before."""
     request = request_of(inputs, name, hardware, versions)
     stored = stored_numerics(inputs.loaded.job.extract.backend, known, request, ())
-    block = block_size(inputs, name, hardware) if stored is None else int(stored["block_sentences"])
+    fits = block_size(inputs, name, hardware)
+    block = fits if stored is None else min(fits, int(stored["block_sentences"]))
     return Asked(inputs, request, hardware, earlier_versions, block)
 
 
@@ -127,7 +128,7 @@ def block_size(inputs: Inputs, name: str, hardware: Hardware) -> int:
     # Of the groups that are filled in the same passes, all states are in memory at the same time.
     each = [(together[0].shard, sum(map(_bytes_of_sentence, together))) for together in shapes]
     largest = max(block_sentences(shard, size, hardware.memory_bytes) for shard, size in each)
-    costs = {n: sum(cost_of(inputs, t[0]) for t in inputs.datasets_of(n)) for n in inputs.sources}
+    costs = {n: sum(cost_of(inputs, p) for sets in inputs.sentences_of(n) for p in sets) for n in inputs.sources}
     sentences = sum(len(together[0].tokens) for together in inputs.datasets_of(name))
     share = costs[name] / max(1, sum(costs.values()))
     return spread_block(largest, sentences, share, hardware.num_workers)
@@ -161,7 +162,7 @@ def fit_group(context: Context, standing: Standing) -> GroupWriter:
     writer.ensure(standing.shape, column_types(pair), pair.dataset.position.record())
     wanted = wanted_of(context.job, pair.dataset)
     writer.describe(**{ATTRIBUTE: [r.record() for r in standing.recipes], WANTED: wanted})
-    write_columns(writer, pair)
+    write_columns(writer, pair, context.inputs.tokenizers[pair.model.group])
     return writer
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ from drillcore.runtime.stages.extract.pending import (
 )
 from drillcore.runtime.stages.extract.recipes import Recipe
 from drillcore.runtime.stages.extract.renamed import take_over_renamed
-from drillcore.runtime.stages.extract.standing import stand
+from drillcore.runtime.stages.extract.standing import Standing, stand
 from drillcore.runtime.stages.extract.summary import kept_note, record_model, summarise
 from drillcore.runtime.stages.extract.together import block_tasks, pending_sentences
 from drillcore.runtime.work.tasks import (
@@ -186,7 +187,7 @@ class ModelRun:
             self._context.listener.say(f"{self.name}: its last run ended before its states were audited")
             return True
         self._targets = targets
-        sentences = sum(len(together[0].tokens) for together in self._context.inputs.datasets_of(self.name))
+        sentences = sum(len(p.tokens) for sets in self._context.inputs.sentences_of(self.name) for p in sets)
         self._context.listener.say(f"{self.name}: all {sentences:,} sentences are up to date")
         notes = [note for note in (kept_note(s, self._request) for s in self._standings) if note]
         if notes:
@@ -212,7 +213,7 @@ class ModelRun:
     def sweep_model(self) -> SweepModel:
         """What an executor needs to know before the model is loaded."""
         size = self._block_sentences()
-        firsts = [together[0] for together in self._context.inputs.datasets_of(self.name)]
+        firsts = [pair for sets in self._context.inputs.sentences_of(self.name) for pair in sets]
         blocks = sum(num_blocks(s, size) for s in self._standings)
         sentences, all_sentences = pending_sentences(self._standings), sum(len(p.tokens) for p in firsts)
         cost = sum(cost_of(self._context.inputs, p) for p in firsts) * sentences / max(1, all_sentences)
@@ -238,7 +239,7 @@ class ModelRun:
         self._prepared = prepared
         numerics = self._stored or {**prepared.numerics, "block_sentences": self._block_sentences()}
         self._targets = [
-            pending_of(context, s, Recipe(self._request, numerics, s.pair.recorded_policy), g.result() if g else None)
+            pending_of(context, s, self._recipe(s, numerics), g.result() if g else None)
             for s, g in zip(self._standings, self._groups, strict=True)
         ]
         if self._stored is None:
@@ -254,6 +255,13 @@ class ModelRun:
         self._started, self._num_left = time.perf_counter(), len(tasks)
         self._num_sentences = sum(len(task.tokens) for task in tasks)
         return tasks
+
+    def _recipe(self, standing: Standing, numerics: dict[str, Any]) -> Recipe:
+        """How a group's states are computed. Groups that are new in a store get blocks whose states fit in memory."""
+        block = numerics["block_sentences"]
+        if self._stored is not None and not standing.num_kept:
+            block = min(block, self._fitting_block())
+        return Recipe(self._request, {**numerics, "block_sentences": block}, standing.pair.recorded_policy)
 
     def add(self, outcome: BlockDone | BlockFailed | ModelFailed) -> None:
         """Take what came back; after the last block, report and record what the model cost."""
@@ -280,21 +288,22 @@ class ModelRun:
         return [] if self._audit is None else self._audit.settle()
 
     def _block_sentences(self) -> int:
-        if self._stored is not None:
-            return int(self._stored["block_sentences"])
+        return self._fitting_block() if self._stored is None else int(self._stored["block_sentences"])
+
+    def _fitting_block(self) -> int:
         return block_size(self._context.inputs, self.name, self._context.executor.hardware())
 
     def _task(self) -> ModelTask:
         loaded, pairs = self._context.inputs.loaded, self._pairs
-        together = self._context.inputs.datasets_of(self.name)
+        sets = [pair for together in self._context.inputs.sentences_of(self.name) for pair in together]
         return ModelTask(
             model=pairs[0].model,
             base=str(loaded.base.resolve()),
             backend=loaded.job.extract.backend,
-            extract=loaded.job.extract,
+            extract=loaded.job.extracting,
             layers=self._context.inputs.layers[self.name],
             numerics=self._stored,
-            sample=Sequences.of([s for t in together for s in sample_of(t[0].tokens)]),
+            sample=Sequences.of([s for pair in sets for s in sample_of(pair.tokens)]),
         )
 
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from drillcore.runtime.context import Context
 from drillcore.runtime.stages.extract.pending import Target
 from drillcore.runtime.stages.extract.standing import Standing
 from drillcore.runtime.work.tasks import BlockTask, ModelTask
 from drillcore.store.record import BlockPart
+from drillcore.tokens.places import Among
+from drillcore.tokens.sequences import Sequences
 
 
 def block_tasks(context: Context, model: ModelTask, targets: Sequence[Target]) -> list[BlockTask]:
@@ -28,12 +32,36 @@ def block_tasks(context: Context, model: ModelTask, targets: Sequence[Target]) -
 
 
 def _joined(tasks: Sequence[BlockTask], of: str) -> BlockTask:
-    """One task for blocks of the same sentences; each records the composition of the whole."""
+    """One task for blocks of the same sentences, and of their branches; each records the composition of the whole."""
     # What is counted while it runs are sentences, not rows: the first group is one of sentences where there is one.
     tasks = sorted(tasks, key=lambda task: task.block.of is not None)
     parts = tuple(BlockPart(t.block.start, t.block.stop, t.dataset.removeprefix(of)) for t in tasks)
-    first, *others = (replace(task, parts=parts) for task in tasks)
+    first, *others = (replace(task, parts=parts) for task in _in_one_block(tasks))
     return replace(first, beside=tuple(others))
+
+
+def _in_one_block(tasks: Sequence[BlockTask]) -> Sequence[BlockTask]:
+    """The tasks with the sentences of all of them, where these differ: then prefixes are shared between groups."""
+    sets: list[tuple[str, Sequences]] = []
+    for task in tasks:
+        if not any(_same(task.tokens, tokens) for _, tokens in sets):
+            sets.append((task.dataset, task.tokens))
+    if len(sets) == 1:
+        return [tasks[0], *(replace(task, counted=False) for task in tasks[1:])]
+    whole, before = Sequences.join(tokens for _, tokens in sets), np.cumsum([0, *(len(tokens) for _, tokens in sets)])
+    found = []
+    for task in tasks:
+        number = next(i for i, (_, tokens) in enumerate(sets) if _same(task.tokens, tokens))
+        places = Among(task.tokens, task.places, int(before[number]), len(whole))
+        found.append(replace(task, tokens=whole, places=places, counted=task.dataset == sets[number][0]))
+    return found
+
+
+def _same(one: Sequences, other: Sequences) -> bool:
+    """Whether two are views of the same tokens."""
+    return bool(one.ids_T.__array_interface__["data"] == other.ids_T.__array_interface__["data"]) and len(one) == len(
+        other
+    )
 
 
 def _each(context: Context, model: ModelTask, targets: Sequence[Target]) -> Iterator[tuple[BlockTask, str]]:
@@ -58,14 +86,16 @@ def _each(context: Context, model: ModelTask, targets: Sequence[Target]) -> Iter
 
 
 def pending_sentences(standings: Sequence[Standing]) -> int:
-    """Sentences that some group of their dataset lacks; their blocks hold some more."""
+    """Sentences that some group of their dataset lacks, with their branches; their blocks hold some more."""
     ranges: dict[str, set[tuple[int, int]]] = {}
+    sets: dict[str, set[int]] = {}
     for standing in standings:
         ranges.setdefault(standing.pair.dataset.of, set()).update(standing.pending_sentences())
+        sets.setdefault(standing.pair.dataset.of, set()).add(id(standing.pair.tokens))
     total = 0
-    for each in ranges.values():
+    for of, each in ranges.items():
         reached = 0
         for start, stop in sorted(each):
-            total += max(0, stop - max(start, reached))
+            total += len(sets[of]) * max(0, stop - max(start, reached))
             reached = max(reached, stop)
     return total

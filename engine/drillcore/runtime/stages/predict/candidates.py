@@ -182,7 +182,7 @@ def _tasks(context: Context, pair: Input, found: Continuations) -> list[PieceTas
         model=pair.model,
         base=str(loaded.base.resolve()),
         backend=REFERENCE,
-        extract=loaded.job.extract,
+        extract=loaded.job.extracting,
         layers=(source.facts.num_layers,),
         numerics=None,
         sample=pair.tokens.slice(0, min(16, len(pair.tokens))),

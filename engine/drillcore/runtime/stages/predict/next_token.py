@@ -114,7 +114,7 @@ def _layers(context: Context, model: Model, writer: GroupWriter, expected_N: NDA
     final = context.inputs.sources[model.group].facts.num_layers + 1
     address, base = context.store.location.address, str(loaded.base.resolve())
     tasks = [
-        PredictTask(address, path, k, int(n) == final, model, base, loaded.job.extract, expected_N)
+        PredictTask(address, path, k, int(n) == final, model, base, loaded.job.extracting, expected_N)
         for k, n in enumerate(numbers.tolist())
     ]
     context.listener.start(f"predict {path}", len(tasks), "layers")

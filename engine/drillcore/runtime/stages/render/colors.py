@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from drillcore.errors import RunError
 from drillcore.pictures.colors import place_labels
+from drillcore.runtime.settings import OF_PLACES
 from drillcore.store.attributes import attributes_of
 from drillcore.store.layout import COLUMN_CHUNK
 from drillcore.store.reader import Coordinate, num_rows
@@ -51,7 +52,7 @@ def coloring(groups: Sequence[zarr.Group], name: str) -> Coloring:
     Where no group has labels, all points have one colour. Raises RunError for any other coordinate that no group has.
     """
     arrays = [Coordinate(g, name) if name in _columns(g) else None for g in groups]
-    if all(a is None for a in arrays) and name != "label":
+    if all(a is None for a in arrays) and name not in ("label", *OF_PLACES):
         known = sorted({n for g in groups for n in _columns(g)} - {"text", "row_id"})
         raise RunError(
             f"render.color: {groups[0].path} has no coordinate {name}",

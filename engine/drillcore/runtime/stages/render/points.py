@@ -21,6 +21,8 @@ from drillcore.store.reader import Coordinate
 
 # A projection of at most this size is read once and stays in memory; a larger one is read layer by layer.
 MEMORY_BYTES = 512 * 2**20
+# Around the characters of a token in a text.
+MARKS = ("⟦", "⟧")
 
 
 class ProjectedPoints:
@@ -72,3 +74,33 @@ class Texts(Sequence[str]):
 def states_in_words(groups: Iterable[zarr.Group]) -> str:
     """Which tokens the states of some groups are of."""
     return in_words(attributes_of(group).get("position", "last") for group in groups)
+
+
+class MarkedTexts(Sequence[str]):
+    """Texts with the characters marked whose tokens' states are drawn; not where those are outside the text."""
+
+    def __init__(self, texts: Sequence[str], start_N: NDArray[Any], stop_N: NDArray[Any]) -> None:
+        self._texts, self._start_N, self._stop_N = texts, start_N, stop_N
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def __getitem__(self, index: Any) -> Any:
+        row = range(len(self))[index]
+        text, start, stop = self._texts[row], int(self._start_N[row]), int(self._stop_N[row])
+        return text if start < 0 else f"{text[:start]}{MARKS[0]}{text[start:stop]}{MARKS[1]}{text[stop:]}"
+
+
+def texts_of(groups: Sequence[zarr.Group]) -> Sequence[str]:
+    """What is shown of each row of some groups of the same rows: its text, or conversation, with the token marked.
+
+    Where the groups are of models whose tokens differ there, nothing is marked.
+    """
+    first = groups[0]
+    texts = Texts(first, "rendered" if "rendered" in first else "text")
+    if "char_start" not in first:
+        return texts
+    marks = [tuple(Coordinate(group, name)[:] for name in ("char_start", "char_end")) for group in groups]
+    if not all(np.array_equal(own, other) for each in marks[1:] for own, other in zip(each, marks[0], strict=True)):
+        return texts
+    return MarkedTexts(texts, *marks[0])

@@ -11,7 +11,7 @@ from drillcore.pictures.report.write import write_report
 from drillcore.runtime.context import Context
 from drillcore.runtime.stages.render.curves import CurvesSpec, report_charts
 from drillcore.runtime.stages.render.grids import GridSpec, build_grid, over_models
-from drillcore.runtime.stages.render.points import Texts
+from drillcore.runtime.stages.render.points import Texts, states_in_words, texts_of
 from drillcore.runtime.stages.render.tables import overview
 from drillcore.store.writer import GroupWriter
 
@@ -34,9 +34,12 @@ def draw_report(context: Context, curves: list[CurvesSpec]) -> Path:
     for spec in _specs(context):
         grid = build_grid(spec, settings, job.project)
         first = spec.members[0][1]
-        texts = Texts(first.group, "text")
+        texts = texts_of([writer.group for _, writer in spec.members])
         datasets.append(ReportDataset(spec.title, texts, replace(grid, title=spec.title), _notes(first)))
-    subtitle = "Last-token hidden states of every layer: how well they separate the labels, and what they look like."
+    what = states_in_words(writer.group for spec in _specs(context) for _, writer in spec.members)
+    subtitle = (
+        f"{what[0].upper()}{what[1:]} of every layer: how well they separate the labels, and what they look like."
+    )
     footer = "Made by drillcore. This file holds all that it shows and asks the network for nothing."
     charts, note = report_charts(curves)
     page = Report(job.name, subtitle, overview(context), charts, tuple(datasets), footer, note)
@@ -45,7 +48,14 @@ def draw_report(context: Context, curves: list[CurvesSpec]) -> Path:
 
 def _specs(context: Context) -> list[GridSpec]:
     """A grid for each dataset that is projected, models as rows."""
-    specs = [over_models(context, d.name, d.name) for d in context.job.measured_groups]
+    specs = list[GridSpec]()
+    for group in context.job.measured_groups:
+        spec = over_models(context, group.name, group.name)
+        if group.position.is_ragged and len(spec.members) > 1:
+            # Rows are tokens, and those of another model are others.
+            specs += [GridSpec(spec.name, f"{group.name} · {title}", (("", w),)) for title, w in spec.members]
+        else:
+            specs.append(spec)
     return [spec for spec in specs if spec.members]
 
 
