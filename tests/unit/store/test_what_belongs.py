@@ -208,6 +208,13 @@ def test_an_older_group_under_the_present_root(stores, tmp_path):
     assert shown(tmp_path / "copy.zarr") is None
 
 
+def _says_the_same(one: bytes, other: bytes) -> bool:
+    try:
+        return json.loads(one) == json.loads(other)
+    except ValueError:
+        return False
+
+
 @pytest.mark.parametrize(
     "key", ["m/d/zarr.json", "m/zarr.json", "zarr.json", "m/d/umap/zarr.json", "m/d/hidden_states/zarr.json"]
 )
@@ -221,6 +228,8 @@ def test_one_character_of_a_document(stores, tmp_path, key):
     for spot in random.sample(spots, 25):
         changed = bytearray(raw)
         changed[spot] = ord(random.choice([c for c in "abcxyz019" if ord(c) != raw[spot]]))
+        if key == "zarr.json" and _says_the_same(changed, raw):
+            continue  # a last digit that no number of 64 bits has; the root records what it says, not its own bytes
         (copy / key).write_bytes(changed)
         check(copy, truth, f"{key} at {spot}: {raw[spot - 20 : spot + 20]!r}")
     (copy / key).write_bytes(raw)

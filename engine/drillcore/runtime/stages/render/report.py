@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from drillcore.job.groups import SEPARATOR
 from drillcore.pictures.data import Report, ReportDataset
 from drillcore.pictures.report.write import write_report
 from drillcore.runtime.context import Context
@@ -60,5 +61,6 @@ def _specs(context: Context) -> list[GridSpec]:
 
 
 def _notes(writer: GroupWriter) -> Texts | tuple[str, ...]:
-    """Notes beside the sentences: the expected next tokens, if the dataset has any."""
-    return Texts(writer.group, "expected_next", "expected next: {}") if "expected_next" in writer.group else ()
+    """Notes beside the sentences: the expected next tokens, if the dataset has any; they follow its own last tokens."""
+    is_expected = "expected_next" in writer.group and SEPARATOR not in writer.group.path
+    return Texts(writer.group, "expected_next", "expected next: {}") if is_expected else ()
