@@ -50,7 +50,7 @@ def main() -> None:
 def _texts(options: Any) -> list[str]:
     """The first texts of a file, or made-up ones that share little."""
     if options.texts is not None:
-        lines = options.texts.read_text(encoding="utf-8").splitlines()
+        lines = options.texts.read_text(encoding="utf-8").split("\n")
         return [json.loads(line)["text"] for line in lines[: options.sentences]]
     from benchmarks.peers.made_texts import free
 

@@ -208,6 +208,17 @@ def test_an_older_group_under_the_present_root(stores, tmp_path):
     assert shown(tmp_path / "copy.zarr") is None
 
 
+def test_a_folder_in_place_of_a_shard(stores, tmp_path):
+    place, _, truth = stores
+    copy = tmp_path / "copy.zarr"
+    shutil.copytree(place, copy)
+    shard = copy / "m/d/hidden_states/c/0/0/0"
+    shard.unlink()
+    shard.mkdir()
+    check(copy, truth, "a folder")
+    assert shown(copy) is None
+
+
 def _says_the_same(one: bytes, other: bytes) -> bool:
     try:
         return json.loads(one) == json.loads(other)

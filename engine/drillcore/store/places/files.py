@@ -17,6 +17,9 @@ from zarr.storage import LocalStore, WrapperStore
 from drillcore.errors import DrillcoreError
 from drillcore.store.places.local import DurableStore, read_local
 
+# What opening a file raises where there is none, or something else in its place.
+NO_FILE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+
 
 def write_file(store: Store, key: str, data: bytes) -> None:
     """Write a whole file; it is on disk when this returns."""
@@ -103,7 +106,7 @@ def read_range(
         buffer = np.empty(length, np.uint8) if scratch is None or len(scratch) < length else scratch[:length]
         try:
             descriptor = os.open(Path(store.root) / key, os.O_RDONLY)
-        except FileNotFoundError:
+        except NO_FILE:
             raise ValueError("the shard's file is missing") from None
         try:
             return buffer[: os.preadv(descriptor, [buffer.data], start)]
@@ -134,7 +137,7 @@ def read_end(store: Store, key: str, length: int) -> bytes | None:
             with (Path(store.root) / key).open("rb") as stream:
                 size = stream.seek(0, os.SEEK_END)
                 return os.pread(stream.fileno(), length, max(0, size - length))
-        except FileNotFoundError:
+        except NO_FILE:
             return None
     try:
         buffer = sync(store.get(key, default_buffer_prototype(), SuffixByteRequest(length)))
