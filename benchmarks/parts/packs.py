@@ -61,12 +61,18 @@ def count(trunk: int, continuations: int, texts: int) -> dict[str, Any]:
     block = Sequences.of(made)
     ordered = sort_sentences(block)
     ideal = int((ordered.lengths_U - ordered.shared_U).sum())
-    row: dict[str, Any] = {"trunk": trunk, "continuations": continuations, "texts": texts, "prefixes": ideal}
+    row = {"trunk": trunk, "continuations": continuations, "texts": texts, "prefixes": ideal}
+    return row | _shares(block, ideal, "prefixes")
+
+
+def _shares(block: Sequences, ideal: int, what: str) -> dict[str, float]:
+    """Nodes and grids over the fewest nodes that are possible, with each of the settings."""
+    found = {}
     for name in SETTINGS:
         parts = pack_batches(block, numerics_of(name))
-        row[f"{name} nodes / prefixes"] = sum(b.num_nodes for b in parts) / ideal
-        row[f"{name} with padding / prefixes"] = sum(b.token_ids_RW.size for b in parts) / ideal
-    return row
+        found[f"{name} nodes / {what}"] = sum(b.num_nodes for b in parts) / ideal
+        found[f"{name} with padding / {what}"] = sum(b.token_ids_RW.size for b in parts) / ideal
+    return found
 
 
 def count_branches(text: int, questions: int = 24, texts: int = 8) -> dict[str, Any]:
@@ -76,12 +82,8 @@ def count_branches(text: int, questions: int = 24, texts: int = 8) -> dict[str, 
     asked = [draw.integers(0, VOCABULARY, TAIL) for _ in range(questions)]
     sets = [Sequences.of(parents), *(Sequences.of([np.concatenate([p, q]) for p in parents]) for q in asked)]
     block, ideal = Sequences.join(sets), texts * (text + questions * TAIL)
-    row: dict[str, Any] = {"text": text, "questions": questions, "texts": texts, "text + questions": ideal}
-    for name in SETTINGS:
-        parts = pack_batches(block, numerics_of(name))
-        row[f"{name} nodes / those"] = sum(b.num_nodes for b in parts) / ideal
-        row[f"{name} with padding / those"] = sum(b.token_ids_RW.size for b in parts) / ideal
-    return row
+    row = {"text": text, "questions": questions, "texts": texts, "text + questions": ideal}
+    return row | _shares(block, ideal, "those")
 
 
 def plan_free_text(name: str, count: int) -> dict[str, float]:

@@ -182,10 +182,12 @@ class Placed:
         return self.position.by_characters or self.position.is_ragged
 
     def digest(self) -> str:
-        """Of all that its coordinates are made from, beside the rows and their tokens."""
-        found = [] if self.found is None else [self.found.ids_T, self.found.offsets_N1]
-        parts = [hashlib.sha256(np.asarray(part, "<i8").tobytes()).hexdigest() for part in found]
-        return digest([self.position.record(), VERSION, *parts])
+        """Of all that its coordinates are made from, beside the rows."""
+        read = [self.tokens] if self.found is None else [self.tokens, self.found]
+        parts = [hashlib.sha256(np.ascontiguousarray(s.ids_T, "<i4").data).hexdigest() for s in read]
+        parts += [hashlib.sha256(np.ascontiguousarray(s.offsets_N1, "<i8").data).hexdigest() for s in read]
+        self.tokens.release()
+        return digest([self.position.record(), VERSION, sorted(self.special), *parts])
 
     def notes(self) -> Iterator[str]:
         """What a reader of the states must know."""

@@ -50,7 +50,7 @@ def write_columns(writer: GroupWriter, pair: Input, tokenizer: Tokenizer) -> Non
 def made_from(pair: Input) -> str:
     """Digest of what the coordinates are made from: rows, and the length and last token of each sentence."""
     facts = _token_facts(pair.tokens).values()
-    placed = [] if pair.placed is None else [pair.rows_digest(0, len(pair.tokens)), pair.placed.digest()]
+    placed = [] if pair.placed is None else [pair.placed.digest()]
     return digest(
         [pair.rows.digest, *placed, [hashlib.sha256(values.astype("<i8").tobytes()).hexdigest() for values in facts]]
     )
