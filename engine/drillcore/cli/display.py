@@ -13,8 +13,9 @@ from drillcore.cli.tables import visible
 PLAIN_EVERY_SECONDS = 5.0
 
 
-def make_display(console: Console) -> Lines | Bars:
+def make_display() -> Lines | Bars:
     """Bars for a terminal, lines for a log."""
+    console = Console()
     return Bars(console) if console.is_terminal else Lines(console)
 
 

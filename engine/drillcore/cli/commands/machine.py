@@ -1,0 +1,60 @@
+"""Commands about this machine and this package: no job, no store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from drillcore.cli.tables import write_line
+
+
+def bench(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Hub ids or directories.")],
+    out: Annotated[Path, typer.Option("--out", help="JSON file of results; a second call continues it.")],
+    texts: Annotated[Path | None, typer.Option(help="A file of sentences.")] = None,
+    lengths: Annotated[str | None, typer.Option(help="Random sentences instead, e.g. uniform:8-64.")] = None,
+    sentences: Annotated[int | None, typer.Option(min=1, max=10**7, help="Maximum number of sentences.")] = None,
+    backend: Annotated[list[str] | None, typer.Option(help="Backends to compare.")] = None,
+    dtype: Annotated[list[str] | None, typer.Option(help="Dtypes to compare.")] = None,
+    batch_tokens: Annotated[list[int] | None, typer.Option(min=1, max=2**22, help="Token budgets to compare.")] = None,
+    random_weights: Annotated[bool, typer.Option(help="Random weights: read configurations only.")] = False,
+    repeats: Annotated[int, typer.Option(min=1, max=1000, help="Rounds; the cases take turns.")] = 3,
+) -> None:
+    """Measure the throughput of models, backends, dtypes and token budgets on this machine."""
+    from drillcore.cli.bench.run import BenchSettings, make_cases, run_bench, table_of
+    from drillcore.cli.tables import align_columns
+
+    cases = make_cases(models, backend or ["transformers"], dtype or ["auto"], batch_tokens or ["auto"], random_weights)
+    settings = BenchSettings(texts=texts, lengths=lengths, num_sentences=sentences, repeats=repeats)
+    header, cells = table_of(run_bench(cases, settings, out, write_line))
+    for line in align_columns([header, *cells]):
+        write_line(line)
+
+
+def doctor() -> None:
+    """List what this machine can run, and how to install the rest."""
+    from drillcore.cli.doctor import parts
+    from drillcore.cli.tables import align_columns
+
+    rows = [(p.name, "yes" if p.present else "no", p.detail if p.present else p.remedy) for p in parts()]
+    for line in align_columns(rows):
+        write_line(line)
+
+
+def demo_model() -> None:
+    """Download and convert the demo model (4-bit, instruct), and print its directory."""
+    from drillcore.backends.demo_model import ensure_demo_model
+
+    write_line(str(ensure_demo_model()))
+
+
+def schema(what: Annotated[str, typer.Argument(metavar="job", help="Which schema.")] = "job") -> None:
+    """Print the JSON Schema of job files."""
+    from drillcore.errors import JobError
+    from drillcore.job.schema import job_schema
+
+    if what != "job":
+        raise JobError(f"there is no schema {what}", hint="drillcore schema job")
+    write_line(job_schema().removesuffix("\n"))

@@ -1,0 +1,77 @@
+"""Commands that read a store, or take a group out of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from drillcore.cli.arguments import Out, StoreName
+from drillcore.cli.tables import write_line
+
+
+def show(store: StoreName) -> None:
+    """Show what a store holds and how complete it is."""
+    from drillcore.cli.show import store_lines
+
+    for line in store_lines(store):
+        write_line(line)
+
+
+def export(
+    store: StoreName,
+    layer: Annotated[str, typer.Option("--layer", metavar="K", help="Number or name of the layer.")],
+    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="parquet, npy, anndata or embedding-atlas.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write.")],
+    group: Annotated[
+        str | None, typer.Option("--group", metavar="MODEL/DATASET", help="One of several groups.")
+    ] = None,
+) -> None:
+    """Write one layer with its sentences as a file for notebooks and other viewers."""
+    from drillcore.cli.export import export_layer
+
+    for line in export_layer(store, layer, to, out, group):
+        write_line(line)
+
+
+def compare(
+    store: StoreName,
+    a: Annotated[str, typer.Argument(metavar="A", help="A group: MODEL/DATASET.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another.")],
+    metric: Annotated[list[str] | None, typer.Option(help="Measures; by default both dispersions.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Also write the rows to this CSV file.")] = None,
+) -> None:
+    """Compare two groups layer by layer: which is tighter or separates better, and by how much."""
+    from drillcore.cli.compare import comparison_lines
+
+    for line in comparison_lines(store, a, b, metric or (), csv):
+        write_line(line)
+
+
+def rm(
+    store: StoreName,
+    group: Annotated[str, typer.Argument(metavar="GROUP", help="MODEL/DATASET, or MODEL for all its datasets.")],
+) -> None:
+    """Remove a group from a store, such as that of a dataset that left the job."""
+    from drillcore.cli.remove import removal_lines
+
+    for line in removal_lines(store, group):
+        write_line(line)
+
+
+def verify(
+    store: StoreName,
+    out: Out = None,
+    recompute: Annotated[
+        int | None, typer.Option("--recompute", metavar="N", min=0, help="Compute N sentences of each group again.")
+    ] = None,
+    models: Annotated[
+        bool, typer.Option("--models", help="Read the models' files again: are they those the store records?")
+    ] = False,
+) -> None:
+    """Check checksums, fingerprints and values of a store; exit status 1 if anything is damaged."""
+    from drillcore.cli.verify import verify_lines
+
+    for line in verify_lines(store, out, recompute, models=models):
+        write_line(line)
