@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
-__all__ = ["errors", "extract", "open", "run"]
+    from drillcore.api.extractor import Extractor
+    from drillcore.system.progress import ProgressListener
+
+__all__ = ["Extractor", "errors", "extract", "open", "run"]
 
 
 def run(job: str | PathLike[str], *, set: Sequence[str] = (), store: str | None = None, overwrite: bool = False) -> str:
@@ -56,45 +59,95 @@ def open(store: str | PathLike[str]) -> xr.DataTree:
 
 @overload
 def extract(
-    model: str,
-    sentences: str | Sequence[str],
+    model: str | PathLike[str] | Any,
+    texts: str | Sequence[str] | Any,
     *,
+    tokenizer: str | PathLike[str] | Any | None = None,
+    labels: Sequence[Any] | Any | None = None,
+    layers: str | Sequence[int | str] = "all",
+    dtype: str = "auto",
+    device: str = "auto",
+    batch_tokens: int | str = "auto",
     positions: Sequence[Any],
-    fields: Mapping[str, Sequence[Any]] | None = None,
+    fields: Mapping[str, Sequence[Any] | Any] | None = None,
+    progress: ProgressListener | bool | None = None,
     **settings: Any,
 ) -> xr.DataTree: ...
 
 
 @overload
-def extract(model: str, sentences: str | Sequence[str], **settings: Any) -> xr.Dataset: ...
+def extract(
+    model: str | PathLike[str] | Any,
+    texts: str | Sequence[str] | Any,
+    *,
+    tokenizer: str | PathLike[str] | Any | None = None,
+    labels: Sequence[Any] | Any | None = None,
+    layers: str | Sequence[int | str] = "all",
+    dtype: str = "auto",
+    device: str = "auto",
+    batch_tokens: int | str = "auto",
+    positions: None = None,
+    fields: Mapping[str, Sequence[Any] | Any] | None = None,
+    progress: ProgressListener | bool | None = None,
+    **settings: Any,
+) -> xr.Dataset: ...
 
 
 def extract(
-    model: str,
-    sentences: str | Sequence[str],
+    model: str | PathLike[str] | Any,
+    texts: str | Sequence[str] | Any,
     *,
+    tokenizer: str | PathLike[str] | Any | None = None,
+    labels: Sequence[Any] | Any | None = None,
+    layers: str | Sequence[int | str] = "all",
+    dtype: str = "auto",
+    device: str = "auto",
+    batch_tokens: int | str = "auto",
     positions: Sequence[Any] | None = None,
-    fields: Mapping[str, Sequence[Any]] | None = None,
+    fields: Mapping[str, Sequence[Any] | Any] | None = None,
+    progress: ProgressListener | bool | None = None,
     **settings: Any,
 ) -> xr.Dataset | xr.DataTree:
-    """Hidden states of a few sentences, in memory.
+    """Hidden states of some texts, in memory; `Extractor` keeps the model for more.
 
-    model: hub id, local directory, or demo/smollm2-135m-instruct. sentences: one string is one sentence; otherwise a
-    list, tuple, NumPy array or pandas Series of strings. positions: as in a job, for other tokens than the last ones;
-    fields: values for each sentence that they name, such as offsets. settings: other fields of the job's `extract`
-    section. Returns a dataset with `hidden_states` [sentence, layer, hidden] float32 and the store's coordinates; with
-    positions, a tree of such datasets by the position's name. Raises TypeError where `sentences` is something else, and
-    the errors of `drillcore.errors`.
+    model: hub id, folder, demo/smollm2-135m-instruct, or a model of transformers that is loaded already, which is used
+    as it stands and left as it was. texts: one string is one text; otherwise a list, or a column of pandas, pyarrow or
+    NumPy. tokenizer: by default the model's own. labels: one for each text. layers: `all`, `hf`, or a list of numbers
+    (-1 is the last one) and names (embed, block_12, final_norm). dtype, device: auto is bfloat16 on CUDA and float32 on
+    a CPU; those of a model in memory are its own. batch_tokens: tokens of a forward pass. positions: as in a job, for
+    other tokens than the last ones; fields: values for each text that they name, such as offsets. progress: True shows
+    it, None is quiet. settings: further ones, listed at `Extractor`.
 
-    >>> states = drillcore.extract("./model", ["The capital of France is", "Hello"], layers=[0, 2])
+    Returns a dataset with `hidden_states` [sentence, layer, hidden], float32, and coordinates `sentence`, `text`,
+    `label`, `layer` and `layer_name`; with positions, a tree of such datasets by the position's name. Raises TypeError
+    where `texts` is something else, and the errors of `drillcore.errors`.
+
+    >>> states = drillcore.extract("./model", ["The capital of France is", "Hello"], layers=["embed", -1])
     >>> states.hidden_states.shape[:2], states.layer_name.values.tolist()
-    ((2, 2), ['embed', 'block_2'])
+    ((2, 2), ['embed', 'final_norm'])
     >>> tree = drillcore.extract("./model", ["Ada met Zoë"], positions=["mean", {"span": ["a", "b"], "name": "who"}],
     ...     fields={"a": [8], "b": [11]})
     >>> sorted(tree), tree["mean"].hidden_states.dims, tree["who"].char_end.values.tolist()
     (['mean', 'who'], ('sentence', 'layer', 'hidden'), [11])
     """
-    from drillcore.runtime.few_sentences import extract_in_memory
+    from drillcore.api.extractor import Extractor
+    from drillcore.api.texts import list_of_texts
 
-    given = settings if positions is None else {**settings, "positions": list(positions)}
-    return extract_in_memory(model, sentences, given, fields)
+    # Before the model is looked for.
+    listed = list_of_texts(texts)
+    chosen: dict[str, Any] = {"layers": layers, "dtype": dtype, "device": device, "batch_tokens": batch_tokens}
+    extractor: Extractor[Any] = Extractor(
+        model, tokenizer=tokenizer, positions=positions, progress=progress, **chosen, **settings
+    )
+    with extractor:
+        states: xr.Dataset | xr.DataTree = extractor(listed, labels=labels, fields=fields)
+        return states
+
+
+def __getattr__(name: str) -> Any:
+    """What is imported when it is used."""
+    if name == "Extractor":
+        from drillcore.api.extractor import Extractor
+
+        return Extractor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,7 +13,7 @@ HEAVY = ("torch", "transformers", "zarr", "xarray", "numpy", "pyarrow", "pydanti
 
 
 def test_the_surface_is_what_is_promised():
-    assert sorted(drillcore.__all__) == ["errors", "extract", "open", "run"]
+    assert sorted(drillcore.__all__) == ["Extractor", "errors", "extract", "open", "run"]
 
 
 @pytest.mark.parametrize("line", ["import drillcore", "import drillcore.cli.main"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 from drillcore.backends.base import ModelFacts
 from drillcore.backends.configuration import bounded_building, read_raw, refuse_beyond, refuse_odd_files
 from drillcore.backends.demo_model import DEMO_ID, ensure_demo_model
+from drillcore.backends.in_memory import HeldModel, held_model
 from drillcore.backends.lengths import longest_sentence
 from drillcore.backends.weight_files import weight_files
 from drillcore.errors import MissingExtraError, ModelError
@@ -27,6 +28,7 @@ from drillcore.system.cached import remembered_digest
 from drillcore.system.files import digest
 from drillcore.system.machine import total_memory_bytes
 from drillcore.system.quiet import quiet_transformers
+from drillcore.tokens.tokenizer import Tokenizer
 
 HUB_PATTERNS = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
 # What peft writes beside an adapter's weights.
@@ -39,7 +41,9 @@ SAID = 300
 class ModelSource:
     """A model that was found.
 
-    location: directory or hub id to give to transformers; revision: commit on the hub, or None.
+    location: directory or hub id to give to transformers; revision: commit on the hub, or None. held: the model itself,
+    where the calling program has loaded it; `location` then holds only its tokenizer. tokenizer_at: directory or hub id
+    of another tokenizer than the model's own.
     """
 
     model: Model
@@ -47,6 +51,22 @@ class ModelSource:
     revision: str | None
     config: Any
     facts: ModelFacts
+    held: HeldModel | None = None
+    tokenizer_at: str | None = None
+    _tokenizers: dict[str, Tokenizer] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def tokenizer(self, special_tokens: str) -> Tokenizer:
+        """The model's tokenizer, or the one that the job names instead; raises ModelError where it cannot be read.
+
+        special_tokens: auto or none, as in a job.
+        """
+        if special_tokens not in self._tokenizers:
+            own = self.tokenizer_at is None
+            arguments = self.arguments() if own else {"trust_remote_code": self.model.trust_remote_code}
+            self._tokenizers[special_tokens] = Tokenizer(
+                self.tokenizer_at or self.location, special_tokens, **arguments
+            )
+        return self._tokenizers[special_tokens]
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments for from_pretrained."""
@@ -107,6 +127,9 @@ def locate(model: Model, base: Path) -> ModelSource:
     Raises ModelError, with the remedy, where it is unknown, out of reach, gated, not a causal decoder, or a directory
     without safetensors weights.
     """
+    held = held_model(model.id)
+    if held is not None:
+        return _checked(model, _source_in_memory(model, held, base))
     if model.id == DEMO_ID:
         location = str(ensure_demo_model())
     elif is_local(model.id):
@@ -123,16 +146,40 @@ def locate(model: Model, base: Path) -> ModelSource:
         weight_files(model.id, Path(location), getattr(config, "transformers_weights", None))
         _refuse_adapter_without_peft(model, Path(location))
     revision = (commit or model.revision) if location == model.id else None
-    source = ModelSource(model, location, revision, config, _facts(config))
+    source = ModelSource(model, location, revision, config, _facts(config), tokenizer_at=_other_tokenizer(model, base))
     with bounded_building(model.id):
-        facts = _counted(source)
+        source = replace(source, facts=_counted(source))
+    return _checked(model, source)
+
+
+def _other_tokenizer(model: Model, base: Path) -> str | None:
+    """Where the tokenizer is that the job names; None for the model's own."""
+    if model.tokenizer is None or not is_local(model.tokenizer):
+        return model.tokenizer
+    folder = real_path(base / expand(model.tokenizer))
+    if not folder.is_dir():
+        what = f"model {model.id}: there is no folder {folder}, which its tokenizer names"
+        raise ModelError(what, hint="Name a folder with tokenizer files, relative to the job file, or a hub id.")
+    return str(folder)
+
+
+def _source_in_memory(model: Model, held: HeldModel, base: Path) -> ModelSource:
+    config = copy.deepcopy(held.causal.config)
+    _refuse_unless_causal(model, config)
+    source = ModelSource(model, held.folder, None, config, _facts(config), held, _other_tokenizer(model, base))
+    return replace(source, facts=_count(source, held.causal))
+
+
+def _checked(model: Model, source: ModelSource) -> ModelSource:
+    """The source; raises ModelError where its configuration does not say what must be known."""
+    facts = source.facts
     if not (facts.num_layers and facts.hidden_size and facts.vocab_size):
         raise ModelError(
             f"model {model.id}: its configuration does not say how many layers it has, how wide they are and for how "
             f"many tokens (its type is {facts.model_type})",
             hint="It must name num_hidden_layers, hidden_size and vocab_size.",
         )
-    return replace(source, facts=facts)
+    return source
 
 
 def _local(model: Model, base: Path) -> str:
@@ -253,8 +300,6 @@ def _counted(source: ModelSource) -> ModelFacts:
     """
     import torch
 
-    from drillcore.backends.transformers.parts import find_parts
-
     try:
         with quiet_transformers(), torch.device("meta"):
             causal = source.new_model()
@@ -262,10 +307,6 @@ def _counted(source: ModelSource) -> ModelFacts:
         raise
     except Exception:  # remote code and odd configurations, which are examined again where they are loaded
         return source.facts
-    try:
-        parts = find_parts(causal)
-    except ModelError as error:
-        raise ModelError(f"model {source.model.id}: {error}", hint=error.hint) from error
     num_bytes = 4 * sum(p.numel() for p in causal.parameters())
     if source.model.random_weights and num_bytes > total_memory_bytes():
         raise ModelError(
@@ -273,6 +314,19 @@ def _counted(source: ModelSource) -> ModelFacts:
             f"machine has ({total_memory_bytes() / 2**30:,.0f} GiB)",
             hint="Take a smaller configuration.",
         )
+    return _count(source, causal)
+
+
+def _count(source: ModelSource, causal: Any) -> ModelFacts:
+    """The facts with the layers and parameters of a model; raises ModelError where it has no list of layers."""
+    import torch
+
+    from drillcore.backends.transformers.parts import find_parts
+
+    try:
+        parts = find_parts(causal)
+    except ModelError as error:
+        raise ModelError(f"model {source.model.id}: {error}", hint=error.hint) from error
     tables = {id(p) for m in parts.decoder.modules() if isinstance(m, torch.nn.Embedding) for p in m.parameters()}
     num_parameters = sum(p.numel() for p in parts.decoder.parameters() if id(p) not in tables)
     return replace(source.facts, num_layers=len(parts.layers), num_parameters=num_parameters)
@@ -286,6 +340,8 @@ def identity(source: ModelSource, *, afresh: bool = False) -> dict[str, Any]:
     """
     digest_of = partial(remembered_digest, afresh=True) if afresh else remembered_digest
     named: dict[str, Any] = {"config": digest(_config_bytes(source.config))}
+    if source.held is not None:
+        return {**named, "in_memory": source.held.name}
     if source.model.trust_remote_code or hasattr(source.config, "auto_map"):
         named["code"] = _code_digests(source, digest_of, afresh) if source.model.trust_remote_code else {}
     if source.model.random_weights:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema, field_validator
 
 from drillcore.system.bounds import real_path
 
@@ -17,6 +17,21 @@ Name = Annotated[str, Field(max_length=200)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 # A number of sentences or of a layer: more than there can be, and exact in JSON, the store and NumPy.
 MOST = 2**53
+
+
+def _layer(value: Any) -> int | str:
+    """A layer's number or name; digits are a number, as the command line gives them."""
+    if isinstance(value, str) and re.fullmatch(r"-?\d{1,15}", value):
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and -MOST <= value <= MOST:
+        return value
+    if isinstance(value, str) and re.fullmatch(r"embed|block_[1-9]\d{0,14}|final_norm", value):
+        return value
+    raise ValueError(f"{value!r} is not a layer: a number (-1 is the last one), embed, block_12 or final_norm")
+
+
+LAYER_SCHEMA = {"anyOf": [{"type": "integer"}, {"type": "string", "pattern": "^(embed|block_[1-9][0-9]*|final_norm)$"}]}
+Layer = Annotated[int | str, PlainValidator(_layer), WithJsonSchema(LAYER_SCHEMA)]
 
 
 class Closed(BaseModel):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from drillcore.job.choices import ON_OFF, OneOf
-from drillcore.job.common import MOST, Auto, Closed
+from drillcore.job.common import MOST, Auto, Closed, Layer
 from drillcore.job.positions import LAST, Position, distinct
 from drillcore.system.tables import BACKENDS
 
@@ -17,8 +17,9 @@ class Extract(Closed):
 
     backend: Annotated[str, OneOf(BACKENDS)] = "transformers"
     """Engine that runs the model; auto measures transformers and vllm, where installed, and takes the faster one."""
-    layers: Literal["all", "hf"] | tuple[Annotated[int, Field(ge=0, le=MOST)], ...] = "all"
-    """all = 0..L+1; hf = 0..L-1 and L+1, as transformers returns them; or a list of layer numbers."""
+    layers: Literal["all", "hf"] | tuple[Layer, ...] = "all"
+    """all = 0..L+1; hf = 0..L-1 and L+1, as transformers returns them; or a list of layers: numbers (-1 is the last
+    one, final_norm) or names (embed, block_12, final_norm)."""
     positions: tuple[Position, ...] = (LAST,)
     """Which tokens of each sentence: last, mean, {last: 4}, {span: [from, to]}, {text: field}, {after: "Answer:"}, all,
     turns. Each is a group of its own, DATASET~NAME, filled in the same passes."""
@@ -69,7 +70,8 @@ class Extract(Closed):
                 raise ValueError("names no layer")
             if len(set(value)) != len(value):
                 raise ValueError("names a layer twice")
-            return tuple(sorted(value))
+            # Where the others stand depends on the model.
+            return tuple(sorted(value)) if all(isinstance(k, int) and k >= 0 for k in value) else value
         return value
 
     @field_validator("positions")

@@ -23,6 +23,8 @@ class Model(Closed):
     """Overrides extract.dtype for this model."""
     device_map: str | None = None
     """Passed to transformers, for a model larger than one device."""
+    tokenizer: Name | None = None
+    """Directory or hub id of another tokenizer than the model's own."""
     trust_remote_code: bool = False
     """Run code that the model's repository ships. Off unless you trust it."""
     random_weights: bool = False

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from drillcore.backends import check_backend, check_weights, layers
+from drillcore.backends import check_backend, layers
 from drillcore.backends.device import check_devices
 from drillcore.backends.source import ModelSource, locate
-from drillcore.errors import InputError, JobError, TextError
+from drillcore.errors import JobError, TextError
 from drillcore.job.fields import LoadedJob
 from drillcore.job.groups import Group, branch_of, group_of, positions_of, reading_of
 from drillcore.job.inputs import Dataset, Model
 from drillcore.job.positions import LAST
 from drillcore.runtime.continuing import Following, around_of, continuations_of
+from drillcore.runtime.models import check_all_weights, find_models
 from drillcore.runtime.positions import Placed, place
 from drillcore.runtime.settings import check_pictures
 from drillcore.runtime.work.blocks import rows_digest
@@ -125,21 +127,25 @@ class Inputs:
         return pair.dataset.position.layers or self.layers[pair.model.group]
 
 
-def check_job(loaded: LoadedJob, listener: ProgressListener, *, loads_models: bool = True) -> Inputs:
+def check_job(
+    loaded: LoadedJob,
+    listener: ProgressListener,
+    *,
+    loads_models: bool = True,
+    find: Callable[[Model, Path], ModelSource] = locate,
+) -> Inputs:
     """Check everything a job names.
 
-    loads_models: whether models will run, so that their weights are checked too. Raises TextError or
-    ModelError (or JobError for a layer out of range, MissingExtraError for a package that is not installed) that names
-    every problem, up to a limit.
+    loads_models: whether models will run, so that their weights are checked too. find: finds a model. Raises TextError
+    or ModelError (or JobError for a layer out of range, MissingExtraError for a package that is not installed) that
+    names every problem, up to a limit.
     """
     _check_names(loaded)
     tables = _read_rows(loaded, listener)
     for model in loaded.job.models:
         if model.trust_remote_code:
             listener.say(f"{model.group}: runs code of its own repository, as the job says (trust_remote_code)")
-    sources, mistakes = _locate_all(loaded)
-    if mistakes:
-        raise _joined(mistakes)
+    sources = find_models(loaded, find)
     for source in sources.values():
         check_backend(loaded.job.extract.backend, source, loaded.job.extracting)
     if loads_models:
@@ -147,8 +153,8 @@ def check_job(loaded: LoadedJob, listener: ProgressListener, *, loads_models: bo
             # The driver of a cluster need not have the devices of its workers.
             for model in loaded.job.models:
                 check_devices(loaded.job.extract, model)
-        _check_weights(loaded, sources)
-    tokenizers = {g: _tokenizer(s, loaded) for g, s in sources.items()}
+        check_all_weights(loaded, sources.values())
+    tokenizers = {g: s.tokenizer(loaded.job.extract.special_tokens) for g, s in sources.items()}
     wanted = {g: layers.resolve_layers(loaded.job.extract.layers, s.facts.num_layers) for g, s in sources.items()}
     check_pictures(loaded, tables.values(), wanted)
     problems = Problems()
@@ -341,39 +347,6 @@ def _say_notes(loaded: LoadedJob, tables: Mapping[str, RowTable], listener: Prog
             listener.say(f"{dataset.name}: {note}")
     for note in note_across({name: table.distinct("label") for name, table in tables.items()}):
         listener.say(note)
-
-
-def _locate_all(loaded: LoadedJob) -> tuple[dict[str, ModelSource], list[InputError]]:
-    sources, mistakes = {}, []
-    for model in loaded.job.models:
-        try:
-            sources[model.group] = locate(model, loaded.base)
-        except InputError as error:
-            mistakes.append(error)
-    return sources, mistakes
-
-
-def _check_weights(loaded: LoadedJob, sources: dict[str, ModelSource]) -> None:
-    predicts, mistakes = any(d.expected_next or d.candidates for d in loaded.job.datasets), list[InputError]()
-    for source in sources.values():
-        try:
-            check_weights(source, predicts=predicts)
-        except InputError as error:
-            mistakes.append(error)
-    if mistakes:
-        raise _joined(mistakes)
-
-
-def _joined(mistakes: list[InputError]) -> InputError:
-    """One error for several, of the kind of the first one."""
-    if len(mistakes) == 1:
-        return mistakes[0]
-    hints = dict.fromkeys(m.hint for m in mistakes if m.hint)
-    return type(mistakes[0])("\n".join(map(str, mistakes)), hint=" ".join(hints))
-
-
-def _tokenizer(source: ModelSource, loaded: LoadedJob) -> Tokenizer:
-    return Tokenizer(source.location, loaded.job.extract.special_tokens, **source.arguments())
 
 
 def _fit(

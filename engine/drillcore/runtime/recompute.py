@@ -42,7 +42,6 @@ from drillcore.store.states import StatesReader
 from drillcore.system.bounds import problem_with_folder
 from drillcore.tokens.places import Places
 from drillcore.tokens.sequences import Sequences
-from drillcore.tokens.tokenizer import Tokenizer
 
 Line = str
 
@@ -124,7 +123,7 @@ class _ModelRows:
         self._extract: Extract = recorded.job.extract.model_copy(update=settings)
         source = locate(model, recorded.base)
         self._source: ModelSource = replace(source, model=model.model_copy(update={"dtype": None}))
-        self._tokenizer = Tokenizer(source.location, recorded.job.extract.special_tokens, **source.arguments())
+        self._tokenizer = source.tokenizer(recorded.job.extract.special_tokens)
 
     def results(self, count: int, seed: int) -> Iterator[Finding | Line]:
         """Canaries first: where the model has changed, rows tell nothing of the store."""

@@ -91,7 +91,7 @@ class _Recorded:
 
     def _tokenizer(self, source: ModelSource, recipes: list[Recipe], job: RecordedJob) -> Iterator[Finding | Line]:
         try:
-            tokenizer = Tokenizer(source.location, job.job.extract.special_tokens, **source.arguments())
+            tokenizer = source.tokenizer(job.job.extract.special_tokens)
             wrong = list(self._other_tokens(tokenizer, source.facts.max_tokens, job))
         except DrillcoreError as error:
             yield Finding(self.name, MODEL, f"its tokenizer cannot be used: {error}; {AGAIN}")

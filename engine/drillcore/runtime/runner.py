@@ -11,13 +11,13 @@ from pathlib import Path
 from drillcore.errors import DrillcoreError, InputError, RunError
 from drillcore.job.fields import LoadedJob
 from drillcore.runtime.context import Context
-from drillcore.runtime.executors import EXECUTORS
 from drillcore.runtime.executors.base import Executor
 from drillcore.runtime.failures import PartFailed, is_whole
 from drillcore.runtime.guard import check_place, refuse_losses, refuse_stale, refuse_unready
 from drillcore.runtime.manifest import Manifest
 from drillcore.runtime.preflight import Inputs, check_job
 from drillcore.runtime.repair import discard_damage, refuse_damage
+from drillcore.runtime.session import Session
 from drillcore.runtime.settings import check_places, check_settings
 from drillcore.runtime.stages import load_stage
 from drillcore.runtime.wanted import record_wanted
@@ -26,7 +26,6 @@ from drillcore.store.places.location import Location, make_folder
 from drillcore.store.places.lock import refuse_if_held, store_lock
 from drillcore.store.writer import StoreWriter, refuse_foreign
 from drillcore.system.progress import ProgressListener, telling
-from drillcore.system.registry import load_by_name
 
 # Stages that run models; the others read the store.
 LOADING = frozenset(("extract", "predict"))
@@ -39,19 +38,33 @@ def run_stages(
     out: Path | None = None,
     *,
     overwrite: bool = False,
+    session: Session | None = None,
 ) -> Path:
     """Run some stages of a job, in the order of the pipeline; returns the folder beside the store.
 
-    overwrite: whether committed states may be taken away or computed again where the job changed. Raises an error of
-    the tree in `errors`; whatever it is, the manifest says how the run ended. Handles no signal: a KeyboardInterrupt
-    passes through, and what was committed is kept.
+    overwrite: whether committed states may be taken away or computed again where the job changed. session: keeps the
+    model for the next run. Raises an error of the tree in `errors`; whatever it is, the manifest says how the run
+    ended. Handles no signal: a KeyboardInterrupt passes through, and what was committed is kept.
     """
     with telling(listener.say):
-        return _run_stages(loaded, stages, listener, out, overwrite)
+        if session is not None:
+            folder = _run_stages(loaded, stages, listener, out, overwrite, session)
+            session.is_checked = True
+            return folder
+        once = Session()
+        try:
+            return _run_stages(loaded, stages, listener, out, overwrite, once)
+        finally:
+            once.close()
 
 
 def _run_stages(
-    loaded: LoadedJob, stages: Sequence[str], listener: ProgressListener, out: Path | None, overwrite: bool
+    loaded: LoadedJob,
+    stages: Sequence[str],
+    listener: ProgressListener,
+    out: Path | None,
+    overwrite: bool,
+    session: Session,
 ) -> Path:
     # Workers may run elsewhere: their tasks must not depend on the working directory.
     location = Location(loaded.store if loaded.store.startswith("s3://") else str(Path(loaded.store).absolute()))
@@ -61,28 +74,25 @@ def _run_stages(
     refuse_if_held(location, listener.say)
     refuse_foreign(location, loaded.job.name)
     check_place(loaded, location, listener)
-    job = loaded.job
-    executor: Executor = load_by_name("executor", job.run.executor, EXECUTORS)(job.run, job.extract, listener.say)
-    try:
-        check_settings(loaded, stages, executor)
-        inputs = check_job(loaded, listener, loads_models=not LOADING.isdisjoint(stages))
-        if "extract" not in stages:
-            refuse_unready(inputs, location, folder, stages)
-        if "render" in stages:
-            refuse_stale(inputs, location, stages)
-        before = Before.of(location, folder)
-        with store_lock(location, listener.say) as held:
-            if "extract" in stages and not overwrite:
-                refuse_losses(inputs, held, folder, executor.hardware)
-            try:
-                _run_locked(inputs, stages, executor, held, folder, listener, overwrite)
-            except InputError as error:
-                if not before.restore(held.hold):
-                    # Status 2 would promise that nothing was written.
-                    raise RunError(str(error), hint=error.hint) from error
-                raise
-    finally:
-        executor.close()
+    executor = session.executor(loaded, listener)
+    check_settings(loaded, stages, executor)
+    loads = not LOADING.isdisjoint(stages) and not session.is_checked
+    inputs = check_job(loaded, listener, loads_models=loads, find=session.find)
+    if "extract" not in stages:
+        refuse_unready(inputs, location, folder, stages)
+    if "render" in stages:
+        refuse_stale(inputs, location, stages)
+    before = Before.of(location, folder)
+    with store_lock(location, listener.say) as held:
+        if "extract" in stages and not overwrite:
+            refuse_losses(inputs, held, folder, executor.hardware)
+        try:
+            _run_locked(inputs, stages, executor, held, folder, listener, overwrite)
+        except InputError as error:
+            if not before.restore(held.hold):
+                # Status 2 would promise that nothing was written.
+                raise RunError(str(error), hint=error.hint) from error
+            raise
     return folder
 
 

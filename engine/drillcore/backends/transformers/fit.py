@@ -101,6 +101,8 @@ def examine(source: ModelSource) -> Fit:
     Raises ModelError where weights are missing, have other shapes, or belong to another model, and MissingExtraError
     where a package is missing. Where the files are on the hub and not yet in the cache only the class is examined.
     """
+    if source.held is not None:
+        return Fit(type(source.held.causal), Expected(source.held.causal), has_head=source.held.has_head)
     causal = build_on_meta(source)
     loader, expected = source.auto_class(), Expected(causal)
     notes = list(_contradiction(source, causal))

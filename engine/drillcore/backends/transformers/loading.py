@@ -72,7 +72,7 @@ def load_model(source: ModelSource, extract: Extract, deepest: int) -> Loaded:
     dtype = choose_dtype(source, extract, device)
     fit = examine(source)
     with quiet_transformers():
-        causal = _random(source, dtype) if source.model.random_weights else _read(source, fit, dtype, device)
+        causal = _values(source, fit, dtype, device)
     causal.eval().requires_grad_(False)
     if source.model.device_map is None:
         causal.to(device)
@@ -133,6 +133,12 @@ def _same_without_others(decoder: Any, layers: nn.ModuleList, ending: Ending) ->
     finally:
         handle.remove()
     return len(kept) == 1 and kept[0] is not None and near(kept[0], ending.deepest_TH)
+
+
+def _values(source: ModelSource, fit: Fit, dtype: torch.dtype, device: torch.device) -> Any:
+    if source.held is not None:
+        return source.held.sharing_copy()
+    return _random(source, dtype) if source.model.random_weights else _read(source, fit, dtype, device)
 
 
 def _read(source: ModelSource, fit: Fit, dtype: torch.dtype, device: torch.device) -> Any:

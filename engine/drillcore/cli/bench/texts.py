@@ -73,9 +73,7 @@ def encode(source: ModelSource, texts: list[str]) -> tuple[Sequences, float]:
 
     Raises TextError where a sentence has no token.
     """
-    from drillcore.tokens.tokenizer import Tokenizer
-
-    tokenizer = Tokenizer(source.location, "auto", **source.arguments())
+    tokenizer = source.tokenizer("auto")
     started = time.perf_counter()
     tokens = Sequences.of(tokenizer.encode(texts))
     seconds = time.perf_counter() - started

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from drillcore.backends import load_backend
+from drillcore.backends.alone import Alone
 from drillcore.backends.base import Audited, Backend, Prepared
 from drillcore.backends.source import locate
 from drillcore.runtime.work.pipeline import extract_blocks
@@ -34,17 +35,24 @@ class Worker:
     def prepare(self, task: ModelTask) -> Prepared:
         """Load and check the task's model unless it is loaded already; the task's numerics, if any, are used."""
         if self._key == task.key and self._prepared is not None and _agree(task.numerics, self._prepared.numerics):
+            if len(task.witness):
+                # Another run with the same model has sentences of its own.
+                self._prepared = replace(self._prepared, alone=self._alone(task))
             return self._prepared
         if self._key != task.key or self._backend is None:
             self.close()
             self._backend, self._key = open_backend(task), task.key
         try:
-            alone = cast(Audited, self._backend).alone(task.witness, task.witness_places) if len(task.witness) else None
+            alone = self._alone(task)
             self._prepared = replace(self._backend.prepare(task.sample, task.numerics), alone=alone)
         except BaseException:
             self.close()
             raise
         return self._prepared
+
+    def _alone(self, task: ModelTask) -> Alone | None:
+        """States of the sentences that the task wants computed one at a time."""
+        return cast(Audited, self._backend).alone(task.witness, task.witness_places) if len(task.witness) else None
 
     def load(self, task: ModelTask) -> Backend:
         """The backend with the task's model prepared."""

@@ -1,0 +1,51 @@
+"""What the runs of one program share, so that a model is found, loaded and checked once for all of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from drillcore.backends.source import ModelSource, locate
+from drillcore.job.fields import LoadedJob
+from drillcore.job.inputs import Model
+from drillcore.runtime.executors import EXECUTORS
+from drillcore.runtime.executors.base import Executor
+from drillcore.system.progress import ProgressListener
+from drillcore.system.registry import load_by_name
+
+
+def open_executor(loaded: LoadedJob, listener: ProgressListener) -> Executor:
+    """The executor of a job; nothing starts yet."""
+    job = loaded.job
+    executor: Executor = load_by_name("executor", job.run.executor, EXECUTORS)(job.run, job.extract, listener.say)
+    return executor
+
+
+class Session:
+    """An executor that keeps its model, for jobs that differ in their datasets alone.
+
+    is_checked: whether a run has ended well, so that the weights' files need not be examined again.
+    """
+
+    def __init__(self) -> None:
+        self.is_checked = False
+        self._executor: Executor | None = None
+        self._sources: dict[Model, ModelSource] = {}
+
+    def executor(self, loaded: LoadedJob, listener: ProgressListener) -> Executor:
+        """The executor of all runs; the first one opens it."""
+        if self._executor is None:
+            self._executor = open_executor(loaded, listener)
+        return self._executor
+
+    def find(self, model: Model, base: Path) -> ModelSource:
+        """A model, found once."""
+        if model not in self._sources:
+            self._sources[model] = locate(model, base)
+        return self._sources[model]
+
+    def close(self) -> None:
+        """Unload the model."""
+        executor, self._executor = self._executor, None
+        self._sources.clear()
+        if executor is not None:
+            executor.close()
