@@ -17,8 +17,8 @@ import numpy as np
 from benchmarks.peers.workload import Text
 from drillcore.backends import layers
 from drillcore.backends.base import Prepared
+from drillcore.backends.rates import matrix_products
 from drillcore.backends.source import ModelSource
-from drillcore.cli.bench.rates import matrix_products
 from drillcore.cli.bench.scratch_job import JobTimes, ScratchJob, make_job
 from drillcore.job.extract import Extract
 from drillcore.runtime.work.tasks import ModelTask

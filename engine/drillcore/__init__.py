@@ -43,7 +43,7 @@ def run(job: str | PathLike[str], *, set: Sequence[str] = (), store: str | None 
     return loaded.store
 
 
-def open(store: str | PathLike[str]) -> xr.DataTree:
+def open(store: str | PathLike[str], *, internals: bool = False) -> xr.DataTree:
     """Open a store as an xarray DataTree: one group for each model and dataset, arrays read when used.
 
     Raises StoreError where there is no drillcore store.
@@ -54,7 +54,7 @@ def open(store: str | PathLike[str]) -> xr.DataTree:
     """
     from drillcore.store.tree import open_tree
 
-    return open_tree(str(store))
+    return open_tree(str(store), internals=internals)
 
 
 @overload

@@ -10,7 +10,8 @@ from __future__ import annotations
 class DrillcoreError(Exception):
     """Any error that a user can act on.
 
-    hint: what to do, in one sentence; printed after the message. exit_status: of the command.
+    hint: what to do, in one sentence; the command prints it after the message, and so do tracebacks, as a note.
+    exit_status: of the command.
 
     >>> error = JobError("job.yaml, line 3: there is no field modles", hint="Did you mean models?")
     >>> str(error), error.hint, error.exit_status
@@ -22,6 +23,8 @@ class DrillcoreError(Exception):
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+        if hint:
+            self.add_note(hint)
 
     def __reduce__(self) -> tuple[object, ...]:
         # Errors cross process boundaries (Ray, worker pools): keep the hint, which Exception would drop.

@@ -45,7 +45,7 @@ def _open() -> Shown:
 
     parts: dict[str, str] = {}
     try:
-        tree = drillcore.open(STORE)
+        tree = drillcore.open(STORE, internals=True)
         for node in tree.subtree:
             parts[f"{node.path}: attributes"] = _digest(json.dumps(node.attrs, sort_keys=True, default=str).encode())
             for name, variable in node.to_dataset(inherit=False).variables.items():

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from drillcore.backends import BACKENDS, check_backend, versions_of
-from drillcore.cli.bench.rates import WORTHWHILE, bfloat16_gain
+from drillcore.backends.rates import WORTHWHILE, bfloat16_gain
 from drillcore.errors import MissingExtraError
 from drillcore.job.extract import Extract
 from drillcore.system.machine import driver_cuda, num_cores, total_memory_bytes

@@ -8,8 +8,8 @@ from functools import cache
 from typing import Any
 
 from drillcore.backends.base import Backend
+from drillcore.backends.rates import WORTHWHILE, bfloat16_gain
 from drillcore.backends.timing import nodes_per_second
-from drillcore.cli.bench.rates import WORTHWHILE, bfloat16_gain
 from drillcore.job.fields import LoadedJob
 from drillcore.job.groups import allow_sizes
 from drillcore.runtime.continuing import around_of

@@ -24,7 +24,8 @@ class ArraySpec:
 
     dims: names of its dimensions. dtype: as Zarr names it; `store` for the job's `extract.store_dtype`. writers: who
     writes it; the first three write whenever they run, the others as a result with a record of its inputs.
-    headline: named by `drillcore show`; the other arrays come with one of these.
+    headline: named by `drillcore show`; the other arrays come with one of these. internal: by which the store proves
+    what it holds; left out of the tree that users open.
     """
 
     name: str
@@ -32,6 +33,7 @@ class ArraySpec:
     dtype: str
     writers: tuple[Writer, ...]
     headline: bool = False
+    internal: bool = False
 
     @property
     def is_result(self) -> bool:
@@ -69,12 +71,12 @@ def dtype_name(values: NDArray[Any]) -> str:
 
 _ROWS = (
     ArraySpec("hidden_states", ("sentence", "layer", "hidden"), "store", ("extract",)),
-    ArraySpec("layer_absmax", ("shard", "layer"), "float32", ("extract",)),
+    ArraySpec("layer_absmax", ("shard", "layer"), "float32", ("extract",), internal=True),
     ArraySpec("layer", ("layer",), "int64", ("extract",)),
     ArraySpec("layer_name", ("layer",), "string", ("extract",)),
-    ArraySpec("shard_planned", ("shard", "digest"), "uint8", ("extract",)),
-    ArraySpec("shard_record", ("shard",), "string", ("extract",)),
-    ArraySpec("shard_fingerprint", ("shard", "digest"), "uint8", ("extract",)),
+    ArraySpec("shard_planned", ("shard", "digest"), "uint8", ("extract",), internal=True),
+    ArraySpec("shard_record", ("shard",), "string", ("extract",), internal=True),
+    ArraySpec("shard_fingerprint", ("shard", "digest"), "uint8", ("extract",), internal=True),
     ArraySpec("sentence", ("sentence",), "int64", ("columns",)),
     ArraySpec("text", ("sentence",), "string", ("columns",)),
     ArraySpec("label", ("sentence",), "string", ("columns",)),
@@ -82,7 +84,7 @@ _ROWS = (
     ArraySpec("expected_next", ("sentence",), "string", ("columns",)),
     ArraySpec("n_tokens", ("sentence",), "int32", ("columns",)),
     ArraySpec("last_token_id", ("sentence",), "int32", ("columns",)),
-    ArraySpec("row_id", ("sentence",), "string", ("columns",)),
+    ArraySpec("row_id", ("sentence",), "string", ("columns",), internal=True),
     ArraySpec("metric", ("metric",), "string", ("measure",)),
     ArraySpec("bound", ("bound",), "string", ("measure", "predict")),
     ArraySpec("separation", ("layer", "metric", "bound"), "float32", ("measure",), headline=True),
@@ -111,6 +113,7 @@ ROW_COLUMNS = frozenset((*PLACE_COLUMNS, "sentence")) - {"row_size", "rendered"}
 # The one array in the group of a model. No dataset can have this name: theirs begin with a letter or a digit.
 CANARIES = "_canary_states"
 HEADLINES = tuple(row.name for row in _ROWS if row.headline)
+INTERNALS = tuple(row.name for row in _ROWS if row.internal)
 # Points of every sentence at every layer, ready to be drawn or exported.
 PROJECTIONS = tuple(row.name for row in _ROWS if row.headline and row.writers == ("project",))
 # A kept column becomes an array of its own; one that is named like a dimension could not be opened by xarray.

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from drillcore.backends.base import all_states
+from drillcore.backends.rates import matrix_products
 from drillcore.backends.source import locate
 from drillcore.cli.bench.case import warm_up_sentences
-from drillcore.cli.bench.rates import matrix_products
 from drillcore.cli.bench.rows import rows_of
 from drillcore.cli.bench.run import BenchCase, BenchSettings, make_cases, run_bench, table_of
 from drillcore.cli.bench.scratch_job import make_job

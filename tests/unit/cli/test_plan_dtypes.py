@@ -8,8 +8,8 @@ import pytest
 import torch
 import yaml
 
+from drillcore.backends.rates import matrix_rate
 from drillcore.cli import doctor, plan
-from drillcore.cli.bench.rates import matrix_rate
 from drillcore.job.file import load_job
 from drillcore.system.progress import Silent
 

@@ -79,7 +79,7 @@ def test_rows_without_a_label_are_kept_in_sight_and_out_of_measures(models: Any,
     assert f"dropped: {num_without} of 90 rows have no label in the field `label`: left out" in said
     assert "kept: keep: `year`: missing in 23 of 90 rows" in said
 
-    tree = drillcore.open(loaded.store)["m"]
+    tree = drillcore.open(loaded.store, internals=True)["m"]
     kept, dropped, only, ignored = (tree[name] for name in ("kept", "dropped", "labelled", "ignored"))
     assert kept.label.values.tolist() == [row.get("label") or "" for row in rows] and "label" not in ignored
     assert [None if np.isnan(y) else y for y in kept.year.values] == [row["year"] for row in rows]

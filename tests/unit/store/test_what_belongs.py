@@ -65,7 +65,7 @@ def write_store(place: Path, seed: int) -> Path:
 
 def everything(place: Path) -> dict[str, bytes]:
     """All that a reader shows: arrays and attributes."""
-    tree, found = open_tree(str(place)), {}
+    tree, found = open_tree(str(place), internals=True), {}
     for node in tree.subtree:
         found[node.path] = json.dumps(node.attrs, sort_keys=True).encode()
         for name, variable in node.to_dataset(inherit=False).variables.items():

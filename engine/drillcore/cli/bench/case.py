@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from drillcore.backends import layers as contract
+from drillcore.backends.rates import matrix_products
 from drillcore.backends.source import ModelSource, locate
 from drillcore.backends.timing import pass_seconds
-from drillcore.cli.bench.rates import matrix_products
 from drillcore.cli.bench.scratch_job import make_job
 from drillcore.cli.bench.texts import Lengths, encode, read_texts
 from drillcore.errors import DrillcoreError
