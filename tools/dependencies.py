@@ -36,9 +36,12 @@ EXTRAS = {
 }
 # Not declared: imported only where it is found, with an error of ours or another way where it is not.
 OPTIONAL = {
-    ("anndata", "cli/export.py"),
-    ("pandas", "cli/export.py"),
-    ("torch", "cli/doctor.py"),
+    ("IPython", "api/progress.py"),
+    ("anndata", "api/export.py"),
+    ("pandas", "api/export.py"),
+    ("pandas", "api/measure.py"),
+    ("pandas", "api/tables.py"),
+    ("torch", "api/doctor.py"),
     ("cupy", "projections/__init__.py"),
 }
 

@@ -1,7 +1,9 @@
 """Last-token hidden states of every layer of a language model, for millions of sentences across many models.
 
-`run(job)` runs a job file, `open(store)` gives an xarray DataTree, `extract(model, sentences)` the states of a few
-sentences as xarray. Nothing heavy is imported before it is used.
+`Job` builds a job and `run` runs it, or a job file; `open` gives its store as an xarray DataTree, and `extract` the
+states of a few sentences. `show`, `measure`, `compare`, `export`, `verify` and `doctor` give the values behind what
+the commands print.
+Nothing heavy is imported before it is used.
 """
 
 from __future__ import annotations
@@ -12,49 +14,80 @@ from drillcore import errors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from os import PathLike
 
     import xarray as xr
 
+    from drillcore.api.doctor import doctor
+    from drillcore.api.export import export
     from drillcore.api.extractor import Extractor
+    from drillcore.api.job import Job
+    from drillcore.api.measure import compare, measure
+    from drillcore.api.run import Run, run
+    from drillcore.api.show import show
+    from drillcore.api.stores import open
+    from drillcore.api.verify import verify
     from drillcore.system.progress import ProgressListener
 
-__all__ = ["Extractor", "errors", "extract", "open", "run"]
+    __version__: str
+
+__all__ = [
+    "Extractor",
+    "Job",
+    "Run",
+    "__version__",
+    "compare",
+    "doctor",
+    "errors",
+    "export",
+    "extract",
+    "measure",
+    "open",
+    "run",
+    "show",
+    "verify",
+]
+# Modules of what is imported when it is first used.
+_PLACES = {
+    "Extractor": "drillcore.api.extractor",
+    "Job": "drillcore.api.job",
+    "Run": "drillcore.api.run",
+    "compare": "drillcore.api.measure",
+    "doctor": "drillcore.api.doctor",
+    "export": "drillcore.api.export",
+    "measure": "drillcore.api.measure",
+    "open": "drillcore.api.stores",
+    "run": "drillcore.api.run",
+    "show": "drillcore.api.show",
+    "verify": "drillcore.api.verify",
+}
 
 
-def run(job: str | PathLike[str], *, set: Sequence[str] = (), store: str | None = None, overwrite: bool = False) -> str:
-    """Run every stage of a job file; returns the store's address.
+def __getattr__(name: str) -> Any:
+    """Import what is used for the first time."""
+    if name == "__version__":
+        found: Any = _version()
+    elif name in _PLACES:
+        from importlib import import_module
 
-    set: overrides such as `extract.dtype=float32`. store: overrides the job's store. overwrite: whether states may be
-    computed again, or dropped, where the job changed; it is refused with StoreError otherwise. Raises the errors of
-    `drillcore.errors`.
-
-    >>> store = drillcore.run("job.yaml", set=["render.panel_px=150"])
-    """
-    from pathlib import Path
-
-    from drillcore.job.file import load_job
-    from drillcore.runtime.runner import run_stages
-    from drillcore.runtime.stages import ALL_STAGES
-    from drillcore.system.progress import Silent
-
-    loaded = load_job(Path(job), set, store)
-    run_stages(loaded, ALL_STAGES, Silent(), overwrite=overwrite)
-    return loaded.store
+        found = getattr(import_module(_PLACES[name]), name)
+    else:
+        raise AttributeError(f"module 'drillcore' has no attribute {name!r}", name=name, obj=None)
+    globals()[name] = found
+    return found
 
 
-def open(store: str | PathLike[str], *, internals: bool = False) -> xr.DataTree:
-    """Open a store as an xarray DataTree: one group for each model and dataset, arrays read when used.
+def _version() -> str:
+    """Version of the installed distribution; `0+unknown` where the package runs without one, as from a checkout."""
+    from importlib.metadata import PackageNotFoundError, version
 
-    Raises StoreError where there is no drillcore store.
+    try:
+        return version("drillcore")
+    except PackageNotFoundError:
+        return "0+unknown"
 
-    >>> tree = drillcore.open("runs/job.zarr")
-    >>> tree["model/sentences"].hidden_states.dims
-    ('sentence', 'layer', 'hidden')
-    """
-    from drillcore.store.tree import open_tree
 
-    return open_tree(str(store), internals=internals)
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 @overload
@@ -142,12 +175,3 @@ def extract(
     with extractor:
         states: xr.Dataset | xr.DataTree = extractor(listed, labels=labels, fields=fields)
         return states
-
-
-def __getattr__(name: str) -> Any:
-    """What is imported when it is used."""
-    if name == "Extractor":
-        from drillcore.api.extractor import Extractor
-
-        return Extractor
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,9 +10,9 @@ from backend_contract import BackendContract
 
 import drillcore
 from drillcore import backends
+from drillcore.api import doctor
 from drillcore.backends.layers import resolve_layers
 from drillcore.backends.source import locate
-from drillcore.cli import doctor
 from drillcore.errors import JobError
 from drillcore.job.extract import Extract
 from drillcore.job.inputs import Model

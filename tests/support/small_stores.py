@@ -1,4 +1,4 @@
-"""A small store with results, for tests that read stores: `pytest_plugins = ["support.small_stores"]`."""
+"""Small jobs whose stores have results, for tests that read stores; `small_store_fixtures` runs one."""
 
 from __future__ import annotations
 
@@ -6,13 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
-
-from drillcore.job.file import load_job
-from drillcore.runtime.runner import run_stages
-from drillcore.runtime.stages import ALL_STAGES
-from drillcore.system.progress import Silent
 
 
 def small_job(folder: Path, model: Path, **changes: Any) -> Path:
@@ -29,13 +23,3 @@ def small_job(folder: Path, model: Path, **changes: Any) -> Path:
     }
     (folder / "job.yaml").write_text(yaml.safe_dump(job | changes, sort_keys=False), encoding="utf-8")
     return folder / "job.yaml"
-
-
-@pytest.fixture(scope="session")
-def small_store(models, tmp_path_factory) -> Path:
-    """A finished store with the groups m/d, m/d~mean, m/d~last-3 and m/d~all; tests must not change it."""
-    folder = tmp_path_factory.mktemp("small")
-    positions = {"positions": ["last", "mean", {"last": 3}, "all"], "backend": "transformers", "threads": 1}
-    loaded = load_job(small_job(folder, models(), extract=positions))
-    run_stages(loaded, ALL_STAGES, Silent())
-    return Path(loaded.store)

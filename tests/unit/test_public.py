@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import subprocess
 import sys
 
@@ -13,7 +14,25 @@ HEAVY = ("torch", "transformers", "zarr", "xarray", "numpy", "pyarrow", "pydanti
 
 
 def test_the_surface_is_what_is_promised():
-    assert sorted(drillcore.__all__) == ["Extractor", "errors", "extract", "open", "run"]
+    functions = ["compare", "doctor", "export", "extract", "measure", "open", "run", "show", "verify"]
+    shown = ["Extractor", "Job", "Run", "__version__", *functions[:2], "errors", *functions[2:]]
+    assert sorted(drillcore.__all__) == shown
+    assert all(getattr(drillcore, name) is not None and name in dir(drillcore) for name in drillcore.__all__)
+    assert all(callable(getattr(drillcore, name)) for name in functions)
+    with pytest.raises(AttributeError, match="no attribute 'shwo'"):
+        drillcore.shwo  # noqa: B018
+
+
+def test_the_version_is_that_of_the_distribution(monkeypatch):
+    assert drillcore.__version__ == importlib.metadata.version("drillcore")
+
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.delattr(drillcore, "__version__")
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    assert drillcore.__version__ == "0+unknown"
+    monkeypatch.delitem(vars(drillcore), "__version__")
 
 
 @pytest.mark.parametrize("line", ["import drillcore", "import drillcore.cli.main"])
@@ -28,3 +47,11 @@ def test_errors_keep_their_hint_between_processes():
 
     error = pickle.loads(pickle.dumps(drillcore.errors.JobError("what", hint="do")))
     assert (str(error), error.hint, error.exit_status) == ("what", "do", 2)
+
+
+def test_a_traceback_says_what_to_do_once():
+    import traceback
+
+    error = drillcore.errors.JobError("what", hint="do this")
+    assert traceback.format_exception_only(error) == ["drillcore.errors.JobError: what\n", "do this\n"]
+    assert traceback.format_exception_only(drillcore.errors.JobError("what")) == ["drillcore.errors.JobError: what\n"]

@@ -21,3 +21,4 @@ Yes = Annotated[
     bool, typer.Option("--yes", help="Store every token's states (`positions: [all]`), however large they are.")
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder for manifest, pictures and logs.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output instead of lines.")]

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from drillcore.cli.tables import visible
+from drillcore.system.visible import visible
 
 PLAIN_EVERY_SECONDS = 5.0
 

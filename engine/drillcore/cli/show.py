@@ -1,22 +1,11 @@
-"""`drillcore show`: what a store holds, and how complete it is."""
+"""`drillcore show`: what a store holds, and how complete it is, as lines."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
-import zarr
-
+from drillcore.api.show import Curve, Group, Shown, show
 from drillcore.cli.tables import align_columns, sparkline
-from drillcore.measures import PRIMARY
-from drillcore.runtime.results import Measured, read_prediction, read_separation
-from drillcore.store.arrays import HEADLINES
-from drillcore.store.attributes import GROUPS, attributes_of
-from drillcore.store.audits import read_audit
-from drillcore.store.committed import fingerprints_of
-from drillcore.store.freshness import is_asked_for, stale_results
-from drillcore.store.layout import array_of
-from drillcore.store.places.location import Location
-from drillcore.store.reader import num_rows, open_root
 
 WIDTH = 48
 
@@ -26,69 +15,45 @@ def store_lines(address: str) -> Iterator[str]:
 
     Raises StoreError where there is no store, DamageError where it is damaged.
     """
-    root = open_root(Location(address))
-    attributes = attributes_of(root)
-    yield f"store {address}: job {attributes['job']}, format {attributes['format']}"
+    yield from lines_of(show(address))
+
+
+def lines_of(shown: Shown) -> Iterator[str]:
+    """The lines of what a store holds."""
+    yield f"store {shown.store}: job {shown.job}, format {shown.format}"
     rows = [("model", "dataset", "sentences", "layers", "hidden", "complete", "audit", "results")]
-    groups = [(m, d, leaf) for m, group in sorted(root.groups()) for d, leaf in sorted(group.groups())]
-    job: list[str] | None = attributes.get(GROUPS)
-    left = [] if job is None else [leaf.path for _, _, leaf in groups if leaf.path not in job]
-    stale = {leaf.path: stale_results(leaf) for _, _, leaf in groups}
-    rows += [(m, d, *_facts(leaf, leaf.path in left, stale[leaf.path])) for m, d, leaf in groups]
+    rows += [(group.model, group.dataset, *_facts(group)) for group in shown.groups]
     yield from align_columns(rows)
-    leaves = {leaf.path: leaf for _, _, leaf in groups}
-    for path, why in stale.items():
-        for name in [n for n in why if n in HEADLINES or n in ("prediction", "candidate_logprob")]:
-            asked = path not in left and is_asked_for(leaves[path], name)
-            what = "`drillcore run` on the job makes it again" if asked else "the job does not ask for it any more"
-            yield f"stale: {path}: {name}: {why[name]}; {what}"
+    for group in shown.groups:
+        for each in group.stale:
+            what = "`drillcore run` on the job makes it again" if each.asked else "the job does not ask for it any more"
+            yield f"stale: {group.path}: {each.name}: {each.why}; {what}"
+    left = [group.path for group in shown.groups if not group.in_job]
     if left:
-        yield f"left the job: {', '.join(left)}; `drillcore rm {address} GROUP` removes one"
-    yield from _curves(groups, read_separation, PRIMARY, "linear probe (primary; from chance to 1)")
-    yield from _curves(groups, read_prediction, "top1", "expected next token the likeliest (0 to 1)")
+        yield f"left the job: {', '.join(left)}; `drillcore rm {shown.store} GROUP` removes one"
+    separated = [(group, group.separation) for group in shown.groups]
+    yield from _curves(separated, "linear probe (primary; from chance to 1)")
+    predicted = [(group, group.prediction) for group in shown.groups]
+    yield from _curves(predicted, "expected next token the likeliest (0 to 1)")
 
 
-def _facts(group: zarr.Group, left: bool, stale: Mapping[str, str]) -> tuple[str, str, str, str, str, str]:
-    """Cells: sentences, layers, hidden size, share of committed shards, what the audit found, names of results.
-
-    left: whether the group is no longer one of the job.
-    """
-    if "hidden_states" not in group:
-        return "0", "0", "0", "0%", "none", "none"
-    sentences, (_, layers, hidden) = num_rows(group), array_of(group, "hidden_states").shape
-    prints = fingerprints_of(group)
-    share = sum(map(bool, prints)) / max(1, len(prints))
-    results = attributes_of(group).get("results", {})
-    names = ", ".join(f"{n} (stale)" if n in stale else n for n in HEADLINES if n in results) or "none"
-    audit = _audit(group, prints)
-    return f"{sentences:,}", str(layers), str(hidden), f"{share:.0%}" + (", left the job" if left else ""), audit, names
+def _facts(group: Group) -> tuple[str, str, str, str, str, str]:
+    """Cells: sentences, layers, hidden size, share of committed shards, what the audit found, names of results."""
+    counts = (f"{group.sentences:,}", str(group.layers), str(group.hidden_size))
+    return (*counts, group.said_of_states, group.said_of_audit, group.said_of_results)
 
 
-def _audit(group: zarr.Group, fingerprints: Sequence[str]) -> str:
-    """How many sentences were read back and computed again, and the worst relative error."""
-    record = read_audit(group)
-    if record is None:
-        return "none"
-    if not record.is_of(fingerprints):
-        return "not of these states" if record.of else "not ended"
-    return f"{record.sentences} to {record.worst_relative_error:.0e}"
-
-
-def _curves(
-    groups: Sequence[tuple[str, str, zarr.Group]],
-    read: Callable[[zarr.Group], Measured | None],
-    metric: str,
-    title: str,
-) -> Iterator[str]:
+def _curves(curves: Sequence[tuple[Group, Curve | None]], title: str) -> Iterator[str]:
     """A table with a sparkline for each group that has the measure, its largest value, and the layer of that."""
-    rows = []
-    for model, dataset, group in groups:
-        measured = read(group)
-        by_bound, best = (None, None) if measured is None else (measured.of(metric), measured.best(metric))
-        if measured is not None and by_bound is not None and best is not None:
-            low = 1 / measured.num_labels if measured.num_labels else 0.0
-            line = sparkline(by_bound["value"].tolist(), low=low, high=1.0, width=WIDTH)
-            rows.append((model, dataset, line, f"{best.value:.2f}", best.layer_name))
+    rows = [
+        (
+            *(group.model, group.dataset),
+            sparkline(curve.values, low=curve.low, high=1.0, width=WIDTH),
+            *(f"{curve.best:.2f}", curve.best_layer),
+        )
+        for group, curve in curves
+        if curve is not None
+    ]
     if rows:
         yield ""
         yield from align_columns([("model", "dataset", title, "most", "layer"), *rows])

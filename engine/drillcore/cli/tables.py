@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Sequence
-from typing import TextIO
+from typing import Any, TextIO
 
 from drillcore.system.visible import visible
 
@@ -15,6 +16,13 @@ GAP = "·"
 def write_line(text: str, file: TextIO | None = None) -> None:
     """Print what `visible` makes of a text, by default to standard output."""
     print(visible(text), file=file)
+
+
+def write_json(value: dict[str, Any]) -> None:
+    """Print one JSON document to standard output, in ASCII, with null for numbers that are not finite."""
+    from drillcore.system.files import without_nan
+
+    print(json.dumps(without_nan(value), indent=2, allow_nan=False))
 
 
 def align_columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:

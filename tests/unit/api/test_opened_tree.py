@@ -11,7 +11,7 @@ import xarray as xr
 import drillcore
 from drillcore.store.arrays import INTERNALS
 
-pytest_plugins = ["support.small_stores"]
+pytest_plugins = ["support.small_store_fixtures"]
 GROUPS = ("d", "d~mean", "d~last-3", "d~all")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from drillcore.api import doctor
 from drillcore.backends import check_backend, numerics_hold, versions_of
 from drillcore.backends.auto import AutoBackend, choose_backend
 from drillcore.backends.lengths import LengthRules
@@ -20,7 +21,6 @@ from drillcore.backends.vllm.prompts import make_parts, num_computed
 from drillcore.backends.vllm.refusals import refuse, vllm_version
 from drillcore.backends.vllm.settings import check_memory, resolve_settings
 from drillcore.backends.vllm.shared_rows import SharedRows
-from drillcore.cli import doctor
 from drillcore.errors import JobError, MissingExtraError, ModelError, RunError
 from drillcore.job.extract import Extract
 from drillcore.job.inputs import Model

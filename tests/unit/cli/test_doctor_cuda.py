@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from conftest import require
-from drillcore.cli import doctor
+from drillcore.api import doctor
 from drillcore.system.machine import driver_cuda
 
 DRIVER = "int cuDriverGetVersion(int *version) { *version = %d; return %d; }"

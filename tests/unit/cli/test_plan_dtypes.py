@@ -8,8 +8,9 @@ import pytest
 import torch
 import yaml
 
+from drillcore.api import doctor
 from drillcore.backends.rates import matrix_rate
-from drillcore.cli import doctor, plan
+from drillcore.cli import plan
 from drillcore.job.file import load_job
 from drillcore.system.progress import Silent
 

@@ -225,7 +225,7 @@ def test_export_writes_what_is_stored(job: Path, tmp_path: Path) -> None:
         (("3", "npy", "a.npy", None), StoreError, "several models or datasets"),
         (("3", "npy", "a.npy", "deep/none"), StoreError, "no group deep/none"),
         (("9", "npy", "a.npy", "deep/plain"), StoreError, "no layer 9"),
-        (("3", "csv", "a.csv", "deep/plain"), StoreError, "--to csv is unknown"),
+        (("3", "csv", "a.csv", "deep/plain"), StoreError, "there is no format csv"),
         (("3", "npy", "none/a.npy", "deep/plain"), DrillcoreError, "could not be written"),
     ],
 )

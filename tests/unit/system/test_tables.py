@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from drillcore.api.export import FORMATS
 from drillcore.backends import BACKENDS
-from drillcore.cli.export import FORMATS
 from drillcore.job.extract import Extract
 from drillcore.job.fields import Job
 from drillcore.job.stages import Measure, Project, Run

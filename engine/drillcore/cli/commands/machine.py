@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from drillcore.cli.tables import write_line
+from drillcore.cli.arguments import Json
+from drillcore.cli.tables import write_json, write_line
 
 
 def bench(
@@ -21,24 +22,37 @@ def bench(
     batch_tokens: Annotated[list[int] | None, typer.Option(min=1, max=2**22, help="Token budgets to compare.")] = None,
     random_weights: Annotated[bool, typer.Option(help="Random weights: read configurations only.")] = False,
     repeats: Annotated[int, typer.Option(min=1, max=1000, help="Rounds; the cases take turns.")] = 3,
+    json: Json = False,
 ) -> None:
     """Measure the throughput of models, backends, dtypes and token budgets on this machine."""
+    import sys
+    from dataclasses import asdict
+    from functools import partial
+
     from drillcore.cli.bench.run import BenchSettings, make_cases, run_bench, table_of
     from drillcore.cli.tables import align_columns
 
     cases = make_cases(models, backend or ["transformers"], dtype or ["auto"], batch_tokens or ["auto"], random_weights)
     settings = BenchSettings(texts=texts, lengths=lengths, num_sentences=sentences, repeats=repeats)
-    header, cells = table_of(run_bench(cases, settings, out, write_line))
+    rows = run_bench(cases, settings, out, partial(write_line, file=sys.stderr) if json else write_line)
+    if json:
+        write_json({"out": str(out), "rows": [asdict(row) for row in rows]})
+        return
+    header, cells = table_of(rows)
     for line in align_columns([header, *cells]):
         write_line(line)
 
 
-def doctor() -> None:
+def doctor(json: Json = False) -> None:
     """List what this machine can run, and how to install the rest."""
-    from drillcore.cli.doctor import parts
+    from drillcore.api.doctor import doctor
     from drillcore.cli.tables import align_columns
 
-    rows = [(p.name, "yes" if p.present else "no", p.detail if p.present else p.remedy) for p in parts()]
+    parts = doctor()
+    if json:
+        write_json(parts.to_dict())
+        return
+    rows = [(p.name, "yes" if p.present else "no", p.detail if p.present else p.remedy) for p in parts]
     for line in align_columns(rows):
         write_line(line)
 

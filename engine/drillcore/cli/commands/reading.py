@@ -7,15 +7,20 @@ from typing import Annotated
 
 import typer
 
-from drillcore.cli.arguments import Out, StoreName
-from drillcore.cli.tables import write_line
+from drillcore.cli.arguments import Json, Out, StoreName
+from drillcore.cli.tables import write_json, write_line
 
 
-def show(store: StoreName) -> None:
+def show(store: StoreName, json: Json = False) -> None:
     """Show what a store holds and how complete it is."""
-    from drillcore.cli.show import store_lines
+    from drillcore.api.show import show
+    from drillcore.cli.show import lines_of
 
-    for line in store_lines(store):
+    shown = show(store)
+    if json:
+        write_json(shown.to_dict())
+        return
+    for line in lines_of(shown):
         write_line(line)
 
 
@@ -41,11 +46,16 @@ def compare(
     b: Annotated[str, typer.Argument(metavar="B", help="Another.")],
     metric: Annotated[list[str] | None, typer.Option(help="Measures; by default both dispersions.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Also write the rows to this CSV file.")] = None,
+    json: Json = False,
 ) -> None:
     """Compare two groups layer by layer: which is tighter or separates better, and by how much."""
-    from drillcore.cli.compare import comparison_lines
+    from drillcore.cli.compare import comparison, lines_of
 
-    for line in comparison_lines(store, a, b, metric or (), csv):
+    compared = comparison(store, a, b, metric or (), csv)
+    if json:
+        write_json(compared.to_dict())
+        return
+    for line in lines_of(compared):
         write_line(line)
 
 
@@ -69,9 +79,17 @@ def verify(
     models: Annotated[
         bool, typer.Option("--models", help="Read the models' files again: are they those the store records?")
     ] = False,
+    json: Json = False,
 ) -> None:
     """Check checksums, fingerprints and values of a store; exit status 1 if anything is damaged."""
+    from drillcore.api.verify import verify
     from drillcore.cli.verify import verify_lines
+
+    if json:
+        verified = verify(store, out=out, recompute=recompute, models=models)
+        write_json(verified.to_dict())
+        verified.check()
+        return
 
     for line in verify_lines(store, out, recompute, models=models):
         write_line(line)

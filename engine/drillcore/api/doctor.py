@@ -1,4 +1,4 @@
-"""`drillcore doctor`: what this machine can run, and how to get the rest."""
+"""What this machine can run, and how to get the rest."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import importlib.metadata
 import importlib.util
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
+from drillcore.api.page import table
 from drillcore.backends import BACKENDS, check_backend, versions_of
 from drillcore.backends.rates import WORTHWHILE, bfloat16_gain
 from drillcore.errors import MissingExtraError
@@ -27,6 +29,46 @@ class Part:
     present: bool
     detail: str
     remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}: {'yes' if self.present else 'no'}, {self.detail if self.present else self.remedy}"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What this machine can run. Iterates over its parts; `parts["gpu"]` is one by its name."""
+
+    parts: tuple[Part, ...]
+
+    def __iter__(self) -> Iterator[Part]:
+        return iter(self.parts)
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __getitem__(self, name: str) -> Part:
+        return {part.name: part for part in self.parts}[name]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {"parts": [asdict(part) for part in self.parts]}
+
+    def __repr__(self) -> str:
+        return "\n".join(map(str, self.parts))
+
+    def _repr_html_(self) -> str:
+        rows = [(p.name, "yes" if p.present else "no", p.detail if p.present else p.remedy) for p in self.parts]
+        return table("this machine", ("part", "here", ""), rows)
+
+
+def doctor() -> Parts:
+    """What this machine can run, and how to install the rest; takes some seconds.
+
+    >>> parts = drillcore.doctor()
+    >>> parts["cpu"].present, {part.name for part in parts} >= {"gpu", "umap", "ray"}
+    (True, True)
+    """
+    return Parts(tuple(parts()))
 
 
 def parts() -> Iterator[Part]:

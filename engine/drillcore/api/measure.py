@@ -1,0 +1,197 @@
+"""Stored measures of a group as a table, and two groups side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import zarr
+
+from drillcore.api.page import table
+from drillcore.api.stores import AnyStore, address_of, find_group, group_names
+from drillcore.api.tables import frame
+from drillcore.errors import CommitError, InputError
+from drillcore.measures import METRICS, PRIMARY
+from drillcore.measures.comparison import DISPERSIONS, Difference, Side, as_csv
+from drillcore.measures.comparison import compare as compare_sides
+from drillcore.runtime.results import Measured, read_separation
+from drillcore.store.freshness import stale
+from drillcore.store.places.location import Location
+from drillcore.store.reader import open_root
+from drillcore.system.files import without_nan, write_atomic
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = ("layer", "layer_name", "metric", "value", "low", "high", "null_mean", "null_high", "p")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One measure at one layer. low, high: its 95 % interval; null_mean, null_high, p: NaN without a null."""
+
+    layer: int
+    layer_name: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    null_mean: float
+    null_high: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Measures:
+    """How well each layer of a group separates its labels. rows: by layer, then by measure; NaN where it was skipped.
+
+    labels: that were told apart. notes: what a reader must know.
+    """
+
+    store: str
+    group: str
+    rows: tuple[Measure, ...]
+    labels: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the measures."""
+        return tuple(dict.fromkeys(row.metric for row in self.rows))
+
+    def best(self, metric: str = PRIMARY) -> Measure | None:
+        """The layer that separates best by a measure; None where it was skipped everywhere. Raises InputError.
+
+        The primary measure is `probe`, the balanced accuracy of a linear probe. Of a dispersion the smallest is best.
+        """
+        if metric not in self.metrics:
+            raise InputError(f"{self.group} has no measure {metric}", hint=f"It has {', '.join(self.metrics)}.")
+        found = [row for row in self.rows if row.metric == metric and row.value == row.value]
+        return max(found, key=lambda row: METRICS[metric].sign * row.value, default=None)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A row for each layer and measure; raises MissingExtraError where pandas is not installed."""
+        return frame(self.rows, COLUMNS)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; null where a number is not known."""
+        best = None if PRIMARY not in self.metrics else self.best()
+        facts: dict[str, Any] = without_nan({**asdict(self), "best": None if best is None else asdict(best)})
+        return facts
+
+    def __repr__(self) -> str:
+        best = None if PRIMARY not in self.metrics else self.best()
+        words = "no layer has a probe" if best is None else f"best {PRIMARY} {best.value:.2f} at {best.layer_name}"
+        return f"measures of {self.group}: {', '.join(self.metrics)}; {words}"
+
+    def _repr_html_(self) -> str:
+        rows = [[row.layer, row.layer_name, row.metric, *_numbers(row.value, row.low, row.high)] for row in self.rows]
+        return table(repr(self), ("layer", "name", "measure", "value", "low", "high"), rows, self.notes)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two groups of a store, layer by layer. rows: of each layer and measure, see `measures.comparison.Difference`."""
+
+    store: str
+    a: str
+    b: str
+    rows: tuple[Difference, ...]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A row for each layer and measure; raises MissingExtraError where pandas is not installed."""
+        return frame(self.rows, tuple(Difference.__dataclass_fields__))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; null where a number is not known."""
+        facts: dict[str, Any] = without_nan(asdict(self))
+        return facts
+
+    def to_csv(self, path: str | PathLike[str]) -> Path:
+        """Write the rows, safe for spreadsheets; returns the path. Raises CommitError where that fails."""
+        file = Path(path)
+        try:
+            write_atomic(file, as_csv(self.rows).encode())
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+            raise CommitError(f"{file} could not be written: {why}", hint="Name another file.") from None
+        return file
+
+    def __repr__(self) -> str:
+        verdicts = [row.verdict or "not known" for row in self.rows]
+        counts = {verdict: verdicts.count(verdict) for verdict in dict.fromkeys(verdicts)}
+        said = ", ".join(f"{verdict} ({count})" for verdict, count in counts.items())
+        return f"A = {self.a}, B = {self.b}: {said}"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            [row.layer_name, row.metric, *_numbers(row.a, row.b, row.difference, row.low, row.high), row.verdict]
+            for row in self.rows
+        ]
+        return table(f"A = {self.a}, B = {self.b}", ("layer", "measure", "A", "B", "A - B", "low", "high", ""), rows)
+
+
+def measure(store: AnyStore, group: str | None = None) -> Measures:
+    """The stored measures of a group, `model/dataset`, which need not be named where the store has one.
+
+    Nothing is computed: the stage `measure` of a run has done that. Raises StoreError where there is no store or no
+    such group, InputError where the group has not been measured, or was measured before its states or labels changed.
+
+    >>> measures = drillcore.measure("runs/job.zarr")
+    >>> measures.metrics[0], measures.best().metric
+    ('probe', 'probe')
+    >>> list(measures.to_pandas().columns[:4])
+    ['layer', 'layer_name', 'metric', 'value']
+    """
+    found = find_group(store, group)
+    measured = _measured(found, found.path)
+    rows = []
+    for slot, (number, name) in enumerate(zip(measured.layers_L.tolist(), measured.layer_names, strict=True)):
+        for place, metric in enumerate(measured.metrics):
+            at = dict(zip(measured.bounds, measured.values_LMB[slot, place].tolist(), strict=True))
+            rows.append(Measure(number, name, metric, **{bound: at[bound] for bound in COLUMNS[3:]}))
+    labels, notes = (tuple(map(str, measured.facts.get(name, ()))) for name in ("labels", "notes"))
+    return Measures(address_of(store), found.path, tuple(rows), labels, notes)
+
+
+def compare(store: AnyStore, a: str, b: str, metrics: Sequence[str] = ()) -> Comparison:
+    """Two groups of a store, each `model/dataset`, layer by layer; by default by the two dispersions.
+
+    Works from stored measures. Raises InputError where a group is missing or has not been measured, StoreError where
+    there is no store.
+
+    >>> compared = drillcore.compare("runs/job.zarr", "model/sentences", "model/sentences", ["probe"])
+    >>> compared.rows[1].layer_name, compared.rows[1].difference
+    ('block_1', 0.0)
+    """
+    address = address_of(store)
+    root = open_root(Location(address))
+    sides = [_side(root, path) for path in (a, b)]
+    return Comparison(address, a, b, tuple(compare_sides(sides[0], sides[1], metrics or DISPERSIONS)))
+
+
+def _side(root: zarr.Group, path: str) -> Side:
+    names = group_names(root)
+    group = root[path.strip("/")] if path.strip("/") in names else None
+    if not isinstance(group, zarr.Group) or "hidden_states" not in group:
+        raise InputError(f"the store has no {path}", hint=f"It has {', '.join(names)}." if names else "It is empty.")
+    measured = _measured(group, path)
+    numbers = tuple(measured.layers_L.tolist())
+    return Side(path, numbers, measured.layer_names, measured.metrics, measured.values_LMB)
+
+
+def _measured(group: zarr.Group, path: str) -> Measured:
+    why = stale(group, "separation")
+    if why:
+        raise InputError(f"{path}: its measures are stale: {why}", hint="Run `drillcore measure` on its job first.")
+    measured = read_separation(group)
+    if measured is None:
+        raise InputError(f"{path} has not been measured", hint="Run `drillcore measure` on its job first.")
+    return measured
+
+
+def _numbers(*values: float) -> list[str]:
+    return ["" if value != value else f"{value:.3f}" for value in values]

@@ -1,0 +1,68 @@
+"""Stores as Python code names them, and one opened as xarray."""
+
+from __future__ import annotations
+
+import os
+from os import PathLike
+from typing import TYPE_CHECKING
+
+import zarr
+
+from drillcore.errors import StoreError
+from drillcore.job.common import expand
+from drillcore.store.places.location import Location
+from drillcore.store.reader import open_root
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+# A path, an s3:// address, or what `drillcore.run` gives.
+AnyStore = str | PathLike[str]
+
+
+def open(store: AnyStore, *, internals: bool = False) -> xr.DataTree:
+    """Open a store as an xarray DataTree: one group for each model and dataset, arrays read when used.
+
+    A layer is found by its number (`.sel(layer=2)`) and, in a group's arrays and datasets, by its name
+    (`.sel(layer_name="block_2")`); `.drop_indexes("layer_name")` before layers are stacked or reindexed. internals:
+    show what the store keeps for itself too. Raises StoreError where there is no drillcore store, DamageError where it
+    is damaged.
+
+    >>> tree = drillcore.open("runs/job.zarr")
+    >>> states = tree["model/sentences"].hidden_states
+    >>> states.dims, states.sel(layer_name="block_2").shape == states.sel(layer=2).shape
+    (('sentence', 'layer', 'hidden'), True)
+    """
+    from drillcore.store.tree import open_tree
+
+    return open_tree(address_of(store), internals=internals)
+
+
+def address_of(store: AnyStore) -> str:
+    """Path or s3:// address; `~` is the home folder."""
+    address = os.fspath(store)
+    if address.startswith("s3:/"):
+        return "s3://" + address[4:].lstrip("/")  # a Path has one slash
+    return str(expand(address)) if address.startswith("~") else address
+
+
+def group_names(root: zarr.Group) -> list[str]:
+    """The groups of a store, `model/dataset`."""
+    return [f"{m}/{d}" for m, group in sorted(root.groups()) for d, _ in sorted(group.groups())]
+
+
+def find_group(store: AnyStore, wanted: str | None) -> zarr.Group:
+    """A group of a store, `model/dataset`; raises StoreError where there is none of several, or no such one."""
+    root = open_root(Location(address_of(store)))
+    names = group_names(root)
+    if wanted is None and len(names) != 1:
+        what = "holds several models or datasets" if names else "holds nothing yet"
+        raise StoreError(
+            f"the store {what}", hint=f"Name a group, one of {', '.join(names)}." if names else "Run the job first."
+        )
+    name = names[0] if wanted is None else wanted.strip("/")
+    if name not in names:
+        raise StoreError(f"the store has no group {name}", hint=f"It has {', '.join(names)}.")
+    group = root[name]
+    assert isinstance(group, zarr.Group)
+    return group
