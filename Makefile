@@ -13,7 +13,7 @@ FAILING ?= torture-failing.txt
 quoted = '$(subst ','\'',$(1))'
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check test test-long vllm test-vllm torture bench bench-peers bench-gpu support-table schemas format clean
+.PHONY: help install demo check test test-long vllm test-vllm torture bench bench-peers bench-gpu support-table schemas wheel format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,11 @@ support-table: $(INSTALLED) ## Try every architecture of the installed transform
 
 schemas: $(INSTALLED) ## Write schemas/ anew from the job model
 	$(BIN)/drillcore schema job > schemas/job.schema.json
+
+wheel: $(INSTALLED) ## Build the source distribution and, from it, the wheel into dist/, and check what they say of themselves
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/twine check --strict dist/*
 
 format: $(INSTALLED) ## Format the code
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .

@@ -8,7 +8,7 @@ import traceback
 
 import typer
 
-from drillcore.cli.commands import machine, planning, reading
+from drillcore.cli.commands import machine, planning, reading, starting
 from drillcore.cli.commands.running import STAGE_COMMANDS
 from drillcore.cli.tables import write_line
 from drillcore.errors import DrillcoreError
@@ -36,6 +36,7 @@ for _command in (
     machine.doctor,
     machine.demo_model,
     machine.schema,
+    starting.demo,
 ):
     app.command()(_command)
 

@@ -64,11 +64,32 @@ def demo_model() -> None:
     write_line(str(ensure_demo_model()))
 
 
-def schema(what: Annotated[str, typer.Argument(metavar="job", help="Which schema.")] = "job") -> None:
-    """Print the JSON Schema of job files."""
+def schema(
+    what: Annotated[str, typer.Argument(metavar="job", help="Which schema.")] = "job",
+    write: Annotated[Path | None, typer.Option("--write", metavar="FILE", help="Write it to a file.")] = None,
+) -> None:
+    """Print the JSON Schema of job files, or write it beside them for an editor."""
+    import json
+
     from drillcore.errors import JobError
     from drillcore.job.schema import job_schema
+    from drillcore.system.bounds import problem_with_output, read_object
+    from drillcore.system.files import write_atomic
 
     if what != "job":
         raise JobError(f"there is no schema {what}", hint="drillcore schema job")
-    write_line(job_schema().removesuffix("\n"))
+    text = job_schema()
+    if write is None:
+        write_line(text.removesuffix("\n"))
+        return
+    problem = problem_with_output(write)
+    if not problem and write.exists() and read_object(write).get("title") != json.loads(text)["title"]:
+        problem = "is there already and is no schema of drillcore"
+    if problem:
+        raise JobError(f"{write} {problem}", hint="Name another file: drillcore schema job --write job.schema.json")
+    try:
+        write_atomic(write, text.encode())
+    except OSError as error:
+        raise JobError(f"{write} cannot be written: {error.strerror}", hint="Name another file.") from None
+    write_line(f"wrote {write}; an editor completes the fields of a job file beside it that begins with this line:")
+    write_line(f"# yaml-language-server: $schema={write.name}")
