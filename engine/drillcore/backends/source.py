@@ -14,6 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from drillcore.backends import MODEL_DISTRIBUTIONS
+from drillcore.backends.adapters import ADAPTER, refuse_adapter_without_peft, refuse_lone_adapter
 from drillcore.backends.base import ModelFacts
 from drillcore.backends.configuration import bounded_building, read_raw, refuse_beyond, refuse_odd_files
 from drillcore.backends.demo_model import DEMO_ID, ensure_demo_model
@@ -31,8 +33,6 @@ from drillcore.system.quiet import quiet_transformers
 from drillcore.tokens.tokenizer import Tokenizer
 
 HUB_PATTERNS = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
-# What peft writes beside an adapter's weights.
-ADAPTER = "adapter_config.json"
 # Characters of another library's message that are repeated.
 SAID = 300
 
@@ -125,11 +125,17 @@ def locate(model: Model, base: Path) -> ModelSource:
     """Find a model by its id; relative directories start from `base`.
 
     Raises ModelError, with the remedy, where it is unknown, out of reach, gated, not a causal decoder, or a directory
-    without safetensors weights.
+    without safetensors weights; MissingExtraError where a package that reads it is not installed.
     """
     held = held_model(model.id)
     if held is not None:
         return _checked(model, _source_in_memory(model, held, base))
+    missing = [name for name in MODEL_DISTRIBUTIONS if find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(
+            f"reading a model needs {missing[0]}, which is not installed",
+            hint="pip install 'drillcore[transformers]'",
+        )
     if model.id == DEMO_ID:
         location = str(ensure_demo_model())
     elif is_local(model.id):
@@ -144,7 +150,7 @@ def locate(model: Model, base: Path) -> ModelSource:
     _refuse_unless_causal(model, config)
     if Path(location).is_dir() and not model.random_weights:
         weight_files(model.id, Path(location), getattr(config, "transformers_weights", None))
-        _refuse_adapter_without_peft(model, Path(location))
+        refuse_adapter_without_peft(model, Path(location))
     revision = (commit or model.revision) if location == model.id else None
     source = ModelSource(model, location, revision, config, _facts(config), tokenizer_at=_other_tokenizer(model, base))
     with bounded_building(model.id):
@@ -186,7 +192,7 @@ def _local(model: Model, base: Path) -> str:
     """The folder that a model's id names; raises ModelError where it holds no model that can be read."""
     folder = real_path(base / expand(model.id))
     if not (folder / "config.json").exists() and not (folder / "config.json").is_symlink():
-        _refuse_lone_adapter(model, folder)
+        refuse_lone_adapter(model, folder)
         raise ModelError(
             f"model {model.id}: {folder} holds no config.json",
             hint="Name a directory written by save_pretrained, relative to the job file.",
@@ -211,23 +217,6 @@ def known_class(config: Any) -> Any:
         return transformers.AutoModelForImageTextToText
     named = [name for name in getattr(config, "architectures", None) or () if name.endswith("ForCausalLM")]
     return getattr(transformers, named[0], None) if named else None
-
-
-def _refuse_lone_adapter(model: Model, folder: Path) -> None:
-    if (folder / ADAPTER).exists():
-        raise ModelError(
-            f"model {model.id}: {folder} holds an adapter ({ADAPTER}) without its base model",
-            hint="Merge it into its base model (peft: merge_and_unload, then save_pretrained) and name that folder.",
-        )
-
-
-def _refuse_adapter_without_peft(model: Model, folder: Path) -> None:
-    """transformers loads an adapter that lies beside a model, but passes over it where peft is not installed."""
-    if (folder / ADAPTER).exists() and find_spec("peft") is None:
-        raise MissingExtraError(
-            f"model {model.id}: {folder} holds an adapter ({ADAPTER}), which needs peft, which is not installed",
-            hint="pip install peft; or merge the adapter into the model; or, to leave it out, move its files away.",
-        )
 
 
 def _read_config(model: Model, location: str) -> Any:

@@ -39,6 +39,6 @@ def _raise_if_any(mistakes: list[InputError]) -> None:
     """Raise one error for several, of the kind of the first one."""
     if len(mistakes) > 1:
         hints = dict.fromkeys(m.hint for m in mistakes if m.hint)
-        raise type(mistakes[0])("\n".join(map(str, mistakes)), hint=" ".join(hints))
+        raise type(mistakes[0])("\n".join(dict.fromkeys(map(str, mistakes))), hint=" ".join(hints))
     if mistakes:
         raise mistakes[0]

@@ -14,21 +14,18 @@ from drillcore.backends.device import check_devices
 from drillcore.backends.source import ModelSource, locate
 from drillcore.errors import JobError, TextError
 from drillcore.job.fields import LoadedJob
-from drillcore.job.groups import Group, branch_of, group_of, positions_of, reading_of
+from drillcore.job.groups import Group, branch_of, group_of, positions_of
 from drillcore.job.inputs import Dataset, Model
 from drillcore.job.positions import LAST
 from drillcore.runtime.continuing import Following, around_of, continuations_of
 from drillcore.runtime.models import check_all_weights, find_models
 from drillcore.runtime.positions import Placed, place
+from drillcore.runtime.rows import read_tables
 from drillcore.runtime.settings import check_pictures
 from drillcore.runtime.work.blocks import rows_digest
-from drillcore.store.arrays import PLACE_COLUMNS, check_kept_names
-from drillcore.store.layout import check_group_name
-from drillcore.system.files import cache_dir
 from drillcore.system.progress import ProgressListener
-from drillcore.texts.notes import note_across, notes_on_job, said
 from drillcore.texts.problems import Problems
-from drillcore.texts.rows import RowTable, ingest, row_ids
+from drillcore.texts.rows import RowTable, row_ids
 from drillcore.tokens.continuations import Continuations
 from drillcore.tokens.places import Places
 from drillcore.tokens.sequences import Sequences
@@ -140,8 +137,7 @@ def check_job(
     or ModelError (or JobError for a layer out of range, MissingExtraError for a package that is not installed) that
     names every problem, up to a limit.
     """
-    _check_names(loaded)
-    tables = _read_rows(loaded, listener)
+    tables = read_tables(loaded, listener)
     for model in loaded.job.models:
         if model.trust_remote_code:
             listener.say(f"{model.group}: runs code of its own repository, as the job says (trust_remote_code)")
@@ -305,48 +301,6 @@ def _following(pairs: Sequence[Input], tokenizers: dict[str, Tokenizer]) -> Iter
             if found is not None:
                 name = pair.model.group
                 yield pair.dataset, Following(name, pair.rows, pair.dataset, tokenizers[name], which, found)
-
-
-def _check_names(loaded: LoadedJob) -> None:
-    """Check that every group and column has a name that the store can take; raises StoreError, TextError."""
-    for model in loaded.job.models:
-        check_group_name(model.group, "model")
-    for dataset in loaded.job.datasets:
-        positions = positions_of(loaded.job, dataset)
-        plain = dataset.messages is None and all(position.is_last for position in positions)
-        more = () if plain else PLACE_COLUMNS
-        check_group_name(dataset.name, "dataset")
-        reading = reading_of(dataset, positions)
-        check_kept_names(dataset, more)
-        of_positions = [name for name in reading.keep if name not in dataset.keep]
-        check_kept_names(dataset.model_copy(update={"keep": tuple(of_positions)}), more, "extract.positions")
-        for column in reading.keep:
-            check_group_name(column, "column")
-
-
-def _read_rows(loaded: LoadedJob, listener: ProgressListener) -> dict[str, RowTable]:
-    problems, tables = Problems(), {}
-    for dataset in loaded.job.datasets:
-        try:
-            reading = reading_of(dataset, positions_of(loaded.job, dataset))
-            table = ingest(loaded.path(dataset), reading, cache_dir() / "rows", problems)
-        except TextError as error:
-            problems.add(str(error), None, error.hint)
-            continue
-        if table is not None:
-            tables[dataset.name] = table
-    problems.raise_if_any()
-    _say_notes(loaded, tables, listener)
-    return tables
-
-
-def _say_notes(loaded: LoadedJob, tables: Mapping[str, RowTable], listener: ProgressListener) -> None:
-    """Say what is nearly right in the datasets and in what the job says of them."""
-    for dataset in loaded.job.datasets:
-        for note in [*said(tables[dataset.name].notes, dataset), *notes_on_job(dataset)]:
-            listener.say(f"{dataset.name}: {note}")
-    for note in note_across({name: table.distinct("label") for name, table in tables.items()}):
-        listener.say(note)
 
 
 def _fit(

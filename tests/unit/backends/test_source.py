@@ -10,11 +10,12 @@ import pytest
 import torch
 import yaml
 
+from drillcore.backends import source
 from drillcore.backends.device import choose_device, narrowing_note
 from drillcore.backends.source import identity, locate
 from drillcore.backends.transformers.fit import build_on_meta, examine
 from drillcore.backends.transformers.loading import load_model
-from drillcore.errors import JobError, ModelError, StoreError, TextError
+from drillcore.errors import JobError, MissingExtraError, ModelError, StoreError, TextError
 from drillcore.job.extract import Extract
 from drillcore.job.file import load_job
 from drillcore.job.inputs import Model
@@ -204,3 +205,12 @@ def test_a_damaged_configuration_is_refused_with_its_own_reason(changes, reason,
     with pytest.raises(ModelError) as raised:
         locate(Model(id=str(folder)), Path("/"))
     assert f"{raised.value}".startswith(f"model {folder}") and reason in f"{raised.value}"
+
+
+@pytest.mark.parametrize("absent", ["torch", "transformers"])
+def test_a_missing_package_is_named_with_the_extra(absent, models, monkeypatch):
+    found = source.find_spec
+    monkeypatch.setattr(source, "find_spec", lambda name: None if name == absent else found(name))
+    with pytest.raises(MissingExtraError, match=f"needs {absent}, which is not installed") as refused:
+        locate(Model(id=str(models())), Path())
+    assert "drillcore[transformers]" in refused.value.hint

@@ -1,0 +1,64 @@
+"""Reads the rows of a job's datasets, and checks the names that they would have in a store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from drillcore.errors import TextError
+from drillcore.job.fields import LoadedJob
+from drillcore.job.groups import positions_of, reading_of
+from drillcore.store.arrays import PLACE_COLUMNS, check_kept_names
+from drillcore.store.layout import check_group_name
+from drillcore.system.files import cache_dir
+from drillcore.system.progress import ProgressListener
+from drillcore.texts.notes import note_across, notes_on_job, said
+from drillcore.texts.problems import Problems
+from drillcore.texts.rows import RowTable, ingest
+
+
+def read_tables(loaded: LoadedJob, listener: ProgressListener) -> dict[str, RowTable]:
+    """The rows of every dataset by its name, read now or taken from the cache; says what is nearly right in them.
+
+    Raises TextError that names every problem with the rows, up to a limit, and StoreError or TextError for a model,
+    dataset or column whose name no store can take.
+    """
+    _check_names(loaded)
+    problems, tables = Problems(), {}
+    for dataset in loaded.job.datasets:
+        try:
+            reading = reading_of(dataset, positions_of(loaded.job, dataset))
+            table = ingest(loaded.path(dataset), reading, cache_dir() / "rows", problems)
+        except TextError as error:
+            problems.add(str(error), None, error.hint)
+            continue
+        if table is not None:
+            tables[dataset.name] = table
+    problems.raise_if_any()
+    _say_notes(loaded, tables, listener)
+    return tables
+
+
+def _say_notes(loaded: LoadedJob, tables: Mapping[str, RowTable], listener: ProgressListener) -> None:
+    """Say what is nearly right in the datasets and in what the job says of them."""
+    for dataset in loaded.job.datasets:
+        for note in [*said(tables[dataset.name].notes, dataset), *notes_on_job(dataset)]:
+            listener.say(f"{dataset.name}: {note}")
+    for note in note_across({name: table.distinct("label") for name, table in tables.items()}):
+        listener.say(note)
+
+
+def _check_names(loaded: LoadedJob) -> None:
+    """Check that every group and column has a name that the store can take; raises StoreError, TextError."""
+    for model in loaded.job.models:
+        check_group_name(model.group, "model")
+    for dataset in loaded.job.datasets:
+        positions = positions_of(loaded.job, dataset)
+        plain = dataset.messages is None and all(position.is_last for position in positions)
+        more = () if plain else PLACE_COLUMNS
+        check_group_name(dataset.name, "dataset")
+        reading = reading_of(dataset, positions)
+        check_kept_names(dataset, more)
+        of_positions = [name for name in reading.keep if name not in dataset.keep]
+        check_kept_names(dataset.model_copy(update={"keep": tuple(of_positions)}), more, "extract.positions")
+        for column in reading.keep:
+            check_group_name(column, "column")
