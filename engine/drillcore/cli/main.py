@@ -36,6 +36,7 @@ for _command in (
     machine.doctor,
     machine.demo_model,
     machine.schema,
+    starting.init,
     starting.demo,
 ):
     app.command()(_command)

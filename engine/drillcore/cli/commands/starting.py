@@ -11,6 +11,30 @@ import typer
 from drillcore.cli.tables import write_line
 
 
+def init(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Files of texts: CSV, TSV, JSONL, Parquet, txt.")
+    ],
+    model: Annotated[list[str] | None, typer.Option("--model", metavar="ID", help="A hub id or folder; again.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="The job file; by default STEM.yaml.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the job file.")] = False,
+) -> None:
+    """Look at files of texts and write a job file with comments for them."""
+    from drillcore.api.new_job import new_job
+    from drillcore.cli.display import make_display
+
+    display = make_display()
+    job = new_job(files, model or (), out, display, force=force)
+    job.write()
+    for line in job.reasons:
+        display.say(line)
+    name = quote(str(job.path))
+    display.say(f"wrote {job.path}; every row was read as a run reads it")
+    display.say(f"next: drillcore plan {name}, then drillcore run {name}")
+
+
 def demo(
     folder: Annotated[Path, typer.Argument(help="Folder for the job, its texts and its results.")] = Path(
         "drillcore-demo"
