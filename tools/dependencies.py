@@ -20,6 +20,7 @@ DISTRIBUTIONS = {
 # Rooms and modules by path, and the extras they may count on beside the plain dependencies; the longest path decides.
 EXTRAS = {
     "": (),
+    "api/calibration.py": ("transformers", "umap"),
     "backends": ("transformers",),
     "backends/vllm": ("transformers", "vllm"),
     "cli/bench": ("transformers",),

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from drillcore.api.measure import Comparison, compare
-from drillcore.cli.tables import align_columns
 from drillcore.errors import InputError
 from drillcore.measures.comparison import Difference
 from drillcore.system.bounds import problem_with_output
+from drillcore.system.columns import align_columns
 
 HEADER = ("layer", "measure", "A", "B", "A - B", "95 %", "all layers at once", "verdict")
 

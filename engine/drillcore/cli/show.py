@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from drillcore.api.show import Curve, Group, Shown, show
-from drillcore.cli.tables import align_columns, sparkline
+from drillcore.cli.tables import sparkline
+from drillcore.system.columns import align_columns
 
 WIDTH = 48
 

@@ -1,10 +1,10 @@
-"""Lines for the terminal: free of control characters, aligned as tables, or drawn as sparklines."""
+"""Lines for the terminal: free of control characters, or drawn as sparklines."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, TextIO
 
 from drillcore.system.visible import visible
@@ -23,24 +23,6 @@ def write_json(value: dict[str, Any]) -> None:
     from drillcore.system.files import without_nan
 
     print(json.dumps(without_nan(value), indent=2, allow_nan=False))
-
-
-def align_columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Lines of a table, the first row being its header; columns of numbers (cells that begin with a digit) go right.
-
-    All rows have the same number of cells; raises ValueError otherwise.
-
-    >>> for line in align_columns([("layer", "probe"), ("embed", "0.5"), ("block_1", "12.5")]):
-    ...     print(line)
-    layer    probe
-    embed      0.5
-    block_1   12.5
-    """
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    right = [all(cell[:1].isdigit() for cell in column[1:]) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True))
-        yield "  ".join(cells).rstrip()
 
 
 def sparkline(values: Sequence[float], *, low: float | None = None, high: float | None = None, width: int = 0) -> str:

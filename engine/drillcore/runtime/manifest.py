@@ -17,10 +17,14 @@ from drillcore.system.versions import git_commit, versions
 
 
 class Manifest:
-    """Facts of a run, gathered as it goes and written when asked."""
+    """Facts of a run, gathered as it goes and written when asked.
+
+    worked: by stage, the groups (the models, in extract) that it has computed in this run, and not found up to date.
+    """
 
     def __init__(self, path: Path, loaded: LoadedJob) -> None:
         self._path = path
+        self.worked: dict[str, list[str]] = {}
         earlier = read_manifest(path)
         self.earlier_versions: dict[str, str] = earlier.get("versions", {})
         self.facts: dict[str, Any] = {
@@ -45,6 +49,10 @@ class Manifest:
                 target[part] = {}
             target = target[part]
         target.update(facts)
+
+    def did(self, stage: str, group: str) -> None:
+        """Note that a stage has computed a group."""
+        self.worked.setdefault(stage, []).append(group)
 
     def write(self, status: str) -> None:
         """Write the file; `status` is running, done, failed or interrupted. Raises CommitError."""

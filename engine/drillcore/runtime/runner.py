@@ -20,6 +20,7 @@ from drillcore.runtime.repair import discard_damage, refuse_damage
 from drillcore.runtime.session import Session
 from drillcore.runtime.settings import check_places, check_settings
 from drillcore.runtime.stages import load_stage
+from drillcore.runtime.timekeeper import Timekeeper
 from drillcore.runtime.wanted import record_wanted
 from drillcore.store.places.hold import Hold
 from drillcore.store.places.location import Location, make_folder
@@ -190,10 +191,13 @@ class Before:
 def _run_each(stages: Sequence[str], context: Context) -> None:
     """Run the stages; what failed for some groups of one does not keep the others from the next."""
     failed: list[PartFailed] = []
+    timekeeper = Timekeeper(context, stages)
     for stage in stages:
         _check(context.store.location.hold)
+        timekeeper.begin(stage)
         try:
             load_stage(stage)(context)
+            timekeeper.end(stage)
         except PartFailed as error:
             failed.append(error)
             context.listener.say(str(error))

@@ -11,9 +11,9 @@ import jsonschema
 import pytest
 import yaml
 
-from drillcore.cli.tables import align_columns
 from drillcore.job.fields import Job
 from drillcore.job.schema import job_schema
+from drillcore.system.columns import align_columns
 
 
 def drillcore(*arguments, cwd=None):

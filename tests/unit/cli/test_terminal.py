@@ -11,7 +11,8 @@ from rich.console import Console
 
 from drillcore.cli.display import Bars, Lines
 from drillcore.cli.main import main
-from drillcore.cli.tables import visible, write_line
+from drillcore.cli.tables import write_line
+from drillcore.system.visible import visible
 
 HOSTILE = "\x1b[31mred\x1b]0;title\x07 \x9b2J \u202eevil\u2066 \x08\x7f\r \u2028 \ud800"
 ORDINARY = "Привет 안녕 日本語 naïve e\u0301 🙂 👩\u200d🔬 \U0001f3f4\U000e0067\U000e0062\U000e007f \u200b \xa0 \ufeff"

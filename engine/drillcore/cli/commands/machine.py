@@ -30,7 +30,7 @@ def bench(
     from functools import partial
 
     from drillcore.cli.bench.run import BenchSettings, make_cases, run_bench, table_of
-    from drillcore.cli.tables import align_columns
+    from drillcore.system.columns import align_columns
 
     cases = make_cases(models, backend or ["transformers"], dtype or ["auto"], batch_tokens or ["auto"], random_weights)
     settings = BenchSettings(texts=texts, lengths=lengths, num_sentences=sentences, repeats=repeats)
@@ -46,7 +46,7 @@ def bench(
 def doctor(json: Json = False) -> None:
     """List what this machine can run, and how to install the rest."""
     from drillcore.api.doctor import doctor
-    from drillcore.cli.tables import align_columns
+    from drillcore.system.columns import align_columns
 
     parts = doctor()
     if json:

@@ -111,6 +111,7 @@ def _measure_dataset(context: Context, dataset: Group, writer: GroupWriter) -> N
     recorded = {name: {"inputs": inputs.record(), **own} for name, own in more.items()}
     writer.write_results(inputs.digest, dict(zip(ARRAYS_MADE, values, strict=True)), recorded)
     context.manifest.record("measures", path, **facts)
+    context.manifest.did("measure", path)
     seconds = time.perf_counter() - started
     context.listener.finish(f"{path}: {num_layers} layers measured in {seconds:.1f} s{_best_line(writer, draws)}")
 

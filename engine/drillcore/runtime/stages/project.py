@@ -143,6 +143,7 @@ def _project_unit(context: Context, unit: Unit, settings: Project, graphs: Layer
         layers[position] = projected
         context.listener.advance(1)
     facts = _record(context, unit, [p for p in layers if p is not None], reason)
+    context.manifest.did("project", _name(unit.writers))
     seconds = time.perf_counter() - started
     context.listener.finish(f"{_name(unit.writers)}: {num_layers} layers projected{_by(facts)} in {seconds:.1f} s")
 

@@ -276,6 +276,7 @@ class ModelRun:
             self._context.listener.say(summarise(self._context, self.name, self.done, wall))
             if sum(b.num_sentences for b in self.done) == self._num_sentences:
                 check_committed(self._targets)
+                self._context.manifest.did("extract", self.name)
             self.audit_if_done()
 
     def audit_if_done(self) -> None:

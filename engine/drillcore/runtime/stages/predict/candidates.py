@@ -121,6 +121,8 @@ def score_candidates(context: Context, pair: Input, writer: GroupWriter) -> None
         {"candidate": np.array(texts), "candidate_logprob": logprob_NC},
         {"candidate_logprob": {"inputs": inputs.record(), **facts}},
     )
+    if not known:
+        context.manifest.did("predict", path)
     context.manifest.record("candidates", path, **facts)
     context.listener.finish(f"{path}: {_line(facts)} ({time.perf_counter() - started:.1f} s)")
 

@@ -83,6 +83,7 @@ def predict_next_tokens(context: Context, pair: Input, writer: GroupWriter) -> N
     values = (np.array(QUANTITIES), values_NLQ, np.array(BOUNDS), np.array(FIGURES), figures_LPB)
     recorded = {name: {"inputs": inputs.record(), **facts} for name in ("next_token", "prediction")}
     writer.write_results(made_from, dict(zip(ARRAYS_MADE, values, strict=True)), recorded)
+    context.manifest.did("predict", path)
     context.manifest.record("predictions", path, **facts, last_layer=_last(summaries[-1]))
     context.listener.finish(f"{path}: {_line(summaries)} ({time.perf_counter() - started:.1f} s)")
 

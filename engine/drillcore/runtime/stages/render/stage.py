@@ -57,10 +57,14 @@ def render(context: Context) -> None:
     pictures = list(_pictures(context, folder))
     context.listener.start("render", len(pictures), "pictures")
     notes, drawn = {name: n for name, n in objects_in(read_object(folder / NOTES)).items() if _is_note(n)}, 0
+    draws_all = not notes
     for picture in pictures:
         with failures.of(f"picture {picture.name}"):
             drawn += _drawn(picture, folder, notes)
         context.listener.advance(1)
+    for pair in context.inputs.pairs if draws_all else ():
+        if pair.dataset.position.is_measured:
+            context.manifest.did("render", pair.path)
     context.manifest.record("stages", "render", wall_seconds=round(time.perf_counter() - started, 3))
     context.listener.finish(f"pictures: {drawn} drawn, {len(pictures) - drawn} up to date, in {folder}")
     context.listener.say(f"report: {(context.out / REPORT).absolute()}")
