@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+DOCS_INSTALLED := $(VENV)/.installed-docs
 VLLM_VENV := .venv-vllm
 PEERS_VENV := .venv-peers
 JOB ?= jobs/demo.yaml
@@ -13,7 +14,7 @@ FAILING ?= torture-failing.txt
 quoted = '$(subst ','\'',$(1))'
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check test test-long vllm test-vllm torture bench bench-peers bench-gpu support-table schemas wheel format clean
+.PHONY: help install demo check test test-long docs reference vllm test-vllm torture bench bench-peers bench-gpu support-table schemas wheel format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +52,19 @@ test: $(INSTALLED) ## The test suite, in two processes (TEST_PROCESSES=1 for one
 
 test-long: $(INSTALLED) ## The long forms of the tests
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -m "long or not long"
+
+docs: $(DOCS_INSTALLED) ## The documentation as a site, build/site/index.html; broken links and anchors fail
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/site
+	@echo "== built: build/site/index.html"
+
+$(DOCS_INSTALLED): $(INSTALLED)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
+
+reference: $(INSTALLED) ## Write anew what of docs/ is made from the code: job, Python, blocks that no test runs
+	$(BIN)/python -m tools.job_reference
+	$(BIN)/python -m tools.python_reference
+	$(BIN)/python -m tools.pages
 
 torture: $(INSTALLED) ## Kills at every file operation, damage to every file (EACH=20 for a part, TRIAL=... for one; hours)
 	@PYTHONPATH=tests $(BIN)/python -m torture --each $(EACH) --trial $(call quoted,$(TRIAL)) --failing $(FAILING)
