@@ -15,6 +15,7 @@ EXAMPLES = {
     "run": "run: {executor: ray}",
     "models.id": "as: mine",
     "models.revision": "revision: main",
+    "models.tokenizer": "tokenizer: ./my-model",
     "models.as": "as: after-training",
     "models.dtype": "dtype: bfloat16",
     "models.device_map": "device_map: auto",

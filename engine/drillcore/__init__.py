@@ -1,8 +1,8 @@
 """Last-token hidden states of every layer of a language model, for millions of sentences across many models.
 
-`Job` builds a job and `run` runs it, or a job file; `open` gives its store as an xarray DataTree, and `extract` the
-states of a few sentences. `show`, `measure`, `compare`, `export`, `verify` and `doctor` give the values behind what
-the commands print.
+`Job` builds a job and `run` runs it, or a job file; `plan` says what that will cost. `open` gives a store as an xarray
+DataTree, and `extract` the states of a few sentences (`Extractor` keeps the model for more). `show`, `measure`,
+`compare`, `export`, `verify` and `doctor` give the values behind what the commands print.
 Nothing heavy is imported before it is used.
 """
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from drillcore.api.extractor import Extractor
     from drillcore.api.job import Job
     from drillcore.api.measure import compare, measure
+    from drillcore.api.planning import plan
     from drillcore.api.run import Run, run
     from drillcore.api.show import show
     from drillcore.api.stores import open
@@ -43,6 +44,7 @@ __all__ = [
     "extract",
     "measure",
     "open",
+    "plan",
     "run",
     "show",
     "verify",
@@ -57,6 +59,7 @@ _PLACES = {
     "export": "drillcore.api.export",
     "measure": "drillcore.api.measure",
     "open": "drillcore.api.stores",
+    "plan": "drillcore.api.planning",
     "run": "drillcore.api.run",
     "show": "drillcore.api.show",
     "verify": "drillcore.api.verify",

@@ -19,6 +19,7 @@ class ModelFields(_As, total=False):
     """A model: `id`, and what else is said of it."""
 
     id: AnyPath
+    tokenizer: AnyPath
     revision: str
     dtype: Dtype
     device_map: str

@@ -231,8 +231,9 @@ class Job:
         for dataset, dumped in zip(loaded.job.datasets, job["datasets"], strict=True):
             dumped["path"] = str(loaded.path(dataset))
         for model in job["models"]:
-            if is_local(model["id"]):
-                model["id"] = str(real_path(loaded.base / expand(model["id"])))
+            for name in ("id", "tokenizer"):
+                if model[name] is not None and is_local(model[name]):
+                    model[name] = str(real_path(loaded.base / expand(model[name])))
         return canonical(job)
 
     def __repr__(self) -> str:
@@ -246,6 +247,23 @@ class Job:
         sections = {k: v for k, v in self.to_dict().items() if isinstance(v, dict) and k != "datasets"}
         rows += [(section, ", ".join(f"{k}: {v}" for k, v in fields.items())) for section, fields in sections.items()]
         return table(f"Job {self.name}", (), rows)
+
+
+def asked_job(
+    job: Job | given.AnyPath | Mapping[str, Any], set: Sequence[str], store: given.AnyPath | None, limit: int | None
+) -> Job:
+    """The job that a caller named: a `Job`, a job file, or a mapping such as a job file holds; raises JobError."""
+    if isinstance(job, Job):
+        return job.changed(set=set, store=store, limit=limit)
+    if isinstance(job, Mapping):
+        return Job.from_dict(job, set=set).changed(store=store, limit=limit)
+    return Job.load(job, set=set, store=store, limit=limit)
+
+
+def _folders(model: Model) -> list[tuple[str, str]]:
+    """Fields of a model that name a folder."""
+    places = (("id", model.id), ("tokenizer", model.tokenizer))
+    return [(name, place) for name, place in places if place is not None and is_local(place)]
 
 
 def nearby(path: str) -> str:
@@ -337,7 +355,7 @@ def _moved(loaded: LoadedJob, file: Path) -> LoadedJob:
 
     job = loaded.job
     datasets = tuple(d.model_copy(update={"path": seen(d.path)}) for d in job.datasets)
-    models = tuple(m.model_copy(update={"id": seen(m.id)}) if is_local(m.id) else m for m in job.models)
+    models = tuple(m.model_copy(update={name: seen(place) for name, place in _folders(m)}) for m in job.models)
     store = None if job.store is None else seen(job.store)
     moved = job.model_copy(update={"datasets": datasets, "models": models, "store": store})
     found = LoadedJob(job=moved, base=folder, source=str(file))

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import html
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from drillcore.api.calibration import Load, timed_kind
 from drillcore.api.estimates import Estimate, count_nodes, estimates_of, time_model
+from drillcore.api.given import AnyPath
+from drillcore.api.job import Job, asked_job
+from drillcore.api.progress import listener
 from drillcore.backends.device import host_hardware
 from drillcore.errors import InputError
-from drillcore.job.fields import Job, LoadedJob
-from drillcore.job.file import load_job
 from drillcore.job.groups import allow_sizes
 from drillcore.runtime.costs import Piece
 from drillcore.runtime.outlook import Outlook, group_size, look
@@ -24,7 +23,7 @@ from drillcore.runtime.rates import FROM_RUN, SCALED_MODEL, SCALED_SIZE, Rates, 
 from drillcore.runtime.stages import ALL_STAGES
 from drillcore.store.places.location import Location
 from drillcore.system.columns import align_columns
-from drillcore.system.progress import ProgressListener, Silent, telling
+from drillcore.system.progress import ProgressListener, telling
 from drillcore.system.visible import visible
 
 HEADER = ("model", "dataset", "rows", "tokens", "nodes", "shared", "padding", "raw", "on disk", "time")
@@ -106,44 +105,30 @@ class Plan:
 
 
 def plan(
-    job: str | os.PathLike[str] | Job | LoadedJob,
+    job: Job | AnyPath | Mapping[str, Any],
     *,
     set: Sequence[str] = (),
-    store: str | None = None,
+    store: AnyPath | None = None,
     limit: int | None = None,
     calibrate: bool = True,
-    progress: ProgressListener | None = None,
+    progress: bool | ProgressListener | None = None,
 ) -> Plan:
     """Estimate what a job will cost on this machine. Writes nothing but the cache.
 
-    job: a job file, or a job. set, store, limit: as the command's options, for a job file; store for every job.
-    calibrate: time what no earlier run of the machine tells, by loading models and working on random states for a few
-    seconds each; without it nothing is loaded, no time is estimated, and packs are counted as on a CPU. What the store
-    holds already costs nothing. Raises what a run raises where the job or its inputs are wrong, and TypeError for
-    `set` or `limit` with a job that is no file.
+    job, set, store, limit, progress: as for `run`. calibrate: time what no earlier run of the machine tells, by loading
+    models and working on random states for a few seconds each; without it nothing is loaded, no time is estimated, and
+    packs are counted as on a CPU. What the store holds already costs nothing. Raises what a run raises where the job or
+    its inputs are wrong.
 
-    >>> planned = plan("job.yaml", calibrate=False)
+    >>> planned = drillcore.plan("job.yaml", calibrate=False)
     >>> [(group.dataset, group.num_rows) for group in planned.groups], planned.seconds
-    ([('sentences', 2)], None)
+    ([('sentences', 12)], None)
     """
-    loaded, listener = _loaded(job, set, store, limit), progress or Silent()
-    with telling(listener.say):
+    loaded, heard = asked_job(job, set, store, limit).loaded, listener(progress)
+    with telling(heard.say):
         # What it would cost is asked for here: nothing is too large.
-        inputs = check_job(loaded.model_copy(update={"job": allow_sizes(loaded.job)}), listener)
-        return _Planner(inputs, calibrate, listener).plan()
-
-
-def _loaded(
-    job: str | os.PathLike[str] | Job | LoadedJob, sets: Sequence[str], store: str | None, limit: int | None
-) -> LoadedJob:
-    if isinstance(job, str | os.PathLike):
-        return load_job(Path(job), sets, store, limit)
-    if sets or limit is not None:
-        raise TypeError("set and limit go with a job file: change the job itself")
-    loaded = job if isinstance(job, LoadedJob) else LoadedJob(job=job, base=Path.cwd(), source=f"{job.name}.yaml")
-    if store is None:
-        return loaded
-    return loaded.model_copy(update={"job": loaded.job.model_copy(update={"store": str(Path(store).absolute())})})
+        inputs = check_job(loaded.model_copy(update={"job": allow_sizes(loaded.job)}), heard)
+        return _Planner(inputs, calibrate, heard).plan()
 
 
 class _Planner:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from drillcore.api.given import AnyPath
-from drillcore.api.job import Job, nearby
+from drillcore.api.job import Job, asked_job, nearby
 from drillcore.api.page import table
 from drillcore.api.progress import listener
 from drillcore.errors import JobError
@@ -99,12 +99,7 @@ def run(
     """
     chosen = _chosen(stages)
     heard = listener(progress)
-    if isinstance(job, Job):
-        asked = job.changed(set=set, store=store, limit=limit)
-    elif isinstance(job, Mapping):
-        asked = Job.from_dict(job, set=set).changed(store=store, limit=limit)
-    else:
-        asked = Job.load(job, set=set, store=store, limit=limit)
+    asked = asked_job(job, set, store, limit)
     folder = run_stages(asked.loaded, chosen, heard, overwrite=overwrite)
     recorded = read_manifest(folder / "manifest.json")["stages"]
     seconds = {s: float(recorded[s]["wall_seconds"]) for s in chosen if "wall_seconds" in recorded.get(s, {})}

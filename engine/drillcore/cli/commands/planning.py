@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from drillcore.cli.arguments import JobFile, Limit, Set, Store
+from drillcore.cli.arguments import JobFile, Json, Limit, Set, Store
 
 
 def plan(
@@ -17,26 +17,23 @@ def plan(
     calibrate: Annotated[
         bool, typer.Option(help="Time what no earlier run tells: load each model, work for a few seconds.")
     ] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document; progress goes to stderr.")] = False,
+    json: Json = False,
 ) -> None:
     """Show a sentence of each dataset as it is encoded, and estimate what each stage will cost. Writes nothing."""
-    import json
-
     from rich.console import Console
 
     from drillcore.api import planning
     from drillcore.cli.display import Lines, make_display
-    from drillcore.cli.tables import write_line
-    from drillcore.system.files import without_nan
+    from drillcore.cli.tables import write_json, write_line
 
     # Standard output is the document's alone.
-    display = Lines(Console(stderr=True)) if as_json else make_display()
+    display = Lines(Console(stderr=True)) if json else make_display()
     planned = planning.plan(job, set=set_ or (), store=store, limit=limit, calibrate=calibrate, progress=display)
-    if not as_json:
+    if not json:
         for line in planned.lines():
             write_line(line)
         return
     for estimate in planned.groups:
         for line in estimate.example:
             display.say(line)
-    write_line(json.dumps(without_nan(planned.to_dict()), indent=2, ensure_ascii=False))
+    write_json(planned.to_dict())
