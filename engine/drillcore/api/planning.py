@@ -17,6 +17,7 @@ from drillcore.backends.device import host_hardware
 from drillcore.errors import InputError
 from drillcore.job.groups import allow_sizes
 from drillcore.runtime.costs import Piece
+from drillcore.runtime.manifest import read_manifest
 from drillcore.runtime.outlook import Outlook, group_size, look
 from drillcore.runtime.preflight import Input, Inputs, check_job
 from drillcore.runtime.rates import FROM_RUN, SCALED_MODEL, SCALED_SIZE, Rates, Seen, add
@@ -148,7 +149,9 @@ class _Planner:
         loaded = inputs.loaded
         location = Location(loaded.store)
         location.check()
-        outlook = look(inputs, location, location.beside(None, loaded.base), self._hardware, self._nodes_of, ALL_STAGES)
+        folder = location.beside(None, loaded.base)
+        last = read_manifest(folder / "manifest.json")
+        outlook = look(inputs, location, folder, last, self._hardware, self._nodes_of, ALL_STAGES)
         groups = [e for name in inputs.sources for e in self._groups(name, outlook)]
         groups = [_with_shards(e, outlook) for e in groups]
         if self._calibrate:

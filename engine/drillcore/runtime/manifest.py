@@ -19,13 +19,14 @@ from drillcore.system.versions import git_commit, versions
 class Manifest:
     """Facts of a run, gathered as it goes and written when asked.
 
-    worked: by stage, the groups (the models, in extract) that it has computed in this run, and not found up to date.
+    earlier: what the last run wrote. worked: by stage, the groups (the models, in extract) that it has computed in this
+    run, and not found up to date.
     """
 
     def __init__(self, path: Path, loaded: LoadedJob) -> None:
         self._path = path
         self.worked: dict[str, list[str]] = {}
-        earlier = read_manifest(path)
+        earlier = self.earlier = read_manifest(path)
         self.earlier_versions: dict[str, str] = earlier.get("versions", {})
         self.facts: dict[str, Any] = {
             "job": loaded.job.model_dump(mode="json", by_alias=True),

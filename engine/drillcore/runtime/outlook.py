@@ -22,7 +22,6 @@ from drillcore.measures import chosen
 from drillcore.projections import choose_projection
 from drillcore.runtime import costs
 from drillcore.runtime.costs import Piece, Size
-from drillcore.runtime.manifest import read_manifest
 from drillcore.runtime.preflight import Input, Inputs
 from drillcore.runtime.rates import this_machine
 from drillcore.runtime.stages.extract.pending import asked, request_of
@@ -64,10 +63,16 @@ class Outlook:
 
 
 def look(
-    inputs: Inputs, location: Location, folder: Path, hardware: Hardware, nodes: CountNodes, stages: Sequence[str]
+    inputs: Inputs,
+    location: Location,
+    folder: Path,
+    last: Mapping[str, Any],
+    hardware: Hardware,
+    nodes: CountNodes,
+    stages: Sequence[str],
 ) -> Outlook:
-    """What the given stages of a job have to do. folder: beside the store."""
-    standings = _standings(inputs, location, folder, hardware)
+    """What the given stages of a job have to do. folder: beside the store. last: the manifest of the last run."""
+    standings = _standings(inputs, location, last, hardware)
     pieces, done = list[Piece](), dict[str, tuple[str, ...]]()
     if "extract" in stages:
         for name in inputs.sources:
@@ -82,7 +87,7 @@ def look(
             pieces += found
             working = {path for piece in found for path in piece.group.split(" + ")}
             done[stage] = tuple(p.path for p in inputs.pairs if p.path not in working)
-    if "render" in stages and (pieces or not _is_drawn(inputs, folder)):
+    if "render" in stages and (pieces or not _is_drawn(inputs, folder, last)):
         pieces += _pictures(inputs)
         done["render"] = ()
     kept = {s.path: (s.num_kept, s.shape.num_shards) for each in standings.values() for s in each}
@@ -126,11 +131,13 @@ def group_size(inputs: Inputs, pair: Input) -> Size:
     return Size(rows, int(sum(known) * each), len(known), layers, hidden)
 
 
-def _standings(inputs: Inputs, location: Location, folder: Path, hardware: Hardware) -> dict[str, list[Standing]]:
+def _standings(
+    inputs: Inputs, location: Location, last: Mapping[str, Any], hardware: Hardware
+) -> dict[str, list[Standing]]:
     """How the groups of each model stand; none of them where there is no store."""
     if not location.is_s3 and not (location.path / "zarr.json").exists():
         return {name: [] for name in inputs.sources}
-    store, earlier = location.open(read_only=True), read_manifest(folder / "manifest.json").get("versions", {})
+    store, earlier = location.open(read_only=True), last.get("versions", {})
     packages, found = versions(), dict[str, list[Standing]]()
     for name in inputs.sources:
         request = asked(inputs, name, read_attributes(store, name), hardware, packages, earlier)
@@ -262,9 +269,8 @@ def _pictures(inputs: Inputs) -> list[Piece]:
     return [_start(costs.RENDER_STARTS, found), *found] if found else []
 
 
-def _is_drawn(inputs: Inputs, folder: Path) -> bool:
+def _is_drawn(inputs: Inputs, folder: Path, last: Mapping[str, Any]) -> bool:
     """Whether the last run drew this job's pictures: it ended well, with the same job."""
-    last: dict[str, Any] = read_manifest(folder / "manifest.json")
     job = inputs.loaded.job.model_dump(mode="json", by_alias=True)
     files = (folder / "report.html", folder / "pictures" / "made_from.json")
     return last.get("status") == "done" and last.get("job") == job and all(f.is_file() for f in files)

@@ -37,8 +37,8 @@ class Timekeeper:
         if context.job.run.executor != "local":
             return
         with suppress(Exception):
-            hardware = context.executor.hardware()
-            found = look(context.inputs, context.store.location, context.out, hardware, few_nodes, stages)
+            location, hardware, last = context.store.location, context.executor.hardware(), context.manifest.earlier
+            found = look(context.inputs, location, context.out, last, hardware, few_nodes, stages)
             rates = Rates.read()
             estimates = {stage: rates.of_all(found.of(stage)) for stage in stages}
             self._estimates = {stage: e.seconds for stage, e in estimates.items() if e is not None}
