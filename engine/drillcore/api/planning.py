@@ -20,7 +20,7 @@ from drillcore.runtime.costs import Piece
 from drillcore.runtime.manifest import read_manifest
 from drillcore.runtime.outlook import Outlook, group_size, look
 from drillcore.runtime.preflight import Input, Inputs, check_job
-from drillcore.runtime.rates import FROM_RUN, SCALED_MODEL, SCALED_SIZE, Rates, Seen, add
+from drillcore.runtime.rates import FROM_RUN, SCALED_MODEL, SCALED_SIZE, Rates, Seen, add, joined
 from drillcore.runtime.stages import ALL_STAGES
 from drillcore.store.places.location import Location
 from drillcore.system.columns import align_columns
@@ -198,8 +198,8 @@ class _Planner:
     def _time_kinds(self, outlook: Outlook) -> None:
         """Time each kind of work of the later stages of which nothing is known."""
         pairs = {p.path: p for p in self._inputs.pairs}
-        for piece in outlook.pieces:
-            if piece.stage == "extract" or not piece.group or not self._is_unsure(piece):
+        for piece in joined(p for p in outlook.pieces if p.stage != "extract"):
+            if not self._is_unsure(piece):
                 continue
             self._listener.say(f"{piece.stage}: timing a small part of it")
             pair = pairs[piece.group.split(" + ")[0]]

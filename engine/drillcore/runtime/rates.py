@@ -104,15 +104,24 @@ class Rates:
 
     def of_all(self, pieces: Iterable[Piece]) -> Found | None:
         """What several pieces will take, those alike as one; None where one is not known."""
-        alike: dict[tuple[str, str, str], Piece] = {}
-        for piece in pieces:
-            key = piece.kind, piece.setting, piece.like
-            alike[key] = replace(piece, work=piece.work + (alike[key].work if key in alike else 0.0))
-        found = [self.find(piece) for piece in alike.values()]
+        found = [self.find(piece) for piece in joined(pieces)]
         known = [f for f in found if f is not None]
         if len(known) < len(found):
             return None
         return Found(sum(f.seconds for f in known), ", ".join(dict.fromkeys(f.source for f in known if f.source)))
+
+
+def joined(pieces: Iterable[Piece]) -> list[Piece]:
+    """The pieces, those alike as one: what starts a stage is a part of its work.
+
+    >>> [p.work for p in joined([Piece("measure", "measure", 2.0), Piece("measure", "measure", 3.0, group="m/d")])]
+    [5.0]
+    """
+    alike: dict[tuple[str, str, str], Piece] = {}
+    for piece in pieces:
+        key = piece.kind, piece.setting, piece.like
+        alike[key] = replace(piece, work=piece.work + (alike[key].work if key in alike else 0.0))
+    return list(alike.values())
 
 
 def add(seen: Iterable[Seen]) -> None:

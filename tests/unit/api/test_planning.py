@@ -53,7 +53,7 @@ def job(tmp_path, models) -> Path:
         "store": "one.zarr",
         "models": [{"id": str(models("llama")), "as": "m"}],
         "datasets": [{"name": "d", "path": "texts.jsonl"}],
-        "extract": {"shard_sentences": 16},
+        "extract": {"shard_sentences": 16, "block_sentences": 16},
         "measure": {"permutations": 9},
         "project": {"method": "pca"},
     }
