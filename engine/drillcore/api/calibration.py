@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 import time
@@ -18,7 +17,7 @@ from drillcore.job.stages import Measure, Project, Render
 from drillcore.runtime import costs
 from drillcore.runtime.costs import Piece, Size
 from drillcore.runtime.rates import Seen, seen_now, this_machine
-from drillcore.system.machine import busy_cores, num_cores
+from drillcore.system.machine import busy_cores, load_average, num_cores
 
 # Work of the layer that is measured, in seconds of the reference machine; large layers are cut to it.
 MOST_WORK = 2.0
@@ -52,14 +51,13 @@ class Load:
     @property
     def words(self) -> str:
         """A line for the reader; empty on an idle machine."""
-        average = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
         waited = max(self.waited, default=0.0)
         if self.cores <= BUSY * num_cores() and waited <= WAITED:
             return ""
         return (
             f"this machine was busy while the job was timed: other programs used {self.cores:.1f} of {num_cores()} "
-            f"cores, the load average is {average:.1f}, and this one waited {waited:.0%} of the time. On an idle "
-            "machine the job takes less"
+            f"cores, the load average is {load_average():.1f}, and this one waited {waited:.0%} of the time. On an "
+            "idle machine the job takes less"
         )
 
 
@@ -89,8 +87,8 @@ def _states(rows: int, hidden: int, labels: int) -> tuple[np.ndarray, list[str]]
 def cut(size: Size, settings: Measure) -> Size:
     """The group, with so few rows and then dimensions that measuring a layer is work of a moment.
 
-    >>> cut(Size(20_000, 20_000, 2, 30, 4096), Measure())
-    Size(rows=312, labelled=312, labels=2, layers=30, hidden=1024)
+    >>> cut(Size(20_000, 20_000, 2, 30, 576), Measure())
+    Size(rows=1250, labelled=1250, labels=2, layers=30, hidden=576)
     """
     small = replace(size, rows=size.labelled)
     while costs.layer_measured(small, settings) > MOST_WORK and (small.rows > 500 or small.hidden > 500):

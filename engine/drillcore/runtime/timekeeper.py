@@ -14,12 +14,15 @@ from drillcore.runtime.costs import Piece
 from drillcore.runtime.outlook import Outlook, alone_work, look, model_setting, node_work
 from drillcore.runtime.preflight import Input
 from drillcore.runtime.rates import Rates, Seen, add, seen_now
+from drillcore.system.machine import load_average, num_cores
 from drillcore.tokens.packs import build_packs
 from drillcore.tokens.sequences import Sequences
 from drillcore.tokens.widths import PackRule
 
 # Packs on a CPU, for counts that are made without the model.
 PLAIN_PACKS = PackRule(width=64, widest=32_768)
+# Load average for each core from which a stage's time is no measure of the machine.
+BUSY = 1.5
 # Sentences of a dataset that a run lays out to count its nodes.
 COUNTED = 4096
 
@@ -52,8 +55,12 @@ class Timekeeper:
         self._context.manifest.worked.pop(stage, None)
 
     def end(self, stage: str) -> None:
-        """Keep what a stage took, which is done now, for later estimates."""
+        """Keep what a stage took, which is done now, for later estimates, unless other programs were in its way."""
         if self._outlook is None:
+            return
+        load = load_average()
+        self._context.manifest.record("stages", stage, load_average=round(load, 1))
+        if load > BUSY * num_cores():
             return
         with suppress(Exception):
             pieces = self._outlook.of(stage)

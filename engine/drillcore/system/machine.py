@@ -74,6 +74,11 @@ def busy_cores(seconds: float = 1.0) -> float:
     return (after[1] - before[1]) / total * (os.cpu_count() or 1) if total else 0.0
 
 
+def load_average() -> float:
+    """Programs of this machine that ran or waited for a core over the last minute; 0 where the system does not say."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+
+
 def _ticks() -> tuple[int, int]:
     """Ticks of all cores since the system started: total, and not idle."""
     try:

@@ -17,6 +17,7 @@ from drillcore.api.calibration import Load
 from drillcore.api.planning import plan
 from drillcore.errors import JobError
 from drillcore.job.file import load_job
+from drillcore.runtime import timekeeper
 from drillcore.runtime.rates import FROM_RUN, TIMED_BEFORE, TIMED_NOW, Rates
 
 STAGES = ["extract", "measure", "predict", "project", "render"]
@@ -42,6 +43,7 @@ def quiet_machine(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(Load, "now", classmethod(lambda cls: cls()))
     monkeypatch.setattr(Load, "words", "")
+    monkeypatch.setattr(timekeeper, "load_average", lambda: 0.0)
     monkeypatch.setattr(timing, "gains_by_bfloat16", lambda: False)
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 import drillcore
+from drillcore.job.file import load_job
 from drillcore.runtime import timekeeper
+from drillcore.runtime.manifest import Manifest
 from drillcore.runtime.rates import Rates
 
 STAGES = ("extract", "measure", "predict", "project", "render")
@@ -17,7 +20,8 @@ STAGES = ("extract", "measure", "predict", "project", "render")
 
 @pytest.fixture
 def job(tmp_path, models, monkeypatch) -> Path:
-    """A job whose runs have a cache of their own."""
+    """A job whose runs have a cache of their own, on a machine that nobody else uses."""
+    monkeypatch.setattr(timekeeper, "load_average", lambda: 0.0)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     rows = [{"text": f"the river {i} is", "label": "ab"[i % 2]} for i in range(24)]
     (tmp_path / "texts.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
@@ -73,3 +77,22 @@ def test_a_run_goes_on_where_nothing_can_be_estimated_or_kept(job, tmp_path, mon
         found = stages_of(tmp_path / f"{name}.zarr")
         assert all(found[stage]["wall_seconds"] >= 0 for stage in STAGES)
         assert found["extract"]["estimated_seconds"] is None
+
+
+def test_what_a_run_took_on_a_busy_machine_is_told_and_not_kept(job, tmp_path, monkeypatch):
+    monkeypatch.setattr(timekeeper, "load_average", lambda: 1000.0)
+    drillcore.run(job, store=str(tmp_path / "busy.zarr"))
+    assert stages_of(tmp_path / "busy.zarr")["measure"]["load_average"] == 1000.0
+    assert Rates.read()._seen == ()
+
+
+def test_a_run_on_a_cluster_is_neither_estimated_nor_kept(job, tmp_path):
+    loaded = load_job(job, ["run.executor=ray"])
+    manifest = Manifest(tmp_path / "manifest.json", loaded)
+    # Nothing else of the context is asked for.
+    context = SimpleNamespace(job=loaded.job, manifest=manifest)
+    kept = timekeeper.Timekeeper(context, STAGES)
+    kept.begin("measure")
+    kept.end("measure")
+    assert manifest.facts["stages"]["measure"] == {"estimated_seconds": None}
+    assert Rates.read()._seen == ()
