@@ -68,6 +68,7 @@ def test_a_note_that_was_edited_leads_nowhere(work, group):
     assert {p for p in before.keys() | after.keys() if before.get(p) != after.get(p)} <= {
         note,
         work.folder / "job" / "manifest.json",
+        work.folder / "job" / "log.txt",
         work.folder / "job" / "lock",
     }
     assert is_whole(work)

@@ -17,7 +17,13 @@ from typing import Any
 from torture.job import CACHE, STORE
 
 # Files whose bytes mean nothing to a store or a run: the lock's note for people, what a run drew, and times of a run.
-NO_MEANING = ("runs/job/lock", "runs/job/pictures/*.png", "runs/job/report.html", "runs/job/manifest.json")
+NO_MEANING = (
+    "runs/job/lock",
+    "runs/job/pictures/*.png",
+    "runs/job/report.html",
+    "runs/job/manifest.json",
+    "runs/job/log.txt",
+)
 
 # What a reader of JSON may meet.
 SHAPES = {

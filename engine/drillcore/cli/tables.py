@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any, TextIO
 
@@ -13,16 +14,38 @@ BARS = "▁▂▃▄▅▆▇█"
 GAP = "·"
 
 
+class OutputClosed(Exception):
+    """Standard output or error takes no more. by_reader: whether who read it has left, as `head` does."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"the output cannot be written: {error.strerror or error}")
+        self.by_reader = isinstance(error, BrokenPipeError)
+
+
 def write_line(text: str, file: TextIO | None = None) -> None:
-    """Print what `visible` makes of a text, by default to standard output."""
-    print(visible(text), file=file)
+    """Print what `visible` makes of a text, by default to standard output. Raises OutputClosed where that fails."""
+    try:
+        print(visible(text), file=file)
+    except OSError as error:
+        raise OutputClosed(error) from None
+
+
+def flush_output() -> None:
+    """Hand all lines to whoever reads standard output. Raises OutputClosed where that fails."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        raise OutputClosed(error) from None
 
 
 def write_json(value: dict[str, Any]) -> None:
-    """Print one JSON document to standard output, in ASCII, with null for numbers that are not finite."""
+    """Print one JSON document to standard output, in ASCII, with null for numbers that are not finite.
+
+    Raises OutputClosed where that fails.
+    """
     from drillcore.system.files import without_nan
 
-    print(json.dumps(without_nan(value), indent=2, allow_nan=False))
+    write_line(json.dumps(without_nan(value), indent=2, allow_nan=False))
 
 
 def sparkline(values: Sequence[float], *, low: float | None = None, high: float | None = None, width: int = 0) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
+import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +16,8 @@ from drillcore.runtime.context import Context
 from drillcore.runtime.executors.base import Executor
 from drillcore.runtime.failures import PartFailed, is_whole
 from drillcore.runtime.guard import check_place, refuse_losses, refuse_stale, refuse_unready
-from drillcore.runtime.manifest import Manifest
+from drillcore.runtime.log import FILES, RunLog
+from drillcore.runtime.manifest import Manifest, read_manifest
 from drillcore.runtime.preflight import Inputs, check_job
 from drillcore.runtime.repair import discard_damage, refuse_damage
 from drillcore.runtime.session import Session
@@ -26,7 +29,9 @@ from drillcore.store.places.hold import Hold
 from drillcore.store.places.location import Location, make_folder
 from drillcore.store.places.lock import refuse_if_held, store_lock
 from drillcore.store.writer import StoreWriter, refuse_foreign
-from drillcore.system.progress import ProgressListener, telling
+from drillcore.system.files import cache_dir
+from drillcore.system.progress import ProgressListener, tell_detail, telling
+from drillcore.system.versions import installed_versions
 
 # Stages that run models; the others read the store.
 LOADING = frozenset(("extract", "predict"))
@@ -44,25 +49,22 @@ def run_stages(
     """Run some stages of a job, in the order of the pipeline; returns the folder beside the store.
 
     overwrite: whether committed states may be taken away or computed again where the job changed. session: keeps the
-    model for the next run. Raises an error of the tree in `errors`; whatever it is, the manifest says how the run
+    model for the next run. Raises an error of the tree in `errors`; whatever it is, manifest and log say how the run
     ended. Handles no signal: a KeyboardInterrupt passes through, and what was committed is kept.
     """
-    with telling(listener.say):
+    with closing(RunLog(listener)) as log, telling(log.say, log.detail):
         if session is not None:
-            folder = _run_stages(loaded, stages, listener, out, overwrite, session)
+            folder = _run_stages(loaded, stages, log, out, overwrite, session)
             session.is_checked = True
             return folder
-        once = Session()
-        try:
-            return _run_stages(loaded, stages, listener, out, overwrite, once)
-        finally:
-            once.close()
+        with closing(Session()) as once:
+            return _run_stages(loaded, stages, log, out, overwrite, once)
 
 
 def _run_stages(
     loaded: LoadedJob,
     stages: Sequence[str],
-    listener: ProgressListener,
+    listener: RunLog,
     out: Path | None,
     overwrite: bool,
     session: Session,
@@ -72,6 +74,7 @@ def _run_stages(
     location.check()
     folder = location.beside(out, loaded.base)
     check_places(location, folder)
+    tell_detail(f"store {location.address}; manifest, log and pictures in {folder}; cache in {cache_dir()}")
     refuse_if_held(location, listener.say)
     refuse_foreign(location, loaded.job.name)
     check_place(loaded, location, listener)
@@ -79,6 +82,8 @@ def _run_stages(
     check_settings(loaded, stages, executor)
     loads = not LOADING.isdisjoint(stages) and not session.is_checked
     inputs = check_job(loaded, listener, loads_models=loads, find=session.find)
+    for name, source in inputs.sources.items():
+        tell_detail(f"{name}: read from {source.location}")
     if "extract" not in stages:
         refuse_unready(inputs, location, folder, stages)
     if "render" in stages:
@@ -90,6 +95,7 @@ def _run_stages(
         try:
             _run_locked(inputs, stages, executor, held, folder, listener, overwrite)
         except InputError as error:
+            listener.close()
             if not before.restore(held.hold):
                 # Status 2 would promise that nothing was written.
                 raise RunError(str(error), hint=error.hint) from error
@@ -103,17 +109,51 @@ def _run_locked(
     executor: Executor,
     location: Location,
     folder: Path,
-    listener: ProgressListener,
+    listener: RunLog,
     overwrite: bool,
 ) -> None:
-    """The run itself, once nothing speaks against it."""
-    loaded = inputs.loaded
+    """The run once nothing speaks against it, and its log."""
     make_folder(folder)
+    listener.open(folder, *_heading(inputs.loaded, stages, folder))
+    try:
+        _run_logged(inputs, stages, executor, location, folder, listener, overwrite)
+    except BaseException as error:
+        listener.end(error)
+        raise
+    listener.end(None)
+
+
+def _heading(loaded: LoadedJob, stages: Sequence[str], folder: Path) -> list[str]:
+    """First lines of a run's log: what lies above them, where another run wrote there, and what this one does."""
+    versions = installed_versions(("drillcore", "torch", "transformers"))
+    software = ", ".join(
+        [*(f"{name} {number}" for name, number in versions.items()), f"Python {platform.python_version()}"]
+    )
+    lines = [f"{', '.join(stages)} of {loaded.source}, with {software}"]
+    earlier = read_manifest(folder / "manifest.json").get("status")
+    if earlier is None:
+        return lines
+    ended = "is done" if earlier == "done" else "did not come to its end and is resumed"
+    return [f"another run begins; the one above {ended}", *lines]
+
+
+def _run_logged(
+    inputs: Inputs,
+    stages: Sequence[str],
+    executor: Executor,
+    location: Location,
+    folder: Path,
+    listener: RunLog,
+    overwrite: bool,
+) -> None:
+    """The run itself."""
+    loaded = inputs.loaded
     manifest = Manifest(folder / "manifest.json", loaded)
     version = manifest.facts["versions"].get("drillcore", "")
     store = StoreWriter(location, loaded.job.name, version, listener.say, begin=False, mend="extract" in stages)
     manifest.write("running")
     manifest.record("executor", **executor.describe())
+    tell_detail(f"executor: {executor.describe()}")
     context = Context(inputs, store, executor, manifest, listener, folder, overwrite)
     try:
         groups = [p.path for p in inputs.pairs]
@@ -159,7 +199,7 @@ class Before:
     def of(cls, location: Location, folder: Path) -> Before:
         """What there is now."""
         beside = [place.absolute() for place in dict.fromkeys((folder, location.bookkeeping))]
-        files = [place / name for place in beside for name in ("manifest.json", "lock")]
+        files = [place / name for place in beside for name in ("manifest.json", "lock", *FILES)]
         missing = {place for start in beside for place in (start, *start.parents) if not place.exists()}
         return cls(
             location,
@@ -195,6 +235,7 @@ def _run_each(stages: Sequence[str], context: Context) -> None:
     for stage in stages:
         _check(context.store.location.hold)
         timekeeper.begin(stage)
+        started = time.perf_counter()
         try:
             load_stage(stage)(context)
             timekeeper.end(stage)
@@ -203,6 +244,8 @@ def _run_each(stages: Sequence[str], context: Context) -> None:
             context.listener.say(str(error))
             if not any(is_whole(context.store.dataset(p.model.group, p.dataset.name)) for p in context.inputs.pairs):
                 break  # nothing is left for the next stage
+        finally:
+            tell_detail(f"stage {stage}: {time.perf_counter() - started:.1f} s")
     if failed:
         hints = " ".join(dict.fromkeys(e.hint for e in failed if e.hint))
         raise PartFailed("\n".join(map(str, failed)), hint=hints) from failed[0].__cause__

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 from drillcore.backends.source import ModelSource, locate
 from drillcore.job.fields import LoadedJob
 from drillcore.job.inputs import Model
 from drillcore.runtime.executors import EXECUTORS
 from drillcore.runtime.executors.base import Executor
-from drillcore.system.progress import ProgressListener
+from drillcore.system.progress import ProgressListener, Silent
 from drillcore.system.registry import load_by_name
-
-
-def open_executor(loaded: LoadedJob, listener: ProgressListener) -> Executor:
-    """The executor of a job; nothing starts yet."""
-    job = loaded.job
-    executor: Executor = load_by_name("executor", job.run.executor, EXECUTORS)(job.run, job.extract, listener.say)
-    return executor
 
 
 class Session:
@@ -29,12 +23,18 @@ class Session:
     def __init__(self) -> None:
         self.is_checked = False
         self._executor: Executor | None = None
+        self._listener: ProgressListener = Silent()
         self._sources: dict[Model, ModelSource] = {}
 
     def executor(self, loaded: LoadedJob, listener: ProgressListener) -> Executor:
-        """The executor of all runs; the first one opens it."""
+        """The executor of all runs, opened by the first one. listener: of this run, to which its lines go."""
+        self._listener, job = listener, loaded.job
         if self._executor is None:
-            self._executor = open_executor(loaded, listener)
+            kind = load_by_name("executor", job.run.executor, EXECUTORS)
+            self._executor = executor = cast(
+                Executor, kind(job.run, job.extract, lambda line: self._listener.say(line))
+            )
+            return executor
         return self._executor
 
     def find(self, model: Model, base: Path) -> ModelSource:

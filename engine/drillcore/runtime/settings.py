@@ -16,6 +16,7 @@ from drillcore.backends import check_backend
 from drillcore.errors import JobError, MissingExtraError, StoreError
 from drillcore.job.fields import LoadedJob
 from drillcore.projections import check_projection
+from drillcore.runtime import log
 from drillcore.store.places.location import Location
 from drillcore.system.bounds import MOST_BYTES, problem_with_folder, problem_with_output
 from drillcore.texts.rows import RowTable
@@ -30,7 +31,7 @@ PACKAGES = {
     "render": (("datashader", "pandas", "PIL", "matplotlib", "colorcet"), "pictures"),
 }
 # Files beside a store.
-WRITTEN = ("manifest.json", "report.html")
+WRITTEN = ("manifest.json", "report.html", *log.FILES)
 # Coordinates that every dataset gets.
 TOKEN_COLUMNS = ("n_tokens", "last_token_id", "row_id")
 # Coordinates of groups at other places than the last token, that points may be coloured by.

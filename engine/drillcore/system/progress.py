@@ -12,6 +12,7 @@ Item = TypeVar("Item")
 Value = TypeVar("Value")
 
 _hear: ContextVar[Callable[[str], None] | None] = ContextVar("hear", default=None)
+_hear_details: ContextVar[Callable[[str], None] | None] = ContextVar("hear_details", default=None)
 
 
 class ProgressListener(Protocol):
@@ -57,20 +58,25 @@ class Progress:
 
 
 @contextmanager
-def telling(hear: Callable[[str], None]) -> Iterator[None]:
+def telling(hear: Callable[[str], None], hear_details: Callable[[str], None] | None = None) -> Iterator[None]:
     """Inside, `hear` gets the lines of parts that know no listener, such as the cache; not in threads that start there.
 
+    hear_details: gets what `tell_detail` says; by default whoever did before.
+
     >>> lines = []
-    >>> with telling(lines.append):
+    >>> with telling(lines.append, lines.append):
     ...     tell("one is made again")
+    ...     tell_detail("it took 0.1 s")
     >>> lines
-    ['one is made again']
+    ['one is made again', 'it took 0.1 s']
     """
     token = _hear.set(hear)
+    details = _hear_details.set(hear_details or _hear_details.get())
     try:
         yield
     finally:
         _hear.reset(token)
+        _hear_details.reset(details)
 
 
 def tell(line: str) -> None:
@@ -78,6 +84,18 @@ def tell(line: str) -> None:
     hear = _hear.get()
     if hear is not None:
         hear(line)
+
+
+def tell_detail(line: str) -> None:
+    """Say a line that only those want who look for a reason: what was resolved, seconds, warnings of libraries."""
+    hear = _hear_details.get()
+    if hear is not None:
+        hear(line)
+
+
+def hearer_of_details() -> Callable[[str], None] | None:
+    """Who gets what `tell_detail` says."""
+    return _hear_details.get()
 
 
 def with_lines(function: Callable[[Item], Value], item: Item) -> tuple[Value, list[str]]:

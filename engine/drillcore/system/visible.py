@@ -1,4 +1,4 @@
-"""Text without control characters: names and messages come from files, and are shown on terminals and in logs."""
+"""Text without control characters, for terminals and logs: names, texts and messages come from files."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from typing import Any
 
@@ -10,6 +11,7 @@ from drillcore.runtime.context import Context
 from drillcore.runtime.stages.extract.recipes import hardware_words
 from drillcore.runtime.stages.extract.standing import Standing
 from drillcore.runtime.work.tasks import BlockDone
+from drillcore.system.progress import tell_detail
 
 
 def record_model(context: Context, name: str, prepared: Prepared) -> None:
@@ -32,6 +34,7 @@ def record_model(context: Context, name: str, prepared: Prepared) -> None:
         **({"compiled": prepared.compiled} if prepared.compiled else {}),
         **({"device_memory": prepared.memory} if "free_bytes" in prepared.memory else {}),
     )
+    tell_detail(f"{name}: numerics {json.dumps(prepared.numerics, default=str)}")
     if prepared.choice:
         context.manifest.record("models", name, backend=prepared.choice)
         context.listener.say(f"{name}: backend {prepared.choice['reason']}")
