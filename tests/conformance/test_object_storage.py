@@ -149,7 +149,7 @@ def test_lasting_faults_end_the_run_which_can_go_on(fault, proxy, new_work, seed
     check_no_secret(work, failed)
     proxy.fault = lambda method, path: None
     done = _finish(work, place)
-    assert done.out.count("sentences") and list(work.folder.joinpath("runs").glob("lasting-*/manifest.json"))
+    assert done.err.count("sentences") and list(work.folder.joinpath("runs").glob("lasting-*/manifest.json"))
 
 
 def check_no_secret(work, *commands):

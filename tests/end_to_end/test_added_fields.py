@@ -53,5 +53,5 @@ def test_a_store_stays_up_to_date_when_fields_are_added(new_work, tmp_path):
         "projection is up to date",
         "2 up to date",
     ):
-        assert what in run.stdout, run.stdout
+        assert what in run.stderr, run.stderr
     assert {p: p.read_bytes() for p in work.store.rglob("*") if p.is_file()} == before

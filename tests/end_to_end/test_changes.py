@@ -274,10 +274,10 @@ def test_other_versions_and_devices_keep_a_finished_store(other, finished, tmp_p
     numerics = group_of(work, "m").attrs["numerics"]
     done = work.run(first=other)
     assert done.status == 0, done.err
-    assert "m/d: its states and their numerics stay as computed with" in done.out
+    assert "m/d: its states and their numerics stay as computed with" in done.err
     assert work.committed() == before and group_of(work, "m").attrs["numerics"] == numerics
     assert work.manifest["models"]["m"]["kept"]
-    assert "stay" not in work.finish().out and work.committed() == before
+    assert "stay" not in work.finish().err and work.committed() == before
 
 
 def group_of(work: Work, path: str) -> zarr.Group:
@@ -294,7 +294,7 @@ def test_a_store_of_an_older_version_keeps_its_states_too(make_work, tmp_path):
     path.write_text(json.dumps(document))
     before = work.committed()
     done = work.run(first=OTHER_TORCH + OTHER_DEVICE)
-    assert done.status == 0 and "stay as computed with" in done.out, done.err
+    assert done.status == 0 and "stay as computed with" in done.err, done.err
     assert work.committed() == before
     refused(work, "layers", more=("--set", "extract.layers=[0]"))
 
@@ -307,9 +307,9 @@ def test_other_versions_compute_only_what_is_missing(state, finished, tmp_path):
     assert done.status == 0, done.err
     now = work.committed()
     assert len(now) == 7 and {k: now[k] for k in before} == before
-    assert "torch 9.9.9; the others, torch" in done.out
+    assert "torch 9.9.9; the others, torch" in done.err
     done = work.finish()
-    assert "up to date" in done.out and "stay" in done.out and work.committed() == now
+    assert "up to date" in done.err and "stay" in done.err and work.committed() == now
     assert work.forge.start("verify", str(work.store), cwd=work.folder).wait() == 0
 
 

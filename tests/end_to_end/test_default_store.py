@@ -30,7 +30,7 @@ def test_from_another_folder_it_is_the_same_store(work, tmp_path):
     before, elsewhere = work.committed(), tmp_path / "elsewhere"
     elsewhere.mkdir()
     done = extract(work, cwd=elsewhere)
-    assert done.status == 0 and "up to date" in done.out, done.err
+    assert done.status == 0 and "up to date" in done.err, done.err
     assert str(work.store) in done.out and work.committed() == before
     assert list(elsewhere.iterdir()) == []
 
@@ -47,9 +47,9 @@ def test_a_store_at_the_former_place_is_named(work, tmp_path, monkeypatch):
     with pytest.raises(StoreError, match="there is a store at"):
         drillcore.run(work.folder / "job.yaml")
     done = extract(work, "--store", "runs/job.zarr", cwd=elsewhere)
-    assert done.status == 0 and "up to date" in done.out
+    assert done.status == 0 and "up to date" in done.err
     shutil.move(elsewhere / "runs", work.folder / "runs")
-    assert "up to date" in extract(work, cwd=elsewhere).out
+    assert "up to date" in extract(work, cwd=elsewhere).err
 
 
 def test_two_stores_are_named_and_the_right_one_is_used(work, tmp_path):
@@ -57,7 +57,7 @@ def test_two_stores_are_named_and_the_right_one_is_used(work, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     shutil.copytree(work.folder / "runs", elsewhere / "runs")
     done = extract(work, cwd=elsewhere)
-    assert done.status == 0 and f"its store is {work.store}" in done.out and "up to date" in done.out
+    assert done.status == 0 and f"its store is {work.store}" in done.err and "up to date" in done.err
 
 
 def test_the_store_of_another_job_file_is_no_obstacle(work, tmp_path):
@@ -67,5 +67,5 @@ def test_the_store_of_another_job_file_is_no_obstacle(work, tmp_path):
     other = Work(elsewhere, work.forge, work.job)
     other.finish()
     done = extract(work, cwd=elsewhere)
-    assert done.status == 0 and "this run does not use it" in done.out
+    assert done.status == 0 and "this run does not use it" in done.err
     assert len(work.committed()) == len(other.committed()) == 2

@@ -36,11 +36,11 @@ def test_thirty_of_32_sentences_end_in_the_same_token(run_of):
     rows = [{"text": f"number {i} ends here.", "label": "ab"[i % 2]} for i in range(30)]
     rows += [{"text": "another end", "label": "once"}, {"text": "and a line", "label": "alone"}]
     work, command = run_of(rows)
-    assert "linear probe not measured: embed: all 30 states are the same" in command.out
+    assert "linear probe not measured: embed: all 30 states are the same" in command.err
     values, facts = result(work, "m/d", "separation")
     assert np.isnan(values[0]).all() and np.isfinite(values[1:]).all()
     assert facts["skipped"]["probe"] == "embed: all 30 states are the same"
-    assert "nan" not in command.out
+    assert "nan" not in command.err
     _, projected = result(work, "m/d", "umap")
     assert projected["notes"] == {"embed": "3 distinct states: principal components"}
 
@@ -58,7 +58,7 @@ def test_few_sentences_and_labels_have_pictures_and_a_reason(run_of, labels, rea
     rows = [{"text": f"sentence {i} {chr(97 + i)}", "label": label} for i, label in enumerate(labels)]
     method = "umap" if len(labels) == 2 else "pca"
     work, command = run_of(rows, project={"method": method})
-    assert f"skipped: {reason}" in command.out and "nan" not in command.out
+    assert f"skipped: {reason}" in command.err and "nan" not in command.err
     assert (work.beside / "report.html").exists()
     points, _ = result(work, "m/d", method)
     assert np.isfinite(points).all()
@@ -67,8 +67,8 @@ def test_few_sentences_and_labels_have_pictures_and_a_reason(run_of, labels, rea
 def test_equal_sentences_have_pictures_and_a_reason(run_of):
     rows = [{"text": "the same", "label": "ab"[i % 2]} for i in range(12)]
     work, command = run_of(rows, project={"method": "pca"})
-    assert "skipped: each of the 2 labels is held by one sentence, one group or one fold" in command.out
-    assert "without variance" in command.out and (work.beside / "report.html").exists()
+    assert "skipped: each of the 2 labels is held by one sentence, one group or one fold" in command.err
+    assert "without variance" in command.err and (work.beside / "report.html").exists()
 
 
 def test_what_follows_equal_sentences_has_no_interval_and_says_so(run_of):
@@ -76,12 +76,12 @@ def test_what_follows_equal_sentences_has_no_interval_and_says_so(run_of):
     dataset = {"name": "d", "path": "d.jsonl", "expected_next": "next", "candidates": [" a", " b"]}
     work, command = run_of(rows, project={"method": "pca"}, datasets=[dataset])
     words = "(no interval: it takes two groups of different sentences)"
-    assert command.out.count(words) == 2 and "nan" not in command.out
+    assert command.err.count(words) == 2 and "nan" not in command.err
     for file in work.folder.glob("runs/**/*.json"):
         # JSON has no NaN: other programs could not open the store.
         json.loads(file.read_bytes(), parse_constant=lambda word, file=file: pytest.fail(f"{file}: {word}"))
     again = work.forge.run("predict", work.file, cwd=work.folder)
-    assert "candidates are up to date" in again.out
+    assert "candidates are up to date" in again.err
 
 
 def test_a_group_that_fails_leaves_the_others_done(new_work):

@@ -97,11 +97,11 @@ def test_a_renamed_dataset_is_taken_over(work):
     work.job["datasets"][0]["name"] = "renamed"
     work.save()
     done = work.finish()
-    assert "m/renamed: taken over from m/d" in done.out and "all 80 sentences are up to date" in done.out
+    assert "m/renamed: taken over from m/d" in done.err and "all 80 sentences are up to date" in done.err
     assert {k.replace("m/renamed/", "m/d/"): v for k, v in work.states().items()} == states
     assert {k.replace("m/renamed ", "m/d "): v for k, v in work.committed().items()} == marks
     assert not (work.store / "m/d").exists()
-    assert "m/renamed: measures are up to date" in do(work, "measure", "job.yaml").out
+    assert "m/renamed: measures are up to date" in do(work, "measure", "job.yaml").err
     assert "left the job" not in do(work, "show", str(work.store)).out
     do(work, "verify", str(work.store))
     assert sorted(drillcore.open(work.store)["m"].children) == ["e", "renamed"]
@@ -111,7 +111,7 @@ def test_a_renamed_model_is_taken_over(work):
     work.job["models"][0]["as"] = "other"
     work.save()
     done = work.finish()
-    assert "other/d: taken over from m/d" in done.out and "all 80 sentences are up to date" in done.out
+    assert "other/d: taken over from m/d" in done.err and "all 80 sentences are up to date" in done.err
     assert sorted(p.name for p in work.store.iterdir() if p.is_dir()) == ["other"]
     do(work, "verify", str(work.store))
 
@@ -120,7 +120,7 @@ def test_a_renamed_dataset_with_other_rows_is_computed(work):
     work.job["datasets"][0] |= {"name": "renamed", "limit": 30}
     work.save()
     done = work.finish()
-    assert "taken over" not in done.out and work.extracted() == 30
+    assert "taken over" not in done.err and work.extracted() == 30
     assert (work.store / "m/d").exists()
 
 
@@ -131,7 +131,7 @@ def test_a_renamed_dataset_that_is_half_finished_goes_on(work):
     before = {k: v for k, v in work.committed().items() if k.startswith("m/d")}
     work.job["datasets"][0]["name"] = "renamed"
     work.save()
-    assert "taken over from m/d" in work.finish().out
+    assert "taken over from m/d" in work.finish().err
     now = {k.replace("renamed", "d"): v for k, v in work.committed().items() if "renamed" in k}
     assert len(now) == 4 and before and all(now[k] == v for k, v in before.items())
 
@@ -161,7 +161,7 @@ def test_in_a_bucket(work, s3):
     work.job["datasets"][0]["name"] = "renamed"
     work.save()
     done = do(work, "extract", "job.yaml", "--store", place, env=env)
-    assert "m/renamed: taken over from m/d" in done.out and objects("m/renamed") == before and not objects("m/d")
+    assert "m/renamed: taken over from m/d" in done.err and objects("m/renamed") == before and not objects("m/d")
     do(work, "rm", place, "m/renamed", env=env)
     assert not objects("m/renamed") and objects("m/e")
 

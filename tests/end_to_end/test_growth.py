@@ -55,7 +55,7 @@ def test_a_model_is_added(work, models):
     work.job["models"].insert(0, {"id": str(models("gpt2")), "as": "another"})
     work.save()
     done = work.finish()
-    assert "m: all 100 sentences are up to date" in done.out
+    assert "m: all 100 sentences are up to date" in done.err
     assert work.extracted("another") == 100
     assert untouched(work, before) and len(work.committed()) == 14
 
@@ -66,7 +66,7 @@ def test_labels_change_and_states_stay(work, texts_seed):
     flipped = [{**r, "label": "Montreal" if r["label"] == "Toronto" else "Toronto"} for r in rows]
     work.texts("d", flipped)
     done = work.finish()
-    assert "up to date" in done.out and work.committed() == before
+    assert "up to date" in done.err and work.committed() == before
     assert column(work, "label") == [r["label"] for r in flipped]
 
 
@@ -143,7 +143,7 @@ def test_a_setting_of_a_later_stage_changes_and_nothing_runs(work):
     before = work.committed()
     work.job |= {"project": {"n_neighbors": 7}, "render": {"panel_px": 300}, "measure": {"folds": 3}}
     work.save()
-    assert "up to date" in work.finish().out and work.committed() == before
+    assert "up to date" in work.finish().err and work.committed() == before
 
 
 def test_another_model_under_the_same_name_runs(work, models):

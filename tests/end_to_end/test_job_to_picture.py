@@ -108,7 +108,7 @@ def test_a_second_run_finds_everything_done(finished):
     assert manifest["status"] == "done"
     before = {p: p.stat().st_mtime_ns for p in (folder / "runs").rglob("*.png")}
     again = drillcore("run", "job.yaml", cwd=folder)
-    assert again.returncode == 0 and again.stdout.count("up to date") >= 5, again.stdout
+    assert again.returncode == 0 and again.stderr.count("up to date") >= 5, again.stderr
     assert before == {p: p.stat().st_mtime_ns for p in (folder / "runs").rglob("*.png")}
 
 

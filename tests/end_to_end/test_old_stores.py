@@ -53,14 +53,14 @@ def test_an_old_store_opens_and_is_brought_up_to_date_without_computing_states(o
     before, files = contents(old), states(old)
     run = forge.run("run", "job.yaml", cwd=old)
     assert run.status == 0, run.err
-    assert "all 44 sentences are up to date" in run.out and run.out.count(OLD) == 1
-    assert run.out.count("measures are up to date") == 2 and run.out.count("projection is up to date") == 2
+    assert "all 44 sentences are up to date" in run.err and run.err.count(OLD) == 1
+    assert run.err.count("measures are up to date") == 2 and run.err.count("projection is up to date") == 2
     assert_same(contents(old), before)
     assert states(old) == files and checked_attributes(Location(str(old / "old.zarr")).open(), "")["format"] == FORMAT
     verified = forge.run("verify", "old.zarr", cwd=old)
     assert verified.status == 0 and OLD not in verified.out
     again = forge.run("run", "job.yaml", cwd=old)
-    assert again.status == 0 and OLD not in again.out
+    assert again.status == 0 and OLD not in again.err
 
 
 def test_what_is_damaged_in_an_old_store_is_computed_again(old, forge):
@@ -75,7 +75,7 @@ def test_what_is_damaged_in_an_old_store_is_computed_again(old, forge):
         contents(old)
     run = forge.run("extract", "job.yaml", cwd=old)
     assert run.status == 0, run.err
-    assert "m/d: " in run.out and "m/e: " in run.out
+    assert "m/d: " in run.err and "m/e: " in run.err
     assert forge.run("verify", "old.zarr", cwd=old).status == 0
     found = contents(old)
     for name in [f"/m/{d}/{array}" for d in "de" for array in ("hidden_states", "layer_absmax")]:
@@ -102,5 +102,5 @@ DurableStore.put = counted
         assert forge.run("extract", "job.yaml", cwd=old, first=first).status == -9
         assert_same(contents(old), before)
     run = forge.run("extract", "job.yaml", cwd=old)
-    assert run.status == 0 and "all 44 sentences are up to date" in run.out, run.err
+    assert run.status == 0 and "all 44 sentences are up to date" in run.err, run.err
     assert_same(contents(old), before)

@@ -56,7 +56,7 @@ def test_all_of_them(work):
     shown = work.forge.run("show", "runs/job.zarr", cwd=work.folder)
     assert shown.status == 0 and "d~last-3" in shown.out
     again = work.forge.run("run", "job.yaml", cwd=work.folder)
-    assert again.status == 0 and "0 drawn" in again.out
+    assert again.status == 0 and "0 drawn" in again.err
 
 
 def test_export_has_a_row_for_each_token(work):

@@ -34,7 +34,7 @@ def run(make_work: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     work.save()
     command = work.forge.run("run", work.file, cwd=work.folder)
     assert command.status == 0, command.err
-    return work, texts, command.out
+    return work, texts, command.err
 
 
 def test_the_report_of_a_run(run: Any, visit: Any, rng: np.random.Generator) -> None:

@@ -88,7 +88,7 @@ def test_remote_code_runs_only_where_the_job_says_so_and_that_is_logged(work, mo
     work.save()
     done = work.finish()
     assert (work.folder / "run").exists()
-    assert "m: runs code of its own repository" in done.out
+    assert "m: runs code of its own repository" in done.err
     assert work.manifest["job"]["models"][0]["trust_remote_code"] is True
 
 

@@ -75,7 +75,7 @@ def test_nothing_is_stale_after_a_run(work):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         drillcore.open(work.store)
-    again = do(work, "run", "job.yaml").out
+    again = do(work, "run", "job.yaml").err
     for what in ("sentences are up", "measures are up", "projection is up", "prediction is up", "candidates are up"):
         assert what in again
     assert "0 drawn" in again
@@ -98,7 +98,7 @@ def test_another_label_field_after_extract_alone(work):
     done = do(work, "compare", str(work.store), "m/d", "m/d", status=2)
     assert "m/d: its measures are stale" in done.err and "drillcore measure" in done.err
     done = do(work, "verify", str(work.store), status=1)
-    assert "m/d: separation: is stale" in done.out
+    assert "m/d: separation: is stale" in done.err
     with pytest.warns(UserWarning, match="m/d has stale results"):
         tree = drillcore.open(work.store)
     assert "another label" in tree["m/d"].separation.attrs["stale"] and "stale" not in tree["m/d"].pca.attrs
@@ -173,7 +173,7 @@ def test_another_column_marks_what_read_it(column, stale, work):
     done = do(work, "render", "job.yaml", status=2)
     assert "prediction: it was made from another" in done.err
     do(work, "measure", "job.yaml")
-    out = do(work, "predict", "job.yaml").out
+    out = do(work, "predict", "job.yaml").err
     assert stale_of(work) == {} and "prediction is up to date" not in out and "candidates are up to date" not in out
 
 
@@ -186,7 +186,7 @@ def test_other_states_mark_every_result(work):
     assert {"separation", "pca", "prediction", "candidate_logprob", "next_token", "layer_cka"} <= set(why)
     assert set(why.values()) == {"it was made from other states"}
     done = do(work, "verify", str(work.store), status=1)
-    assert "m/d: pca: is stale: it was made from other states" in done.out
+    assert "m/d: pca: is stale: it was made from other states" in done.err
     for kind in ("parquet", "embedding-atlas"):
         arguments = ("export", str(work.store), "--layer", "1", "--to", kind, "--out", "x")
         assert "m/d: pca is stale" in do(work, *arguments, status=2).err
@@ -244,7 +244,7 @@ def test_results_of_an_older_version(work):
     aged = older(group, work)
     group.attrs.put(aged)
     as_written(work.store)
-    again = "".join(do(work, stage, "job.yaml").out for stage in ("measure", "predict", "project"))
+    again = "".join(do(work, stage, "job.yaml").err for stage in ("measure", "predict", "project"))
     for what in ("measures are up", "projection is up", "prediction is up", "candidates are up"):
         assert what in again
     assert stale_of(work) == {}

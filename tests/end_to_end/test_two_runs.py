@@ -158,7 +158,7 @@ class TestBucket:
         first = self._half_way(work, place, slow_commits(0.4))
         second = other.run("--store", place, first=self._skewed(seconds), env=aws_environment())
         assert second.status == 2 and "another run holds the store" in second.err, (second.status, second.err)
-        assert second.out.count("looking for up to 3 s") == 1, second.out
+        assert second.err.count("looking for up to 3 s") == 1, second.err
         assert first.wait() == 0, first.err
         assert self._objects(place) == undisturbed(work)
 
@@ -169,7 +169,7 @@ class TestBucket:
         first.send(signal.SIGKILL)
         more = ("--store", place, "--overwrite")
         second = other.run(*more, first=self._skewed(seconds), env=aws_environment())
-        assert second.status == 0 and second.out.count("looking for up to 3 s") == 1, (
+        assert second.status == 0 and second.err.count("looking for up to 3 s") == 1, (
             second.status,
             second.out,
             second.err,

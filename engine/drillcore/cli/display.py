@@ -1,22 +1,48 @@
-"""Progress of a run: a live bar on a terminal, plain lines elsewhere."""
+"""Progress of a run, on standard error: a live bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
+import os
+import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from drillcore.cli.loudness import loudness
+from drillcore.system.progress import Silent
 from drillcore.system.visible import visible
 
 PLAIN_EVERY_SECONDS = 5.0
 
 
-def make_display() -> Lines | Bars:
-    """Bars for a terminal, lines for a log."""
-    console = Console()
+def make_display() -> Lines | Bars | Nothing:
+    """Bars for a terminal, lines for a log, nothing where the user asked for quiet. Results are not for it."""
+    if loudness().quiet:
+        return Nothing()
+    console = Unending(stderr=True)
     return Bars(console) if console.is_terminal else Lines(console)
+
+
+class Unending(Console):
+    """A console whose reader may leave: what is said then goes nowhere, and the run goes on."""
+
+    def on_broken_pipe(self) -> None:
+        """Say nothing more."""
+        self.quiet = True
+        with suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stderr.fileno())
+            os.close(nowhere)
+
+
+class Nothing(Silent):
+    """Shows nothing."""
+
+    def close(self) -> None:
+        """Nothing to remove."""
 
 
 class Lines:

@@ -189,7 +189,7 @@ def test_auto_without_vllm_takes_transformers_and_says_why(new_work):
     """The reason is in the manifest, also where a later run finds all done, and the numerics name the backend."""
     work = new_work(count=40, backend="auto")
     first = work.finish()
-    assert "m: backend transformers, since backend vllm needs vllm" in first.out
+    assert "m: backend transformers, since backend vllm needs vllm" in first.err
 
     def check():
         facts = work.manifest["models"]["m"]["backend"]
@@ -205,7 +205,7 @@ def test_auto_without_vllm_takes_transformers_and_says_why(new_work):
     for _ in range(2):
         (work.beside / "manifest.json").unlink()
         again = work.finish()
-        assert "m: backend" not in again.out
+        assert "m: backend" not in again.err
         check()
     assert before.items() <= work.states().items()
 

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from drillcore.system.quiet import take_over_logs
+
 # In the numerics. Inductor may choose how to compute by timing what is fastest here, and so other bits in another run;
 # its deterministic mode does not.
 NAME = "inductor, deterministic"
@@ -24,6 +26,7 @@ class CompiledLayers:
         self._causal, self._layers = causal, list(decoder_layers)[:-1]
         inductor: Any = torch._inductor.config
         inductor.deterministic = True
+        take_over_logs("torch")
         self._forwards = [
             torch.compile(type(layer).forward.__get__(layer), dynamic=False, fullgraph=True) for layer in self._layers
         ]

@@ -20,14 +20,11 @@ def plan(
     json: Json = False,
 ) -> None:
     """Show a sentence of each dataset as it is encoded, and estimate what each stage will cost. Writes nothing."""
-    from rich.console import Console
-
     from drillcore.api import planning
-    from drillcore.cli.display import Lines, make_display
+    from drillcore.cli.display import make_display
     from drillcore.cli.tables import write_json, write_line
 
-    # Standard output is the document's alone.
-    display = Lines(Console(stderr=True)) if json else make_display()
+    display = make_display()
     planned = planning.plan(job, set=set_ or (), store=store, limit=limit, calibrate=calibrate, progress=display)
     if not json:
         for line in planned.lines():

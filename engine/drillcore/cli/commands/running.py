@@ -23,6 +23,7 @@ def _stages(
     yes: bool,
 ) -> None:
     from drillcore.cli.display import make_display
+    from drillcore.cli.tables import write_line
     from drillcore.job.file import load_job
     from drillcore.job.groups import allow_sizes
     from drillcore.runtime.runner import run_stages
@@ -36,7 +37,9 @@ def _stages(
             folder = run_stages(loaded, stages, display, out, overwrite=overwrite)
         finally:
             display.close()
-        display.say(f"done: store {_short(loaded.store)}, results in {_short(str(folder))}")
+        report = folder / "report.html"
+        drawn = f", report {_short(str(report))}" if "render" in stages and report.exists() else ""
+        write_line(f"done: store {_short(loaded.store)}, results in {_short(str(folder))}{drawn}")
     except KeyboardInterrupt:
         raise InterruptedRun(
             "interrupted; what was committed is kept", hint="Run the same command again to go on."
