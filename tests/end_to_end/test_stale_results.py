@@ -98,7 +98,7 @@ def test_another_label_field_after_extract_alone(work):
     done = do(work, "compare", str(work.store), "m/d", "m/d", status=2)
     assert "m/d: its measures are stale" in done.err and "drillcore measure" in done.err
     done = do(work, "verify", str(work.store), status=1)
-    assert "m/d: separation: is stale" in done.err
+    assert "m/d: separation: is stale" in done.out
     with pytest.warns(UserWarning, match="m/d has stale results"):
         tree = drillcore.open(work.store)
     assert "another label" in tree["m/d"].separation.attrs["stale"] and "stale" not in tree["m/d"].pca.attrs
@@ -186,7 +186,7 @@ def test_other_states_mark_every_result(work):
     assert {"separation", "pca", "prediction", "candidate_logprob", "next_token", "layer_cka"} <= set(why)
     assert set(why.values()) == {"it was made from other states"}
     done = do(work, "verify", str(work.store), status=1)
-    assert "m/d: pca: is stale: it was made from other states" in done.err
+    assert "m/d: pca: is stale: it was made from other states" in done.out
     for kind in ("parquet", "embedding-atlas"):
         arguments = ("export", str(work.store), "--layer", "1", "--to", kind, "--out", "x")
         assert "m/d: pca is stale" in do(work, *arguments, status=2).err
