@@ -60,14 +60,20 @@ def test_the_states_are_those_of_its_folder_and_the_model_stays_as_it_was(models
     assert not in_memory._held
 
 
-def test_a_hook_of_the_program_acts_and_stays(models, seed):
+@pytest.mark.parametrize("captured", [False, True])
+def test_a_hook_of_the_program_acts_and_stays(models, seed, captured):
+    """Also where transformers has captured states before, with hooks of its own that then come first."""
     model, tokenizer = loaded(models())
+    other, _ = loaded(models())
+    if captured:
+        model(**tokenizer(TEXTS[0], return_tensors="pt"), output_hidden_states=True)
     direction = torch.randn(32, generator=torch.Generator().manual_seed(seed)) * 3
     handle = model.model.layers[1].register_forward_hook(lambda module, arguments, output: output + direction)
+    other.model.layers[1].register_forward_hook(lambda module, arguments, output: output + direction)
     before = standing(model)
     states = drillcore.extract(model, TEXTS, tokenizer=tokenizer).hidden_states.values
     assert_unchanged(model, before)
-    assert relative_error(states, plain(model, tokenizer)).max() < 1e-5
+    assert relative_error(states, plain(other, tokenizer)).max() < 1e-5
     handle.remove()
     without = drillcore.extract(model, TEXTS, tokenizer=tokenizer).hidden_states.values
     assert np.array_equal(without[:, :2], states[:, :2])

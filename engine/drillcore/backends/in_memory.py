@@ -54,7 +54,20 @@ class HeldModel:
                 f"model {self.name} holds something that cannot be copied: {type(error).__name__}: {error}",
                 hint="Remove what was added to its modules, or save the model and name its folder.",
             ) from error
+        _forget_captures(causal)
         return causal.eval()
+
+
+def _forget_captures(causal: Any) -> None:
+    """Let transformers install its hooks that capture hidden states anew, after those of the calling program.
+
+    It installs them once, when states are first asked for: hooks that were registered later would not be seen.
+    """
+    for module in causal.modules():
+        for number, hook in list(module._forward_hooks.items()):
+            if getattr(hook, "__module__", "") == "transformers.utils.output_capturing":
+                del module._forward_hooks[number]
+        vars(module).pop("_output_capturing_hooks_installed", None)
 
 
 _held: dict[str, HeldModel] = {}
