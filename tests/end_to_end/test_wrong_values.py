@@ -33,6 +33,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("datasets", [], "datasets"),
     ("datasets.0.name", "a/b", "name"),
     ("datasets.0.path", "nowhere.jsonl", "nowhere.jsonl"),
+    ("datasets.0.delimiter", ";", "delimiter: is that of a .csv file"),
     ("datasets.0.text", "body", "body"),
     ("datasets.0.label", "kind", "kind"),
     ("datasets.0.group", "family", "family"),
@@ -106,6 +107,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("render.tile_px", 10, "tile_px"),
     ("run.executor", "slurm", "'slurm' is not one of"),
     ("run.address", 7, "address"),
+    ("run.address", "auto", "run.address: is that of a Ray cluster"),
     ("run.retries", -1, "retries"),
     ("run.audit", -1, "audit"),
 ]

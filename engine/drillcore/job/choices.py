@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import reprlib
 from collections.abc import Sequence
@@ -48,8 +49,10 @@ class OneOf:
         raise ValueError(f"{shortened(name)} is not one of {', '.join(self.names)}{near}")
 
 
-def did_you_mean(name: object, names: Sequence[str]) -> str:
+def did_you_mean(name: object, names: Sequence[str], *, cutoff: float = 0.5) -> str:
     """The end of a message that names the nearest right name; empty where none is near.
+
+    cutoff: how like another name has to be, from 0 to 1.
 
     >>> did_you_mean("purty", ["probe", "purity"])
     '; did you mean `purity`?'
@@ -57,21 +60,41 @@ def did_you_mean(name: object, names: Sequence[str]) -> str:
     if not isinstance(name, str) or len(name) > LONGEST:
         return ""
     folded = {fold(known): known for known in names}
-    near = difflib.get_close_matches(fold(name), folded, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(fold(name), folded, n=1, cutoff=cutoff)
     return f"; did you mean {shown(folded[near[0]])}?" if near else ""
 
 
 def shortened(value: object) -> str:
-    """The beginning of a value as Python writes it: with YAML aliases a few lines can describe a huge one.
+    """The beginning of a value, as it might stand in a job file: with aliases a few lines can describe a huge one.
 
-    >>> shortened(["a", ["b", ["c", ["d"]]]])
-    "['a', ['b', [...]]]"
+    >>> shortened(["a", ["b", ["c", ["d"]]]]), shortened(None), shortened({"no": False})
+    ("['a', ['b', [...]]]", 'null', "{'no': false}")
     """
-    short = reprlib.Repr()
-    short.maxlevel = 2
-    short.maxstring = 60
-    short.maxother = 60
     try:
-        return short.repr(value)
+        return _AS_WRITTEN.repr(value)
     except ValueError:  # Python does not print a number of more than 4,300 digits
         return "a very long number"
+
+
+class _AsWritten(reprlib.Repr):
+    """Values in the words of YAML where Python has others."""
+
+    def repr_NoneType(self, value: None, level: int) -> str:
+        return "null"
+
+    def repr_bool(self, value: bool, level: int) -> str:
+        return "true" if value else "false"
+
+    def repr_date(self, value: datetime.date, level: int) -> str:
+        return value.isoformat()
+
+    def repr_tuple(self, value: tuple[Any, ...], level: int) -> str:
+        return self.repr_list(list(value), level)
+
+    repr_datetime = repr_date
+
+
+_AS_WRITTEN = _AsWritten()
+_AS_WRITTEN.maxlevel = 2
+_AS_WRITTEN.maxstring = 60
+_AS_WRITTEN.maxother = 60

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationInfo, WithJsonSchema, field_validator
+from pydantic_core import PydanticCustomError
 
 from drillcore.system.bounds import real_path
 
@@ -39,6 +41,16 @@ class Closed(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, use_attribute_docstrings=True)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse true and false where a number may stand: YAML reads yes and on as true, Python takes that for 1."""
+        if any(isinstance(item, bool) for item in (value if isinstance(value, list | tuple) else (value,))):
+            types = set(_types(cls.model_fields[str(info.field_name)].annotation))
+            if types & {int, float} and bool not in types:
+                raise PydanticCustomError("no_number", "true and false are no numbers")
+        return value
+
     @field_validator("*")
     @classmethod
     def _storable(cls, value: Any) -> Any:
@@ -47,6 +59,13 @@ class Closed(BaseModel):
             if isinstance(text, str) and ("\0" in text or any("\ud800" <= c <= "\udfff" for c in text)):
                 raise ValueError("holds a NUL or half of a surrogate pair")
         return value
+
+
+def _types(annotation: Any) -> Iterator[Any]:
+    """Every type in an annotation."""
+    yield annotation
+    for inner in get_args(annotation):
+        yield from _types(inner)
 
 
 def expand(path: str) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from drillcore.job.common import Closed, Name, expand, in_place
 from drillcore.job.extract import Extract
@@ -33,18 +33,22 @@ class Job(Closed):
     render: Render = Render()
     run: Run = Run()
 
-    @model_validator(mode="before")
+    @field_validator("models", mode="before")
     @classmethod
-    def _short_forms(cls, value: Any) -> Any:
+    def _one_model(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("datasets", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        """One path, or a mapping of names to datasets or paths, as a list."""
+        if isinstance(value, str):
+            return [value]
         if not isinstance(value, dict):
             return value
-        value = dict(value)
-        if isinstance(value.get("models"), list):
-            value["models"] = [{"id": m} if isinstance(m, str) else m for m in value["models"]]
-        if isinstance(value.get("datasets"), dict):
-            named = value["datasets"].items()
-            value["datasets"] = [{**(d if isinstance(d, dict) else {"path": d}), "name": str(n)} for n, d in named]
-        return value
+        if "path" in value:
+            raise ValueError("`path` is a field of one dataset: begin that with `- `, or with its name and a colon")
+        return [_named(str(name), given) for name, given in value.items()]
 
     @model_validator(mode="after")
     def _places_exist(self) -> Job:
@@ -62,7 +66,11 @@ class Job(Closed):
         ):
             twice = sorted({n for n in names if names.count(n) > 1})
             if twice:
-                remedy = "give one of them another name with `as:`" if kind == "models" else "names must differ"
+                remedy = (
+                    "give one of them another name with `as:`"
+                    if kind == "models"
+                    else "give one of them another `name:`"
+                )
                 raise ValueError(f"{kind}: {', '.join(twice)} is named twice; {remedy}")
         return self
 
@@ -84,6 +92,14 @@ class Job(Closed):
     def measured_groups(self) -> tuple[Group, ...]:
         """Those of them that are measured, projected and drawn."""
         return tuple(group for group in self.groups if group.position.is_measured)
+
+
+def _named(name: str, given: Any) -> dict[str, Any]:
+    """A dataset that stands under its name."""
+    dataset = given if isinstance(given, dict) else {"path": given}
+    if dataset.get("name", name) != name:
+        raise ValueError(f"{name}: is called {dataset['name']} too; leave out its `name:`")
+    return {**dataset, "name": name}
 
 
 def _problem_with_positions(dataset: Dataset, positions: tuple[Position, ...], too_long: str) -> str:

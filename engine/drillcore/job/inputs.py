@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import re
+import unicodedata
+from pathlib import PurePath
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from drillcore.job.choices import shortened
 from drillcore.job.common import MOST, Closed, Name, check_name
 from drillcore.job.positions import Position, distinct
 
 
 class Model(Closed):
     """A causal decoder."""
+
+    TAKES: ClassVar = "the id of a model, or a mapping with `id`"
 
     id: Name
     """Hub id, local directory (relative to the job file, beginning with . or /), or demo/smollm2-135m-instruct."""
@@ -29,6 +35,11 @@ class Model(Closed):
     """Run code that the model's repository ships. Off unless you trust it."""
     random_weights: bool = False
     """Keep the architecture and draw the weights at random (seed 0): a control."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return {"id": value} if isinstance(value, str) else value
 
     @field_validator("as_")
     @classmethod
@@ -53,13 +64,42 @@ def is_local(model_id: str) -> bool:
     return model_id.startswith((".", "/", "~"))
 
 
+def name_of(path: str) -> str:
+    """The name of a dataset that has none: that of its file without endings, with - for what no name may hold.
+
+    Raises ValueError where nothing is left of it.
+
+    >>> name_of("texts/été 2024.csv.gz"), name_of("_a.b.jsonl")
+    ('ete-2024', 'a.b')
+    """
+    stem = PurePath(without_compression(path)).stem
+    letters = "".join(c for c in unicodedata.normalize("NFKD", stem) if not unicodedata.combining(c))
+    name = re.sub(r"[^A-Za-z0-9._+=@-]+", "-", letters).strip("-").lstrip("._+=@-")
+    if not name:
+        raise ValueError(f"{shortened(path)} gives the dataset no name of letters a to z or digits: give it a `name:`")
+    return name
+
+
+def without_compression(path: str) -> str:
+    """A path without the ending that says how the file is compressed.
+
+    >>> without_compression("a.csv.gz")
+    'a.csv'
+    """
+    return re.sub(r"\.(gz|zst)$", "", path, flags=re.IGNORECASE)
+
+
 class Dataset(Closed):
     """Sentences and what is known of each."""
 
+    TAKES: ClassVar = "a path, or a mapping with `path`"
+
     name: Name
-    """Name of the dataset's group in the store."""
+    """Name of the dataset's group in the store; by default the file's name without its endings."""
     path: str
     """JSONL, CSV, TSV, Parquet or plain text (.gz and .zst too), relative to the job file."""
+    delimiter: str | None = None
+    """Character between the fields of a .csv file, or `tab`; by default a comma, or what a first line `sep=;` names."""
     text: str = "text"
     """Field that holds the sentence."""
     label: str | None = "auto"
@@ -97,10 +137,37 @@ class Dataset(Closed):
     cannot_follow: Literal["error", "skip"] = "error"
     """Where the tokens of expected_next or of a candidate cannot follow a sentence's own: stop, or leave them out."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        """A path alone, and a dataset without a name."""
+        if isinstance(value, str):
+            value = {"path": value}
+        if isinstance(value, dict) and "name" not in value:
+            # Where there is no path that is the mistake, and the name none.
+            return {**value, "name": name_of(value["path"]) if isinstance(value.get("path"), str) else "dataset"}
+        return value
+
     @field_validator("name")
     @classmethod
     def _name(cls, value: str) -> str:
         return check_name(value)
+
+    @field_validator("delimiter")
+    @classmethod
+    def _delimiter(cls, value: str | None) -> str | None:
+        if value is None or value == "tab":
+            return value
+        if len(value) != 1 or value.isalnum() or value in '"\r\n':
+            signs = "no letter, digit, quotation mark or line end"
+            raise ValueError(f"must be one character, in quotes (';'), {signs}; or tab (given: {shortened(value)})")
+        return "tab" if value == "\t" else value
+
+    @model_validator(mode="after")
+    def _delimiter_of_csv(self) -> Dataset:
+        if self.delimiter is not None and not without_compression(self.path).lower().endswith(".csv"):
+            raise ValueError("delimiter: is that of a .csv file; files of other kinds have none that can be set")
+        return self
 
     @property
     def label_is_named(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -47,6 +47,8 @@ class TurnsOf(Closed):
 
 class Position(Closed):
     """One kind of place, and how its group is called."""
+
+    TAKES: ClassVar = "last, mean, all, turns, or a mapping such as {last: 4}"
 
     last: Annotated[int, Field(ge=1, le=65_536)] | None = None
     """The last so many tokens of each sentence."""

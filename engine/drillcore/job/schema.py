@@ -13,15 +13,16 @@ def job_schema() -> str:
     schema = Job.model_json_schema(by_alias=True)
     models, datasets = schema["properties"]["models"], schema["properties"]["datasets"]
     # The short forms that the job reader accepts.
-    models["items"] = {"anyOf": [models["items"], {"type": "string"}]}
-    unnamed = deepcopy(schema["$defs"]["Dataset"])
-    unnamed["properties"].pop("name")
-    unnamed["required"].remove("name")
-    schema["$defs"]["UnnamedDataset"] = {**unnamed, "title": "UnnamedDataset"}
+    schema["$defs"]["Dataset"]["required"].remove("name")
+    under_a_name = deepcopy(schema["$defs"]["Dataset"])
+    under_a_name["properties"].pop("name")
+    schema["$defs"]["UnnamedDataset"] = {**under_a_name, "title": "UnnamedDataset"}
     a_dataset = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/UnnamedDataset"}]}
-    schema["properties"]["datasets"] = {
-        "anyOf": [datasets, {"type": "object", "additionalProperties": a_dataset, "minProperties": 1}]
-    }
+    models["items"] = {"anyOf": [models["items"], {"type": "string"}]}
+    datasets["items"] = {"anyOf": [datasets["items"], {"type": "string"}]}
+    by_name = {"type": "object", "additionalProperties": a_dataset, "minProperties": 1}
+    schema["properties"]["models"] = {"anyOf": [models, {"type": "string"}]}
+    schema["properties"]["datasets"] = {"anyOf": [datasets, by_name, {"type": "string"}]}
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "drillcore job"
     return json.dumps(schema, indent=2, ensure_ascii=False, sort_keys=True) + "\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from drillcore.job.choices import OneOf
 from drillcore.job.common import MOST, Auto, Closed, Seed
@@ -89,3 +89,9 @@ class Run(Closed):
     audit: Auto | Annotated[int, Field(ge=0, le=MOST)] = "auto"
     """Seeded sentences of each dataset that are read back after extraction and compared with the sentence computed
     alone, beside the longest one and those at the ends of shards and blocks; 0: no audit, and no canaries."""
+
+    @model_validator(mode="after")
+    def _address_of_ray(self) -> Run:
+        if self.address is not None and self.executor != "ray":
+            raise ValueError("address: is that of a Ray cluster, and belongs to `executor: ray`")
+        return self

@@ -14,4 +14,6 @@ MEASURES = ["probe", "purity", "silhouette", "dispersion", "dispersion_centred"]
 PROJECTION_METHODS = ["umap", "pca"]
 PROJECTION_BACKENDS = ["auto", "cuml", "umap-learn"]
 READERS = ["jsonl", "csv", "tsv", "txt", "parquet"]
+# Endings of the files of sentences that the readers read.
+SUFFIXES = [".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".parquet"]
 EXPORTS = ["parquet", "npy", "anndata", "embedding-atlas"]

@@ -69,7 +69,7 @@ sections: dict[str, st.SearchStrategy[Any]] = {
         {}, optional={"min_dist": st.floats(0, 10), "n_neighbors": st.integers(2, 500), "align": st.booleans()}
     ),
     "render": st.fixed_dictionaries({}, optional={"panel_px": st.integers(150, 2000), "color": words}),
-    "run": st.fixed_dictionaries({}, optional={"address": words, "retries": st.integers(0, 9)}),
+    "run": st.fixed_dictionaries({}, optional={"executor": st.just("ray"), "retries": st.integers(0, 9)}),
 }
 jobs = st.fixed_dictionaries(
     {

@@ -31,27 +31,30 @@ BACKENDS = "auto, transformers, vllm, fake"
     [
         ("extract: {backend: vlm}", f"extract.backend: 'vlm' is not one of {BACKENDS}; did you mean `vllm`?"),
         ("extract: {backend: 3}", f"extract.backend: 3 is not one of {BACKENDS}"),
-        ("extract: {backend: }", f"extract.backend: None is not one of {BACKENDS}"),
+        ("extract: {backend: }", f"extract.backend: null is not one of {BACKENDS}"),
         ("extract: {backend: [vllm]}", f"extract.backend: ['vllm'] is not one of {BACKENDS}"),
         ("run: {executor: Ray}", "run.executor: 'Ray' is not one of local, ray; did you mean `ray`?"),
         (
             "measure: {metrics: [probe, purty]}",
             f"measure.metrics.1: 'purty' is not one of {', '.join(tables.MEASURES)}; did you mean `purity`?",
         ),
-        ("measure: {metrics: probe}", "measure.metrics: Input should be 'all', or a list (given: 'probe')"),
+        (
+            "measure: {metrics: probe}",
+            f"measure.metrics: must be all, or a list of names out of {', '.join(tables.MEASURES)} (given: 'probe'); "
+            "a list is written ['probe']",
+        ),
         (
             "extract: {dtype: flot16}",
-            "extract.dtype: Input should be 'auto', 'float32', 'bfloat16' or 'float16' (given: 'flot16'); "
-            "did you mean `float16`?",
+            "extract.dtype: must be auto, float32, bfloat16 or float16 (given: 'flot16'); did you mean `float16`?",
         ),
-        ("extract: {layers: [-1]}", "extract.layers.0: Input should be greater than or equal to 0 (given: -1)"),
-        ("extract: {threads: x}", "extract.threads: Input should be 'auto', or a valid integer (given: 'x')"),
+        ("extract: {layers: [-1]}", "extract.layers.0: must be a whole number of at least 0 (given: -1)"),
+        ("extract: {threads: x}", "extract.threads: must be auto, or a whole number from 1 to 1,024 (given: 'x')"),
         (
             "render: {layers: [x, 1]}",
-            "render.layers.0: Input should be a valid integer (given: 'x')",
+            "render.layers.0: must be a whole number of at least 0 (given: 'x')",
         ),
         ("render: {panels: 3}", "render.panels: unknown field; did you mean `panel_px`?"),
-        ("extract: {dtype: 2001-99-99}", "'2001-99-99' is not a valid timestamp: quote it if it is text"),
+        ("extract: {dtype: 2001-99-99}", "'2001-99-99' is not a valid date: put it in quotes if it is text"),
     ],
 )
 def test_one_mistake_is_one_line(message, section, wanted):
@@ -61,7 +64,7 @@ def test_one_mistake_is_one_line(message, section, wanted):
 def test_several_mistakes_are_a_line_each(message):
     assert message("extract: {backend: vlm, threads: 0, layrs: all}").splitlines() == [
         f"extract.backend: 'vlm' is not one of {BACKENDS}; did you mean `vllm`?",
-        "extract.threads: Input should be 'auto', or greater than or equal to 1 (given: 0)",
+        "extract.threads: must be auto, or a whole number from 1 to 1,024 (given: 0)",
         "extract.layrs: unknown field; did you mean `layers`?",
     ]
 

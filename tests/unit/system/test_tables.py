@@ -25,6 +25,7 @@ def test_every_name_of_a_job_is_loaded_by_a_table():
     assert set(tables.PROJECTION_METHODS) == set(arrays.PROJECTIONS)
     assert list(FORMATS) == tables.EXPORTS
     assert set(tables.READERS) == set(formats.READERS)
+    assert [suffix for reader in formats.READERS.values() for suffix in reader.suffixes] == tables.SUFFIXES
 
 
 @pytest.mark.parametrize(
