@@ -57,11 +57,21 @@ def did_you_mean(name: object, names: Sequence[str], *, cutoff: float = 0.5) -> 
     >>> did_you_mean("purty", ["probe", "purity"])
     '; did you mean `purity`?'
     """
+    near = nearest(name, names, cutoff=cutoff)
+    return f"; did you mean {shown(near)}?" if near else ""
+
+
+def nearest(name: object, names: Sequence[str], *, cutoff: float = 0.5) -> str:
+    """The name that another one is nearest to; empty where none is near.
+
+    >>> nearest("Labels", ["text", "label"])
+    'label'
+    """
     if not isinstance(name, str) or len(name) > LONGEST:
         return ""
     folded = {fold(known): known for known in names}
     near = difflib.get_close_matches(fold(name), folded, n=1, cutoff=cutoff)
-    return f"; did you mean {shown(folded[near[0]])}?" if near else ""
+    return folded[near[0]] if near else ""
 
 
 def shortened(value: object) -> str:

@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
-from drillcore.job.choices import did_you_mean
+from drillcore.job.choices import did_you_mean, nearest
 from drillcore.job.inputs import Dataset
+from drillcore.system.nearly import fold
 from drillcore.texts.conversations import conversation
 from drillcore.texts.readers.lines import MAX_LINE_BYTES, OnProblem, quoted
+from drillcore.texts.readers.separators import SEPARATORS, remedy_for, separator_in
 
 # Numbers as JSON writes them. Others, such as 007 and +1, may be names: they would not be written back as they were, so
 # they stay strings.
 INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 FRACTION = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+([eE][+-]?[0-9]+)?|[eE][+-]?[0-9]+)")
 INT64 = range(-(1 << 63), 1 << 63)
-# What else may stand between the fields of a table.
-MARKS = {";": "semicolons", ",": "commas", "\t": "tabs", "|": "vertical bars"}
+# A name that YAML takes as it is.
+PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+# What fields of sentences are often called.
+OFTEN_SENTENCES = frozenset(
+    (
+        "sentence",
+        "sentences",
+        "texts",
+        "content",
+        "body",
+        "review",
+        "comment",
+        "tweet",
+        "prompt",
+        "question",
+        "document",
+    )
+)
 EXACT_IN_FLOAT64 = range(-(1 << 53), (1 << 53) + 1)
 
 
@@ -33,7 +52,7 @@ class Column:
     field: the field of the file that it is read from. convert: turns a value of that field into one of the column;
     raises ValueError with a message that continues the field's name. type: its pyarrow type. is_required: every row
     must have the field; where it need not, `convert` gets None for a row without it. remedy: what allows a row without
-    it.
+    it. setting: the dataset's field that names it.
     """
 
     field: str
@@ -42,6 +61,7 @@ class Column:
     type: Any
     is_required: bool = True
     remedy: str = ""
+    setting: str = ""
 
 
 def fields_named(dataset: Dataset) -> list[str]:
@@ -57,17 +77,20 @@ def fields_named(dataset: Dataset) -> list[str]:
 
 def columns_of(dataset: Dataset, label: str | None, types: dict[str, Any]) -> list[Column]:
     """The columns in their fixed order, given the field of the labels and the types of the kept columns."""
-    columns = [Column(dataset.text, "text", as_sentence, pa.string())]
+    columns = [Column(dataset.text, "text", as_sentence, pa.string(), setting="text")]
     if dataset.messages is not None:
-        columns = [Column(dataset.messages, "text", partial(conversation, system=dataset.system), pa.string())]
+        convert = partial(conversation, system=dataset.system)
+        columns = [Column(dataset.messages, "text", convert, pa.string(), setting="messages")]
     if label is not None:
         is_required = dataset.unlabelled == "error"
-        columns.append(Column(label, "label", _label_of(dataset), pa.string(), is_required, _remedy(dataset)))
+        columns.append(Column(label, "label", _label_of(dataset), pa.string(), is_required, _remedy(dataset), "label"))
     if dataset.group is not None:
-        columns.append(Column(dataset.group, "group", _category, pa.string()))
+        columns.append(Column(dataset.group, "group", _category, pa.string(), setting="group"))
     if dataset.expected_next is not None:
-        columns.append(Column(dataset.expected_next, "expected_next", _continuation, pa.string()))
-    return columns + [Column(k, k, _kept_of(types[k], dataset.missing), types[k]) for k in dataset.keep]
+        columns.append(
+            Column(dataset.expected_next, "expected_next", _continuation, pa.string(), setting="expected_next")
+        )
+    return columns + [Column(k, k, _kept_of(types[k], dataset.missing), types[k], setting="keep") for k in dataset.keep]
 
 
 def is_missing(value: Any, named: Sequence[str]) -> bool:
@@ -119,20 +142,41 @@ def type_of(kinds: set[str]) -> Any:
     return pa.float64() if inexact else pa.int64()
 
 
-def missing(columns: list[Column], row: dict[str, Any], line: int | None, on_problem: OnProblem) -> bool:
-    """Whether the row lacks a field; reports which."""
+def missing(
+    columns: list[Column], row: dict[str, Any], line: int | None, on_problem: OnProblem, kind: str = ""
+) -> bool:
+    """Whether the row lacks a field; reports which. kind: of the file, where the row stands for all of it."""
     lacking = [column for column in columns if column.is_required and column.field not in row]
     if not lacking:
         return False
-    absent = [column.field for column in lacking]
     present = ", ".join(map(quoted, list(row)[:10])) + (", ..." if len(row) > 10 else "")
-    meant = next(filter(None, (did_you_mean(field, list(row)) for field in absent)), "")
-    mark = next((m for m in MARKS for name in row if len(row) == 1 and {*absent} <= {*name.split(m)}), None)
-    if mark is not None:
-        meant = f"; its fields are separated by {MARKS[mark]}: write commas in a .csv file, tabs in a .tsv file"
     remedies = "".join(f"; {column.remedy}" for column in lacking if column.remedy and line is not None)
-    on_problem(line, f"no field {', '.join(map(quoted, absent))}; there is {present or 'none'}{meant}{remedies}")
+    has = "there is" if line is not None else "the file has"
+    message = f"no field {', '.join(quoted(column.field) for column in lacking)}; {has} {present or 'none'}"
+    on_problem(line, f"{message}{_meant(lacking, row, line, kind)}{remedies}")
     return True
+
+
+def _meant(lacking: Sequence[Column], row: Mapping[str, Any], line: int | None, kind: str) -> str:
+    """The end of a message on fields that are not there: how the job or the file could be set right."""
+    sign = separator_in(list(row))
+    if sign and kind in ("csv", "tsv"):
+        return f"; its fields are separated by {SEPARATORS[sign]}: {remedy_for(sign, kind)}"
+    for column in lacking:
+        if line is not None and (near := did_you_mean(column.field, list(row))):
+            return near
+        found = nearest(column.field, list(row)) or (_sentence_field(row) if column.setting == "text" else "")
+        if line is None and found:
+            value = found if PLAIN.fullmatch(found) else json.dumps(found)
+            value = f"[{value}]" if column.setting == "keep" else value
+            return f": set `{column.setting}: {value}`"
+    return ""
+
+
+def _sentence_field(row: Mapping[str, Any]) -> str:
+    """The field that the sentence may be in: one that is often called so, or the only one; else empty."""
+    named = [name for name in row if fold(name) in OFTEN_SENTENCES] if len(row) > 1 else list(row)
+    return named[0] if len(named) == 1 else ""
 
 
 def values_of(columns: list[Column], row: dict[str, Any], line: int, on_problem: OnProblem) -> list[Any]:

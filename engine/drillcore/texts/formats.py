@@ -9,12 +9,13 @@ from __future__ import annotations
 import importlib
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
 
 from drillcore.errors import TextError
+from drillcore.job.inputs import Dataset
 from drillcore.system.bounds import problem_with
 from drillcore.texts.readers.lines import OnProblem, Row, TextFile, UnreadableError
 
@@ -55,10 +56,15 @@ READERS = {
 
 @dataclass(frozen=True)
 class Format:
-    """How a file is written: `kind` names a row of READERS; `compression` is a value of COMPRESSIONS or empty."""
+    """How a file is written.
+
+    kind: names a row of READERS. compression: a value of COMPRESSIONS, or empty. delimiter: what is between the fields
+    where the job says so, or empty.
+    """
 
     kind: str
     compression: str = ""
+    delimiter: str = field(default="", repr=False)
 
     @property
     def reader(self) -> Reader:
@@ -85,6 +91,12 @@ def format_of(path: Path) -> Format:
     raise TextError(f"{path}: the end of the name does not say what kind of file this is", hint=_known_endings())
 
 
+def format_for(dataset: Dataset, path: Path) -> Format:
+    """The format of a dataset's file; raises TextError where the name has no known ending."""
+    named = dataset.delimiter or ""
+    return replace(format_of(path), delimiter="\t" if named == "tab" else named)
+
+
 def _known_endings() -> str:
     def listed(readers: Iterator[Reader]) -> str:
         *others, last = [suffix for reader in readers for suffix in reader.suffixes]
@@ -105,7 +117,7 @@ def read_rows(path: Path, kind: Format, wanted: Sequence[str], on_problem: OnPro
         on_problem(None, problem)
         return
     try:
-        yield from _load(kind.reader)(TextFile(path, kind.compression), wanted, on_problem)
+        yield from _load(kind.reader)(TextFile(path, kind.compression, kind.delimiter), wanted, on_problem)
     except UnreadableError as error:
         on_problem(error.line, str(error))
     except DAMAGE as error:

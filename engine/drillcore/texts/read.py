@@ -12,7 +12,7 @@ import pyarrow as pa
 from drillcore.job.inputs import Dataset
 from drillcore.texts.columns import Column, columns_of, fields_named, missing, values_of
 from drillcore.texts.conversations import with_tools
-from drillcore.texts.formats import Format, format_of, read_rows
+from drillcore.texts.formats import Format, format_for, read_rows
 from drillcore.texts.notes import Notes
 from drillcore.texts.problems import Problems
 from drillcore.texts.spans import places_wrong
@@ -35,13 +35,13 @@ def read_batches(
     Raises:
         TextError: the file's name has no known ending.
     """
-    kind = format_of(path)
+    kind = format_for(dataset, path)
     return _batches(path, kind, dataset, problems, Notes(dataset, kind.kind) if notes is None else notes)
 
 
 def lines_of(path: Path, dataset: Dataset, wanted: Collection[int]) -> dict[int, int]:
     """The lines of the file that some rows stand in, given by their numbers."""
-    kind, found, number = format_of(path), dict[int, int](), 0
+    kind, found, number = format_for(dataset, path), dict[int, int](), 0
     for line, row in taken(
         read_rows(path, kind, fields_named(dataset), lambda line, message: None), dataset, Labels(dataset)
     ):
@@ -57,7 +57,8 @@ def _batches(path: Path, kind: Format, dataset: Dataset, problems: Problems, not
     before = problems.count
     found = _survey(path, kind, dataset)
     columns = columns_of(dataset, found.label, found.types)
-    if kind.reader.has_columns and found.first is not None and missing(columns, found.first, None, on_problem):
+    first = found.first if kind.reader.has_columns else None
+    if first is not None and missing(columns, first, None, on_problem, kind.kind):
         return
     if found.absent:
         on_problem(None, found.absent)

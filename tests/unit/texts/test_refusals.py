@@ -7,6 +7,7 @@ import gzip
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -83,7 +84,7 @@ def test_a_line_of_json_that_is_not_an_object(line: bytes) -> None:
         ("g.csv", b"text,n,text\na,1,b\n", "g.csv:1: the header names `text` twice"),
         ("h.csv", b'text\n"a\nb"\n"c\n\xff"\n', "h.csv:5: is not UTF-8: byte 0xff at byte 1 of the line"),
         ("i.csv", b"text\ra\rb\r", "i.csv:1: holds a carriage return outside quotes; lines must end in LF or CRLF"),
-        ("j.csv", b"words,n\na,1\nb,2\n", "j.csv: no field `text`; there is `words`, `n`"),
+        ("j.csv", b"words,n\na,1\nb,2\n", "j.csv: no field `text`; the file has `words`, `n`"),
         ("k.csv", b"text,label\n", "k.csv: holds no sentence"),
         ("l.csv", b"", "l.csv: holds no sentence"),
         ("a.tsv", b"text\tlabel\na\n", "a.tsv:2: has 1 field where the header has 2" + TSV),
@@ -119,7 +120,7 @@ def test_a_field_named_in_the_job_is_in_every_row() -> None:
         "a.jsonl:3: field `e` is empty",
         "a.jsonl:3: field `k` must be a string or a number to be kept, and is a list",
     ]
-    assert read_content("a.txt", b"a\n", label="x")[1] == ["a.txt: no field `x`; there is `text`"]
+    assert read_content("a.txt", b"a\n", label="x")[1] == ["a.txt: no field `x`; the file has `text`"]
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-1e999"])
@@ -131,17 +132,52 @@ def test_kept_numbers_must_be_finite(value: str) -> None:
 
 def test_a_field_that_is_nearly_the_wanted_one_is_named() -> None:
     (message,) = read_content("a.csv", b"Text ,label\na,x\n")[1]
-    assert message == "a.csv: no field `text`; there is `Text `, `label`; did you mean `Text `?"
+    assert message == 'a.csv: no field `text`; the file has `Text `, `label`: set `text: "Text "`'
     (message,) = read_content("a.jsonl", '{"text": "a", "city\u200b": "x"}\n'.encode(), label="city")[1]
     assert "did you mean `city\\u200b`?" in message
 
 
 @pytest.mark.parametrize(
-    ("name", "mark", "word"), [("a.csv", ";", "semicolons"), ("a.csv", "\t", "tabs"), ("a.tsv", ",", "commas")]
+    ("name", "mark", "word", "remedy"),
+    [
+        ("a.csv", ";", "semicolons", "set `delimiter: ';'`"),
+        ("a.csv", "\t", "tabs", "set `delimiter: tab`"),
+        ("a.tsv", ",", "commas", "end its name in .csv"),
+        ("a.tsv", ";", "semicolons", "end its name in .csv and set `delimiter: ';'`"),
+    ],
 )
-def test_fields_that_are_separated_by_another_character_are_told_so(name: str, mark: str, word: str) -> None:
+def test_fields_that_are_separated_by_another_character_are_told_so(
+    name: str, mark: str, word: str, remedy: str
+) -> None:
     (message,) = read_content(name, f"text{mark}city\na{mark}x\n".encode(), label="city")[1]
-    assert message.endswith(f"; its fields are separated by {word}: write commas in a .csv file, tabs in a .tsv file")
+    assert message.endswith(f"; its fields are separated by {word}: {remedy}")
+
+
+def test_semicolons_in_the_header_and_commas_in_the_sentences() -> None:
+    (first, second) = read_content("a.csv", b"text;city\none, two;x\nthree, four;y\n")[1]
+    assert first == (
+        "a.csv:2: has 2 fields where the header has 1; the header's fields are separated by semicolons: set "
+        "`delimiter: ';'`"
+    )
+    assert second.startswith("a.csv:3: has 2 fields")
+
+
+@pytest.mark.parametrize(
+    ("content", "fields", "wanted"),
+    [
+        (b"sentence,city\na,b\n", {}, "no field `text`; the file has `sentence`, `city`: set `text: sentence`"),
+        (b"words\na\n", {}, "no field `text`; the file has `words`: set `text: words`"),
+        (b"a,b\na,b\n", {}, "no field `text`; the file has `a`, `b`"),
+        (b"text,City\na,b\n", {"label": "city"}, "no field `city`; the file has `text`, `City`: set `label: City`"),
+        (b"text,the city\na,b\n", {"group": "city"}, '`the city`: set `group: "the city"`'),
+        (b"text,years\na,1\n", {"keep": ("year",)}, "`years`: set `keep: [years]`"),
+    ],
+)
+def test_a_column_that_is_not_there_leads_to_the_one_that_is(
+    content: bytes, fields: dict[str, Any], wanted: str
+) -> None:
+    (message,) = read_content("a.csv", content, **fields)[1]
+    assert message.endswith(wanted), message
 
 
 def test_parquet_files_with_wrong_columns_or_values(tmp_path: Path) -> None:
@@ -151,7 +187,7 @@ def test_parquet_files_with_wrong_columns_or_values(tmp_path: Path) -> None:
         "a.parquet:2: field `text` is not a string but null",
         "a.parquet:3: field `text` is empty",
     ]
-    assert read(path, text="words")[1] == ["a.parquet: no field `words`; there is `text`, `t`"]
+    assert read(path, text="words")[1] == ["a.parquet: no field `words`; the file has `text`, `t`"]
     assert read(path, text="t")[1][0] == "a.parquet:1: field `t` is not a string but of the type timestamp[ns]"
     good = pa.array(["ab", "cd"])
     bad = pa.Array.from_buffers(pa.string(), 2, [*good.buffers()[:2], pa.py_buffer(b"ab\xff\xfe")])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from drillcore.texts.readers.lines import (
     OnProblem,
@@ -17,10 +17,12 @@ Record = list[str] | str
 """The cells of a record, none for an empty line, or what is wrong with it."""
 
 
-def rows_under_header(records: Iterator[tuple[int, Record]], on_problem: OnProblem, hint: str = "") -> Iterator[Row]:
+def rows_under_header(
+    records: Iterator[tuple[int, Record]], on_problem: OnProblem, hint: Callable[[list[str]], str]
+) -> Iterator[Row]:
     """Rows with the fields that the first record names. records: with the line that each begins on.
 
-    hint: goes after the message for a record of another number of fields.
+    hint: what goes after the message for a record of another number of fields, given the header.
     """
     header: list[str] | None = None
     for line, record in without_trailing_blanks(records, lambda cells: cells == [], on_problem):
@@ -29,7 +31,7 @@ def rows_under_header(records: Iterator[tuple[int, Record]], on_problem: OnProbl
         elif header is None or not isinstance(record, list) or len(record) != len(header):
             if isinstance(record, list):
                 fields = "1 field" if len(record) == 1 else f"{len(record)} fields"
-                on_problem(line, f"has {fields} where the header has {len(header or ())}{hint}")
+                on_problem(line, f"has {fields} where the header has {len(header or ())}{hint(header or [])}")
             elif record is not None:
                 on_problem(line, record)
             yield line, None

@@ -39,10 +39,11 @@ SIGNATURES = {
 
 @dataclass(frozen=True)
 class TextFile:
-    """A file to read. compression: gzip, zstd or empty."""
+    """A file to read. compression: gzip, zstd or empty. delimiter: what the job says is between fields, or empty."""
 
     path: Path
     compression: str = ""
+    delimiter: str = ""
 
     def lines(self, on_problem: OnProblem) -> Iterator[Line]:
         """The lines of the file; see `open_lines`."""
