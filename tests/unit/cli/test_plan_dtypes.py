@@ -13,6 +13,12 @@ from drillcore.api import estimates as timing
 from drillcore.backends.rates import matrix_rate
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """What other tests' runs took is not known here: every model is timed."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 def estimates(folder, model, **extract) -> list[timing.Estimate]:
     (folder / "texts.txt").write_text("one sentence\none sentence more\nanother\n", encoding="utf-8")
     job = {"models": [str(model)], "datasets": {"few": "texts.txt", "more": "texts.txt"}, "extract": extract}
