@@ -261,7 +261,7 @@ def _group_cells(e: Estimate) -> tuple[str, ...]:
     if e.within:
         counts, spent = (counts[0], "", "", "", ""), f"with {e.within}"
     if e.is_done:
-        spent = "done"
+        spent = f"{spent}, done" if e.within else "done"
     elif e.kept:
         spent += f", {e.kept:,} of {e.shards:,} shards done"
     return (e.model, e.dataset, *counts, _size(e.raw_bytes), _size(e.disk_bytes), spent)
