@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,8 @@ from drillcore.errors import InputError, JobError, ModelError, TextError
 from drillcore.job.choices import did_you_mean
 from drillcore.job.common import expand
 from drillcore.job.extract import Extract
-from drillcore.job.fields import Job, LoadedJob
+from drillcore.job.fields import LoadedJob
+from drillcore.job.file import checked_job
 from drillcore.job.inputs import is_local
 from drillcore.runtime.runner import run_stages
 from drillcore.runtime.session import Session
@@ -237,26 +239,21 @@ class Extractor(Generic[Result]):
 
     def _job(self, name: str, has_labels: bool) -> LoadedJob:
         """The job of one call; raises JobError."""
-        from pydantic import ValidationError
-
         label = {"label": "label", "unlabelled": "keep"} if has_labels else {"label": None}
+        value = {
+            "name": "memory",
+            "store": str(self._folder / f"{name}.zarr"),
+            "models": [self._sections["models"]],
+            "datasets": [{"name": "texts", "path": f"{name}.parquet", **label, **self._sections["datasets"]}],
+            "extract": self._sections["extract"],
+            "run": self._sections["run"],
+        }
         try:
-            job = Job.model_validate(
-                {
-                    "name": "memory",
-                    "store": str(self._folder / f"{name}.zarr"),
-                    "models": [self._sections["models"]],
-                    "datasets": [{"name": "texts", "path": f"{name}.parquet", **label, **self._sections["datasets"]}],
-                    "extract": self._sections["extract"],
-                    "run": self._sections["run"],
-                }
-            )
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
-            raise JobError(
-                f"{where}: {first['msg'].removeprefix('Value error, ')}", hint="See help(Extractor)."
-            ) from None
+            job = checked_job(value)
+        except JobError as error:
+            # The caller knows arguments, not sections.
+            lines = [re.sub(r"^(extract|models\.0|datasets\.\w+|run)\.", "", line) for line in str(error).split("\n")]
+            raise JobError("\n".join(lines), hint="See help(drillcore.Extractor).") from None
         return LoadedJob(job=job, base=self._folder, source="memory")
 
     def _check(self, loaded: LoadedJob) -> None:

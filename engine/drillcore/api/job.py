@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from drillcore.api import given
 from drillcore.api.page import table
@@ -16,8 +16,9 @@ from drillcore.errors import CommitError, JobError
 from drillcore.job.common import expand, in_place
 from drillcore.job.fields import Job as Fields
 from drillcore.job.fields import LoadedJob
-from drillcore.job.file import _explain, _override, limited_store, load_job
+from drillcore.job.file import checked_job, limited_store, load_job
 from drillcore.job.inputs import Dataset, Model, is_local
+from drillcore.job.overrides import override
 from drillcore.system.bounds import problem_with_output, real_path
 from drillcore.system.files import canonical, write_atomic
 
@@ -74,7 +75,7 @@ class Job:
         value = {field: _plain(v) for field, v in given_.items() if v is not None}
         value["models"] = _models(models)
         self._loaded = LoadedJob(
-            job=_checked(value), base=real_path(expand(os.fspath(base or "."))), source=f"{_stem(name)}.yaml"
+            job=checked_job(value), base=real_path(expand(os.fspath(base or "."))), source=f"{_stem(name)}.yaml"
         )
 
     @classmethod
@@ -111,11 +112,11 @@ class Job:
         'd'
         """
         plain = _plain(value)
-        _override(plain, set)
+        made = override(plain, set)
         name = plain.get("name", "job")
         plain["models"] = _models(plain.get("models", []))
         folder = real_path(expand(os.fspath(base or ".")))
-        return cls.of(LoadedJob(job=_checked(plain), base=folder, source=f"{_stem(name)}.yaml"))
+        return cls.of(LoadedJob(job=checked_job(plain, made), base=folder, source=f"{_stem(name)}.yaml"))
 
     def changed(self, *, set: Sequence[str] = (), store: given.AnyPath | None = None, limit: int | None = None) -> Job:
         """The job with some fields changed; the arguments are those of `load`. Raises JobError.
@@ -131,8 +132,8 @@ class Job:
         if limit is not None and limit < 1:
             raise JobError(f"limit: {limit} is less than 1", hint="Pass a number of sentences, or leave it out.")
         value = _dumped(self._loaded.job)
-        _override(value, set)
-        loaded = self._loaded.model_copy(update={"job": _checked(value)})
+        made = override(value, set)
+        loaded = self._loaded.model_copy(update={"job": checked_job(value, made)})
         if store is not None:
             place = os.fspath(store)
             address = place if place.startswith("s3://") else str(in_place(expand(place)))
@@ -300,14 +301,6 @@ def _id(model: Any) -> Any:
         return _plain(model)
     path = os.fspath(model)
     return path if is_local(path) else f"./{path}"
-
-
-def _checked(value: dict[str, Any]) -> Fields:
-    try:
-        return Fields.model_validate(value)
-    except ValidationError as error:
-        lines = [line.removeprefix("job:1: ") for line in _explain(Path("job"), None, error)]
-        raise JobError("\n".join(lines), hint="`drillcore schema job` prints every field.") from None
 
 
 def _limited(loaded: LoadedJob, limit: int, *, own_store: bool) -> LoadedJob:

@@ -279,6 +279,9 @@ def _datasets(chosen: Sequence[Chosen]) -> Iterator[str]:
 
 def _fields(dataset: Chosen) -> Iterator[str]:
     guess, counts = dataset.guess, dataset.tally
+    if guess.kind.delimiter:
+        sign = "tab" if guess.kind.delimiter == "\t" else guess.kind.delimiter
+        yield f"delimiter: {_scalar(sign)} # between the fields of the file"
     if guess.is_conversation:
         yield f"messages: {_scalar(guess.text)} # {guess.why_text}; the model's own chat template writes them"
         yield "# add_generation_prompt: true # end each with what the template writes before an answer"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +41,7 @@ def load_job(
     made = override(value, overrides)
     if store is not None:
         value["store"] = store if store.startswith("s3://") else str(in_place(Path(store)))
-    try:
-        job = Job.model_validate(value)
-    except ValidationError as error:
-        raise JobError(
-            "\n".join(_explain(path, tree, value, made, error)), hint="`drillcore schema job` prints every field."
-        ) from None
+    job = checked_job(value, made, lambda place: f"{path}:{_line(tree, place)}")
     if limit is not None:
         capped = [d.model_copy(update={"limit": min(limit, d.limit or limit)}) for d in job.datasets]
         job = job.model_copy(update={"datasets": tuple(capped)})
@@ -54,6 +49,21 @@ def load_job(
     if limit is None or store is not None:
         return loaded
     return loaded.model_copy(update={"job": job.model_copy(update={"store": limited_store(loaded.store, limit)})})
+
+
+def checked_job(
+    value: Any, overrides: Sequence[Override] = (), where: Callable[[Place], str] = lambda place: ""
+) -> Job:
+    """The job that a value describes.
+
+    overrides: that were put into it. where: what a message begins with, by the place in the value. Raises JobError,
+    which lists every mistake.
+    """
+    try:
+        return Job.model_validate(value)
+    except ValidationError as error:
+        lines = "\n".join(_explain(value, overrides, where, error))
+        raise JobError(lines, hint="`drillcore schema job` prints every field.") from None
 
 
 def limited_store(address: str, limit: int) -> str:
@@ -105,7 +115,7 @@ def _no_mapping(value: object) -> str:
 
 
 def _explain(
-    path: Path, tree: yaml.Node | None, value: Any, overrides: Sequence[Override], error: ValidationError
+    value: Any, overrides: Sequence[Override], said: Callable[[Place], str], error: ValidationError
 ) -> Iterable[str]:
     """One line for each mistake: file and line, or the override that made it; the field; what is wrong."""
     mistakes = mistakes_of(error)
@@ -113,11 +123,11 @@ def _explain(
         place = _as_written(mistake.place, value)
         name = ".".join(map(_printable, place))
         made = blamed(overrides, place)
-        where = f"{path}:{_line(tree, place)}" if made is None else made.shown
+        where = said(place) if made is None else made.shown
         also = ", ".join(o.shown for o in within(overrides, place)) if made is None else ""
         yield ": ".join(filter(None, (where, name, mistake.message))) + (f" (with {also})" if also else "")
     if len(mistakes) > MOST:
-        yield f"{path}: ... and more"
+        yield "... and more"
 
 
 def _as_written(place: Place, value: Any) -> Place:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -17,11 +17,12 @@ from typing import Any
 
 from drillcore.errors import TextError
 from drillcore.system.nearly import fold, shown
-from drillcore.texts.columns import MARKS, kind_of
+from drillcore.texts.columns import kind_of
 from drillcore.texts.conversations import conversation
 from drillcore.texts.formats import Format, format_of, read_rows
 from drillcore.texts.problems import Problems
 from drillcore.texts.readers.lines import Row, TextFile, UnreadableError
+from drillcore.texts.readers.separators import SEPARATORS, remedy_for
 from drillcore.texts.survey import NUMBERS
 
 # Values that are looked at, in all columns together.
@@ -82,7 +83,7 @@ def guess_columns(path: Path) -> Guess:
     """
     kind, problems = format_of(path), Problems()
     if kind.kind in ("csv", "tsv"):
-        _refuse_other_marks(path, kind)
+        kind = replace(kind, delimiter=_delimiter(path, kind))
     names, rows = _sample(path, kind, partial(problems.add, str(path)))
     columns: dict[str, _Values] = {name: _Values(name, kind.reader.is_typed) for name in names}
     num_rows = 0
@@ -287,22 +288,26 @@ def _rank(name: str, names: Sequence[str]) -> int:
     return names.index(name) if name in names else len(names)
 
 
-def _refuse_other_marks(path: Path, kind: Format) -> None:
-    """Raise TextError where the lines of a table are separated by something else than its format says."""
+def _delimiter(path: Path, kind: Format) -> str:
+    """What separates the fields of a CSV file where that is no comma; empty otherwise.
+
+    Raises TextError where the fields of a TSV file are separated by something else than tabs.
+    """
     own = {"csv": ",", "tsv": "\t"}[kind.kind]
     try:
         lines = [line for _, line in islice(TextFile(path, kind.compression).lines(lambda *_: None), FIRST_LINES)]
     except (UnreadableError, OSError, EOFError, ValueError):
-        return  # the reader says what is wrong
-    if not lines or own in lines[0]:
-        return
-    counts = {mark: [line.count(mark) for line in lines] for mark in MARKS if mark != own}
-    for mark, found in counts.items():
+        return ""  # the reader says what is wrong
+    if not lines or own in lines[0] or lines[0].lower().startswith("sep="):
+        return ""
+    counts = {sign: [line.count(sign) for line in lines] for sign in SEPARATORS if sign != own}
+    for sign, found in counts.items():
         if found[0] and sum(count == found[0] for count in found) > len(found) / 2 and len(found) > 1:
-            raise TextError(
-                f"{path}: its fields are separated by {MARKS[mark]}",
-                hint="Save it with commas as .csv or with tabs as .tsv; JSONL and Parquet need neither.",
-            )
+            if kind.kind == "csv":
+                return sign
+            what = f"{path}: its fields are separated by {SEPARATORS[sign]}"
+            raise TextError(what, hint=f"Rename it: {remedy_for(sign, kind.kind)}.")
+    return ""
 
 
 def _refuse_rows_as_header(path: Path, columns: dict[str, _Values]) -> None:
