@@ -164,6 +164,13 @@ def test_a_version_outside_the_tested_range_is_refused(source, claims_vllm, vers
     assert not part.present and "outside the tested range" in part.remedy
 
 
+def test_a_system_without_shared_memory_of_that_kind_is_refused(source, claims_vllm, monkeypatch):
+    claims_vllm("0.30.0")
+    monkeypatch.delattr("os.memfd_create")
+    with pytest.raises(JobError, match="only Linux has"):
+        check_backend("vllm", source, Extract())
+
+
 def test_what_vllm_cannot_do_is_found_before_anything_is_written(source, claims_vllm):
     claims_vllm("0.32.0")
     check_backend("vllm", source, Extract(backend="vllm"))

@@ -5,6 +5,7 @@ The light module of this backend: imports nothing heavy.
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,11 @@ def versions() -> dict[str, str]:
 def check(source: ModelSource | None, extract: Extract) -> None:
     """Raise MissingExtraError where no tested vLLM is installed, JobError where it cannot do what the job asks for."""
     vllm_version()
+    if not hasattr(os, "memfd_create"):
+        raise JobError(
+            "backend vllm hands states over in a kind of memory that only Linux has",
+            hint="Set extract.backend: transformers.",
+        )
     if source is not None:
         refuse(source, extract)
 

@@ -105,13 +105,11 @@ def read_range(
     if isinstance(store, LocalStore):
         buffer = np.empty(length, np.uint8) if scratch is None or len(scratch) < length else scratch[:length]
         try:
-            descriptor = os.open(Path(store.root) / key, os.O_RDONLY)
+            with (Path(store.root) / key).open("rb", buffering=0) as file:
+                file.seek(start)
+                return buffer[: file.readinto(buffer.data) or 0]
         except NO_FILE:
             raise ValueError("the shard's file is missing") from None
-        try:
-            return buffer[: os.preadv(descriptor, [buffer.data], start)]
-        finally:
-            os.close(descriptor)
     received = sync(store.get(key, default_buffer_prototype(), RangeByteRequest(start, start + length)))
     if received is None:
         raise ValueError("the shard's file is missing")
