@@ -23,6 +23,7 @@ from drillcore.backends.in_memory import HeldModel, held_model
 from drillcore.backends.lengths import longest_sentence
 from drillcore.backends.weight_files import weight_files
 from drillcore.errors import MissingExtraError, ModelError
+from drillcore.job.choices import did_you_mean
 from drillcore.job.common import expand
 from drillcore.job.inputs import Model, is_local
 from drillcore.system.bounds import real_path
@@ -143,6 +144,7 @@ def locate(model: Model, base: Path) -> ModelSource:
     elif model.id.startswith("demo/"):
         raise ModelError(f"model {model.id} is unknown", hint=f"The only demo model is {DEMO_ID}.")
     else:
+        _refuse_folder(model, base)
         location = model.id
     with bounded_building(model.id):
         config = _read_config(model, location)
@@ -188,9 +190,26 @@ def _checked(model: Model, source: ModelSource) -> ModelSource:
     return source
 
 
+def _refuse_folder(model: Model, base: Path) -> None:
+    """Raise ModelError where an id of the hub is a folder's name too: nobody could tell which is meant."""
+    beside = (base / model.id / "config.json").is_file()
+    if beside or Path(model.id).is_dir():
+        where = "beside the job file" if beside else f"in the working directory ({Path.cwd()})"
+        raise ModelError(
+            f"model {model.id}: there is a folder of this name {where}",
+            hint=f"Write ./{model.id} for it; for the model on the hub, call the folder something else."
+            if beside
+            else "Write its path, relative to the job file and beginning with ./; or call the folder something else.",
+        )
+
+
 def _local(model: Model, base: Path) -> str:
     """The folder that a model's id names; raises ModelError where it holds no model that can be read."""
-    folder = real_path(base / expand(model.id))
+    named = expand(model.id)
+    if str(named).startswith("~"):
+        user = named.parts[0].removeprefix("~")
+        raise ModelError(f"model {model.id}: this machine has no user {user}", hint="Write the whole path.")
+    folder = real_path(base / named)
     if not (folder / "config.json").exists() and not (folder / "config.json").is_symlink():
         refuse_lone_adapter(model, folder)
         raise ModelError(
@@ -236,21 +255,33 @@ def _read_config(model: Model, location: str) -> Any:
     except Exception as error:  # transformers wraps the hub's errors in OSError and ValueError
         causes = [error, error.__cause__, getattr(error.__cause__, "__cause__", None)]
         if any(isinstance(c, GatedRepoError) for c in causes):
-            message, hint = "is gated", "Accept its licence on the hub, then set HF_TOKEN."
+            page = f"https://huggingface.co/{model.id}"
+            message, hint = "is gated", f"Accept its licence at {page}, then set HF_TOKEN to a token that may read it."
         elif any(isinstance(c, RevisionNotFoundError) for c in causes):
             message, hint = f"has no revision {model.revision}", "Name a branch, tag or commit of the repository."
         elif any(isinstance(c, RepositoryNotFoundError) for c in causes):
-            message, hint = "is not on the hub", "Check the spelling; for a private model set HF_TOKEN."
+            message, hint = (
+                f"is not on the hub{_like_cached(model)}",
+                ("Check the spelling; for a private model set HF_TOKEN; a folder's name begins with ./ or /."),
+            )
         elif "trust_remote_code" in str(error):
             message, hint = "runs code of its own", "If you trust it, set trust_remote_code: true for it in the job."
         elif isinstance(error, OSError) and not Path(location).is_dir():
             offline = os.environ.get("HF_HUB_OFFLINE") in ("1", "true", "True", "ON", "on")
             message = "is not in the local cache" + (" and HF_HUB_OFFLINE is set" if offline else "")
-            message += "" if offline else ", and the hub could not be asked"
+            message += ("" if offline else ", and the hub could not be asked") + _like_cached(model)
             hint = "Check the spelling and the connection, or download it elsewhere and name its directory."
         else:
             message, hint = f"cannot be read: {' '.join(str(error).split())[:SAID]}", "Check its config.json."
         raise ModelError(f"model {model.id} {message}", hint=hint) from error
+
+
+def _like_cached(model: Model) -> str:
+    """The end of a message that names the model in the hub's cache whose id is most like this one, if any is."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    known = [path.name.removeprefix("models--").replace("--", "/") for path in Path(HF_HUB_CACHE).glob("models--*")]
+    return did_you_mean(model.id, sorted(known), cutoff=0.8)
 
 
 def _refuse_unless_causal(model: Model, config: Any) -> None:

@@ -20,6 +20,7 @@ from drillcore.cli.commands.running import STAGE_COMMANDS
 from drillcore.cli.completing import COMPLETERS
 from drillcore.cli.loudness import ask, loudness, say_detail, speaking
 from drillcore.cli.tables import OutputClosed, flush_output, write_line
+from drillcore.cli.usage import usage_message
 from drillcore.errors import DrillcoreError
 from drillcore.system.machine import few_arenas
 from drillcore.system.quiet import quiet_libraries
@@ -172,7 +173,7 @@ def _ending(error: BaseException) -> tuple[int, str]:
     if isinstance(error, typer.Abort | KeyboardInterrupt):
         return INTERRUPTED, "drillcore: interrupted"
     if hasattr(error, "format_message"):  # a usage error, raised by the click inside typer
-        return 2, f"drillcore: {error.format_message()}"
+        return 2, usage_message(error)
     what = f"drillcore: unexpected {type(error).__name__}: {error}"
     return 1, f"{what}\n  This is a bug in drillcore: run again with --debug and report the output."
 

@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drillcore.errors import InputError
+from drillcore.job.choices import did_you_mean
 from drillcore.measures import METRICS
+from drillcore.system.nearly import shown
 
 # "Tighter" is claimed only where both agree: a few massive dimensions can decide either one alone.
 DISPERSIONS = ("dispersion", "dispersion_centred")
@@ -61,8 +63,8 @@ def compare(a: Side, b: Side, metrics: Sequence[str] = DISPERSIONS) -> list[Diff
 
     Layers are paired by number where both have the same, else by relative depth. The interval of the difference is
     recovered from the two intervals (Zou and Donner, 2008) as of independent samples, so for two models on the same
-    sentences it is wider than necessary; the one over all layers is Bonferroni's. Raises InputError where the two have
-    no measure in common.
+    sentences it is wider than necessary; the one over all layers is Bonferroni's. Raises InputError for an unknown
+    measure, and where the two have none in common.
 
     >>> values_LMB = np.array([[[0.5, 0.45, 0.55, np.nan, np.nan, np.nan]]], np.float32)
     >>> a = Side("a", (0,), ("embed",), ("probe",), values_LMB)
@@ -70,10 +72,19 @@ def compare(a: Side, b: Side, metrics: Sequence[str] = DISPERSIONS) -> list[Diff
     >>> [(d.layer_name, round(d.difference, 2), d.verdict) for d in compare(a, b, ["probe"])]
     [('embed', -0.3, 'b separates better')]
     """
+    unknown = next((m for m in metrics if m not in METRICS), None)
+    if unknown is not None:
+        raise InputError(
+            f"{shown(unknown)} is no measure{did_you_mean(unknown, list(METRICS))}",
+            hint=f"Any of {', '.join(METRICS)}.",
+        )
     common = [m for m in metrics if m in a.metrics and m in b.metrics]
     if not common:
+        lacking = [side.name for side in (a, b) if not set(metrics) & set(side.metrics)]
+        both = [m for m in a.metrics if m in b.metrics]
         raise InputError(
-            f"{a.name} and {b.name} share none of {', '.join(metrics)}", hint="Run `drillcore measure` for both."
+            f"{', '.join(metrics)}: not measured for {' and '.join(lacking) or f'both {a.name} and {b.name}'}",
+            hint="Measure it: `measure.metrics` of the job." + (f" Both have {', '.join(both)}." if both else ""),
         )
     pairs = _pairs(a, b)
     rows = [_row(a, b, i, j, metric, len(pairs)) for i, j in pairs for metric in common]

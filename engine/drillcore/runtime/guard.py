@@ -62,7 +62,9 @@ def refuse_unready(inputs: Inputs, location: Location, folder: Path, stages: Seq
     States that are not extracted yet are no reason: a stage goes on with the groups that are whole.
     """
     if not location.is_s3 and not location.path.exists():
-        raise StoreError(f"there is no store at {location.address}", hint="Run `drillcore run` or `extract` first.")
+        raise StoreError(
+            f"there is no store at {location.address}", hint=f"Run `drillcore extract {inputs.loaded.source}` first."
+        )
     extract = inputs.loaded.job.extract
     wrong = []
     for standing in _standings(inputs, location, folder, lambda: host_hardware(extract)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,8 @@ import zarr
 from numpy.typing import NDArray
 from zarr.errors import GroupNotFoundError
 
-from drillcore.errors import DamageError, StoreError
+from drillcore.errors import DamageError, JobError, StoreError
+from drillcore.job.file import load_job
 from drillcore.store.attributes import MEND, UNREADABLE, attributes_of
 from drillcore.store.checked import CheckedStore
 from drillcore.store.layout import array_of, check_ours, read_array
@@ -26,6 +29,8 @@ def open_root(location: Location, *, checked: bool = True) -> zarr.Group:
     checked: whether every small file is compared with its record when it is read; what looks for damage wants it as it
     is. Raises StoreError where there is no drillcore store, DamageError for a damaged one.
     """
+    if not location.is_s3:
+        _refuse_files(location.path)
     location.check()
     if not location.is_s3 and not location.path.is_dir():
         raise StoreError(f"there is no store at {location.address}", hint="Run the job first, or check the path.")
@@ -39,6 +44,30 @@ def open_root(location: Location, *, checked: bool = True) -> zarr.Group:
         raise DamageError(f"{location.address}/zarr.json is damaged: {error}", hint=MEND) from None
     attributes_of(root)
     return root
+
+
+def _refuse_files(path: Path) -> None:
+    """Raise StoreError where a job file, or another file, is named in place of a store."""
+    try:
+        if not path.is_file():
+            return
+    except (OSError, ValueError):
+        return
+    if path.suffix.lower() not in (".yaml", ".yml"):
+        raise StoreError(f"{path} is a file, not a store", hint="A store is a folder, such as runs/job.zarr.")
+    try:
+        store = load_job(path).store
+    except JobError:
+        raise StoreError(
+            f"{path} is a file, not a store, and no job file that can be read",
+            hint=f"Name the store itself; `drillcore plan {path}` says what is wrong with the file.",
+        ) from None
+    shown = store if store.startswith("s3://") else os.path.relpath(store)
+    is_there = store.startswith("s3://") or (Path(store) / "zarr.json").exists()
+    raise StoreError(
+        f"{path} is a job file, not a store; its store is {shown}" + ("" if is_there else ", which does not exist yet"),
+        hint=f"Name {shown} instead." if is_there else f"Run `drillcore run {path}` first, and then name {shown}.",
+    )
 
 
 def open_dataset(address: str, path: str) -> zarr.Group:

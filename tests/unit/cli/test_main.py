@@ -32,8 +32,17 @@ def test_doctor_says_what_is_there_and_how_to_get_the_rest():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nothing"], "No such command"),
-        (["run"], "Missing argument"),
+        (["nothing"], "there is no command 'nothing'"),
+        (["shwo"], "there is no command 'shwo'; did you mean 'show'?"),
+        (
+            ["run", "job.yaml", "--limt", "3"],
+            "there is no option --limt; did you mean `--limit`?\n  `drillcore run --help`",
+        ),
+        (["run", "job.yaml", "--limit", "x"], "--limit: must be a whole number (given: x)"),
+        (["run", "job.yaml", "--limit", "0"], "--limit: must be a whole number of at least 1 (given: 0)"),
+        (["bench", "m", "--out", "o", "--batch-tokens", "9999999"], "must be a whole number of at most 4,194,304"),
+        (["run"], "an argument is missing: 'JOB'"),
+        (["run", "job.yaml", "more"], "there are more arguments than it takes: (more)"),
         (["run", "nowhere.yaml"], "there is no job file"),
         (["show", "nowhere.zarr"], "there is no store"),
         (["schema", "store"], "there is no schema"),

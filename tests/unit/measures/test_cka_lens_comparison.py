@@ -11,6 +11,7 @@ from scipy.special import log_softmax
 
 from drillcore.errors import InputError
 from drillcore.job.stages import Measure
+from drillcore.measures import METRICS
 from drillcore.measures.cka import cka_rows, layer_cka
 from drillcore.measures.comparison import Side, as_csv, compare
 from drillcore.measures.controls import CONTROLS, controls
@@ -172,8 +173,12 @@ def test_models_of_different_depth_are_paired_by_relative_depth() -> None:
     rows = compare(deep, shallow, ("probe",))
     assert [(r.layer_a, r.layer_b) for r in rows] == [(0, 0), (2, 1), (4, 2)]
     assert {r.verdict for r in rows} == {"d separates better"}
-    with pytest.raises(InputError, match="share none of dispersion"):
-        compare(shallow, deep)
+    with pytest.raises(InputError, match="dispersion, dispersion_centred: not measured for d and s") as caught:
+        compare(deep, shallow)
+    assert caught.value.hint.endswith("Both have probe.")
+    with pytest.raises(InputError, match="`prob` is no measure; did you mean `probe`") as caught:
+        compare(shallow, deep, ("probe", "prob"))
+    assert caught.value.hint == f"Any of {', '.join(METRICS)}."
 
 
 def test_a_layer_that_was_skipped_gives_an_empty_verdict() -> None:

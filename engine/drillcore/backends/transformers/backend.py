@@ -40,7 +40,7 @@ from drillcore.backends.transformers.loading import load_model
 from drillcore.backends.transformers.masks import attention_kinds
 from drillcore.backends.transformers.merged import NAME as MERGED
 from drillcore.backends.transformers.merged import MergedLinears
-from drillcore.backends.transformers.packing import pack_batches, pack_numerics, pack_rule
+from drillcore.backends.transformers.packing import pack_batches, pack_numerics, pack_rule, raised_note
 from drillcore.backends.transformers.plain import compute_alone
 from drillcore.backends.transformers.surroundings import pinned
 from drillcore.backends.transformers.trace import first_tensor
@@ -104,7 +104,7 @@ class TransformersBackend:
             numerics, before = stored or self._resolve(way), Compilations.so_far()
             try:
                 self._use(numerics)
-                check = self._check(sample, tuple(notes))
+                check = self._check(sample, (*notes, *raised_note(self._extract.batch_tokens, numerics)))
             except NOT_ACCEPTED + flex.refusals() as error:
                 if isinstance(error, torch.OutOfMemoryError):
                     raise

@@ -65,6 +65,18 @@ def pack_numerics(
     return {"packs": FAMILIES, "width": width, "widest": widest, "attention_cost": 0.0, "batch_nodes": nodes}
 
 
+def raised_note(batch_tokens: int | str, numerics: dict[str, Any]) -> tuple[str, ...]:
+    """A note where a pass computes more tokens than the job says, since no pack is narrower.
+
+    >>> raised_note(4, {"layout": "packed", "width": 64})
+    ('extract.batch_tokens is 4: a pass computes 64 tokens or more, the width of a pack',)
+    """
+    width = numerics.get("width", 0) if numerics["layout"] == "packed" else 0
+    if isinstance(batch_tokens, str) or batch_tokens >= width:
+        return ()
+    return (f"extract.batch_tokens is {batch_tokens}: a pass computes {width} tokens or more, the width of a pack",)
+
+
 def pack_rule(numerics: dict[str, Any]) -> PackRule:
     """How wide the packs are."""
     widest = numerics.get("widest", numerics["batch_nodes"])
