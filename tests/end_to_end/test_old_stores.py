@@ -28,7 +28,7 @@ def old(request, tmp_path):
 
 def contents(folder):
     """Every array of every dataset."""
-    tree = drillcore.open(str(folder / "old.zarr"))
+    tree = drillcore.open(str(folder / "old.zarr"), internals=True)
     return {
         f"{node.path}/{name}": np.asarray(array.values)
         for node in tree.subtree

@@ -24,6 +24,7 @@ class Failures:
     Traceback (most recent call last):
     drillcore.runtime.failures.PartFailed: measure failed for 1 group, everything else is kept:
     m/b: unexpected ZeroDivisionError: division by zero
+    This is a bug in drillcore: run again with --debug and report the output.
     """
 
     def __init__(self, stage: str) -> None:
