@@ -89,14 +89,15 @@ def pages() -> list[str]:
 
 def blocks_of(page: str) -> list[Block]:
     """Blocks in the order of the page. Indented ones are commands, as in the README."""
-    return list(_blocks(page, (ROOT / page).read_text(encoding="utf-8")))
+    return list(blocks_in(page, (ROOT / page).read_text(encoding="utf-8")))
 
 
-def _blocks(page: str, text: str) -> Iterator[Block]:
+def blocks_in(page: str, text: str) -> Iterator[Block]:
+    """The blocks of a text that stands on a page."""
     marks: dict[str, str] = {}
     for token in MarkdownIt("commonmark").enable("table").parse(text):
         if token.type == "html_block":
-            marks = {name: value or "" for name, value in MARK.findall(token.content)}
+            marks |= {name: value or "" for name, value in MARK.findall(token.content)}
         elif token.type == "fence" and token.info.startswith("{"):
             continue  # a directive of the site
         elif token.type in ("fence", "code_block"):

@@ -63,6 +63,7 @@ def run_page(tmp_path, models, demo_store, monkeypatch, tmp_path_factory):
 
 
 @pytest.mark.parametrize("page", WITH_BLOCKS)
+@pytest.mark.timeout(1200)
 def test_a_page_does_what_it_says(page, run_page, stand_in, monkeypatch, tmp_path_factory):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     run_page(page, stand_in, lambda block: not {"long", "needs"} & set(block.marks))
@@ -77,6 +78,7 @@ def test_a_page_does_what_it_says_to_the_letter(page, run_page):
 
 
 @pytest.mark.parametrize(("page", "need"), NEEDS)
+@pytest.mark.timeout(1200)
 def test_a_page_does_what_it_says_where_there_is(page, need, run_page, stand_in, monkeypatch, tmp_path_factory):
     if not is_there(need):
         require(need, "not installed")

@@ -113,13 +113,17 @@ def is_there(need: str) -> bool:
 def furnish(folder: Path, text: str, model: Path, demo_store: Callable[[], Path]) -> None:
     """Put into a page's folder what the page takes for granted: a model of one's own, a job, the demo's store."""
     for name in ("my-local-model", "my-model"):
-        if name in text:
+        if name in text or (name == "my-local-model" and "runs/job" in text):
             (folder / name).symlink_to(model)
-    if "runs/job.zarr" in text or "reviews.jsonl" in text:
+    if "runs/job" in text or "reviews.jsonl" in text:
         rows = [json.dumps({"text": t, "label": t.split()[-1]}) for t in SENTENCES]
         (folder / "texts").mkdir()
         (folder / "texts" / "reviews.jsonl").write_text("\n".join(rows), encoding="utf-8")
-        job = {"models": [str(model)], "datasets": {"reviews": "texts/reviews.jsonl"}, "project": {"method": "pca"}}
+        job = {
+            "models": ["./my-local-model"],
+            "datasets": {"reviews": "texts/reviews.jsonl"},
+            "project": {"method": "pca"},
+        }
         (folder / "job.yaml").write_text(yaml.safe_dump({**job, "measure": {"permutations": 9}}), encoding="utf-8")
     if "jobs/" in text:
         shutil.copytree(ROOT / "jobs", folder / "jobs")

@@ -1,6 +1,6 @@
 """Engines that run models. A job names one; everything else asks the table below and knows no backend by name.
 
-README.md beside this file says how to add one.
+docs/extending.md says how to add one.
 """
 
 from __future__ import annotations
