@@ -23,6 +23,7 @@ EXAMPLES = {
     "models.random_weights": "random_weights: true",
     "datasets.name": "label: country",
     "datasets.path": "text: sentence",
+    "datasets.delimiter": "delimiter: ';'",
     "datasets.text": "text: sentence",
     "datasets.label": "label: country",
     "datasets.unlabelled": "unlabelled: keep",

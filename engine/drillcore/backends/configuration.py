@@ -6,6 +6,7 @@ refused here, from the JSON alone; `bounded_building` stops whatever is beyond b
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,10 @@ from typing import Any
 
 from drillcore.backends.weight_files import read_headers, weight_files
 from drillcore.errors import ModelError
+from drillcore.job.choices import did_you_mean
+from drillcore.job.inputs import Model
 from drillcore.system.bounds import MOST_BYTES, BeyondBounds, bounded, problem_with, read_json
+from drillcore.system.quiet import quiet_transformers
 
 CONFIG = "config.json"
 # What transformers may read in a model's folder.
@@ -32,6 +36,8 @@ USUAL_LAYERS = 200
 # Processor time and memory for a model without values; the largest known take a tenth of either.
 SECONDS, BYTES = 60.0, 2 * 2**30
 HINT = "Take the config.json that was saved with the weights."
+# Characters of another library's message that are repeated.
+SAID = 300
 
 
 def refuse_odd_files(model: str, folder: Path) -> None:
@@ -144,3 +150,50 @@ def bounded_building(model: str) -> Iterator[None]:
             yield
     except BeyondBounds as beyond:
         raise ModelError(f"model {model}: building it from {CONFIG} {beyond}", hint=HINT) from None
+
+
+def read_config(model: Model, location: str) -> Any:
+    """The configuration of a model, by transformers; raises ModelError where it cannot be had, with the remedy."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+    from transformers import AutoConfig, PretrainedConfig
+
+    try:
+        with quiet_transformers():
+            if not Path(location).is_dir():
+                raw, _ = PretrainedConfig.get_config_dict(location, revision=model.revision or "main")
+                refuse_beyond(model.id, raw, None)
+            return AutoConfig.from_pretrained(
+                location, revision=model.revision or "main", trust_remote_code=model.trust_remote_code
+            )
+    except ModelError:
+        raise
+    except Exception as error:  # transformers wraps the hub's errors in OSError and ValueError
+        causes = [error, error.__cause__, getattr(error.__cause__, "__cause__", None)]
+        if any(isinstance(c, GatedRepoError) for c in causes):
+            page = f"https://huggingface.co/{model.id}"
+            message, hint = "is gated", f"Accept its licence at {page}, then set HF_TOKEN to a token that may read it."
+        elif any(isinstance(c, RevisionNotFoundError) for c in causes):
+            message, hint = f"has no revision {model.revision}", "Name a branch, tag or commit of the repository."
+        elif any(isinstance(c, RepositoryNotFoundError) for c in causes):
+            message, hint = (
+                f"is not on the hub{_like_cached(model)}",
+                ("Check the spelling; for a private model set HF_TOKEN; a folder's name begins with ./ or /."),
+            )
+        elif "trust_remote_code" in str(error):
+            message, hint = "runs code of its own", "If you trust it, set trust_remote_code: true for it in the job."
+        elif isinstance(error, OSError) and not Path(location).is_dir():
+            offline = os.environ.get("HF_HUB_OFFLINE") in ("1", "true", "True", "ON", "on")
+            message = "is not in the local cache" + (" and HF_HUB_OFFLINE is set" if offline else "")
+            message += ("" if offline else ", and the hub could not be asked") + _like_cached(model)
+            hint = "Check the spelling and the connection, or download it elsewhere and name its directory."
+        else:
+            message, hint = f"cannot be read: {' '.join(str(error).split())[:SAID]}", "Check its config.json."
+        raise ModelError(f"model {model.id} {message}", hint=hint) from error
+
+
+def _like_cached(model: Model) -> str:
+    """The end of a message that names the model in the hub's cache whose id is most like this one, if any is."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    known = [path.name.removeprefix("models--").replace("--", "/") for path in Path(HF_HUB_CACHE).glob("models--*")]
+    return did_you_mean(model.id, sorted(known), cutoff=0.8)

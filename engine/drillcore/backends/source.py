@@ -6,7 +6,6 @@ Reads configurations and file digests, never weights.
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,13 +16,12 @@ from typing import Any
 from drillcore.backends import MODEL_DISTRIBUTIONS
 from drillcore.backends.adapters import ADAPTER, refuse_adapter_without_peft, refuse_lone_adapter
 from drillcore.backends.base import ModelFacts
-from drillcore.backends.configuration import bounded_building, read_raw, refuse_beyond, refuse_odd_files
+from drillcore.backends.configuration import bounded_building, read_config, read_raw, refuse_beyond, refuse_odd_files
 from drillcore.backends.demo_model import DEMO_ID, ensure_demo_model
 from drillcore.backends.in_memory import HeldModel, held_model
 from drillcore.backends.lengths import longest_sentence
 from drillcore.backends.weight_files import weight_files
 from drillcore.errors import MissingExtraError, ModelError
-from drillcore.job.choices import did_you_mean
 from drillcore.job.common import expand
 from drillcore.job.inputs import Model, is_local
 from drillcore.system.bounds import real_path
@@ -34,8 +32,6 @@ from drillcore.system.quiet import quiet_transformers
 from drillcore.tokens.tokenizer import Tokenizer
 
 HUB_PATTERNS = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
-# Characters of another library's message that are repeated.
-SAID = 300
 
 
 @dataclass(frozen=True)
@@ -147,7 +143,7 @@ def locate(model: Model, base: Path) -> ModelSource:
         _refuse_folder(model, base)
         location = model.id
     with bounded_building(model.id):
-        config = _read_config(model, location)
+        config = read_config(model, location)
     commit = getattr(config, "_commit_hash", None)
     _refuse_unless_causal(model, config)
     if Path(location).is_dir() and not model.random_weights:
@@ -236,52 +232,6 @@ def known_class(config: Any) -> Any:
         return transformers.AutoModelForImageTextToText
     named = [name for name in getattr(config, "architectures", None) or () if name.endswith("ForCausalLM")]
     return getattr(transformers, named[0], None) if named else None
-
-
-def _read_config(model: Model, location: str) -> Any:
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-    from transformers import AutoConfig, PretrainedConfig
-
-    try:
-        with quiet_transformers():
-            if not Path(location).is_dir():
-                raw, _ = PretrainedConfig.get_config_dict(location, revision=model.revision or "main")
-                refuse_beyond(model.id, raw, None)
-            return AutoConfig.from_pretrained(
-                location, revision=model.revision or "main", trust_remote_code=model.trust_remote_code
-            )
-    except ModelError:
-        raise
-    except Exception as error:  # transformers wraps the hub's errors in OSError and ValueError
-        causes = [error, error.__cause__, getattr(error.__cause__, "__cause__", None)]
-        if any(isinstance(c, GatedRepoError) for c in causes):
-            page = f"https://huggingface.co/{model.id}"
-            message, hint = "is gated", f"Accept its licence at {page}, then set HF_TOKEN to a token that may read it."
-        elif any(isinstance(c, RevisionNotFoundError) for c in causes):
-            message, hint = f"has no revision {model.revision}", "Name a branch, tag or commit of the repository."
-        elif any(isinstance(c, RepositoryNotFoundError) for c in causes):
-            message, hint = (
-                f"is not on the hub{_like_cached(model)}",
-                ("Check the spelling; for a private model set HF_TOKEN; a folder's name begins with ./ or /."),
-            )
-        elif "trust_remote_code" in str(error):
-            message, hint = "runs code of its own", "If you trust it, set trust_remote_code: true for it in the job."
-        elif isinstance(error, OSError) and not Path(location).is_dir():
-            offline = os.environ.get("HF_HUB_OFFLINE") in ("1", "true", "True", "ON", "on")
-            message = "is not in the local cache" + (" and HF_HUB_OFFLINE is set" if offline else "")
-            message += ("" if offline else ", and the hub could not be asked") + _like_cached(model)
-            hint = "Check the spelling and the connection, or download it elsewhere and name its directory."
-        else:
-            message, hint = f"cannot be read: {' '.join(str(error).split())[:SAID]}", "Check its config.json."
-        raise ModelError(f"model {model.id} {message}", hint=hint) from error
-
-
-def _like_cached(model: Model) -> str:
-    """The end of a message that names the model in the hub's cache whose id is most like this one, if any is."""
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    known = [path.name.removeprefix("models--").replace("--", "/") for path in Path(HF_HUB_CACHE).glob("models--*")]
-    return did_you_mean(model.id, sorted(known), cutoff=0.8)
 
 
 def _refuse_unless_causal(model: Model, config: Any) -> None:
