@@ -7,6 +7,8 @@ import textwrap
 # By command: an example, in a folder with a job file that is run, or is not yet.
 EXAMPLES = {
     "run": "drillcore run job.yaml",
+    "init": "drillcore init reviews.csv --model demo/smollm2-135m-instruct",
+    "demo": "drillcore demo my-demo",
     "extract": "drillcore extract job.yaml --limit 100",
     "measure": "drillcore measure job.yaml",
     "predict": "drillcore predict job.yaml",
@@ -32,6 +34,8 @@ SHORT = {
     "rm": "Remove a group from a store.",
     "verify": "Check a store; exit status 1 if damaged.",
     "bench": "Measure the throughput of models here.",
+    "init": "Write a job file for files of texts.",
+    "demo": "Write the demo and run it.",
     "demo-model": "Download the demo model; print its directory.",
 }
 # Characters of a line of an example.
@@ -39,7 +43,7 @@ WIDTH = 62
 # Exit status 1, where it is not just that the command failed.
 FAILED = {
     **dict.fromkeys(
-        ("run", "extract", "measure", "predict", "project", "render"), "failed; what was committed is kept"
+        ("run", "extract", "measure", "predict", "project", "render", "demo"), "failed; what was committed is kept"
     ),
     "verify": "the store is damaged",
 }
@@ -47,6 +51,7 @@ FAILED = {
 WRONG = {
     **dict.fromkeys(("show", "export", "compare", "rm", "verify"), "wrong arguments, or no such store or group"),
     **dict.fromkeys(("bench", "doctor", "demo-model", "schema"), "wrong arguments"),
+    "init": "wrong arguments or files; nothing was written",
 }
 
 

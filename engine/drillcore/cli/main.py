@@ -98,6 +98,8 @@ def _completed(command: str, parameter: inspect.Parameter) -> inspect.Parameter:
     return parameter
 
 
+for _start in (starting.init, starting.demo):
+    _register(_start, _start.__name__)
 for _name, (_command, _help) in STAGE_COMMANDS.items():
     _register(_command, _name, _help)
 for _command in (
@@ -111,8 +113,6 @@ for _command in (
     machine.doctor,
     machine.demo_model,
     machine.schema,
-    starting.init,
-    starting.demo,
 ):
     _register(_command, _command.__name__.replace("_", "-"))
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationInfo, WithJsonSchema, field_validator
 from pydantic_core import PydanticCustomError
 
+from drillcore.job.choices import shortened
 from drillcore.system.bounds import real_path
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=@-]*")
@@ -29,10 +30,16 @@ def _layer(value: Any) -> int | str:
         return value
     if isinstance(value, str) and re.fullmatch(r"embed|block_[1-9]\d{0,14}|final_norm", value):
         return value
-    raise ValueError(f"{value!r} is not a layer: a number (-1 is the last one), embed, block_12 or final_norm")
+    given = "nothing" if value is None else shortened(value)
+    raise ValueError(f"{given} is not a layer: a number (-1 is the last one), embed, block_12 or final_norm")
 
 
-LAYER_SCHEMA = {"anyOf": [{"type": "integer"}, {"type": "string", "pattern": "^(embed|block_[1-9][0-9]*|final_norm)$"}]}
+LAYER_SCHEMA = {
+    "anyOf": [
+        {"type": "integer", "minimum": -MOST, "maximum": MOST},
+        {"type": "string", "pattern": "^(embed|block_[1-9][0-9]*|final_norm)$"},
+    ]
+}
 Layer = Annotated[int | str, PlainValidator(_layer), WithJsonSchema(LAYER_SCHEMA)]
 
 

@@ -202,7 +202,6 @@ def test_several_files_and_models(here, models):
 
 
 WRONG = {
-    "semicolons": ("a.csv", "text;label\nHello, you;a\nThere;b\nYes, no;a\n", "separated by semicolons"),
     "commas in tabs' place": ("a.tsv", "text,label\nHello,a\nThere,b\n", "separated by commas"),
     "no header": ("a.csv", "\n".join(f"{sentence(i)},{'ab'[i % 2]}" for i in range(9)), "looks like a row"),
     "sentences alone": ("a.csv", "\n".join(f"{sentence(i)}." for i in range(9)), "looks like a row"),
@@ -217,7 +216,16 @@ WRONG = {
     "lists": ("a.jsonl", '{"text": ["a"]}\n', "no column holds text"),
     "another kind": ("a.xlsx", "x", "does not say what kind of file"),
     "damaged": ("a.parquet", "PAR1", "is not a parquet file"),
-}  # fmt: skip
+}
+
+
+@pytest.mark.parametrize(("sign", "written"), [(";", ";"), ("\t", "tab"), ("|", "|")])
+def test_what_separates_the_fields_is_found_and_named(sign, written, here):
+    rows = [("text", "label"), ("Hello, you", "a"), ("There", "b"), ("Yes, no", "a")]
+    (here / "a.csv").write_text("\n".join(map(sign.join, rows)) + "\n")
+    loaded, _ = made(Path("a.csv"))
+    (dataset,) = loaded.job.datasets
+    assert (dataset.delimiter, dataset.text, dataset.label) == (written, "text", "label")
 
 
 @pytest.mark.parametrize("what", WRONG)

@@ -47,7 +47,10 @@ BACKENDS = "auto, transformers, vllm, fake"
             "extract: {dtype: flot16}",
             "extract.dtype: must be auto, float32, bfloat16 or float16 (given: 'flot16'); did you mean `float16`?",
         ),
-        ("extract: {layers: [-1]}", "extract.layers.0: must be a whole number of at least 0 (given: -1)"),
+        (
+            "extract: {layers: [last]}",
+            "extract.layers.0: 'last' is not a layer: a number (-1 is the last one), embed, block_12 or final_norm",
+        ),
         ("extract: {threads: x}", "extract.threads: must be auto, or a whole number from 1 to 1,024 (given: 'x')"),
         (
             "render: {layers: [x, 1]}",

@@ -31,8 +31,8 @@ def init(
     for line in job.reasons:
         display.say(line)
     name = quote(str(job.path))
-    display.say(f"wrote {job.path}; every row was read as a run reads it")
-    display.say(f"next: drillcore plan {name}, then drillcore run {name}")
+    write_line(f"wrote {job.path}; every row was read as a run reads it")
+    write_line(f"next: drillcore plan {name}, then drillcore run {name}")
 
 
 def demo(
@@ -45,12 +45,14 @@ def demo(
     from drillcore.api.demo import missing_files, refuse_missing_packages, write_demo
     from drillcore.backends.demo_model import demo_directory, ensure_demo_model
     from drillcore.cli.commands.running import STAGE_COMMANDS
+    from drillcore.cli.display import make_display
 
+    display = make_display()
     missing = missing_files(folder)
     if not write_only:
         refuse_missing_packages()
         if not demo_directory().exists():
-            write_line("fetching and converting the demo model, once (SmolLM2-135M-Instruct, 4-bit weights, 90 MB)")
+            display.say("fetching and converting the demo model, once (SmolLM2-135M-Instruct, 4-bit weights, 90 MB)")
         ensure_demo_model()
     job = write_demo(folder)
     write_line(f"{folder}: " + (f"wrote {', '.join(missing)}" if missing else "the demo is there already; it goes on"))
