@@ -31,5 +31,6 @@ def test_the_limit_is_twenty_and_later_files_are_still_checked() -> None:
     path = Path("nowhere.jsonl")
     for _ in range(25):
         list(read_batches(path, Dataset(name="d", path=""), problems))
-    with pytest.raises(TextError, match=r"\.\.\. and 5 more$"):
+    with pytest.raises(TextError) as caught:
         problems.raise_if_any()
+    assert str(caught.value).endswith("... and 5 more")
