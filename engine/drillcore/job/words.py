@@ -130,8 +130,10 @@ def _range(kind: Kind) -> str:
 
 
 def _length(kind: Kind) -> str:
-    most = kind.bound("max_length")
-    return "" if most is None else f" of {kind.bound('min_length') or 0} to {most:,} characters"
+    least, most = kind.bound("min_length"), kind.bound("max_length")
+    if most is None:
+        return ""
+    return f" of {least} to {most:,} characters" if least else f" of at most {most:,} characters"
 
 
 def _fields(kind: type[BaseModel]) -> str:

@@ -104,7 +104,7 @@ def _known_endings() -> str:
 
     compressible = listed(r for r in READERS.values() if r.is_compressible)
     plain = listed(r for r in READERS.values() if not r.is_compressible)
-    return f"Known: {compressible}, each also with .gz or .zst after it, and {plain}."
+    return f"Known are {compressible}, each also with .gz or .zst after it, and {plain}; save a spreadsheet as .csv."
 
 
 def read_rows(path: Path, kind: Format, wanted: Sequence[str], on_problem: OnProblem) -> Iterator[Row]:
@@ -135,5 +135,4 @@ def explain_damage(error: BaseException, kind: Format) -> str:
     """The message for an error that was raised while a file was read."""
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be read: {error.strerror}"
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return f"is not a {kind.compression or kind.kind} file, or is damaged: {reason[:200].rstrip('.')}"
+    return f"is not a {kind.compression or kind.kind} file, or is damaged; make it again, or end its name in what it is"

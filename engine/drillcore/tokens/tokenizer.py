@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from drillcore.errors import JobError, ModelError, TextError
@@ -66,6 +67,16 @@ class Around:
         return self.template in ("chat", "messages")
 
 
+# What a folder holds one of where it holds a tokenizer.
+FILES = ("*token*", "vocab*", "merges.txt", "*.model")
+
+
+def _has_no_file(location: str) -> bool:
+    """Whether a folder holds no file that a tokenizer could be read from."""
+    folder = Path(location)
+    return folder.is_dir() and not any(any(folder.glob(pattern)) for pattern in FILES)
+
+
 class Tokenizer:
     """A model's tokenizer under a job's policy.
 
@@ -87,6 +98,8 @@ class Tokenizer:
                 self.recorded = self._recorded()
         except Exception as error:  # its files decide what code runs here, and each class stumbles in its own way
             why = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            if _has_no_file(location):
+                why = "there is none"
             raise ModelError(
                 f"the tokenizer of {location} could not be read: {why}",
                 hint="A model directory needs its tokenizer files, as they were saved, beside the weights.",

@@ -19,6 +19,7 @@ from drillcore.texts.readers import lines as text_lines
 
 IGNORES = "`label: null` ignores the field"
 REMEDY = f"`unlabelled: keep` or `drop` allows rows without a label, {IGNORES}"
+CSV = "; a field that holds what separates fields stands in double quotes"
 TSV = "; TSV has no quotes: no field can hold a tab or a line end (CSV and JSONL can)"
 
 
@@ -53,11 +54,11 @@ def test_all_wrong_lines_are_reported_at_once() -> None:
         "a.jsonl:6: field `text` holds half a surrogate pair, \\udfff; it cannot be written as UTF-8",
         "a.jsonl:7: field `text` holds a NUL character",
         "a.jsonl:8: names the field `text` twice",
-        "a.jsonl:9: is not JSON: Expecting ',' delimiter (column 13)",
+        "a.jsonl:9: is not JSON: a comma or a closing bracket is missing (column 13)",
         "a.jsonl:10: no field `text`; there is `txt`, `label`; did you mean `txt`?",
-        "a.jsonl:11: is not UTF-8: byte 0xff at byte 11 of the line",
+        "a.jsonl:11: is not UTF-8: byte 0xff at byte 11 of the line; save the file as UTF-8",
         "a.jsonl:12: holds a NUL character",
-        "a.jsonl:13: is not UTF-8: byte 0xed at byte 11 of the line",
+        "a.jsonl:13: is not UTF-8: byte 0xed at byte 11 of the line; save the file as UTF-8",
         f"a.jsonl:14: field `label` must be a string, an integer or a boolean, and is a fraction; {IGNORES}",
         f"a.jsonl:15: field `label` is null; {REMEDY}",
         f"a.jsonl:16: field `label` is empty; {REMEDY}",
@@ -76,13 +77,17 @@ def test_a_line_of_json_that_is_not_an_object(line: bytes) -> None:
     ("name", "content", "want"),
     [
         ("a.csv", b'text\n"two\nlines"\n\nb\n', "a.csv:4: is empty: every line must hold a row"),
-        ("b.csv", b'text,n\n"a\nb\nc",1\nd\n', "b.csv:5: has 1 field where the header has 2"),
-        ("c.csv", b'text,n\n"a\nb",1\nd,2,3\n', "c.csv:4: has 3 fields where the header has 2"),
+        ("b.csv", b'text,n\n"a\nb\nc",1\nd\n', "b.csv:5: has 1 field where the header has 2" + CSV),
+        ("c.csv", b'text,n\n"a\nb",1\nd,2,3\n', "c.csv:4: has 3 fields where the header has 2" + CSV),
         ("d.csv", b'text\na\n"never\nclosed\n', "d.csv:3: a quote is opened in this row and never closed"),
         ("e.csv", b'text\n"bad"x\n', "e.csv:2: a quote inside a quoted field must be doubled"),
         ("f.csv", b'text,n\n"",1\n', "f.csv:2: field `text` is empty"),
         ("g.csv", b"text,n,text\na,1,b\n", "g.csv:1: the header names `text` twice"),
-        ("h.csv", b'text\n"a\nb"\n"c\n\xff"\n', "h.csv:5: is not UTF-8: byte 0xff at byte 1 of the line"),
+        (
+            "h.csv",
+            b'text\n"a\nb"\n"c\n\xff"\n',
+            "h.csv:5: is not UTF-8: byte 0xff at byte 1 of the line; save the file as UTF-8",
+        ),
         ("i.csv", b"text\ra\rb\r", "i.csv:1: holds a carriage return outside quotes; lines must end in LF or CRLF"),
         ("j.csv", b"words,n\na,1\nb,2\n", "j.csv: no field `text`; the file has `words`, `n`"),
         ("k.csv", b"text,label\n", "k.csv: holds no sentence"),

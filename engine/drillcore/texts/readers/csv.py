@@ -51,9 +51,11 @@ def _records(lines: Iterator[Line], delimiter: str) -> Iterator[tuple[int, list[
 
 
 def _hint(header: list[str]) -> str:
-    """What may be the matter where records are longer than the header: a header of one field that holds separators."""
+    """What may be the matter where a record has more or fewer fields than the header."""
     sign = separator_in(header)
-    return f"; the header's fields are separated by {SEPARATORS[sign]}: {remedy_for(sign, 'csv')}" if sign else ""
+    if not sign:
+        return "; a field that holds what separates fields stands in double quotes"
+    return f"; the header's fields are separated by {SEPARATORS[sign]}: {remedy_for(sign, 'csv')}"
 
 
 def _csv_message(reason: str) -> str:

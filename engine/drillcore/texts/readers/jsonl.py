@@ -16,6 +16,20 @@ from drillcore.texts.readers.lines import (
     without_trailing_blanks,
 )
 
+# What the decoder says, in words of ours.
+WORDS = {
+    "Expecting value": "a value is missing",
+    "Expecting property name enclosed in double quotes": "the name of a field is missing, in double quotes",
+    "Expecting ',' delimiter": "a comma or a closing bracket is missing",
+    "Expecting ':' delimiter": "a colon is missing",
+    "Extra data": "more follows the object",
+    "Unterminated string starting at": "a quote is opened and never closed",
+    "Invalid control character at": "text holds a tab or another control character as it is, not as an escape",
+    "Invalid \\escape": "a backslash begins no escape of JSON",
+    "Invalid \\uXXXX escape": "a backslash begins no escape of JSON",
+}
+OTHERWISE = "it is damaged here"
+
 
 def read_jsonl(file: TextFile, wanted: Sequence[str], on_problem: OnProblem) -> Iterator[Row]:
     """Rows with the fields of one JSON object a line."""
@@ -39,7 +53,7 @@ def _object(decoder: json.JSONDecoder, line: str) -> dict[str, Any]:
         if line.strip() == "{":
             what = "is not one JSON object: a whole one on each line is wanted, not one over several lines"
             raise ValueError(what) from None
-        raise ValueError(f"is not JSON: {error.msg} (column {error.colno})") from None
+        raise ValueError(f"is not JSON: {WORDS.get(error.msg, OTHERWISE)} (column {error.colno})") from None
     except RecursionError:
         raise ValueError("is nested too deeply") from None
     except ValueError as error:

@@ -26,6 +26,7 @@ OnProblem = Callable[[int | None, str], None]
 CHUNK_BYTES = 1 << 20
 MAX_LINE_BYTES = 256 << 20
 LONE_RETURN = "holds a carriage return; lines must end in LF or CRLF"
+SAVE_IT = "; save the file as UTF-8"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 SIGNATURES = {
     b"\xff\xfe": "is UTF-16, not UTF-8: save it as UTF-8",
@@ -86,7 +87,9 @@ def _decoded(stream: Any, on_problem: OnProblem) -> Iterator[Line]:
         try:
             line = raw.decode()
         except UnicodeDecodeError as error:
-            on_problem(number, f"is not UTF-8: byte {raw[error.start]:#04x} at byte {error.start + 1} of the line")
+            on_problem(
+                number, f"is not UTF-8: byte {raw[error.start]:#04x} at byte {error.start + 1} of the line{SAVE_IT}"
+            )
             line = raw.decode(errors="replace")
         if "\0" in line:
             on_problem(number, "holds a NUL character")
