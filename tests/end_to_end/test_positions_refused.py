@@ -59,7 +59,7 @@ POSITIONS = [
     ([{"after": "x", "name": "a~b"}], "may hold letters"),
     ([{"after": "x", "name": "a", "pool": "mean"}], "belongs to `span` and `text`"),
     ([{"last": 2, "mean": {}}], "must hold one of"),
-    ([{"last": 0}], "greater than or equal to 1"),
+    ([{"last": 0}], "must be a whole number from 1 to 65,536 (given: 0)"),
     ([{"mean": {}, "layers": [0, 9]}], "layer 9 is not one of extract.layers"),
     ([{"mean": {}, "layers": []}], "names no layer"),
     ([{"middle": 3}], "middle: unknown field"),

@@ -52,7 +52,7 @@ def test_a_mistake_in_a_dataset_named_by_its_key_has_its_own_line(work):
     at = {
         word: next(i for i, line in enumerate(lines, 1) if line.strip().startswith(word)) for word in ("limt", "third")
     }
-    refused(work, f"job.yaml:{at['limt']}: datasets.1.limt", f"job.yaml:{at['third']}: datasets.2.path")
+    refused(work, f"job.yaml:{at['limt']}: datasets.other.limt", f"job.yaml:{at['third']}: datasets.third.path")
 
 
 def test_unknown_field_at_the_top(work):
@@ -274,3 +274,14 @@ def test_the_job_file_may_be_anywhere(work):
     command = work.forge.run("extract", "../job.yaml", cwd=work.folder / "below")
     assert command.status == 0, command.err
     assert yaml.safe_load((work.folder / "job.yaml").read_text(encoding="utf-8")) == work.job
+
+
+def test_a_budget_of_tokens_below_a_pack_is_said(new_work):
+    work = new_work(count=20, backend="transformers")
+    work.job["extract"]["batch_tokens"] = 4
+    work.save()
+    command = work.finish()
+    assert "extract.batch_tokens is 4: a pass computes 64 tokens or more" in command.out + command.err
+    work.job["extract"]["batch_tokens"] = 64
+    work.save()
+    assert "extract.batch_tokens" not in work.finish("--store", "other.zarr").out

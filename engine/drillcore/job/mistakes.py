@@ -127,8 +127,9 @@ def _meant(place: Place) -> str:
     *parents, last = place
     name = str(last)
     fields = fields_at(parents)
-    said = meaning(name)
-    if said and name not in fields:
+    if near := did_you_mean(name, fields, cutoff=0.85):
+        return near
+    if said := meaning(name):
         return f"; {said}"
     if near := did_you_mean(name, fields, cutoff=0.7):
         return near
