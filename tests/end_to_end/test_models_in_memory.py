@@ -13,9 +13,20 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 import drillcore
 from drillcore.backends import in_memory
 from drillcore.errors import DrillcoreError, JobError, ModelError, RunError
+from drillcore.system.progress import Silent
 from support.plain import plain_states, relative_error
 
 TEXTS = ["The capital of France is", "Hello", "Hello there, rivers run", "The capital of Peru is not"]
+
+
+class Said(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, message: str) -> None:
+        self.lines.append(message)
 
 
 def loaded(folder: Any, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
@@ -162,11 +173,15 @@ def test_one_model_serves_many_calls_and_is_loaded_once(models, monkeypatch):
     load, check = backend.load_model, backend.run_check
     monkeypatch.setattr(backend, "load_model", lambda *a: loads.append(1) or load(*a))
     monkeypatch.setattr(backend, "run_check", lambda *a: checks.append(1) or check(*a))
-    with drillcore.Extractor(models(), layers=["embed", "block_2", -1]) as extractor:
+    said = Said()
+    with drillcore.Extractor(models(), layers=["embed", "block_2", -1], progress=said) as extractor:
         calls = [extractor([text], labels=[i]) for i, text in enumerate(TEXTS)]
         assert (len(loads), len(checks)) == (1, 1)
         together = extractor(TEXTS)
     assert (len(loads), len(checks)) == (1, 1)
+    told = "\n".join(said.lines)
+    assert told.count("loading and checking") == told.count("self-check passed") == 1
+    assert told.count("audit passed") == len(TEXTS) + 1
     whole = drillcore.extract(models(), TEXTS, layers=[0, 2, 4])
     for i, one in enumerate(calls):
         assert one.text.values.tolist() == [TEXTS[i]] and one.label.values.tolist() == [str(i)]

@@ -155,7 +155,8 @@ class Prepared:
     backend was chosen and why, if the job left it open and it was chosen now; JSON-ready. head_problem: why the model
     cannot predict tokens from states; empty where its own logits prove that it can. alone: states of the sentences that
     the task wanted computed one at a time. compiled: seconds, graphs and breaks of what was compiled. memory: bytes
-    of the device, free and for each node of a batch, that the batch was planned by. Both JSON-ready.
+    of the device, free and for each node of a batch, that the batch was planned by. Both JSON-ready. is_reused: whether
+    an earlier run of this process loaded and checked the model.
     """
 
     numerics: dict[str, Any]
@@ -167,6 +168,7 @@ class Prepared:
     alone: Alone | None = None
     compiled: dict[str, Any] = field(default_factory=dict)
     memory: dict[str, int] = field(default_factory=dict)
+    is_reused: bool = False
 
 
 class Backend(Protocol):

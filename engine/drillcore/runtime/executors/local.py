@@ -71,7 +71,8 @@ class LocalSweep:
     def __iter__(self) -> Iterator[Outcome]:
         """Load a model, wait for its blocks, run them."""
         for plan in self._models:
-            self._say(f"{plan.name}: loading and checking the model")
+            if not self._worker.has(plan.task):
+                self._say(f"{plan.name}: loading and checking the model")
             try:
                 prepared = self._worker.prepare(plan.task)
             except (ModelError, SelfCheckError) as error:

@@ -37,7 +37,7 @@ class Worker:
         if self._key == task.key and self._prepared is not None and _agree(task.numerics, self._prepared.numerics):
             if len(task.witness):
                 # Another run with the same model has sentences of its own.
-                self._prepared = replace(self._prepared, alone=self._alone(task))
+                self._prepared = replace(self._prepared, alone=self._alone(task), is_reused=True)
             return self._prepared
         if self._key != task.key or self._backend is None:
             self.close()
@@ -53,6 +53,10 @@ class Worker:
     def _alone(self, task: ModelTask) -> Alone | None:
         """States of the sentences that the task wants computed one at a time."""
         return cast(Audited, self._backend).alone(task.witness, task.witness_places) if len(task.witness) else None
+
+    def has(self, task: ModelTask) -> bool:
+        """Whether the task's model is loaded already."""
+        return self._key == task.key and self._prepared is not None
 
     def load(self, task: ModelTask) -> Backend:
         """The backend with the task's model prepared."""

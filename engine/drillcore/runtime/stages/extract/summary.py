@@ -40,7 +40,7 @@ def record_model(context: Context, name: str, prepared: Prepared) -> None:
         context.listener.say(f"{name}: backend {prepared.choice['reason']}")
     for note in prepared.notes:
         context.listener.say(f"{name}: {note}")
-    if check.relative_error:
+    if check.relative_error and not prepared.is_reused:
         rounding = check.rounding
         noise = (
             ""
