@@ -101,6 +101,8 @@ class Recorder:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            # Where this program runs in the background, its children would pass over Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         assert process.stdout is not None
         lines, until = list[str](), time.monotonic() + PATIENCE
@@ -191,7 +193,7 @@ def main() -> int:
         install = Recorder(folder, Path(sys.executable).parent)
         install.begin("Install")
         install.run("python3 -m venv env")
-        install.run(f"env/bin/pip install --quiet torch==2.13.0 './{wheel.name}[all]'")
+        install.run(f"env/bin/pip install -qq torch==2.13.0 './{wheel.name}[all]'")
         steps = [*install.steps, Step("source env/bin/activate", "", 0)]
         recorded = record(folder, folder / "env" / "bin")
         text = page([*steps, *recorded.steps]).replace(str(folder), "~/films").replace(scratch, "~")
