@@ -23,6 +23,11 @@ def old(request, tmp_path):
     """A folder with a job, its model and texts, and its finished store of format 1."""
     with tarfile.open(DATA / f"format_1_{request.param}.tar.xz") as tar:
         tar.extractall(tmp_path / "old", filter="data")
+    job = tmp_path / "old" / "job.yaml"
+    text = job.read_text(encoding="utf-8")
+    # They name the folder beside them without ./, which is refused since: it would be a model of the hub elsewhere.
+    job.write_text(text.replace("id: model\n", "id: ./model\n"), encoding="utf-8")
+    assert job.read_text(encoding="utf-8").count("./model") == 1, text
     return tmp_path / "old"
 
 

@@ -64,7 +64,7 @@ def test_fields_of_the_sentences(models):
         drillcore.extract(
             str(models()), "Ada", positions=[{"span": ["a", "b"], "name": "x"}], fields={"a": [4], "b": [99]}
         )
-    with pytest.raises(TextError, match="fields: a has 1 values; there are 2 sentences"):
+    with pytest.raises(TextError, match="fields: a has 1 values; there are 2 texts"):
         drillcore.extract(str(models()), texts, positions=["mean"], fields={"a": [1]})
     with pytest.raises(JobError, match="needs a `name:`"):
         drillcore.extract(str(models()), texts, positions=[{"after": "met"}])

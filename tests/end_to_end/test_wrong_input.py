@@ -62,7 +62,7 @@ def test_unknown_field_at_the_top(work):
 
 
 def test_every_mistake_at_once_each_with_its_line(work):
-    work.job["extract"] |= {"dtype": "float8", "layers": [-1]}
+    work.job["extract"] |= {"dtype": "float8", "layers": ["last"]}
     work.job["datasets"][0]["limit"] = 0
     work.save()
     message = refused(work, "extract.dtype", "datasets.0.limit")

@@ -118,7 +118,7 @@ class Extractor(Generic[Result]):
         if positions is not None:
             wanted["positions"] = list(positions)
         self._listener, self._numbers, self._of_positions = (
-            listener(progress),
+            listener(progress, logged=False),
             itertools.count(1),
             positions is not None,
         )

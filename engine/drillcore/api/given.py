@@ -41,6 +41,7 @@ class DatasetFields(TypedDict, total=False):
     candidates: Sequence[str]
     keep: Sequence[str]
     limit: int
+    delimiter: str
     template: str
     chat: Mapping[str, str | bool | int | float]
     messages: str

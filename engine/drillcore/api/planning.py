@@ -121,7 +121,7 @@ def plan(
     packs are counted as on a CPU. What the store holds already costs nothing. Raises what a run raises where the job or
     its inputs are wrong.
 
-    >>> planned = drillcore.plan("job.yaml", calibrate=False)
+    >>> planned = drillcore.plan("job.yaml", store="another.zarr", calibrate=False)
     >>> [(group.dataset, group.num_rows) for group in planned.groups], planned.seconds
     ([('sentences', 12)], None)
     """

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import html
-import logging
 import sys
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from drillcore.runtime.log import LOGGER
 from drillcore.system.progress import ProgressListener, Silent
 from drillcore.system.visible import visible
 
-LOGGER = logging.getLogger("drillcore")
-LOGGER.addHandler(logging.NullHandler())
 # Seconds between two lines on progress, and between two changes of a notebook's page.
 LINES_EVERY, PAGES_EVERY = 5.0, 0.2
 # Messages that a notebook's page keeps.
 MOST_MESSAGES = 200
 
 
-def listener(progress: bool | ProgressListener | None) -> ProgressListener:
-    """The listener that a value of `progress` stands for; every message goes to the logger `drillcore` as well.
+def listener(progress: bool | ProgressListener | None, *, logged: bool = True) -> ProgressListener:
+    """The listener that a value of `progress` stands for.
+
+    logged: whether every message goes to the logger `drillcore` as well; a run does that by itself.
 
     progress: None or False shows nothing. True shows bars in a Jupyter notebook, and lines on standard error elsewhere.
     Anything else is a listener itself, see `drillcore.system.progress.ProgressListener`. Raises TypeError for what has
@@ -33,16 +33,20 @@ def listener(progress: bool | ProgressListener | None) -> ProgressListener:
     (None, None, None)
     """
     if progress is None or progress is False:
-        return Logged(Silent())
+        return _maybe_logged(Silent(), logged)
     if progress is True:
         show = notebook_display()
-        return Logged(Lines(_to_standard_error) if show is None else Page(show))
+        return _maybe_logged(Lines(_to_standard_error) if show is None else Page(show), logged)
     missing = [name for name in ("start", "advance", "finish", "say") if not callable(getattr(progress, name, None))]
     if missing:
         raise TypeError(
             f"progress is True, None or a listener, and {type(progress).__name__} has no method {', '.join(missing)}"
         )
-    return Logged(progress)
+    return _maybe_logged(progress, logged)
+
+
+def _maybe_logged(shown: ProgressListener, logged: bool) -> ProgressListener:
+    return Logged(shown) if logged else shown
 
 
 class Logged:

@@ -98,7 +98,7 @@ def run(
     12
     """
     chosen = _chosen(stages)
-    heard = listener(progress)
+    heard = listener(progress, logged=False)
     asked = asked_job(job, set, store, limit)
     folder = run_stages(asked.loaded, chosen, heard, overwrite=overwrite)
     recorded = read_manifest(folder / "manifest.json")["stages"]

@@ -113,7 +113,8 @@ def _many(kind: Kind) -> str:
     if names:
         return f"names out of {', '.join(names)}"
     if len(found) > 1:
-        return "texts, numbers, true or false"
+        types = {branch.type for branch in found}
+        return "numbers and names" if types == {int, str} else "texts, numbers, true or false"
     (only,) = found
     if isinstance(only.type, type) and issubclass(only.type, BaseModel):
         return f"{only.type.__name__.lower()}s"

@@ -14,9 +14,9 @@ import drillcore
 from drillcore.api import estimates as timing
 from drillcore.api import planning
 from drillcore.api.calibration import Load
+from drillcore.api.job import Job
 from drillcore.api.planning import plan
 from drillcore.errors import JobError
-from drillcore.job.file import load_job
 from drillcore.runtime import timekeeper
 from drillcore.runtime.rates import FROM_RUN, TIMED_BEFORE, TIMED_NOW, Rates
 
@@ -159,13 +159,13 @@ def test_how_busy_a_machine_is(monkeypatch):
 
 
 def test_a_job_that_is_no_file(job, tmp_path):
-    loaded = load_job(job)
-    planned = plan(loaded, calibrate=False)
+    built = Job.load(job)
+    planned = plan(built, calibrate=False)
     assert planned.to_dict() == plan(job, calibrate=False).to_dict()
-    assert plan(loaded, store=str(tmp_path / "x.zarr"), calibrate=False).store == str(tmp_path / "x.zarr")
-    for wrong in ({"set": ["name=x"]}, {"limit": 3}):
-        with pytest.raises(TypeError, match="go with a job file"):
-            plan(loaded, **wrong)
+    assert plan(built, store=str(tmp_path / "x.zarr"), calibrate=False).store == str(tmp_path / "x.zarr")
+    assert plan(built, limit=3, calibrate=False).groups[0].num_rows == 3
+    with pytest.raises(JobError):
+        plan(built, set=["extract.dtype=floot32"])
     with pytest.raises(JobError):
         plan(tmp_path / "nowhere.yaml")
 
