@@ -114,6 +114,7 @@ class Recorder:
                 interrupt_at = ""
             if time.monotonic() > until:
                 process.kill()
+        process.stdout.close()
         return self._add(command, "".join(lines), process.wait())
 
     def begin(self, title: str, note: str = "") -> None:
