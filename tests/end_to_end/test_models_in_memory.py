@@ -104,8 +104,8 @@ def test_a_hook_that_looks_at_a_place_in_the_batch_is_right_or_refused(models):
     before = standing(model)
     try:
         states = drillcore.extract(model, TEXTS, tokenizer=tokenizer).hidden_states.values
-    except DrillcoreError:
-        pass
+    except DrillcoreError as error:
+        assert "hooks at model.layers.0" in error.hint
     else:
         assert relative_error(states, plain(model, tokenizer)).max() < 1e-5
     assert_unchanged(model, before)

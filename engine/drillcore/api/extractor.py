@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, overload
 
 from drillcore.api.progress import listener
-from drillcore.api.texts import column, list_of_texts
+from drillcore.api.texts import column, list_of_texts, refuse_other_index
 from drillcore.backends import check_backend
 from drillcore.backends.in_memory import device_of, dtype_of, holding, is_model
 from drillcore.backends.layers import resolve_layers
-from drillcore.errors import InputError, JobError, ModelError, TextError
+from drillcore.errors import InputError, JobError, ModelError, SelfCheckError, TextError
 from drillcore.job.choices import did_you_mean
 from drillcore.job.common import expand
 from drillcore.job.extract import Extract
@@ -51,7 +51,8 @@ class Extractor(Generic[Result]):
 
     model: hub id, folder, demo/smollm2-135m-instruct, or a model of transformers that is loaded already. Such a model
     is used as it stands: its modules are copied and its weights shared, so that its mode, hooks and gradients are left
-    alone; hooks that it has act on the copy too. tokenizer: of the model, its folder or hub id; by default the model's
+    alone; hooks that it has act on the copy too, and see packs of several texts as well as single ones, in the
+    self-check and the audit too. tokenizer: of the model, its folder or hub id; by default the model's
     own, found by its name_or_path where the model is in memory. layers: `all`, `hf`, or a list of numbers (-1 is the
     last one) and names (embed, block_12, final_norm). dtype, device: auto is bfloat16 on CUDA and float32 on a CPU;
     those of a model in memory are its own. batch_tokens: tokens of a forward pass. positions: as in a job, for other
@@ -60,7 +61,8 @@ class Extractor(Generic[Result]):
 
     A call takes texts and gives a dataset with `hidden_states` [sentence, layer, hidden], float32, and coordinates
     `sentence`, `text`, `label`, `layer` and `layer_name`; with positions, a tree of such datasets by the position's
-    name.
+    name. Labels are kept as text: 1 becomes "1", and a text without one has an empty label;
+    `states.label.values.astype(str)` is an array that scikit-learn takes.
 
     Raises JobError and ModelError where an argument is wrong, and the other errors of `drillcore.errors`.
 
@@ -116,13 +118,14 @@ class Extractor(Generic[Result]):
         wanted = {"layers": _layers(layers), "dtype": str(dtype).removeprefix("torch."), "device": str(device)}
         wanted["batch_tokens"] = batch_tokens
         if positions is not None:
-            wanted["positions"] = list(positions)
+            wanted["positions"] = [positions] if isinstance(positions, str | Mapping) else list(positions)
         self._listener, self._numbers, self._of_positions = (
             listener(progress, logged=False),
             itertools.count(1),
             positions is not None,
         )
         self._tokenizer: Any = None
+        self._hooks = ""
         self._stack = ExitStack()
         self._session = Session()
         self._stack.callback(self._session.close)
@@ -162,6 +165,11 @@ class Extractor(Generic[Result]):
         """
         if not self._folder.exists():
             raise RuntimeError("the Extractor is closed: its model is unloaded")
+        beside = {
+            **({} if labels is None else {"labels": labels}),
+            **{f"fields: {n}": v for n, v in (fields or {}).items()},
+        }
+        refuse_other_index(texts, beside)
         table = _table(list_of_texts(texts), labels, fields or {})
         name = f"texts-{next(self._numbers)}"
         loaded = self._job(name, labels is not None)
@@ -171,6 +179,8 @@ class Extractor(Generic[Result]):
             run_stages(loaded, ("extract",), self._listener, session=self._session)
             self._prove(table.column("text").to_pylist())
             return cast(Result, self._read(loaded))
+        except (ModelError, SelfCheckError) as error:
+            raise type(error)(str(error), hint=f"{error.hint} {self._hooks}".strip()) from error
         except InputError as error:
             # The file is ours: the caller knows his texts.
             raise type(error)(str(error).replace(str(path), "texts"), hint=error.hint) from error
@@ -215,6 +225,11 @@ class Extractor(Generic[Result]):
             return None
         held = self._stack.enter_context(holding(model, str(self._folder / "tokenizer")))
         entry["id"] = held.name
+        if held.hooked:
+            self._hooks = (
+                f"It has hooks at {', '.join(held.hooked[:3])}: one that looks at places, mixes tokens or draws at "
+                "random gives other states in a batch than for a text alone, and cannot be used."
+            )
         extract["dtype"], extract["device"] = dtype_of(held, extract["dtype"]), device_of(held, extract["device"])
         if extract.get("backend", "transformers") != "transformers":
             raise JobError(

@@ -101,6 +101,13 @@ class Comparison:
     b: str
     rows: tuple[Difference, ...]
 
+    @property
+    def note(self) -> str:
+        """What to know of the rows; empty where both groups have the same layers."""
+        if all(row.layer_a == row.layer_b for row in self.rows):
+            return ""
+        return "the groups have different layers: they are paired by relative depth, as `layer of A ~ layer of B`"
+
     def to_pandas(self) -> pd.DataFrame:
         """A row for each layer and measure; raises MissingExtraError where pandas is not installed."""
         return frame(self.rows, tuple(Difference.__dataclass_fields__))
@@ -124,14 +131,15 @@ class Comparison:
         verdicts = [row.verdict or "not known" for row in self.rows]
         counts = {verdict: verdicts.count(verdict) for verdict in dict.fromkeys(verdicts)}
         said = ", ".join(f"{verdict} ({count})" for verdict, count in counts.items())
-        return f"A = {self.a}, B = {self.b}: {said}"
+        return f"A = {self.a}, B = {self.b}: {said}" + (f"; {self.note}" if self.note else "")
 
     def _repr_html_(self) -> str:
         rows = [
             [row.layer_name, row.metric, *_numbers(row.a, row.b, row.difference, row.low, row.high), row.verdict]
             for row in self.rows
         ]
-        return table(f"A = {self.a}, B = {self.b}", ("layer", "measure", "A", "B", "A - B", "low", "high", ""), rows)
+        header, notes = ("layer", "measure", "A", "B", "A - B", "low", "high", ""), [self.note] if self.note else []
+        return table(f"A = {self.a}, B = {self.b}", header, rows, notes)
 
 
 def measure(store: AnyStore, group: str | None = None) -> Measures:
@@ -160,17 +168,17 @@ def measure(store: AnyStore, group: str | None = None) -> Measures:
 def compare(store: AnyStore, a: str, b: str, metrics: Sequence[str] = ()) -> Comparison:
     """Two groups of a store, each `model/dataset`, layer by layer; by default by the two dispersions.
 
-    Works from stored measures. Raises InputError where a group is missing or has not been measured, StoreError where
-    there is no store.
+    Groups with different layers are paired by relative depth, and each row names both layers. Works from stored
+    measures. Raises InputError where a group is missing or has not been measured, StoreError where there is no store.
 
     >>> compared = drillcore.compare("runs/job.zarr", "model/sentences", "model/sentences", ["probe"])
     >>> compared.rows[1].layer_name, compared.rows[1].difference
     ('block_1', 0.0)
     """
-    address = address_of(store)
+    address, named = address_of(store), [metrics] if isinstance(metrics, str) else metrics
     root = open_root(Location(address))
     sides = [_side(root, path) for path in (a, b)]
-    return Comparison(address, a, b, tuple(compare_sides(sides[0], sides[1], metrics or DISPERSIONS)))
+    return Comparison(address, a, b, tuple(compare_sides(sides[0], sides[1], named or DISPERSIONS)))
 
 
 def _side(root: zarr.Group, path: str) -> Side:

@@ -49,6 +49,24 @@ def column(name: str, values: object, count: int) -> list[Any]:
     return [_value(item) for item in _items(values)]
 
 
+def refuse_other_index(texts: object, beside: Mapping[str, object]) -> None:
+    """Raise TextError where columns of pandas have other indexes: they are taken by place, not by index."""
+    own = _index(texts)
+    for name, values in beside.items():
+        other = _index(values)
+        if own is not None and other is not None and not own.equals(other):
+            raise TextError(
+                f"{name} and texts are columns of pandas with different indexes",
+                hint="Take both from one table, or pass lists, which belong together by their order.",
+            )
+
+
+def _index(values: Any) -> Any:
+    """The index of a column of pandas; None for everything else."""
+    index = getattr(values, "index", None)
+    return index if hasattr(index, "equals") else None
+
+
 def _items(values: Any) -> list[Any]:
     # Those of pyarrow are objects of its own.
     return list(values.to_pylist() if hasattr(values, "to_pylist") else values)

@@ -36,6 +36,15 @@ class HeldModel:
     device: torch.device
     dtype: torch.dtype
 
+    @property
+    def hooked(self) -> list[str]:
+        """Paths of the modules that have hooks of the calling program."""
+        return [
+            path or type(module).__name__
+            for path, module in self.causal.named_modules()
+            if any(not _is_capture(h) for h in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()))
+        ]
+
     def sharing_copy(self) -> Any:
         """The model with modules of its own and the program's tensors, in evaluation mode; raises ModelError."""
         import torch
@@ -58,6 +67,11 @@ class HeldModel:
         return causal.eval()
 
 
+def _is_capture(hook: Any) -> bool:
+    """Whether a hook is one with which transformers captures hidden states."""
+    return getattr(hook, "__module__", "") == "transformers.utils.output_capturing"
+
+
 def _forget_captures(causal: Any) -> None:
     """Let transformers install its hooks that capture hidden states anew, after those of the calling program.
 
@@ -65,7 +79,7 @@ def _forget_captures(causal: Any) -> None:
     """
     for module in causal.modules():
         for number, hook in list(module._forward_hooks.items()):
-            if getattr(hook, "__module__", "") == "transformers.utils.output_capturing":
+            if _is_capture(hook):
                 del module._forward_hooks[number]
         vars(module).pop("_output_capturing_hooks_installed", None)
 

@@ -32,6 +32,8 @@ def comparison(address: str, a: str, b: str, metrics: Sequence[str] = (), csv: P
 def lines_of(compared: Comparison) -> Iterator[str]:
     """The lines of a table that compares two groups."""
     yield f"A = {compared.a}, B = {compared.b}"
+    if compared.note:
+        yield compared.note
     yield from align_columns([HEADER, *(_cells(row) for row in compared.rows)])
 
 

@@ -40,8 +40,9 @@ class Side:
 class Difference:
     """One layer and measure.
 
-    difference: a - b. low, high: its 95 % interval. all_low, all_high: the interval that holds over all layers of the
-    measure at once. verdict: in words, by that interval.
+    layer_name: of both sides, or `name of a ~ name of b` where layers that differ are paired. difference: a - b. low, high:
+    its 95 % interval. all_low, all_high: the interval that holds over all layers of the measure at once. verdict: in
+    words, by that interval.
     """
 
     layer_a: int
@@ -127,6 +128,7 @@ def _pairs(a: Side, b: Side) -> list[tuple[int, int]]:
 def _row(a: Side, b: Side, i: int, j: int, metric: str, num_layers: int) -> Difference:
     value_a, low_a, high_a = (float(v) for v in a.values_LMB[i, a.metrics.index(metric), :3])
     value_b, low_b, high_b = (float(v) for v in b.values_LMB[j, b.metrics.index(metric), :3])
+    name_a, name_b = a.layer_names[i], b.layer_names[j]
     difference = value_a - value_b
     below = math.hypot(value_a - low_a, high_b - value_b)
     above = math.hypot(high_a - value_a, value_b - low_b)
@@ -136,7 +138,7 @@ def _row(a: Side, b: Side, i: int, j: int, metric: str, num_layers: int) -> Diff
     return Difference(
         layer_a=a.layers[i],
         layer_b=b.layers[j],
-        layer_name=a.layer_names[i],
+        layer_name=name_a if name_a == name_b else f"{name_a} ~ {name_b}",
         metric=metric,
         a=value_a,
         b=value_b,

@@ -150,7 +150,7 @@ class _Values:
             kind = kind_of(value, self.is_typed, ())
             self.strings += 1
             self.numerals += kind in NUMBERS
-            self.fractions += kind == "fraction"
+            self.fractions += kind == "fraction" and not float(value).is_integer()
             self.characters += len(value)
             self.spaced += " " in value
         elif isinstance(value, bool | int | float):

@@ -127,6 +127,12 @@ def test_odd_names_of_files(name, here):
     assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+=@-]*", dataset.name)
 
 
+def test_labels_that_pandas_wrote_as_fractions(here):
+    csv(here / "a.csv", ["text", "label"], sentence, lambda i: f"{i % 2}.0")
+    loaded, dataset = made(Path("a.csv"))
+    assert dataset.label == "label"
+
+
 def test_rows_without_a_label_are_kept(here):
     rows = [{"text": sentence(i), "label": "ab"[i % 2]} for i in range(20)]
     rows[3]["label"], rows[5]["label"], rows[7]["label"] = None, "", "NaN"

@@ -13,7 +13,7 @@ import pytest
 import xarray as xr
 
 import drillcore
-from drillcore.api.texts import column, list_of_texts
+from drillcore.api.texts import column, list_of_texts, refuse_other_index
 from drillcore.errors import TextError
 
 TABLE = pd.DataFrame({"text": ["a b", "c"], "label": ["x", "y"]})
@@ -166,3 +166,11 @@ def test_values_that_are_not_one_for_each_text_are_refused(values: Any, kind: ty
     with pytest.raises(kind, match="labels") as caught:
         column("labels", values, 2)
     assert named in str(caught.value)
+
+
+def test_columns_of_pandas_belong_together_by_their_index() -> None:
+    texts, labels = pd.Series(["a", "b"]), pd.Series(["x", "y"], index=[1, 0])
+    with pytest.raises(TextError, match="labels and texts are columns of pandas with different indexes"):
+        refuse_other_index(texts, {"labels": labels})
+    refuse_other_index(texts, {"labels": labels.sort_index(), "fields: a": [1, 2], "b": labels.to_numpy()})
+    refuse_other_index(["a", "b"], {"labels": labels})

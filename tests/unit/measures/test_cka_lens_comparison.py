@@ -173,6 +173,7 @@ def test_models_of_different_depth_are_paired_by_relative_depth() -> None:
     rows = compare(deep, shallow, ("probe",))
     assert [(r.layer_a, r.layer_b) for r in rows] == [(0, 0), (2, 1), (4, 2)]
     assert {r.verdict for r in rows} == {"d separates better"}
+    assert [r.layer_name for r in rows] == ["a ~ embed", "c ~ block_1", "e ~ final"]
     with pytest.raises(InputError, match="dispersion, dispersion_centred: not measured for d and s") as caught:
         compare(deep, shallow)
     assert caught.value.hint.endswith("Both have probe.")

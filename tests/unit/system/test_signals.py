@@ -90,3 +90,29 @@ def test_the_handler_of_before_comes_back(received):
         signal.raise_signal(signal.SIGTERM)
     signal.raise_signal(signal.SIGTERM)
     assert received == [signal.SIGTERM]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_that_a_destructor_drops_comes_again(number):
+    class Slow:
+        """Interrupted while it is taken away, where Python drops what is raised."""
+
+        def __del__(self) -> None:
+            signal.raise_signal(number)
+
+    before = sys.unraisablehook
+    with pytest.raises(KeyboardInterrupt), stoppable():
+        Slow()
+        threading.Event().wait(20)
+    assert sys.unraisablehook is before
+
+
+def test_nothing_is_sent_once_the_command_has_ended(received):
+    class Slow:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    with stoppable():
+        Slow()
+    threading.Event().wait(0.2)
+    assert received == []
