@@ -40,9 +40,9 @@ class Side:
 class Difference:
     """One layer and measure.
 
-    layer_name: of both sides, or `name of a ~ name of b` where layers that differ are paired. difference: a - b. low, high:
-    its 95 % interval. all_low, all_high: the interval that holds over all layers of the measure at once. verdict: in
-    words, by that interval.
+    layer_name: of both sides, or `name of a ~ name of b` where layers that differ are paired. difference: a - b. low,
+    high: its 95 % interval. all_low, all_high: the interval that holds over all layers of the measure at once. verdict:
+    in words, by that interval.
     """
 
     layer_a: int

@@ -129,7 +129,7 @@ def test_odd_names_of_files(name, here):
 
 def test_labels_that_pandas_wrote_as_fractions(here):
     csv(here / "a.csv", ["text", "label"], sentence, lambda i: f"{i % 2}.0")
-    loaded, dataset = made(Path("a.csv"))
+    _, dataset = made(Path("a.csv"))
     assert dataset.label == "label"
 
 
