@@ -29,6 +29,7 @@ From the wheel to a second store, on a machine with two CPU cores. `python -m to
 writes this page; a test runs the same commands with tiny models. Lines that begin with `$` are typed, the others are
 printed; long output is cut where it says `[...]`.
 """
+MARK = "<!-- not run: recorded; tests/docs/test_first_hour.py runs these commands with tiny models -->"
 MAKE_CSV = """\
 import csv, random
 
@@ -181,7 +182,7 @@ def _block(step: Step) -> str:
     if len(lines) > SHOWN and not step.command.startswith("cat "):
         lines = [*lines[: SHOWN // 2], "[...]", *lines[-SHOWN // 2 :]]
     status = [f"[exit status {step.status}]"] if step.status else []
-    return "```text\n" + "\n".join([f"$ {step.command}", *lines, *status]) + "\n```\n"
+    return f"{MARK}\n```text\n" + "\n".join([f"$ {step.command}", *lines, *status]) + "\n```\n"
 
 
 def main() -> int:
