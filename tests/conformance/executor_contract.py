@@ -68,6 +68,8 @@ class Listener:
     def say(self, message) -> None:
         self.lines.append(message)
 
+    warn = say
+
 
 class Bench:
     """A folder with texts, models and stores, and jobs run in it."""

@@ -56,6 +56,13 @@ def test_quiet_says_the_last_line_and_verbose_says_details(work, place):
             assert command.err.count("stage extract: ") == 1
 
 
+def test_quiet_says_what_may_be_wrong_with_the_texts(work):
+    (dataset, *_) = work.job["datasets"]
+    work.texts(dataset["name"], [{"text": f"A river, number {i}, runs near ", "label": "ab"[i % 2]} for i in range(20)])
+    command = work.run("--quiet")
+    assert command.status == 0 and "end in a blank" in command.err and "self-check" not in command.err
+
+
 def test_quiet_says_errors(work):
     work.job["models"][0]["id"] = "./nowhere"
     work.save()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ class Said(Silent):
 
     def say(self, message: str) -> None:
         self.lines.append(message)
+
+    warn = say
 
 
 def loaded(folder: Any, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
@@ -219,6 +222,20 @@ def test_positions_give_a_tree(models):
     with drillcore.Extractor(model, tokenizer=tokenizer, positions=["last", "mean"]) as extractor:
         tree = extractor(TEXTS, fields={"number": [1, 2, 3, 4]})
     assert sorted(tree) == ["last", "mean"] and tree["mean"].hidden_states.shape == (4, 5, 32)
+
+
+def test_fields_come_back_and_the_model_keeps_its_name(models):
+    model, tokenizer = loaded(models())
+    said = Said()
+    with drillcore.Extractor(model, tokenizer=tokenizer, layers=[-1], progress=said) as extractor:
+        states = extractor(TEXTS, fields={"number": [3, 1, 2, 0], "who": list("abcd")})
+        assert states.number.values.tolist() == [3, 1, 2, 0] and states.who.values.tolist() == list("abcd")
+        with pytest.raises(DrillcoreError, match="fields: `row_id` is a name that drillcore uses itself") as refused:
+            extractor(TEXTS, fields={"row_id": [1, 2, 3, 4]})
+        assert refused.value.hint == "Give the field another name."
+    name = Path(str(models())).name
+    assert repr(extractor).startswith(f"Extractor({name}, layers=[-1]")
+    assert any(line.startswith(f"{name}: self-check passed") for line in said.lines)
 
 
 @pytest.mark.parametrize(

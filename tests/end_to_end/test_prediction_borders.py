@@ -30,7 +30,7 @@ class Heard(Silent):
     def say(self, line: str) -> None:
         self.lines.append(line)
 
-    finish = say
+    finish = warn = say
 
 
 def model_with(models, tmp_path: Path, kind: str, architecture: str = "llama", **changes) -> Path:

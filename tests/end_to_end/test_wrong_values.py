@@ -21,7 +21,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("store", "job.yaml", "is a file"),
     ("store", "job.yaml/below.zarr", "is a file"),
     ("models", [], "models"),
-    ("models.0.id", "./nowhere", "holds no config.json"),
+    ("models.0.id", "./nowhere", "there is no folder"),
     ("models.0.revision", 7, "revision"),
     ("models.0.as", "a/b", "as"),
     ("models.0.dtype", "float8", "dtype"),

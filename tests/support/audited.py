@@ -35,6 +35,8 @@ class Listener:
     def say(self, message: str) -> None:
         self.lines.append(message)
 
+    warn = say
+
 
 @dataclass
 class Audited:

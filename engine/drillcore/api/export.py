@@ -20,7 +20,7 @@ import zarr
 from numpy.typing import NDArray
 
 from drillcore.api.page import table
-from drillcore.api.stores import AnyStore, find_group
+from drillcore.api.stores import AnyStore, find_group, num_sentences, said_of_rows
 from drillcore.errors import CommitError, InputError, MissingExtraError, StoreError
 from drillcore.neighbours import EXACT_UP_TO, build
 from drillcore.runtime.results import result_facts
@@ -90,7 +90,8 @@ class Layer:
 
 @dataclass(frozen=True)
 class Exported:
-    """A layer that was written. path: the file; format: one of `FORMATS`; advice: what to do with the file, or ""."""
+    """A layer that was written. path: the file; format: one of `FORMATS`. sentences, rows: how many; as
+    many of both unless a sentence has several. advice: what to do with the file, or ""."""
 
     path: Path
     format: str
@@ -99,6 +100,7 @@ class Exported:
     layer_name: str
     sentences: int
     advice: str = ""
+    rows: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -108,7 +110,7 @@ class Exported:
         return str(self.path)
 
     def __repr__(self) -> str:
-        return f"{self.path}: {self.sentences:,} sentences of {self.group}, layer {self.layer_name}"
+        return f"{self.path}: {said_of_rows(self.sentences, self.rows)} of {self.group}, layer {self.layer_name}"
 
     def _repr_html_(self) -> str:
         return table(repr(self), (), (), [self.advice] if self.advice else [])
@@ -119,9 +121,10 @@ def export(
 ) -> Exported:
     """Write one layer with its sentences as a file for notebooks and other viewers, replacing what was there.
 
-    layer: its number or name. to: parquet, npy, anndata or embedding-atlas. group: `model/dataset`, required where the
-    store has several. Raises StoreError where something is missing or incomplete, MissingExtraError where a package is
-    missing, CommitError where the file cannot be written.
+    layer: its number or name; -1 is the last one, where it is stored. to: parquet, npy, anndata or embedding-atlas.
+    group: `model/dataset`, required where the store has several. Raises InputError where the file's name ends as one of
+    another format, StoreError where something is missing or incomplete, MissingExtraError where a package is missing,
+    CommitError where the file cannot be written.
 
     >>> written = drillcore.export("runs/job.zarr", layer="block_1", to="npy", out="block_1.npy")
     >>> written.sentences, written.layer
@@ -130,6 +133,12 @@ def export(
     path = Path(out)
     if to not in FORMATS:
         raise StoreError(f"there is no format {to}", hint=f"One of {', '.join(FORMATS)}.")
+    other = next((name for name, form in FORMATS.items() if path.suffix.lower() == form.ending), to)
+    if FORMATS[other].ending != FORMATS[to].ending:
+        raise InputError(
+            f"{path} ends as a file of the format {other}, and the format asked for is {to}",
+            hint=f"Name a file that ends in {FORMATS[to].ending}, or ask for {other}.",
+        )
     problem = problem_with_output(path)
     if problem:
         raise InputError(f"{path} {problem}", hint="Name another file.")
@@ -142,7 +151,8 @@ def export(
         why = getattr(error, "strerror", None) or str(error)
         raise CommitError(f"{path} could not be written: {why}", hint="Name another file.") from None
     number = int(read_array(chosen.group, "layer")[chosen.slot])
-    return Exported(path, to, chosen.group.path, number, chosen.name, chosen.num_sentences, advice.format(path=path))
+    sentences, rows = num_sentences(chosen.group), chosen.num_sentences
+    return Exported(path, to, chosen.group.path, number, chosen.name, sentences, advice.format(path=path), rows)
 
 
 def _check(kind: str, layer: Layer) -> None:
@@ -178,8 +188,10 @@ def _whole(group: zarr.Group) -> zarr.Group:
 
 def _find_layer(group: zarr.Group, wanted: str) -> Layer:
     numbers, names = read_array(group, "layer").tolist(), [str(n) for n in read_array(group, "layer_name")]
+    # From the end of the model's layers, which are known where the last of them is stored.
+    end = numbers[-1] + 1 if names[-1] == "final_norm" else None
     for slot, (number, name) in enumerate(zip(numbers, names, strict=True)):
-        if wanted in (str(number), name):
+        if wanted in (str(number), name) or (end is not None and wanted == str(number - end)):
             return Layer(group, slot, name)
     hint = f"Its layers are {', '.join(map(str, numbers))} ({names[0]} to {names[-1]})."
     raise StoreError(f"{group.path} has no layer {wanted}", hint=hint)
@@ -271,18 +283,20 @@ class Format:
     """One file format.
 
     write: writes a layer to a path, and returns advice for the user (with `{path}`) or "". packages: those that it
-    imports beyond what drillcore requires. has_results: whether it holds results of later stages too.
+    imports beyond what drillcore requires. has_results: whether it holds results of later stages too. ending: of the
+    names of its files.
     """
 
     write: Callable[[Layer, Path], str]
     packages: tuple[str, ...] = ()
     needs_projection: bool = False
     has_results: bool = True
+    ending: str = ".parquet"
 
 
 FORMATS = {
     "parquet": Format(_write_parquet),
-    "npy": Format(_write_npy, has_results=False),
-    "anndata": Format(_write_anndata, packages=("anndata", "pandas")),
+    "npy": Format(_write_npy, has_results=False, ending=".npy"),
+    "anndata": Format(_write_anndata, packages=("anndata", "pandas"), ending=".h5ad"),
     "embedding-atlas": Format(_write_atlas, needs_projection=True),
 }

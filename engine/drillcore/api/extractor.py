@@ -6,7 +6,7 @@ import itertools
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast, overload
@@ -63,6 +63,8 @@ class Extractor(Generic[Result]):
     `sentence`, `text`, `label`, `layer` and `layer_name`; with positions, a tree of such datasets by the position's
     name. Labels are kept as text: 1 becomes "1", and a text without one has an empty label;
     `states.label.values.astype(str)` is an array that scikit-learn takes.
+
+    fields, further values for each text, become coordinates too.
 
     Raises JobError and ModelError where an argument is wrong, and the other errors of `drillcore.errors`.
 
@@ -143,6 +145,10 @@ class Extractor(Generic[Result]):
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    def __repr__(self) -> str:
+        extract = ", ".join(f"{k}={v!r}" for k, v in self._sections["extract"].items() if v not in ("auto", "all"))
+        return f"Extractor({self._sections['models']['as']}{', ' if extract else ''}{extract})"
+
     def close(self) -> None:
         """Unload the model; one that the calling program loaded stays as it was."""
         self._stack.close()
@@ -158,7 +164,8 @@ class Extractor(Generic[Result]):
         """States of texts, in their order; see the class.
 
         texts: one string is one text; otherwise a list, or a column of pandas, pyarrow or NumPy. labels: one for each
-        text, None where it has none. fields: further values for each text, which positions name.
+        text, None where it has none. fields: further values for each text, which become coordinates and which
+        positions may name.
 
         Raises TypeError where texts are something else, TextError where one cannot be used, RunError where states
         cannot be had.
@@ -172,7 +179,7 @@ class Extractor(Generic[Result]):
         refuse_other_index(texts, beside)
         table = _table(list_of_texts(texts), labels, fields or {})
         name = f"texts-{next(self._numbers)}"
-        loaded = self._job(name, labels is not None)
+        loaded = self._job(name, labels is not None, fields or ())
         path, store = self._folder / f"{name}.parquet", Path(loaded.store)
         try:
             self._write(table, path)
@@ -183,7 +190,10 @@ class Extractor(Generic[Result]):
             raise type(error)(str(error), hint=f"{error.hint} {self._hooks}".strip()) from error
         except InputError as error:
             # The file is ours: the caller knows his texts.
-            raise type(error)(str(error).replace(str(path), "texts"), hint=error.hint) from error
+            said = str(error).replace(str(path), "texts").replace("dataset texts: keep: ", "fields: ")
+            said = said.replace("extract.too_long: truncate", 'too_long="truncate"')
+            hint = "Give the field another name." if "`keep`" in error.hint else error.hint
+            raise type(error)(said, hint=hint) from error
         finally:
             path.unlink(missing_ok=True)
             shutil.rmtree(store, ignore_errors=True)
@@ -192,7 +202,7 @@ class Extractor(Generic[Result]):
     def _read(self, loaded: LoadedJob) -> xr.Dataset | xr.DataTree:
         import xarray as xr
 
-        tree = open_tree(loaded.store)["model"]
+        tree = open_tree(loaded.store)[loaded.job.models[0].group]
         if not self._of_positions:
             states: xr.Dataset = tree["texts"].to_dataset().load()
             return states
@@ -201,7 +211,7 @@ class Extractor(Generic[Result]):
 
     def _sections_of(self, model: Any, tokenizer: Any, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """The sections of the job, from arguments; raises JobError for one that no section has."""
-        sections: dict[str, dict[str, Any]] = {"extract": {}, "models": {"as": "model"}, "datasets": {}, "run": {}}
+        sections: dict[str, dict[str, Any]] = {"extract": {}, "models": {}, "datasets": {}, "run": {}}
         for name, value in settings.items():
             section = next((s for s, names in SECTIONS.items() if name in names), "extract")
             if section == "extract" and name not in Extract.model_fields:
@@ -209,6 +219,9 @@ class Extractor(Generic[Result]):
                 raise JobError(f"there is no setting {name}{did_you_mean(name, known)}", hint="See help(Extractor).")
             sections[section][name] = value
         own = self._name_model(model, sections)
+        sections["models"]["as"] = _called(
+            (own or type(model).__name__) if is_model(model) else sections["models"]["id"]
+        )
         if own is None and tokenizer is None and is_model(model):
             raise ModelError(
                 "the model does not say where its tokenizer is (name_or_path is empty)", hint=TOKENIZER_HINT
@@ -252,14 +265,15 @@ class Extractor(Generic[Result]):
         self._tokenizer = tokenizer
         return str(folder)
 
-    def _job(self, name: str, has_labels: bool) -> LoadedJob:
+    def _job(self, name: str, has_labels: bool, fields: Collection[str] = ()) -> LoadedJob:
         """The job of one call; raises JobError."""
+        kept = {"keep": list(fields)} if fields else {}
         label = {"label": "label", "unlabelled": "keep"} if has_labels else {"label": None}
         value = {
             "name": "memory",
             "store": str(self._folder / f"{name}.zarr"),
             "models": [self._sections["models"]],
-            "datasets": [{"name": "texts", "path": f"{name}.parquet", **label, **self._sections["datasets"]}],
+            "datasets": [{"name": "texts", "path": f"{name}.parquet", **label, **kept, **self._sections["datasets"]}],
             "extract": self._sections["extract"],
             "run": self._sections["run"],
         }
@@ -302,6 +316,15 @@ class Extractor(Generic[Result]):
         import pyarrow.parquet as pq
 
         pq.write_table(table, path)
+
+
+def _called(name: str) -> str:
+    """What lines call a model: the last part of its folder or hub id.
+
+    >>> _called("./models/Llama 3/"), _called("org/name")
+    ('Llama-3', 'name')
+    """
+    return re.sub(r"[^A-Za-z0-9._+=@-]+", "-", name.rstrip("/").rsplit("/", 1)[-1]).lstrip("-._+=@") or "model"
 
 
 def _layers(layers: str | Sequence[int | str] | int) -> Any:

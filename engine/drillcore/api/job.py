@@ -71,6 +71,7 @@ class Job:
         base: given.AnyPath | None = None,
     ) -> None:
         sections = {"extract": extract, "measure": measure, "project": project, "render": render, "run": run}
+        _refuse_tables(datasets)
         given_ = {"name": name, "store": store, "datasets": datasets, **sections}
         value = {field: _plain(v) for field, v in given_.items() if v is not None}
         value["models"] = _models(models)
@@ -286,6 +287,22 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple | range):
         return [_plain(v) for v in value]
     return _plain(value.tolist()) if hasattr(value, "tolist") else value
+
+
+def _refuse_tables(datasets: Any) -> None:
+    """Raise JobError for texts in memory where files are named."""
+    each = {f"datasets.{name}": value for name, value in datasets.items()} if isinstance(datasets, Mapping) else {}
+    for where, value in {"datasets": datasets, **each}.items():
+        if hasattr(value, "columns") or (hasattr(value, "dtype") and hasattr(value, "__len__")):
+            kind = type(value).__name__
+        elif where != "datasets" and isinstance(value, list | tuple):
+            kind = "list"
+        else:
+            continue
+        raise JobError(
+            f"{where}: a {kind} is no file, and a job reads texts from files",
+            hint="Write it (to_parquet or to_csv) and name the file, or pass texts to drillcore.extract.",
+        )
 
 
 def _models(models: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from os import PathLike
@@ -14,8 +15,8 @@ from drillcore.api.page import table
 from drillcore.api.stores import AnyStore, address_of, find_group, group_names
 from drillcore.api.tables import frame
 from drillcore.errors import CommitError, InputError
-from drillcore.measures import METRICS, PRIMARY
-from drillcore.measures.comparison import DISPERSIONS, Difference, Side, as_csv
+from drillcore.measures import BOUNDS, CONTROLS, METRICS, PRIMARY
+from drillcore.measures.comparison import Difference, Side, as_csv
 from drillcore.measures.comparison import compare as compare_sides
 from drillcore.runtime.results import Measured, read_separation
 from drillcore.store.freshness import stale
@@ -45,10 +46,23 @@ class Measure:
 
 
 @dataclass(frozen=True)
+class Control:
+    """A probe on what needs no model: `tfidf`, the words, or `last_token_and_length`. Figures as in `Measure`."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    null_mean: float
+    null_high: float
+    p: float
+
+
+@dataclass(frozen=True)
 class Measures:
     """How well each layer of a group separates its labels. rows: by layer, then by measure; NaN where it was skipped.
 
-    labels: that were told apart. notes: what a reader must know.
+    labels: that were told apart. notes: what a reader must know. controls: what the probe of a layer has to beat.
     """
 
     store: str
@@ -56,6 +70,7 @@ class Measures:
     rows: tuple[Measure, ...]
     labels: tuple[str, ...]
     notes: tuple[str, ...]
+    controls: tuple[Control, ...] = ()
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -85,10 +100,13 @@ class Measures:
     def __repr__(self) -> str:
         best = None if PRIMARY not in self.metrics else self.best()
         words = "no layer has a probe" if best is None else f"best {PRIMARY} {best.value:.2f} at {best.layer_name}"
-        return f"measures of {self.group}: {', '.join(self.metrics)}; {words}"
+        known = [f"{CONTROLS.get(c.name, c.name)} {c.value:.2f}" for c in self.controls if c.value == c.value]
+        controls = f"; without the model: {', '.join(known)}" if known else ""
+        return f"measures of {self.group}: {', '.join(self.metrics)}; {words}{controls}"
 
     def _repr_html_(self) -> str:
         rows = [[row.layer, row.layer_name, row.metric, *_numbers(row.value, row.low, row.high)] for row in self.rows]
+        rows += [["", "", f"control: {c.name}", *_numbers(c.value, c.low, c.high)] for c in self.controls]
         return table(repr(self), ("layer", "name", "measure", "value", "low", "high"), rows, self.notes)
 
 
@@ -162,11 +180,13 @@ def measure(store: AnyStore, group: str | None = None) -> Measures:
             at = dict(zip(measured.bounds, measured.values_LMB[slot, place].tolist(), strict=True))
             rows.append(Measure(number, name, metric, **{bound: at[bound] for bound in COLUMNS[3:]}))
     labels, notes = (tuple(map(str, measured.facts.get(name, ()))) for name in ("labels", "notes"))
-    return Measures(address_of(store), found.path, tuple(rows), labels, notes)
+    recorded: dict[str, dict[str, float | None]] = measured.facts.get("controls", {})
+    controls = [Control(name, *map(_known, (each.get(bound) for bound in BOUNDS))) for name, each in recorded.items()]
+    return Measures(address_of(store), found.path, tuple(rows), labels, notes, tuple(controls))
 
 
 def compare(store: AnyStore, a: str, b: str, metrics: Sequence[str] = ()) -> Comparison:
-    """Two groups of a store, each `model/dataset`, layer by layer; by default by the two dispersions.
+    """Two groups of a store, each `model/dataset`, layer by layer; by default by every measure that both have.
 
     Groups with different layers are paired by relative depth, and each row names both layers. Works from stored
     measures. Raises InputError where a group is missing or has not been measured, StoreError where there is no store.
@@ -178,7 +198,7 @@ def compare(store: AnyStore, a: str, b: str, metrics: Sequence[str] = ()) -> Com
     address, named = address_of(store), [metrics] if isinstance(metrics, str) else metrics
     root = open_root(Location(address))
     sides = [_side(root, path) for path in (a, b)]
-    return Comparison(address, a, b, tuple(compare_sides(sides[0], sides[1], named or DISPERSIONS)))
+    return Comparison(address, a, b, tuple(compare_sides(sides[0], sides[1], named)))
 
 
 def _side(root: zarr.Group, path: str) -> Side:
@@ -199,6 +219,10 @@ def _measured(group: zarr.Group, path: str) -> Measured:
     if measured is None:
         raise InputError(f"{path} has not been measured", hint="Run `drillcore measure` on its job first.")
     return measured
+
+
+def _known(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _numbers(*values: float) -> list[str]:

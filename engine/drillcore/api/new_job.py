@@ -235,7 +235,7 @@ def _model_id(given: str, folder: Path) -> str:
         return given
     if not (place / "config.json").exists():
         raise ModelError(
-            f"model {given}: {place} holds no config.json",
+            f"model {given}: " + (f"{place} holds no config.json" if place.exists() else f"there is no folder {place}"),
             hint="Name a directory written by save_pretrained, or a hub id such as HuggingFaceTB/SmolLM2-135M.",
         )
     written = given if given.startswith("~") else _written_path(given, folder)

@@ -10,11 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 from drillcore.runtime.log import LOGGER
-from drillcore.system.progress import ProgressListener, Silent
+from drillcore.system.progress import ProgressListener, Silent, counted
 from drillcore.system.visible import visible
 
 # Seconds between two lines on progress, and between two changes of a notebook's page.
 LINES_EVERY, PAGES_EVERY = 5.0, 0.2
+# What a listener has.
+METHODS = ("start", "advance", "finish", "say", "warn")
 # Messages that a notebook's page keeps.
 MOST_MESSAGES = 200
 
@@ -37,7 +39,7 @@ def listener(progress: bool | ProgressListener | None, *, logged: bool = True) -
     if progress is True:
         show = notebook_display()
         return _maybe_logged(Lines(_to_standard_error) if show is None else Page(show), logged)
-    missing = [name for name in ("start", "advance", "finish", "say") if not callable(getattr(progress, name, None))]
+    missing = [name for name in METHODS if not callable(getattr(progress, name, None))]
     if missing:
         raise TypeError(
             f"progress is True, None or a listener, and {type(progress).__name__} has no method {', '.join(missing)}"
@@ -57,7 +59,7 @@ class Logged:
 
     def start(self, stage: str, total: int, unit: str) -> None:
         """A stage begins."""
-        LOGGER.info("%s: %s %s", visible(stage), f"{total:,}", unit)
+        LOGGER.info("%s: %s", visible(stage), counted(total, unit))
         self.shown.start(stage, total, unit)
 
     def advance(self, count: int) -> None:
@@ -74,6 +76,11 @@ class Logged:
         LOGGER.info("%s", visible(message))
         self.shown.say(message)
 
+    def warn(self, message: str) -> None:
+        """Show the user a warning."""
+        LOGGER.warning("%s", visible(message))
+        self.shown.warn(message)
+
 
 class Lines:
     """Progress as lines. write: takes one of them."""
@@ -86,7 +93,7 @@ class Lines:
         """A stage begins."""
         self._bar = Bar(stage, total, unit)
         self._written = time.monotonic()
-        self.say(f"{stage}: {total:,} {unit}")
+        self.say(f"{stage}: {counted(total, unit)}")
 
     def advance(self, count: int) -> None:
         """Count, and write a line every few seconds."""
@@ -103,6 +110,10 @@ class Lines:
     def say(self, message: str) -> None:
         """Write a line."""
         self._write(visible(message))
+
+    def warn(self, message: str) -> None:
+        """Write a line."""
+        self.say(message)
 
 
 class Page:
@@ -138,6 +149,10 @@ class Page:
         """Add a message."""
         self._messages.append(visible(message))
         self._draw()
+
+    def warn(self, message: str) -> None:
+        """Add a message."""
+        self.say(message)
 
     def _draw(self) -> None:
         self._shown = time.monotonic()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import zarr
 
 from drillcore.api.page import table
-from drillcore.api.stores import AnyStore, address_of
+from drillcore.api.stores import AnyStore, address_of, num_sentences, said_of_rows
 from drillcore.measures import PRIMARY
 from drillcore.runtime.results import Measured, read_prediction, read_separation
 from drillcore.store.arrays import HEADLINES
@@ -40,13 +40,18 @@ class Audit:
 
 @dataclass(frozen=True)
 class Curve:
-    """A measure along the layers. values: NaN where it was skipped; low: what chance gives; best: its largest value."""
+    """A measure along the layers.
+
+    values: NaN where it was skipped. low: what chance gives. best: its largest value. controls: what a probe reaches
+    that needs no model, by name; empty for token prediction.
+    """
 
     metric: str
     values: tuple[float, ...]
     low: float
     best: float
     best_layer: str
+    controls: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,8 +67,9 @@ class Stale:
 class Group:
     """One model and dataset.
 
-    sentences: or rows, where a sentence has any number of them. complete: share of committed shards, 0 to 1. in_job:
-    whether it belongs to the job still. results: names of those that are there, stale ones included.
+    sentences, rows: how many; as many of both unless a sentence has any number of rows. complete: share of committed
+    shards, 0 to 1. in_job: whether it belongs to the job still. results: names of those that are there, stale ones
+    included.
     """
 
     model: str
@@ -79,11 +85,17 @@ class Group:
     stale: tuple[Stale, ...] = ()
     separation: Curve | None = None
     prediction: Curve | None = None
+    rows: int = 0
 
     @property
     def path(self) -> str:
         """Its path in the store."""
         return f"{self.model}/{self.dataset}"
+
+    @property
+    def said_of_size(self) -> str:
+        """How many sentences, and rows where there are others."""
+        return f"{self.sentences:,}" + (f" ({self.rows:,} rows)" if self.rows != self.sentences else "")
 
     @property
     def said_of_audit(self) -> str:
@@ -122,7 +134,7 @@ class Shown:
 
     def __repr__(self) -> str:
         lines = [
-            f"{g.path}: {g.sentences:,} sentences, {g.layers} layers of {g.hidden_size}, {g.said_of_states}, "
+            f"{g.path}: {said_of_rows(g.sentences, g.rows)}, {g.layers} layers of {g.hidden_size}, {g.said_of_states}, "
             f"audit {g.said_of_audit}, results {g.said_of_results}"
             for g in self.groups
         ]
@@ -132,7 +144,7 @@ class Shown:
         header = ("model", "dataset", "sentences", "layers", "hidden", "complete", "audit", "results", "best layer")
         rows = [
             (
-                *(g.model, g.dataset, f"{g.sentences:,}", g.layers, g.hidden_size),
+                *(g.model, g.dataset, g.said_of_size, g.layers, g.hidden_size),
                 *(g.said_of_states, g.said_of_audit, g.said_of_results),
                 "" if g.separation is None else g.separation.best_layer,
             )
@@ -177,7 +189,8 @@ def _group(model: str, dataset: str, group: zarr.Group, in_job: bool) -> Group:
     return Group(
         model=model,
         dataset=dataset,
-        sentences=num_rows(group),
+        sentences=num_sentences(group),
+        rows=num_rows(group),
         layers=layers,
         hidden_size=hidden,
         complete=sum(map(bool, prints)) / max(1, len(prints)),
@@ -212,4 +225,5 @@ def _curve(group: zarr.Group, read: Callable[[zarr.Group], Measured | None], met
     if measured is None or by_bound is None or best is None:
         return None
     low = 1 / measured.num_labels if measured.num_labels else 0.0
-    return Curve(metric, tuple(by_bound["value"].tolist()), low, best.value, best.layer_name)
+    values = tuple(by_bound["value"].tolist())
+    return Curve(metric, values, low, best.value, best.layer_name, measured.controls())

@@ -10,8 +10,10 @@ import zarr
 
 from drillcore.errors import StoreError
 from drillcore.job.common import expand
+from drillcore.store.layout import array_of
 from drillcore.store.places.location import Location
-from drillcore.store.reader import open_root
+from drillcore.store.reader import num_rows, open_root
+from drillcore.system.progress import counted
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -24,9 +26,9 @@ def open(store: AnyStore, *, internals: bool = False) -> xr.DataTree:
     """Open a store as an xarray DataTree: one group for each model and dataset, arrays read when used.
 
     A layer is found by its number (`.sel(layer=2)`) and, in a group's arrays and datasets, by its name
-    (`.sel(layer_name="block_2")`); `.drop_indexes("layer_name")` before layers are stacked or reindexed. internals:
-    show what the store keeps for itself too. Raises StoreError where there is no drillcore store, DamageError where it
-    is damaged.
+    (`.sel(layer_name="block_2")`, which a tree and its nodes do not take: `tree["model/sentences"].to_dataset()` does);
+    `.drop_indexes("layer_name")` before layers are stacked or reindexed. internals: show what the store keeps for
+    itself too. Raises StoreError where there is no drillcore store, DamageError where it is damaged.
 
     >>> tree = drillcore.open("runs/job.zarr")
     >>> states = tree["model/sentences"].hidden_states
@@ -66,3 +68,15 @@ def find_group(store: AnyStore, wanted: str | None) -> zarr.Group:
     group = root[name]
     assert isinstance(group, zarr.Group)
     return group
+
+
+def num_sentences(group: zarr.Group) -> int:
+    """Sentences of a group, which has a row for each unless its positions give a sentence several."""
+    return array_of(group, "row_size").shape[0] if "row_size" in group else num_rows(group)
+
+
+def said_of_rows(sentences: int, rows: int) -> str:
+    """A group's size in words."""
+    return (
+        counted(sentences, "sentences") if sentences == rows else f"{counted(rows, 'rows')} of {sentences:,} sentences"
+    )

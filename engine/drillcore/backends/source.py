@@ -209,7 +209,8 @@ def _local(model: Model, base: Path) -> str:
     if not (folder / "config.json").exists() and not (folder / "config.json").is_symlink():
         refuse_lone_adapter(model, folder)
         raise ModelError(
-            f"model {model.id}: {folder} holds no config.json",
+            f"model {model.id}: "
+            + (f"{folder} holds no config.json" if folder.exists() else f"there is no folder {folder}"),
             hint="Name a directory written by save_pretrained, relative to the job file.",
         )
     refuse_odd_files(model.id, folder)

@@ -21,7 +21,7 @@ Yes = Annotated[
     bool, typer.Option("--yes", help="Store every token's states (`positions: [all]`), however large they are.")
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder for manifest, log and pictures.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors and the last line.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors, warnings and the last line.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say details too: paths, settings, seconds.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output instead of lines.")]

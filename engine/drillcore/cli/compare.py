@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -41,10 +42,17 @@ def _cells(row: Difference) -> tuple[str, ...]:
     return (
         row.layer_name,
         row.metric,
-        f"{row.a:.3f}",
-        f"{row.b:.3f}",
-        f"{row.difference:+.3f}",
-        f"{row.low:+.3f} to {row.high:+.3f}",
-        f"{row.all_low:+.3f} to {row.all_high:+.3f}",
+        *(_number(value) for value in (row.a, row.b)),
+        _number(row.difference, "+"),
+        *(_interval(row.low, row.high), _interval(row.all_low, row.all_high)),
         row.verdict or "not known",
     )
+
+
+def _number(value: float, sign: str = "") -> str:
+    """A cell; empty where the measure was skipped."""
+    return "" if math.isnan(value) else f"{value:{sign}.3f}"
+
+
+def _interval(low: float, high: float) -> str:
+    return "" if math.isnan(low) else f"{low:+.3f} to {high:+.3f}"

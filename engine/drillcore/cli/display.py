@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from drillcore.cli.loudness import loudness
-from drillcore.system.progress import Silent
+from drillcore.cli.tables import OutputClosed, write_line
+from drillcore.system.progress import Silent, counted
 from drillcore.system.visible import visible
 
 PLAIN_EVERY_SECONDS = 5.0
@@ -39,7 +40,12 @@ class Unending(Console):
 
 
 class Nothing(Silent):
-    """Shows nothing."""
+    """Shows nothing but warnings."""
+
+    def warn(self, message: str) -> None:
+        """Print a line, whatever was asked for."""
+        with suppress(OutputClosed):  # nobody listens any more
+            write_line(message, sys.stderr)
 
     def close(self) -> None:
         """Nothing to remove."""
@@ -59,7 +65,7 @@ class Lines:
         self._stage, self._unit = stage, unit
         self._total, self._done = total, 0
         self._started = self._printed = time.monotonic()
-        self.say(f"{stage}: {total:,} {unit}")
+        self.say(f"{stage}: {counted(total, unit)}")
 
     def advance(self, count: int) -> None:
         """Count, and print a line every few seconds."""
@@ -80,6 +86,10 @@ class Lines:
     def say(self, message: str) -> None:
         """Print a line as it is."""
         self._console.print(visible(message), markup=False, highlight=False, soft_wrap=True)
+
+    def warn(self, message: str) -> None:
+        """Print a line as it is."""
+        self.say(message)
 
     def close(self) -> None:
         """Nothing to remove."""
@@ -124,6 +134,10 @@ class Bars:
     def say(self, message: str) -> None:
         """Print a line above the bar."""
         self._console.print(visible(message), markup=False, highlight=False, soft_wrap=True)
+
+    def warn(self, message: str) -> None:
+        """Print a line above the bar."""
+        self.say(message)
 
     def close(self) -> None:
         """Remove the bar."""

@@ -16,7 +16,7 @@ from drillcore.system.progress import telling
 
 @dataclass(frozen=True)
 class Loudness:
-    """quiet: errors and results only. verbose: details too. debug: the traceback of an error that ends the command."""
+    """quiet: errors, warnings and results only. verbose: details too. debug: the traceback of an error, too."""
 
     quiet: bool = False
     verbose: bool = False

@@ -45,7 +45,8 @@ def removal_lines(address: str, group: str) -> Iterator[str]:
     groups: Any = attributes.get(GROUPS) or []
     again = [path for path in chosen if path in groups]
     if again:
-        yield f"{', '.join(again)} is still in the job: the next run computes it again"
+        still, them = ("is", "it") if len(again) == 1 else ("are", "them")
+        yield f"{', '.join(again)} {still} still in the job: the next run computes {them} again"
 
 
 def _held(attributes: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from drillcore.api.show import Curve, Group, Shown, show
 from drillcore.cli.tables import sparkline
+from drillcore.measures import CONTROLS
 from drillcore.system.columns import align_columns
 
 WIDTH = 48
@@ -40,7 +41,7 @@ def lines_of(shown: Shown) -> Iterator[str]:
 
 def _facts(group: Group) -> tuple[str, str, str, str, str, str]:
     """Cells: sentences, layers, hidden size, share of committed shards, what the audit found, names of results."""
-    counts = (f"{group.sentences:,}", str(group.layers), str(group.hidden_size))
+    counts = (group.said_of_size, str(group.layers), str(group.hidden_size))
     return (*counts, group.said_of_states, group.said_of_audit, group.said_of_results)
 
 
@@ -51,10 +52,12 @@ def _curves(curves: Sequence[tuple[Group, Curve | None]], title: str) -> Iterato
             *(group.model, group.dataset),
             sparkline(curve.values, low=curve.low, high=1.0, width=WIDTH),
             *(f"{curve.best:.2f}", curve.best_layer),
+            ", ".join(f"{CONTROLS.get(name, name)} {value:.2f}" for name, value in curve.controls.items()),
         )
         for group, curve in curves
         if curve is not None
     ]
     if rows:
         yield ""
-        yield from align_columns([("model", "dataset", title, "most", "layer"), *rows])
+        header = ("model", "dataset", title, "best", "layer", "without the model" if any(r[-1] for r in rows) else "")
+        yield from align_columns([header, *rows])

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 BOUNDS = ("value", "low", "high", "null_mean", "null_high", "p")
 # Chosen beforehand: claims of where labels separate rest on this measure.
 PRIMARY = "probe"
+# Probes that need no model, and what a reader is told they are.
+CONTROLS = {"last_token_and_length": "last token and length", "tfidf": "TF-IDF"}
 # Columns of the k-NN graph that purity reads, including the sentence itself.
 NEIGHBORS = 15
 

@@ -59,8 +59,8 @@ class Difference:
     verdict: str
 
 
-def compare(a: Side, b: Side, metrics: Sequence[str] = DISPERSIONS) -> list[Difference]:
-    """Rows for every layer and measure that both sides have.
+def compare(a: Side, b: Side, metrics: Sequence[str] = ()) -> list[Difference]:
+    """Rows for every layer and measure that both sides have; metrics: these measures alone.
 
     Layers are paired by number where both have the same, else by relative depth. The interval of the difference is
     recovered from the two intervals (Zou and Donner, 2008) as of independent samples, so for two models on the same
@@ -79,12 +79,14 @@ def compare(a: Side, b: Side, metrics: Sequence[str] = DISPERSIONS) -> list[Diff
             f"{shown(unknown)} is no measure{did_you_mean(unknown, list(METRICS))}",
             hint=f"Any of {', '.join(METRICS)}.",
         )
-    common = [m for m in metrics if m in a.metrics and m in b.metrics]
+    both = [m for m in METRICS if m in a.metrics and m in b.metrics]
+    common = [m for m in metrics or both if m in both]
     if not common:
         lacking = [side.name for side in (a, b) if not set(metrics) & set(side.metrics)]
-        both = [m for m in a.metrics if m in b.metrics]
         raise InputError(
-            f"{', '.join(metrics)}: not measured for {' and '.join(lacking) or f'both {a.name} and {b.name}'}",
+            f"{', '.join(metrics)}: not measured for {' and '.join(lacking) or f'both {a.name} and {b.name}'}"
+            if metrics
+            else f"{a.name} and {b.name} have no measure in common",
             hint="Measure it: `measure.metrics` of the job." + (f" Both have {', '.join(both)}." if both else ""),
         )
     pairs = _pairs(a, b)

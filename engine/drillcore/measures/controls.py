@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, hstack
 
 from drillcore.job.stages import Measure
+from drillcore.measures import CONTROLS
 from drillcore.measures.draws import Draws
 from drillcore.measures.intervals import Bounds, skip
 from drillcore.measures.probe import Probe, without_scatter
 from drillcore.measures.separation import Separation, combine
 
-CONTROLS = ("last_token_and_length", "tfidf")
 # The probe's cost grows with the square of the features.
 MOST_FEATURES = 1000
 LENGTH_BINS = 20

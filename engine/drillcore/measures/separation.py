@@ -91,7 +91,10 @@ def combine(layers: Sequence[Mapping[str, Bounds]]) -> Separation:
     for m, name in enumerate(metrics):
         column = [layer[name] for layer in layers]
         values_LMB[:, m, :3] = [(b.value, b.low, b.high) for b in column]
-        values_LMB[:, m, 3:] = _null(column, METRICS[name].sign)
+        row = METRICS[name]
+        values_LMB[:, m, 3:] = _null(column, row.sign)
+        # A mean and a multiple of a deviation know no range.
+        values_LMB[:, m, 4] = np.clip(values_LMB[:, m, 4], row.low, row.high)
         skipped.update({(k, name): b.skipped for k, b in enumerate(column) if b.skipped})
     return Separation(metrics, values_LMB, skipped)
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from drillcore.errors import CommitError, DrillcoreError, RunError
 from drillcore.store.group import GroupWriter
+from drillcore.system.progress import counted
 
 
 class PartFailed(RunError):
@@ -47,10 +48,9 @@ class Failures:
             return
         lines = [f"{group}: {_words(error)}" for group, error in self._errors.items()]
         hints = [e.hint if isinstance(e, DrillcoreError) else BUG for e in self._errors.values()]
-        groups = "1 group" if len(lines) == 1 else f"{len(lines)} groups"
         first = next((e for e in self._errors.values() if not isinstance(e, DrillcoreError)), None)
         raise PartFailed(
-            f"{self._stage} failed for {groups}, everything else is kept:\n" + "\n".join(lines),
+            f"{self._stage} failed for {counted(len(lines), 'groups')}, everything else is kept:\n" + "\n".join(lines),
             hint=" ".join(dict.fromkeys(h for h in hints if h)),
         ) from first
 

@@ -36,7 +36,7 @@ def check_place(loaded: LoadedJob, location: Location, listener: ProgressListene
     what = f"there is a store at {former}, where this job's store was while its place followed the working directory"
     owner = Path.cwd() / Path(loaded.source).name
     if location.path.exists() or owner.exists():
-        listener.say(f"{what}; this run does not use it, its store is {location.address}")
+        listener.warn(f"{what}; this run does not use it, its store is {location.address}")
         return
     beside = Location(former).beside()
     raise StoreError(

@@ -10,7 +10,7 @@ from logging.handlers import MemoryHandler, RotatingFileHandler
 from pathlib import Path
 
 from drillcore.errors import DrillcoreError
-from drillcore.system.progress import ProgressListener, hearer_of_details
+from drillcore.system.progress import ProgressListener, counted, hearer_of_details
 from drillcore.system.visible import visible
 
 LOGGER = logging.getLogger("drillcore")
@@ -40,7 +40,7 @@ class RunLog:
 
     def start(self, stage: str, total: int, unit: str) -> None:
         """A stage begins."""
-        self._log(logging.INFO, f"{stage}: {total:,} {unit}")
+        self._log(logging.INFO, f"{stage}: {counted(total, unit)}")
         self._listener.start(stage, total, unit)
 
     def advance(self, count: int) -> None:
@@ -56,6 +56,11 @@ class RunLog:
         """Log and show a message."""
         self._log(logging.INFO, message)
         self._listener.say(message)
+
+    def warn(self, message: str) -> None:
+        """Log and show a warning."""
+        self._log(logging.WARNING, message)
+        self._listener.warn(message)
 
     def detail(self, line: str) -> None:
         """Log a line, and pass it on to whoever heard details when this log was made."""

@@ -23,7 +23,7 @@ from drillcore.runtime.positions import Placed, place
 from drillcore.runtime.rows import read_tables
 from drillcore.runtime.settings import check_pictures
 from drillcore.runtime.work.blocks import rows_digest
-from drillcore.system.progress import ProgressListener
+from drillcore.system.progress import ProgressListener, counted
 from drillcore.texts.problems import Problems
 from drillcore.texts.rows import RowTable, row_ids
 from drillcore.tokens.continuations import Continuations
@@ -140,7 +140,7 @@ def check_job(
     tables = read_tables(loaded, listener)
     for model in loaded.job.models:
         if model.trust_remote_code:
-            listener.say(f"{model.group}: runs code of its own repository, as the job says (trust_remote_code)")
+            listener.warn(f"{model.group}: runs code of its own repository, as the job says (trust_remote_code)")
     sources = find_models(loaded, find)
     for source in sources.values():
         check_backend(loaded.job.extract.backend, source, loaded.job.extracting)
@@ -168,13 +168,13 @@ def check_job(
         each.refuse(str(loaded.path(file)), problems)
     problems.raise_if_any()
     for line in _notes(bases, tokenizers, keys, known):
-        listener.say(line)
+        listener.warn(line)
     for _, each in following:
         for note in each.notes():
-            listener.say(note)
+            listener.warn(note)
     for pair in pairs:
         for note in pair.placed.notes() if pair.placed is not None else ():
-            listener.say(f"{pair.path}: {note}")
+            listener.warn(f"{pair.path}: {note}")
     return Inputs(loaded, sources, tokenizers, wanted, tuple(pairs))
 
 
@@ -272,7 +272,7 @@ def _notes(
     for pair in pairs:
         if pair.num_truncated:
             limit = int(pair.tokens.lengths_N.max())
-            yield f"{pair.path}: {pair.num_truncated} sentences truncated to {limit} tokens"
+            yield f"{pair.path}: {counted(pair.num_truncated, 'sentences')} truncated to {limit} tokens"
 
 
 def _refuse_unknown_ids(

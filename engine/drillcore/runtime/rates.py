@@ -31,7 +31,7 @@ FROM_RUN, TIMED_NOW, TIMED_BEFORE = "an earlier run", "timed now", "timed by an 
 SCALED_SIZE = "scaled from an earlier run of another size"
 SCALED_MODEL = "scaled from an earlier run of another model"
 # How many times as large as another a piece may be to be about of its size.
-MUCH = 20.0
+MUCH = 5.0
 # Increase this where `costs` counts work in another way.
 VERSION = 1
 

@@ -50,12 +50,12 @@ def discard_damage(store: StoreWriter, job: Sequence[str], folders: Iterable[Pat
     for path in gone:
         if path in store.complete:
             what = "computed again" if path in job else "forgotten, since it had left the job"
-            listener.say(f"{path}: is gone from the store, and {what}")
+            listener.warn(f"{path}: is gone from the store, and {what}")
     store.forget([path for path in gone if path not in job])
     # All before anything is written: what is made again of a model is recorded in its datasets.
     for path, damage in {path: damage_of(store, path) for path in _groups(store)}.items():
         for line in damage.lines:
-            listener.say(f"{path}: {line}; made again")
+            listener.warn(f"{path}: {line}; made again")
         _put_right(store, path, damage)
         _sweep(store, path)
     for note in sorted(folder / NOTE for folder in folders):
@@ -228,7 +228,7 @@ def _follow(store: StoreWriter, note: Path, listener: ProgressListener) -> None:
         if any(e["mend"] == "columns" for e in damaged):
             writer.drop_columns()
         writer.drop_results(sorted({e["array"] for e in damaged if e["mend"] == "result"}))
-        listener.say(f"{path}: computing again what `drillcore verify` found damaged")
+        listener.warn(f"{path}: computing again what `drillcore verify` found damaged")
     with suppress(OSError):
         note.unlink()
 
@@ -241,7 +241,7 @@ def _noted(store: StoreWriter, note: Path, listener: ProgressListener) -> dict[s
         entries = _entries(read_json(note), store.location.identity)
     except (OSError, ValueError) as error:
         what = str(error) if type(error) in (ValueError, OtherStore) else "it cannot be read"
-        listener.say(f"{note}: ignored: {what}")
+        listener.warn(f"{note}: ignored: {what}")
         return None
     place = store.root.store
     # A group may have been removed since. The note is a file that anyone may have edited: it names no other path.

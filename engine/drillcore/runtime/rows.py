@@ -42,9 +42,9 @@ def _say_notes(loaded: LoadedJob, tables: Mapping[str, RowTable], listener: Prog
     """Say what is nearly right in the datasets and in what the job says of them."""
     for dataset in loaded.job.datasets:
         for note in [*said(tables[dataset.name].notes, dataset), *notes_on_job(dataset)]:
-            listener.say(f"{dataset.name}: {note}")
+            listener.warn(f"{dataset.name}: {note}")
     for note in note_across({name: table.distinct("label") for name, table in tables.items()}):
-        listener.say(note)
+        listener.warn(note)
 
 
 def _check_names(loaded: LoadedJob) -> None:

@@ -241,7 +241,8 @@ def _run_each(stages: Sequence[str], context: Context) -> None:
             timekeeper.end(stage)
         except PartFailed as error:
             failed.append(error)
-            context.listener.say(str(error))
+            if stage != stages[-1]:  # what is raised below says it all
+                context.listener.warn(str(error))
             if not any(is_whole(context.store.dataset(p.model.group, p.dataset.name)) for p in context.inputs.pairs):
                 break  # nothing is left for the next stage
         finally:

@@ -129,6 +129,7 @@ class StoreWriter:
         # Groups that were complete when a run last finished, also where one has begun since and did not finish.
         self.complete = frozenset(attributes.get(COMPLETE, ())) | {path for path in self.recorded if "/" in path}
         self._members: list[str] = attributes[MEMBERS]
+        self._made: set[str] = set()
         self.root = zarr.open_group(self._store, mode="r+", zarr_format=3, use_consolidated=False)
         if begin:
             self.begin()
@@ -187,10 +188,18 @@ class StoreWriter:
         if f"{model}/{dataset}" not in self._members:
             self._set_members([*self._members, f"{model}/{dataset}"])
         self.model(model)
+        self._made.add(f"{model}/{dataset}")
         return GroupWriter(make_group(self._store, f"{model}/{dataset}"))
 
     def finish(self) -> None:
-        """Record every group in the root, and write consolidated metadata: the run is complete."""
+        """Record every group in the root, and write consolidated metadata: the run is complete.
+
+        Groups of the job that nothing has begun yet, such as one that was removed before a stage of the others, are no
+        longer listed. Raises DamageError where one is gone that was there.
+        """
+        never = [p for p in self._members if p not in self.complete | self._made and not list_names(self._store, p)]
+        if never:
+            self.forget(never)
         try:
             consolidate(self._store, self.attributes)
         except (GroupNotFoundError, FileNotFoundError, DamageError, *UNREADABLE) as error:

@@ -30,6 +30,9 @@ class ProgressListener(Protocol):
     def say(self, message: str) -> None:
         """Show the user a message."""
 
+    def warn(self, message: str) -> None:
+        """Show the user what may be wrong with the data, the job or the store; `--quiet` does not hide it."""
+
 
 class Silent:
     """Shows nothing: the default of the Python interface."""
@@ -45,6 +48,18 @@ class Silent:
 
     def say(self, message: str) -> None:
         """Ignore."""
+
+    def warn(self, message: str) -> None:
+        """Ignore."""
+
+
+def counted(number: int, things: str) -> str:
+    """A number with what is counted, given in the plural that ends in s.
+
+    >>> counted(1, "sentences"), counted(1200, "layers")
+    ('1 sentence', '1,200 layers')
+    """
+    return f"{number:,} {things.removesuffix('s') if number == 1 else things}"
 
 
 @dataclass

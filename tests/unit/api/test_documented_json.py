@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from drillcore.api.doctor import Part, Parts
+from drillcore.api.estimates import Estimate
 from drillcore.api.measure import Comparison
+from drillcore.api.planning import Plan, StageTime
 from drillcore.api.show import Audit, Curve, Group, Shown, Stale
 from drillcore.api.verify import Verified
 from drillcore.cli.bench.rows import BenchCase, BenchRow
@@ -20,6 +22,11 @@ PAGE = Path(__file__).parents[3] / "docs" / "json.md"
 # Values that keys may have, not keys; keys that are written beside those of dataclasses.
 WORDS = {"passed", "pending", "outdated", "null", "model/dataset", '""'}
 KEYS = {
+    "plan": [
+        *Plan("s", (), (), 0).to_dict(),
+        Estimate,
+        *[f.name for f in fields(StageTime) if f.name != "stage"],  # whose names are the keys
+    ],
     "show": [Shown, Group, Audit, Stale, Curve],
     "compare": [Comparison, Difference],
     "verify": [*Verified("s", ()).to_dict(), Finding],

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import get_type_hints
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -135,3 +136,20 @@ def test_stages_run_in_the_order_of_a_run_and_unknown_ones_are_refused():
         _chosen(["projct"])
     with pytest.raises(JobError, match="names no stage"):
         _chosen([])
+
+
+@pytest.mark.parametrize(
+    ("datasets", "where", "kind"),
+    [
+        (pd.DataFrame({"text": ["a"]}), "datasets", "DataFrame"),
+        ({"c": pd.DataFrame({"text": ["a"]})}, "datasets.c", "DataFrame"),
+        ({"c": pd.Series(["a"])}, "datasets.c", "Series"),
+        ({"c": ["a", "b"]}, "datasets.c", "list"),
+        (np.array(["a"]), "datasets", "ndarray"),
+    ],
+)
+def test_texts_in_memory_are_no_files(datasets, where, kind):
+    """The columns of a data frame were taken for files."""
+    with pytest.raises(JobError, match=f"^{where}: a {kind} is no file") as refused:
+        drillcore.Job(models="./m", datasets=datasets)
+    assert "drillcore.extract" in refused.value.hint

@@ -27,6 +27,9 @@ class Heard:
     def say(self, message):
         self.calls.append(("say", message))
 
+    def warn(self, message):
+        self.calls.append(("warn", message))
+
 
 def tell(listener):
     listener.start("extract <m>", 4, "sentences")

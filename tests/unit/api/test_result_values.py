@@ -11,11 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 import zarr
 
 import drillcore
 from drillcore.cli.main import main
-from drillcore.errors import DamageError, InputError, JobError, StoreError
+from drillcore.cli.remove import removal_lines
+from drillcore.cli.show import store_lines
+from drillcore.errors import DamageError, InputError, JobError, RunError, StoreError
+from drillcore.measures import METRICS
+from drillcore.system.progress import Silent
 from support.small_stores import small_job
 
 pytest_plugins = ["support.small_store_fixtures"]
@@ -114,7 +119,7 @@ def test_measures_are_those_of_the_store(small_store):
     assert measures.best().layer == int(np.nanargmax(probe))
     assert measures.best("dispersion").layer == int(np.nanargmin(dispersion))
     assert as_json(measures)["best"]["metric"] == "probe" and measures.best().layer_name in repr(measures)
-    assert measures._repr_html_().count("<tr>") == 26
+    assert measures._repr_html_().count("<tr>") == 1 + 25 + len(measures.controls)
     with pytest.raises(InputError, match="no measure purty"):
         measures.best("purty")
     with pytest.raises(StoreError, match="several models or datasets"):
@@ -205,3 +210,94 @@ def test_pandas_that_is_missing_is_an_error_that_says_how_to_get_it(small_store,
     with pytest.raises(drillcore.errors.MissingExtraError) as missing:
         drillcore.measure(small_store, "m/d").to_pandas()
     assert missing.value.hint == "pip install 'drillcore[pictures]'"
+
+
+@pytest.fixture(scope="module")
+def told_by_words(models, tmp_path_factory):
+    """A store whose labels stand in the texts: the words alone tell them apart."""
+    folder = tmp_path_factory.mktemp("words")
+    rows = [
+        {"text": f"{'Toronto' if i % 2 else 'Montreal'} is a city, number {i}", "label": "tm"[i % 2]} for i in range(24)
+    ]
+    job = small_job(folder, models(), extract={"backend": "transformers", "threads": 1}, project={"method": "pca"})
+    (folder / "d.jsonl").write_text("\n".join(map(json.dumps, [{**r, "source": "s"} for r in rows])), encoding="utf-8")
+    heard = Heard()
+    drillcore.run(job, stages=["extract", "measure"], progress=heard)
+    return folder / "runs" / "job.zarr", heard.lines
+
+
+class Heard(Silent):
+    def __init__(self):
+        self.lines = []
+
+    def finish(self, summary):
+        self.lines.append(summary)
+
+
+def test_what_needs_no_model_stands_beside_the_best_layer(told_by_words, command):
+    store, lines = told_by_words
+    (line,) = [line for line in lines if "layers measured" in line]
+    assert "; linear probe best at " in line and "; without the model: last token and length " in line
+    assert line.endswith(", TF-IDF 1.00")
+    measures = drillcore.measure(store)
+    by_name = {control.name: control for control in measures.controls}
+    assert by_name["tfidf"].value == 1.0 and 0 < by_name["tfidf"].low <= 1 and by_name["tfidf"].p <= 0.2
+    assert "TF-IDF 1.00" in repr(measures) and "control: tfidf" in measures._repr_html_()
+    assert any("beats what needs no model" in note and "TF-IDF (1.00)" in note for note in measures.notes)
+    shown = drillcore.show(store).groups[0].separation
+    assert shown.controls["tfidf"] == 1.0
+    _, document, _ = command("show", store, "--json")
+    assert document["groups"][0]["separation"]["controls"] == dict(shown.controls)
+    assert "TF-IDF 1.00" in "\n".join(store_lines(str(store)))
+
+
+def test_controls_that_a_layer_beats_are_no_reason_for_a_note(small_store):
+    measures = drillcore.measure(small_store, "m/d")
+    best, highest = measures.best(), max(control.value for control in measures.controls)
+    assert any("beats what needs no model" in note for note in measures.notes) == (highest >= best.value)
+
+
+def test_compare_takes_what_both_have(small_store):
+    compared = drillcore.compare(small_store, "m/d", "m/d~mean")
+    assert tuple(dict.fromkeys(row.metric for row in compared.rows)) == tuple(METRICS)
+
+
+def test_rows_and_sentences_are_told_apart(small_store, tmp_path):
+    by_name = {group.dataset: group for group in drillcore.show(small_store).groups}
+    assert (by_name["d"].sentences, by_name["d"].rows) == (24, 24)
+    assert (by_name["d~last-3"].sentences, by_name["d~last-3"].rows) == (24, 72)
+    assert "24 (72 rows)" in "\n".join(store_lines(str(small_store)))
+    written = drillcore.export(small_store, group="m/d~last-3", layer=-1, to="npy", out=tmp_path / "a.npy")
+    assert (written.sentences, written.rows, written.layer_name) == (24, 72, "final_norm")
+    assert "72 rows of 24 sentences" in repr(written)
+
+
+@pytest.mark.parametrize(("name", "to", "other"), [("a.npy", "parquet", "npy"), ("a.Parquet", "npy", "parquet")])
+def test_a_file_that_ends_as_one_of_another_format_is_refused(small_store, tmp_path, name, to, other):
+    with pytest.raises(InputError, match=f"ends as a file of the format {other}, and the format asked for is {to}"):
+        drillcore.export(small_store, group="m/d", layer=0, to=to, out=tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_group_that_was_removed_does_not_stop_a_stage_of_the_others(models, tmp_path):
+    """The stage ended with a claim of damage, and so did every one after it."""
+    positions = {"positions": ["last", "mean"], "backend": "transformers", "threads": 1}
+    job = small_job(tmp_path, models(), extract=positions)
+    (tmp_path / "d.jsonl").write_text(
+        "\n".join(
+            json.dumps({"text": f"river {i} is", "label": "ab"[i % 2], "source": "s", "n": " a"}) for i in range(8)
+        ),
+        encoding="utf-8",
+    )
+    value = yaml.safe_load(job.read_text())
+    value["datasets"][0]["expected_next"] = "n"
+    job.write_text(yaml.safe_dump(value))
+    store = drillcore.run(job, stages=["extract", "measure", "predict"]).store
+    assert list(removal_lines(store, "m/d~mean"))
+    for _ in range(2):
+        drillcore.run(job, stages=["predict"])
+        assert drillcore.verify(store).whole and [g.path for g in drillcore.show(store).groups] == ["m/d"]
+    with pytest.raises(RunError, match="m/d~mean: its states are not extracted yet"):
+        drillcore.run(job, stages=["measure"])
+    drillcore.run(job, stages=["extract", "measure"])
+    assert [g.path for g in drillcore.show(store).groups] == ["m/d", "m/d~mean"]

@@ -11,10 +11,10 @@ from scipy.special import log_softmax
 
 from drillcore.errors import InputError
 from drillcore.job.stages import Measure
-from drillcore.measures import METRICS
+from drillcore.measures import CONTROLS, METRICS
 from drillcore.measures.cka import cka_rows, layer_cka
-from drillcore.measures.comparison import Side, as_csv, compare
-from drillcore.measures.controls import CONTROLS, controls
+from drillcore.measures.comparison import DISPERSIONS, Side, as_csv, compare
+from drillcore.measures.controls import controls
 from drillcore.measures.draws import make_draws
 from drillcore.measures.logit_lens import next_token, summarise
 from drillcore.measures.separation import combine, measure_layer
@@ -103,7 +103,7 @@ def test_controls_find_what_needs_no_model(seed: int) -> None:
     texts = [f"the {rng.choice(['bright', 'dull'])} {'cat' if k else 'dog'} sat" for k in label]
     noise = rng.integers(0, 7, 120), rng.integers(4, 9, 120)
     by_control = controls(texts, *noise, settings, draws)
-    assert tuple(by_control) == CONTROLS
+    assert tuple(by_control) == tuple(CONTROLS)
     tfidf, last = (by_control[name].values_LMB[0, 0] for name in ("tfidf", "last_token_and_length"))
     assert tfidf[0] > 0.98 and tfidf[5] == pytest.approx(0.02) and last[0] < 0.75
     leaky = controls(["same words"] * 120, 10 + label, noise[1], settings, draws)
@@ -128,7 +128,7 @@ def side(name: str, rng: np.random.Generator, spreads: list[float], num_rows: in
 
 def test_the_tighter_of_two_is_named_where_both_measures_agree(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    rows = compare(side("complete", rng, [1.0, 2.0]), side("incomplete", rng, [1.0, 0.2]))
+    rows = compare(side("complete", rng, [1.0, 2.0]), side("incomplete", rng, [1.0, 0.2]), DISPERSIONS)
     assert [r.metric for r in rows] == ["dispersion", "dispersion_centred"] * 2
     assert {r.verdict for r in rows[2:]} == {"incomplete tighter"}
     for row in rows:
@@ -175,11 +175,19 @@ def test_models_of_different_depth_are_paired_by_relative_depth() -> None:
     assert {r.verdict for r in rows} == {"d separates better"}
     assert [r.layer_name for r in rows] == ["a ~ embed", "c ~ block_1", "e ~ final"]
     with pytest.raises(InputError, match="dispersion, dispersion_centred: not measured for d and s") as caught:
-        compare(deep, shallow)
+        compare(deep, shallow, DISPERSIONS)
     assert caught.value.hint.endswith("Both have probe.")
     with pytest.raises(InputError, match="`prob` is no measure; did you mean `probe`") as caught:
         compare(shallow, deep, ("probe", "prob"))
     assert caught.value.hint == f"Any of {', '.join(METRICS)}."
+
+
+def test_by_default_everything_that_both_sides_have_is_compared() -> None:
+    a = Side("a", (0,), ("embed",), ("probe", "purity"), np.full((1, 2, 6), 0.5, np.float32))
+    b = Side("b", (0,), ("embed",), ("purity", "probe"), np.full((1, 2, 6), 0.5, np.float32))
+    assert [r.metric for r in compare(a, b)] == ["probe", "purity"]
+    with pytest.raises(InputError, match="a and c have no measure in common"):
+        compare(a, Side("c", (0,), ("embed",), ("silhouette",), np.zeros((1, 1, 6), np.float32)))
 
 
 def test_a_layer_that_was_skipped_gives_an_empty_verdict() -> None:

@@ -12,6 +12,7 @@ from drillcore.job.stages import Measure
 from drillcore.measures import METRICS, PRIMARY
 from drillcore.measures.dispersion import dispersion, dispersion_centred
 from drillcore.measures.draws import make_draws, one_hot
+from drillcore.measures.intervals import Bounds
 from drillcore.measures.layer import LayerStates, standardised
 from drillcore.measures.probe import Probe
 from drillcore.measures.purity import purity
@@ -280,3 +281,12 @@ def test_standardising(seed: int) -> None:
 def test_one_hot() -> None:
     one_hot_UBC = one_hot(np.array([[0, 2], [1, 1]], np.int16), 3)
     assert one_hot_UBC.tolist() == [[[1, 0, 0], [0, 1, 0]], [[0, 0, 1], [0, 1, 0]]]
+
+
+def test_the_end_of_a_null_stays_within_the_range_of_its_measure(seed: int) -> None:
+    """The layer that reaches farthest says how many deviations count, and another has its mean near 1."""
+    rng = np.random.default_rng(seed)
+    rare_B, wide_B = rng.permutation(np.array([0.5] * 17 + [1.0] * 2)), rng.uniform(0.7, 1.0, 19)
+    layers = [{"probe": Bounds(1.0, 0.5, 1.0, null_B)} for null_B in (rare_B, wide_B)]
+    ends_L = combine(layers).values_LMB[:, 0, 4]
+    assert ends_L[1] == 1.0 and (ends_L <= 1.0).all() and (ends_L > 0.5).all()

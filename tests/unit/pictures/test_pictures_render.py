@@ -65,6 +65,8 @@ class Recorder(Silent):
     def say(self, message: str) -> None:
         self.lines.append(message)
 
+    warn = say
+
     def finish(self, summary: str) -> None:
         self.lines.append(summary)
 

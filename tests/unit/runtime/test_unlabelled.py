@@ -43,6 +43,8 @@ class Listener(Silent):
     def say(self, message: str) -> None:
         self.said.append(message)
 
+    warn = say
+
 
 def rows_of(seed: int) -> list[dict[str, Any]]:
     """The unlabelled ones lie among the others, so that they would be neighbours of theirs."""

@@ -26,7 +26,7 @@ def show(store: StoreName, json: Json = False) -> None:
 
 def export(
     store: StoreName,
-    layer: Annotated[str, typer.Option("--layer", metavar="K", help="Number or name of the layer.")],
+    layer: Annotated[str, typer.Option("--layer", metavar="K", help="Number or name of the layer; -1 is the last.")],
     to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="parquet, npy, anndata or embedding-atlas.")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write.")],
     group: Annotated[
@@ -44,7 +44,7 @@ def compare(
     store: StoreName,
     a: Annotated[str, typer.Argument(metavar="A", help="A group: MODEL/DATASET.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Another.")],
-    metric: Annotated[list[str] | None, typer.Option(help="Measures; by default both dispersions.")] = None,
+    metric: Annotated[list[str] | None, typer.Option(help="Measures; by default all that both groups have.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Also write the rows to this CSV file.")] = None,
     json: Json = False,
 ) -> None:

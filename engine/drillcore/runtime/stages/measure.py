@@ -6,7 +6,7 @@ Shape legend: N sentences, L layers (as stored), H hidden size.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from drillcore.job.groups import Group
 from drillcore.job.stages import Measure
-from drillcore.measures import BOUNDS, PRIMARY
+from drillcore.measures import BOUNDS, CONTROLS, PRIMARY
 from drillcore.measures.cka import cka_rows, layer_cka
 from drillcore.measures.controls import controls
 from drillcore.measures.draws import Draws, make_draws
@@ -30,6 +30,7 @@ from drillcore.store.freshness import inputs_of, old_digest
 from drillcore.store.group import GroupWriter
 from drillcore.store.layout import array_of, read_array
 from drillcore.store.reader import column, num_rows, open_dataset, read_layer
+from drillcore.system.progress import counted
 
 ARRAYS_MADE = ("metric", "bound", "layer_cka", "separation")
 
@@ -113,7 +114,9 @@ def _measure_dataset(context: Context, dataset: Group, writer: GroupWriter) -> N
     context.manifest.record("measures", path, **facts)
     context.manifest.did("measure", path)
     seconds = time.perf_counter() - started
-    context.listener.finish(f"{path}: {num_layers} layers measured in {seconds:.1f} s{_best_line(writer, draws)}")
+    context.listener.finish(
+        f"{path}: {counted(num_layers, 'layers')} measured in {seconds:.1f} s{_best_line(writer, draws)}"
+    )
 
 
 def labelled_rows(labels: NDArray[Any] | None) -> NDArray[np.int64] | None:
@@ -162,7 +165,21 @@ def _facts(
             name: dict(zip(BOUNDS, (_number(v) for v in control.values_LMB[0, 0]), strict=True))
             for name, control in measured.items()
         }
+        facts["notes"] = [*facts["notes"], *_unbeaten(separation, measured)]
     return facts
+
+
+def _unbeaten(separation: Separation, controls: Mapping[str, Separation]) -> list[str]:
+    """A note where no layer's probe beats a control: what it found may be in the words alone."""
+    if PRIMARY not in separation.metrics:
+        return []
+    probe_L = separation.values_LMB[:, separation.metrics.index(PRIMARY), 0]
+    best = np.max(probe_L, initial=-np.inf, where=np.isfinite(probe_L))
+    values = {CONTROLS[name]: control.values_LMB[0, 0, 0] for name, control in controls.items()}
+    unbeaten = [f"{title} ({value:.2f})" for title, value in values.items() if np.isfinite(best) and value >= best]
+    if not unbeaten:
+        return []
+    return [f"no layer's probe ({best:.2f} at best) beats what needs no model: {', '.join(unbeaten)}"]
 
 
 def _skipped(separation: Separation, layer_names: Sequence[str]) -> dict[str, str]:
@@ -192,4 +209,6 @@ def _best_line(writer: GroupWriter, draws: Draws) -> str:
         return not_measured
     null = f", null up to {best.null_high:.2f} over all layers, p = {best.p:.3g}" if np.isfinite(best.p) else ""
     interval = f" ({best.low:.2f} to {best.high:.2f})"
-    return f"; linear probe at most {best.value:.2f}{interval} at {best.layer_name}{null}{not_measured}"
+    values = [f"{CONTROLS.get(name, name)} {value:.2f}" for name, value in measured.controls().items()]
+    controls = f"; without the model: {', '.join(values)}" if values else ""
+    return f"; linear probe best at {best.layer_name}: {best.value:.2f}{interval}{null}{not_measured}{controls}"

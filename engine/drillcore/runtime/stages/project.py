@@ -28,6 +28,7 @@ from drillcore.store.freshness import ResultInputs, inputs_of, old_digest
 from drillcore.store.layout import array_of, read_array
 from drillcore.store.reader import num_rows, open_dataset, read_layer
 from drillcore.store.writer import GroupWriter
+from drillcore.system.progress import counted
 
 # Arrays of the last projection, whichever its method.
 SHARED = ("axis", "degenerate", "trustworthiness")
@@ -145,7 +146,9 @@ def _project_unit(context: Context, unit: Unit, settings: Project, graphs: Layer
     facts = _record(context, unit, [p for p in layers if p is not None], reason)
     context.manifest.did("project", _name(unit.writers))
     seconds = time.perf_counter() - started
-    context.listener.finish(f"{_name(unit.writers)}: {num_layers} layers projected{_by(facts)} in {seconds:.1f} s")
+    context.listener.finish(
+        f"{_name(unit.writers)}: {counted(num_layers, 'layers')} projected{_by(facts)} in {seconds:.1f} s"
+    )
 
 
 def _by(facts: ProjectionFacts) -> str:

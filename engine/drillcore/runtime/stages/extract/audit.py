@@ -185,7 +185,7 @@ class ModelAudit:
                 )
             if what or change.named:
                 states = what or "its canary sentences have the same states"
-                self._context.listener.say(f"{self._name}: changed since its first states: {change.named}; {states}")
+                self._context.listener.warn(f"{self._name}: changed since its first states: {change.named}; {states}")
             if not what and (kept or list(layers) == self._stored.facts["layers"]):
                 return
         made = make_canaries(part, (self._canary_tokens, tokenized), layers, source, special)
@@ -231,7 +231,7 @@ class ModelAudit:
         self._found.append(found)
         note = dominated(alone, sentences.places, layers) if target.pair.dataset.position.mean is not None else ""
         if note:
-            self._context.listener.say(f"{target.pair.path}: {note}")
+            self._context.listener.warn(f"{target.pair.path}: {note}")
             self._context.manifest.record("models", self._name, dominated={target.pair.dataset.name: note})
         if found.passed:
             write_audit(target.writer.group, found.record(fingerprints))

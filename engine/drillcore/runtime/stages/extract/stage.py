@@ -45,7 +45,7 @@ from drillcore.runtime.work.tasks import (
 from drillcore.store.attributes import attributes_of, update_attributes
 from drillcore.store.audits import NOT_YET, read_audit
 from drillcore.system.files import digest
-from drillcore.system.progress import Progress
+from drillcore.system.progress import Progress, counted
 from drillcore.tokens.sequences import Sequences
 
 # Rows that stand for a dataset when a model is checked and backends are timed: neighbours, which share prefixes as all
@@ -113,8 +113,8 @@ def _hand_in(sweep: Sweep, run: ModelRun, prepared: Prepared) -> ModelFailed | N
 def _whole(runs: Sequence[ModelRun], wall: float) -> str:
     """One line for all models together."""
     done = sum(b.num_sentences for run in runs for b in run.done)
-    models = "1 model" if len(runs) == 1 else f"{len(runs)} models"
-    return f"extract: {done:,} sentences of {models} in {wall:.1f} s, loading and checking included"
+    what = f"{counted(done, 'sentences')} of {counted(len(runs), 'models')}"
+    return f"extract: {what} in {wall:.1f} s, loading and checking included"
 
 
 def _failure(failed: Sequence[Failed], num_models: int) -> DrillcoreError:
@@ -188,7 +188,7 @@ class ModelRun:
             return True
         self._targets = targets
         sentences = sum(len(p.tokens) for sets in self._context.inputs.sentences_of(self.name) for p in sets)
-        self._context.listener.say(f"{self.name}: all {sentences:,} sentences are up to date")
+        self._context.listener.say(f"{self.name}: all {counted(sentences, 'sentences')} are up to date")
         notes = [note for note in (kept_note(s, self._request) for s in self._standings) if note]
         if notes:
             self._context.manifest.record("models", self.name, kept=notes)

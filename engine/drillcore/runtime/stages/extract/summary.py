@@ -11,7 +11,7 @@ from drillcore.runtime.context import Context
 from drillcore.runtime.stages.extract.recipes import hardware_words
 from drillcore.runtime.stages.extract.standing import Standing
 from drillcore.runtime.work.tasks import BlockDone
-from drillcore.system.progress import tell_detail
+from drillcore.system.progress import counted, tell_detail
 
 
 def record_model(context: Context, name: str, prepared: Prepared) -> None:
@@ -101,6 +101,6 @@ def summarise(context: Context, name: str, done: list[BlockDone], wall: float) -
     )
     shared = f", {1 - nodes / tokens:.0%} shared" if tokens else ""
     return (
-        f"{name}: {sentences:,} sentences in {wall:.1f} s ({sentences * rate:,.1f}/s; {tokens:,} tokens{shared}; "
-        f"bound by {bound})"
+        f"{name}: {counted(sentences, 'sentences')} in {wall:.1f} s ({sentences * rate:,.1f}/s; {tokens:,} tokens"
+        f"{shared}; bound by {bound})"
     )

@@ -13,6 +13,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from drillcore.measures import CONTROLS
 from drillcore.pictures.data import Chart, Series
 from drillcore.runtime.results import Measured, read_prediction, read_separation, result_facts
 
@@ -53,7 +54,6 @@ LOOKS: dict[tuple[str, str], Look] = {
     ("prediction", "median_rank"): Look("Rank of the expected next token", "log₁₀ of the median", None, LENS, np.log10),
     ("separation", "silhouette"): Look("Silhouette", "silhouette", None),
 }
-CONTROLS = {"last_token_and_length": "control: last token and length", "tfidf": "control: TF-IDF"}
 
 
 def charts_of(sources: Sequence[LineSource]) -> tuple[Chart, ...]:
@@ -97,7 +97,7 @@ def _controls(sources: Sequence[tuple[LineSource, Measured | None]]) -> list[Ser
         if measured is None or source.control:
             continue
         for name, value in measured.controls().items():
-            title = CONTROLS.get(name, f"control: {name.replace('_', ' ')}")
+            title = f"control: {CONTROLS.get(name, name)}"
             values.setdefault(title, []).append((source, measured.layers_L, value))
     lines = []
     for title, members in values.items():
