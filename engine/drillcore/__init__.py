@@ -2,7 +2,7 @@
 
 `Job` builds a job and `run` runs it, or a job file; `plan` says what that will cost. `open` gives a store as an xarray
 DataTree, and `extract` the states of a few sentences (`Extractor` keeps the model for more). `show`, `measure`,
-`compare`, `export`, `verify` and `doctor` give the values behind what the commands print.
+`compare`, `export`, `verify` and `doctor` give the values behind what the commands print; `push` shares a store.
 Nothing heavy is imported before it is used.
 """
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from drillcore.api.job import Job
     from drillcore.api.measure import compare, measure
     from drillcore.api.planning import plan
+    from drillcore.api.push import push
     from drillcore.api.run import Run, run
     from drillcore.api.show import show
     from drillcore.api.stores import open
@@ -45,6 +46,7 @@ __all__ = [
     "measure",
     "open",
     "plan",
+    "push",
     "run",
     "show",
     "verify",
@@ -60,6 +62,7 @@ _PLACES = {
     "measure": "drillcore.api.measure",
     "open": "drillcore.api.stores",
     "plan": "drillcore.api.planning",
+    "push": "drillcore.api.push",
     "run": "drillcore.api.run",
     "show": "drillcore.api.show",
     "verify": "drillcore.api.verify",

@@ -108,7 +108,10 @@ def test_a_hook_that_looks_at_a_place_in_the_batch_is_right_or_refused(models):
     try:
         states = drillcore.extract(model, TEXTS, tokenizer=tokenizer).hidden_states.values
     except DrillcoreError as error:
-        assert "hooks at model.layers.0" in error.hint
+        assert "hooks at model.layers.0" in error.hint and str(error).startswith(
+            "with the hooks that it has, the model"
+        )
+        assert "in memory" not in str(error)
     else:
         assert relative_error(states, plain(model, tokenizer)).max() < 1e-5
     assert_unchanged(model, before)
@@ -222,6 +225,24 @@ def test_positions_give_a_tree(models):
     with drillcore.Extractor(model, tokenizer=tokenizer, positions=["last", "mean"]) as extractor:
         tree = extractor(TEXTS, fields={"number": [1, 2, 3, 4]})
     assert sorted(tree) == ["last", "mean"] and tree["mean"].hidden_states.shape == (4, 5, 32)
+
+
+def test_layers_come_in_the_order_that_was_asked_for(models):
+    with drillcore.Extractor(models(), layers=["block_3", 0, -1]) as extractor:
+        states = extractor(TEXTS, labels=["x", None, "y", "y"])
+    assert states.layer.values.tolist() == [3, 0, 4]
+    assert states.layer_name.values.tolist() == ["block_3", "embed", "final_norm"]
+    every = drillcore.extract(models(), TEXTS)
+    np.testing.assert_allclose(states.hidden_states, every.hidden_states.sel(layer=[3, 0, 4]), rtol=1e-4, atol=1e-5)
+    assert states.label.dtype == object and states.label.values.tolist() == ["x", "", "y", "y"]
+    assert states.text.values.astype(str).dtype.kind == "U"
+    tree = drillcore.extract(models(), TEXTS, layers=np.array([3, 1]), positions=["last", "mean"])
+    assert all(tree[name].layer.values.tolist() == [3, 1] for name in ("last", "mean"))
+
+
+def test_places_in_the_texts_count_from_nought(models):
+    with pytest.raises(DrillcoreError, match=r"texts\[1\]: field `label` must be"):
+        drillcore.extract(models(), TEXTS[:2], labels=[1, 0.5])
 
 
 def test_fields_come_back_and_the_model_keeps_its_name(models):

@@ -15,7 +15,7 @@ from drillcore.api.progress import listener
 from drillcore.api.texts import column, list_of_texts, refuse_other_index
 from drillcore.backends import check_backend
 from drillcore.backends.in_memory import device_of, dtype_of, holding, is_model
-from drillcore.backends.layers import resolve_layers
+from drillcore.backends.layers import number_of, resolve_layers
 from drillcore.errors import InputError, JobError, ModelError, SelfCheckError, TextError
 from drillcore.job.choices import did_you_mean
 from drillcore.job.common import expand
@@ -61,8 +61,8 @@ class Extractor(Generic[Result]):
 
     A call takes texts and gives a dataset with `hidden_states` [sentence, layer, hidden], float32, and coordinates
     `sentence`, `text`, `label`, `layer` and `layer_name`; with positions, a tree of such datasets by the position's
-    name. Labels are kept as text: 1 becomes "1", and a text without one has an empty label;
-    `states.label.values.astype(str)` is an array that scikit-learn takes.
+    name. Layers come in the order in which `layers` names them. Texts and labels are arrays of Python's strings, which
+    scikit-learn takes; a label of 1 becomes "1", and a text without a label has an empty one.
 
     fields, further values for each text, become coordinates too.
 
@@ -187,10 +187,14 @@ class Extractor(Generic[Result]):
             self._prove(table.column("text").to_pylist())
             return cast(Result, self._read(loaded))
         except (ModelError, SelfCheckError) as error:
-            raise type(error)(str(error), hint=f"{error.hint} {self._hooks}".strip()) from error
+            said = str(error).replace(self._sections["models"]["id"], self._sections["models"]["as"])
+            said = f"with the hooks that it has, the {said}" if self._hooks and said.startswith("model ") else said
+            raise type(error)(said, hint=f"{error.hint} {self._hooks}".strip()) from error
         except InputError as error:
             # The file is ours: the caller knows his texts.
-            said = str(error).replace(str(path), "texts").replace("dataset texts: keep: ", "fields: ")
+            # Rows of a file count from 1.
+            said = re.sub(rf"{re.escape(str(path))}:(\d+)", lambda row: f"texts[{int(row[1]) - 1}]", str(error))
+            said = said.replace(str(path), "texts").replace("dataset texts: keep: ", "fields: ")
             said = said.replace("extract.too_long: truncate", 'too_long="truncate"')
             hint = "Give the field another name." if "`keep`" in error.hint else error.hint
             raise type(error)(said, hint=hint) from error
@@ -203,10 +207,13 @@ class Extractor(Generic[Result]):
         import xarray as xr
 
         tree = open_tree(loaded.store)[loaded.job.models[0].group]
+        wanted = loaded.job.extract.layers
+        num_layers = self._session.find(loaded.job.models[0], loaded.base).facts.num_layers
+        order = None if isinstance(wanted, str) else [number_of(each, num_layers) for each in wanted]
         if not self._of_positions:
-            states: xr.Dataset = tree["texts"].to_dataset().load()
+            states: xr.Dataset = _in_memory(tree["texts"].to_dataset(), order)
             return states
-        nodes = {g.position.called or "last": tree[g.name].to_dataset().load() for g in loaded.job.groups}
+        nodes = {g.position.called or "last": _in_memory(tree[g.name].to_dataset(), order) for g in loaded.job.groups}
         return xr.DataTree.from_dict(nodes)
 
     def _sections_of(self, model: Any, tokenizer: Any, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -316,6 +323,16 @@ class Extractor(Generic[Result]):
         import pyarrow.parquet as pq
 
         pq.write_table(table, path)
+
+
+def _in_memory(states: xr.Dataset, order: Sequence[int] | None) -> xr.Dataset:
+    """A group with its layers in this order, those that it has, and its texts as Python's strings."""
+    if order is not None:
+        there = set(states.layer.values.tolist())
+        states = states.sel(layer=[number for number in order if number in there])
+    states = states.load()
+    strings = [n for n, v in states.variables.items() if v.dtype.kind == "T" and n not in states.xindexes]
+    return states.assign_coords({name: states[name].astype(object) for name in strings})
 
 
 def _called(name: str) -> str:

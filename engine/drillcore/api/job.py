@@ -137,7 +137,7 @@ class Job:
         loaded = self._loaded.model_copy(update={"job": checked_job(value, made)})
         if store is not None:
             place = os.fspath(store)
-            address = place if place.startswith("s3://") else str(in_place(expand(place)))
+            address = place if place.startswith(("s3://", "hf://")) else str(in_place(expand(place)))
             loaded = loaded.model_copy(update={"job": loaded.job.model_copy(update={"store": address})})
         return Job.of(loaded if limit is None else _limited(loaded, limit, own_store=store is None))
 

@@ -310,6 +310,8 @@ def _hints(dataset: Chosen, kept: Sequence[str]) -> Iterator[str]:
     """Lines that are comments: what else the columns could be."""
     guess = dataset.guess
     taken = {guess.text, dataset.label, *kept}
+    for other in _other_labels(dataset):
+        yield f"# label: {_scalar(other)} # in place of the label above, if these are the labels"
     for group in guess.groups:
         if group not in taken:
             yield f"# group: {_scalar(group)} # rows of one value never stand on both sides of a fold of the probe"
@@ -318,6 +320,10 @@ def _hints(dataset: Chosen, kept: Sequence[str]) -> Iterator[str]:
         more = f" # and {len(others) - SHOWN:,} more columns" if len(others) > SHOWN else " # other columns"
         more += "; in place of the line above" if kept else ""
         yield f"# keep: {_scalar([*kept, *others[:SHOWN]])}{more}"
+
+
+def _other_labels(dataset: Chosen) -> list[str]:
+    return [name for name in dataset.guess.other_labels if name != dataset.label][:SHOWN]
 
 
 def _labels(dataset: Chosen) -> str:
@@ -345,6 +351,8 @@ def _reasons(dataset: Chosen) -> Iterator[str]:
         yield f"  keep: {shown(guess.identifier or '')}, which names the rows"
     if dataset.expects_next:
         yield f"  expected_next: {shown(guess.expected_next or '')}, by its name"
+    if others := _other_labels(dataset):
+        yield f"  label: perhaps rather {', '.join(map(shown, others))}; see the comment in the job"
     groups = [name for name in guess.groups if name != dataset.label]
     if groups:
         yield f"  group: perhaps {', '.join(map(shown, groups))}; see the comment in the job"

@@ -18,7 +18,7 @@ from drillcore.system.progress import counted
 if TYPE_CHECKING:
     import xarray as xr
 
-# A path, an s3:// address, or what `drillcore.run` gives.
+# A path, an s3:// or hf:// address, or what `drillcore.run` gives.
 AnyStore = str | PathLike[str]
 
 
@@ -41,10 +41,10 @@ def open(store: AnyStore, *, internals: bool = False) -> xr.DataTree:
 
 
 def address_of(store: AnyStore) -> str:
-    """Path or s3:// address; `~` is the home folder."""
+    """Path, or s3:// or hf:// address; `~` is the home folder."""
     address = os.fspath(store)
-    if address.startswith("s3:/"):
-        return "s3://" + address[4:].lstrip("/")  # a Path has one slash
+    if address.startswith(("s3:/", "hf:/")):
+        return f"{address[:4]}/{address[4:].lstrip('/')}"  # a Path has one slash
     return str(expand(address)) if address.startswith("~") else address
 
 

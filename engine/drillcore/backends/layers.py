@@ -30,7 +30,7 @@ def resolve_layers(wanted: str | Sequence[int | str], num_layers: int) -> tuple[
         return tuple(range(num_layers + 2))
     if wanted == "hf":
         return (*range(num_layers), num_layers + 1)
-    numbers = {each: _number(each, num_layers) for each in wanted}
+    numbers = {each: number_of(each, num_layers) for each in wanted}
     beyond = [each for each, k in numbers.items() if not 0 <= k <= num_layers + 1 or each == f"block_{num_layers + 1}"]
     if beyond:
         raise JobError(
@@ -48,7 +48,7 @@ def resolve_layers(wanted: str | Sequence[int | str], num_layers: int) -> tuple[
     return tuple(sorted(numbers.values()))
 
 
-def _number(layer: int | str, num_layers: int) -> int:
+def number_of(layer: int | str, num_layers: int) -> int:
     """The number of a layer by its number, counted from the end where it is negative, or by its name."""
     if layer == "embed":
         return 0

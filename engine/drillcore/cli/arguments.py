@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="The job file.")]
-StoreName = Annotated[str, typer.Argument(metavar="STORE", help="Path or s3:// address of a store.")]
+StoreName = Annotated[str, typer.Argument(metavar="STORE", help="Path, or s3:// or hf:// address, of a store.")]
 Store = Annotated[str | None, typer.Option("--store", help="Override the job's store.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override one field of the job.")]
 Limit = Annotated[

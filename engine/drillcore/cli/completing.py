@@ -16,7 +16,7 @@ def groups(context: typer.Context, incomplete: str) -> list[str]:
     """The groups of the local store that the command line names, MODEL/DATASET."""
     # The arguments are not taken apart yet where the word is an option's value.
     store = str(context.params.get("store") or next((a for a in context.args if not a.startswith("-")), ""))
-    if not store or store.startswith("s3://"):
+    if not store or store.startswith(("s3://", "hf://")):
         return []
     try:
         found = [f"{path.parent.parent.name}/{path.parent.name}" for path in Path(store).glob("*/*/zarr.json")]

@@ -19,6 +19,7 @@ EXAMPLES = {
     "export": "drillcore export runs/job.zarr --layer embed --to parquet --group model/reviews --out embed.parquet",
     "compare": "drillcore compare runs/job.zarr model/reviews model/questions",
     "rm": "drillcore rm runs/job.zarr model/questions",
+    "push": "drillcore push runs/job.zarr hf://datasets/my-name/my-states --dry-run",
     "verify": "drillcore verify runs/job.zarr --recompute 4",
     "bench": "drillcore bench demo/smollm2-135m-instruct --out bench.json --lengths uniform:8-64 --sentences 500",
     "doctor": "drillcore doctor",
@@ -32,6 +33,7 @@ SHORT = {
     "export": "Write one layer as a file for other tools.",
     "compare": "Compare two groups layer by layer.",
     "rm": "Remove a group from a store.",
+    "push": "Put a store on the Hugging Face hub.",
     "verify": "Check a store; exit status 1 if damaged.",
     "bench": "Measure the throughput of models here.",
     "init": "Write a job file for files of texts.",
@@ -50,6 +52,7 @@ FAILED = {
 # Exit status 2, where it is not about a job.
 WRONG = {
     **dict.fromkeys(("show", "export", "compare", "rm", "verify"), "wrong arguments, or no such store or group"),
+    "push": "wrong arguments, no finished store, or the hub refuses",
     **dict.fromkeys(("bench", "doctor", "demo-model", "schema"), "wrong arguments"),
     "init": "wrong arguments or files; nothing was written",
 }

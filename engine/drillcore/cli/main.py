@@ -107,6 +107,7 @@ for _command in (
     reading.show,
     reading.export,
     reading.compare,
+    reading.push,
     reading.rm,
     reading.verify,
     machine.bench,

@@ -33,6 +33,13 @@ class Job(Closed):
     render: Render = Render()
     run: Run = Run()
 
+    @field_validator("store")
+    @classmethod
+    def _not_on_the_hub(cls, value: str | None) -> str | None:
+        if value is not None and value.startswith("hf:"):
+            raise ValueError("is on the hub, where stores are read only: run into a folder, and `drillcore push` that")
+        return value
+
     @field_validator("models", mode="before")
     @classmethod
     def _one_model(cls, value: Any) -> Any:

@@ -40,7 +40,7 @@ def load_job(
     value.setdefault("name", path.stem)
     made = override(value, overrides)
     if store is not None:
-        value["store"] = store if store.startswith("s3://") else str(in_place(Path(store)))
+        value["store"] = store if store.startswith(("s3://", "hf://")) else str(in_place(Path(store)))
     job = checked_job(value, made, lambda place: f"{path}:{_line(tree, place)}")
     if limit is not None:
         capped = [d.model_copy(update={"limit": min(limit, d.limit or limit)}) for d in job.datasets]

@@ -29,10 +29,10 @@ def open_root(location: Location, *, checked: bool = True) -> zarr.Group:
     checked: whether every small file is compared with its record when it is read; what looks for damage wants it as it
     is. Raises StoreError where there is no drillcore store, DamageError for a damaged one.
     """
-    if not location.is_s3:
+    if not location.is_remote:
         _refuse_files(location.path)
     location.check()
-    if not location.is_s3 and not location.path.is_dir():
+    if not location.is_remote and not location.path.is_dir():
         raise StoreError(f"there is no store at {location.address}", hint="Run the job first, or check the path.")
     store = location.open(read_only=True)
     try:

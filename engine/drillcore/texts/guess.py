@@ -57,8 +57,8 @@ class Guess:
     """What the columns of a file seem to be.
 
     text: the column of the sentences, or of conversations where `is_conversation`. label, identifier, expected_next:
-    None where no column seems to be one. groups, others: columns that a job could name as `group` and keep. why_text,
-    why_label: what decided.
+    None where no column seems to be one. other_labels: that could be meant where the label is a guess. groups, others:
+    columns that a job could name as `group` and keep. why_text, why_label: what decided.
     """
 
     path: Path
@@ -69,6 +69,7 @@ class Guess:
     is_conversation: bool = False
     label: str | None = None
     why_label: str = ""
+    other_labels: tuple[str, ...] = ()
     identifier: str | None = None
     expected_next: str | None = None
     groups: tuple[str, ...] = ()
@@ -209,7 +210,7 @@ def _is_conversation(value: Any) -> bool:
 def _choose(path: Path, kind: Format, columns: dict[str, _Values], num_rows: int) -> Guess:
     text, why_text, is_conversation = _choose_text(path, columns)
     left = [column for column in columns.values() if column.name != text]
-    label, why_label = _choose_label(left, num_rows)
+    label, why_label, other_labels = _choose_label(left, num_rows)
     left = [column for column in left if column.name != label and column.is_nameable and column.number]
     is_full = {column.name: column.number == num_rows for column in left}
     plain = [c for c in left if not (c.others or c.conversations)]
@@ -232,6 +233,7 @@ def _choose(path: Path, kind: Format, columns: dict[str, _Values], num_rows: int
         is_conversation,
         label,
         why_label,
+        other_labels,
         identifier,
         expected if not is_conversation else None,
         tuple(named[:3]),
@@ -263,12 +265,12 @@ def _choose_text(path: Path, columns: dict[str, _Values]) -> tuple[str, str, boo
     )
 
 
-def _choose_label(columns: Sequence[_Values], num_rows: int) -> tuple[str | None, str]:
-    """The column of the labels and why; None where no column seems to be one."""
+def _choose_label(columns: Sequence[_Values], num_rows: int) -> tuple[str | None, str, tuple[str, ...]]:
+    """The column of the labels, why, and what else it could be; None where no column seems to be one."""
     candidates = [c for c in columns if c.is_category]
     named = sorted((c for c in candidates if c.folded in LABELS), key=lambda c: _rank(c.folded, LABELS))
     if named:
-        return named[0].name, "by its name"
+        return named[0].name, "by its name", ()
     repeated = [
         c
         for c in candidates
@@ -280,8 +282,9 @@ def _choose_label(columns: Sequence[_Values], num_rows: int) -> tuple[str | None
     ]
     repeated.sort(key=lambda c: c.strings < c.number or c.numerals == c.number)
     if repeated:
-        return repeated[0].name, "a guess: it has few different values, each in several rows"
-    return None, ""
+        why = "a guess: it has few different values, each in several rows"
+        return repeated[0].name, why, tuple(column.name for column in repeated[1:])
+    return None, "", ()
 
 
 def _rank(name: str, names: Sequence[str]) -> int:

@@ -96,6 +96,16 @@ def test_the_columns_are_found_by_their_values(here):
     assert sum("a guess" in line for line in job.reasons) == 2
 
 
+def test_what_else_could_be_the_label_is_said(here):
+    """A column of numbers with gaps was left out without a word where its name cannot be that of a kept column."""
+    csv(here / "a.csv", ["text", "Stars (0/1)", "size"], sentence, lambda i: "" if i % 9 == 4 else i % 2,
+        lambda i: "sl"[i % 2])  # fmt: skip
+    job = new_job([here / "a.csv"], (), None, Silent())
+    assert made(here / "a.csv")[1].label == "size"
+    assert any("perhaps rather `Stars (0/1)`" in line for line in job.reasons)
+    assert "    # label: Stars (0/1) # in place of the label above" in (here / "a.yaml").read_text()
+
+
 def test_a_column_of_different_values_is_no_label(here):
     csv(here / "a.csv", ["text", "label"], sentence, lambda i: f"name {i}", count=200)
     assert made(here / "a.csv")[1].label is None

@@ -233,6 +233,8 @@ class Heard(Silent):
     def finish(self, summary):
         self.lines.append(summary)
 
+    warn = finish
+
 
 def test_what_needs_no_model_stands_beside_the_best_layer(told_by_words, command):
     store, lines = told_by_words
@@ -301,3 +303,15 @@ def test_a_group_that_was_removed_does_not_stop_a_stage_of_the_others(models, tm
         drillcore.run(job, stages=["measure"])
     drillcore.run(job, stages=["extract", "measure"])
     assert [g.path for g in drillcore.show(store).groups] == ["m/d", "m/d~mean"]
+
+
+def test_rows_of_several_positions_are_said_to_be_measured_together(small_store):
+    notes = drillcore.measure(small_store, "m/d~last-3").notes
+    assert notes[0] == "the 72 rows of 24 sentences are measured together"
+    assert not any("measured together" in note for note in drillcore.measure(small_store, "m/d").notes)
+
+
+def test_a_run_says_the_notes_of_its_measures(told_by_words):
+    store, lines = told_by_words
+    (note,) = drillcore.measure(store).notes
+    assert f"m/d: {note}" in lines

@@ -59,6 +59,28 @@ def compare(
         write_line(line)
 
 
+def push(
+    store: StoreName,
+    to: Annotated[str, typer.Argument(metavar="ADDRESS", help="hf://datasets/ORG/NAME, with a path where needed.")],
+    public: Annotated[bool, typer.Option("--public", help="Create the data set for all to see.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the card and the size; upload nothing.")] = False,
+    json: Json = False,
+) -> None:
+    """Put a finished store into a data set of the Hugging Face hub, with a card; private unless told otherwise."""
+    from contextlib import closing
+
+    from drillcore.api.push import push
+    from drillcore.cli.display import make_display
+
+    with closing(make_display()) as display:
+        pushed = push(store, to, public=public, dry_run=dry_run, progress=display)
+    if json:
+        write_json(pushed.to_dict())
+        return
+    for line in pushed.lines():
+        write_line(line)
+
+
 def rm(
     store: StoreName,
     group: Annotated[str, typer.Argument(metavar="GROUP", help="MODEL/DATASET, or MODEL for all its datasets.")],

@@ -117,6 +117,8 @@ def _measure_dataset(context: Context, dataset: Group, writer: GroupWriter) -> N
     context.listener.finish(
         f"{path}: {counted(num_layers, 'layers')} measured in {seconds:.1f} s{_best_line(writer, draws)}"
     )
+    for note in facts["notes"]:
+        context.listener.warn(f"{path}: {note}")
 
 
 def labelled_rows(labels: NDArray[Any] | None) -> NDArray[np.int64] | None:
@@ -166,6 +168,10 @@ def _facts(
             for name, control in measured.items()
         }
         facts["notes"] = [*facts["notes"], *_unbeaten(separation, measured)]
+    if "row_size" in writer.group:
+        sentences = array_of(writer.group, "row_size").shape[0]
+        together = f"the {num_rows(writer.group):,} rows of {sentences:,} sentences are measured together"
+        facts["notes"] = [together, *(note.replace("sentences", "rows") for note in facts["notes"])]
     return facts
 
 

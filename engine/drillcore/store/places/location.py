@@ -1,4 +1,4 @@
-"""Where a store is: a folder on this machine, or a key prefix in an S3 bucket.
+"""Where a store is: a folder on this machine, a key prefix in an S3 bucket, or, for reading, a data set of the hub.
 
 Owns opening it for Zarr, and what lies beside it.
 """
@@ -24,7 +24,7 @@ BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,62}")
 
 @dataclass(frozen=True)
 class Location:
-    """A store's place; `address` is a path or s3://bucket/key.
+    """A store's place; `address` is a path, s3://bucket/key, or hf://datasets/org/name.
 
     hold: of the run that has locked it; what is opened for writing writes only while the run holds it.
     """
@@ -36,6 +36,16 @@ class Location:
     def is_s3(self) -> bool:
         """Whether it lies in object storage."""
         return self.address.startswith("s3://")
+
+    @property
+    def is_hub(self) -> bool:
+        """Whether it lies on the Hugging Face hub, where stores are read only."""
+        return self.address.startswith("hf://")
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is no folder of this machine."""
+        return self.is_s3 or self.is_hub
 
     @property
     def path(self) -> Path:
@@ -82,8 +92,10 @@ class Location:
         """
         if out is not None:
             return out
-        parent = (base or Path()) / "runs" if self.is_s3 else self.path.parent
+        parent = (base or Path()) / "runs" if self.is_remote else self.path.parent
         former = parent / self._former_stem
+        if self.is_hub:
+            return parent / f"{former.name}-{digest([self.address])[:8]}"
         if not self.is_s3:
             return former if former.name != self.stem and self._is_of(former) else parent / self.stem
         if self._is_of(former):
@@ -108,7 +120,7 @@ class Location:
     @property
     def identity(self) -> str:
         """The address without links and relative parts: one for a store, however it is named."""
-        return self.address if self.is_s3 else str(real_path(self.path))
+        return self.address if self.is_remote else str(real_path(self.path))
 
     @property
     def bookkeeping(self) -> Path:
@@ -121,16 +133,34 @@ class Location:
             from drillcore.store.places.s3 import S3Place, open_bucket
 
             return S3Place(open_bucket(*self.bucket_and_key), read_only=read_only, hold=self.hold)
+        if self.is_hub:
+            from drillcore.store.places.hub import open_hub
+
+            if not read_only:
+                raise read_only_place(self.address)
+            return open_hub(self.address)
         self.check()
         root = real_path(self.path)  # the target of a link need not exist yet
         return LocalStore(root, read_only=True) if read_only else DurableStore(root, hold=self.hold)
 
     def check(self) -> None:
         """Raise StoreError where the address cannot be that of a store; writes nothing."""
-        if self.is_s3:
+        if self.is_hub:
+            from drillcore.store.places.hub import HubAddress
+
+            HubAddress.of(self.address)
+        elif self.is_s3:
             _ = self.bucket_and_key
         elif problem := problem_with_folder(self.path):
             raise StoreError(f"store {self.address} {problem}", hint="Name a folder that does not exist yet.")
+
+
+def read_only_place(address: str) -> StoreError:
+    """The error for a store on the hub that is to be written."""
+    return StoreError(
+        f"{address} is on the hub, where stores are read only",
+        hint="Run into a folder or a bucket; `drillcore push` puts a finished store there.",
+    )
 
 
 def s3_endpoint() -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from drillcore.store.places.folder_lock import folder_lock, refuse_if_locked
-from drillcore.store.places.location import Location
+from drillcore.store.places.location import Location, read_only_place
 from drillcore.system.bounds import real_path
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def refuse_if_held(location: Location, say: Callable[[str], None] = _silent) -> 
     On S3 it takes up to a minute to tell a run that is under way from one that was killed on another machine; a line
     says so.
     """
+    _refuse_hub(location)
     if location.is_s3:
         from drillcore.store.places.lease import refuse_if_leased
 
@@ -44,6 +45,7 @@ def store_lock(location: Location, say: Callable[[str], None] = _silent) -> Iter
     Raises StoreError, naming the holder, where another run has it; CommitError where no lock can be created, or it was
     lost meanwhile.
     """
+    _refuse_hub(location)
     if location.is_s3:
         from drillcore.store.places.lease import lease
 
@@ -52,6 +54,11 @@ def store_lock(location: Location, say: Callable[[str], None] = _silent) -> Iter
     else:
         with folder_lock(*_folder_place(location), location.address) as locked:
             yield replace(location, hold=locked)
+
+
+def _refuse_hub(location: Location) -> None:
+    if location.is_hub:
+        raise read_only_place(location.address)
 
 
 def _folder_place(location: Location) -> tuple[Path, Path]:

@@ -120,8 +120,13 @@ def small_print(sources: Sequence[LineSource]) -> str:
             "at once (95 %)."
         )
     sentences.append("Measured in the raw space, never on the projection.")
-    notes = dict.fromkeys(str(note) for r in records for note in r.get("notes", []))
-    return " ".join([*sentences, *notes])
+    named: dict[str, list[str]] = {}
+    for source, record in zip(sources, records, strict=True):
+        for note in record.get("notes", []):
+            named.setdefault(str(note), []).append(source.name)
+    of_all = len(sources)
+    notes = [(note if len(names) == of_all else f"{', '.join(names)}: {note}") for note, names in named.items()]
+    return " ".join([*sentences, *(f"{note[:1].upper() if of_all == 1 else note[:1]}{note[1:]}." for note in notes)])
 
 
 def chart_inputs(source: LineSource) -> list[Any]:
