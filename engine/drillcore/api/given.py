@@ -31,7 +31,7 @@ class DatasetFields(TypedDict, total=False):
     """A dataset: `path`, its `name` where datasets are a list, and what is known of its rows."""
 
     name: str
-    path: AnyPath
+    path: AnyPath | Sequence[AnyPath]
     text: str
     label: str | None
     unlabelled: Literal["error", "keep", "drop"]

@@ -231,7 +231,7 @@ class Job:
         job: dict[str, Any] = loaded.job.model_dump(mode="json", by_alias=True)
         job["store"] = loaded.store
         for dataset, dumped in zip(loaded.job.datasets, job["datasets"], strict=True):
-            dumped["path"] = str(loaded.path(dataset))
+            dumped["path"] = [str(path) for path in loaded.paths(dataset)]
         for model in job["models"]:
             for name in ("id", "tokenizer"):
                 if model[name] is not None and is_local(model[name]):
@@ -245,7 +245,9 @@ class Job:
     def _repr_html_(self) -> str:
         rows = [("store", nearby(self.store))]
         rows += [(f"model {m.group}", m.id) for m in self.models]
-        rows += [(f"dataset {d.name}", nearby(str(self._loaded.path(d)))) for d in self.datasets]
+        rows += [
+            (f"dataset {d.name}", ", ".join(nearby(str(path)) for path in self._loaded.paths(d))) for d in self.datasets
+        ]
         sections = {k: v for k, v in self.to_dict().items() if isinstance(v, dict) and k != "datasets"}
         rows += [(section, ", ".join(f"{k}: {v}" for k, v in fields.items())) for section, fields in sections.items()]
         return table(f"Job {self.name}", (), rows)
@@ -338,7 +340,10 @@ def _short_form(job: Fields) -> dict[str, Any]:
     for section in (value.get("extract", {}), *value["datasets"].values()):
         if section.get("positions") is not None:
             section["positions"] = [_short_position(position) for position in section["positions"]]
-    value["datasets"] = {name: d["path"] if set(d) == {"path"} else d for name, d in value["datasets"].items()}
+    value["datasets"] = {
+        name: d["path"] if set(d) == {"path"} and isinstance(d["path"], str) else d
+        for name, d in value["datasets"].items()
+    }
     return value
 
 
@@ -357,6 +362,9 @@ def _moved(loaded: LoadedJob, file: Path) -> LoadedJob:
     """The same job for a job file elsewhere: relative paths as seen from its folder."""
     folder = real_path(file).parent
 
+    def all_seen(path: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        return seen(path) if isinstance(path, str) else tuple(map(seen, path))
+
     def seen(path: str) -> str:
         if expand(path).is_absolute() or path.startswith("s3://"):
             return path
@@ -364,7 +372,7 @@ def _moved(loaded: LoadedJob, file: Path) -> LoadedJob:
         return relative if not is_local(path) or is_local(relative) else f"./{relative}"
 
     job = loaded.job
-    datasets = tuple(d.model_copy(update={"path": seen(d.path)}) for d in job.datasets)
+    datasets = tuple(d.model_copy(update={"path": all_seen(d.path)}) for d in job.datasets)
     models = tuple(m.model_copy(update={name: seen(place) for name, place in _folders(m)}) for m in job.models)
     store = None if job.store is None else seen(job.store)
     moved = job.model_copy(update={"datasets": datasets, "models": models, "store": store})

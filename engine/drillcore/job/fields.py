@@ -159,6 +159,10 @@ class LoadedJob(Closed):
     def _default(self) -> Path:
         return Path("runs") / f"{Path(self.source).stem}.zarr"
 
+    def paths(self, dataset: Dataset) -> list[Path]:
+        """Where a dataset's files are, patterns as they are."""
+        return [in_place(self.base / expand(path)) for path in dataset.paths]
+
     def path(self, dataset: Dataset) -> Path:
-        """Where a dataset's file is."""
-        return in_place(self.base / expand(dataset.path))
+        """Where a dataset's file is, or the first of several: what messages call the dataset."""
+        return self.paths(dataset)[0]

@@ -89,6 +89,19 @@ def without_compression(path: str) -> str:
     return re.sub(r"\.(gz|zst)$", "", path, flags=re.IGNORECASE)
 
 
+def _ending(path: str) -> str:
+    return PurePath(without_compression(path)).suffix.lower()
+
+
+def _name_of_paths(path: Any) -> str:
+    """The name of a dataset that has none; raises ValueError where several files are listed."""
+    if isinstance(path, list | tuple) and len(path) > 1:
+        raise ValueError("several files give the dataset no name: give it a `name:`")
+    # Where there is no path that is the mistake, and the name none.
+    first = path[0] if isinstance(path, list | tuple) and path else path
+    return name_of(first) if isinstance(first, str) else "dataset"
+
+
 class Dataset(Closed):
     """Sentences and what is known of each."""
 
@@ -96,8 +109,9 @@ class Dataset(Closed):
 
     name: Name
     """Name of the dataset's group in the store; by default the file's name without its endings."""
-    path: str
-    """JSONL, CSV, TSV, Parquet or plain text (.gz and .zst too), relative to the job file."""
+    path: str | tuple[str, ...]
+    """JSONL, CSV, TSV, Parquet or plain text (.gz and .zst too), relative to the job file. Several files: a list, or a
+    pattern such as parts/part-*.parquet, whose files are read in natural order."""
     delimiter: str | None = None
     """Character between the fields of a .csv file, or `tab`; by default a comma, or what a first line `sep=;` names."""
     text: str = "text"
@@ -144,9 +158,22 @@ class Dataset(Closed):
         if isinstance(value, str):
             value = {"path": value}
         if isinstance(value, dict) and "name" not in value:
-            # Where there is no path that is the mistake, and the name none.
-            return {**value, "name": name_of(value["path"]) if isinstance(value.get("path"), str) else "dataset"}
+            return {**value, "name": _name_of_paths(value.get("path"))}
         return value
+
+    @field_validator("path")
+    @classmethod
+    def _path(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if isinstance(value, str):
+            return value
+        if not value:
+            raise ValueError("names no file")
+        return value if len(value) > 1 else value[0]
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The paths and patterns of the files, in order."""
+        return (self.path,) if isinstance(self.path, str) else self.path
 
     @field_validator("name")
     @classmethod
@@ -165,7 +192,7 @@ class Dataset(Closed):
 
     @model_validator(mode="after")
     def _delimiter_of_csv(self) -> Dataset:
-        if self.delimiter is not None and not without_compression(self.path).lower().endswith(".csv"):
+        if self.delimiter is not None and not all(_ending(path) == ".csv" for path in self.paths):
             raise ValueError("delimiter: is that of a .csv file; files of other kinds have none that can be set")
         return self
 

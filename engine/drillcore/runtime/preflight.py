@@ -245,7 +245,7 @@ def _at_positions(
                 hint="A position stores layers that are extracted, or all of them where it names none.",
             )
         try:
-            placed = place(group, base.rows, base.tokens, tokenizer, file, problems)
+            placed = place(group, base.rows, base.tokens, tokenizer, loaded.paths(group), problems)
         except TextError as error:
             raise TextError(f"{file}: {base.model.group}/{group.name}: {error}", hint=error.hint) from None
         yield replace(base, dataset=group, expected=None, candidates=None, placed=placed)

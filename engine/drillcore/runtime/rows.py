@@ -27,7 +27,7 @@ def read_tables(loaded: LoadedJob, listener: ProgressListener) -> dict[str, RowT
     for dataset in loaded.job.datasets:
         try:
             reading = reading_of(dataset, positions_of(loaded.job, dataset))
-            table = ingest(loaded.path(dataset), reading, cache_dir() / "rows", problems)
+            table = ingest(loaded.paths(dataset), reading, cache_dir() / "rows", problems)
         except TextError as error:
             problems.add(str(error), None, error.hint[:1].lower() + error.hint[1:])
             continue

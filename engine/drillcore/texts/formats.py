@@ -9,13 +9,12 @@ from __future__ import annotations
 import importlib
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 
 from drillcore.errors import TextError
-from drillcore.job.inputs import Dataset
 from drillcore.system.bounds import problem_with
 from drillcore.texts.readers.lines import OnProblem, Row, TextFile, UnreadableError
 
@@ -89,12 +88,6 @@ def format_of(path: Path) -> Format:
         if suffixes and suffixes[-1] in reader.suffixes and (reader.is_compressible or not compression):
             return Format(kind, compression)
     raise TextError(f"{path}: the end of the name does not say what kind of file this is", hint=_known_endings())
-
-
-def format_for(dataset: Dataset, path: Path) -> Format:
-    """The format of a dataset's file; raises TextError where the name has no known ending."""
-    named = dataset.delimiter or ""
-    return replace(format_of(path), delimiter="\t" if named == "tab" else named)
 
 
 def _known_endings() -> str:

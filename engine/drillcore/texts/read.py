@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from functools import partial
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,10 @@ import pyarrow as pa
 from drillcore.job.inputs import Dataset
 from drillcore.texts.columns import Column, columns_of, fields_named, missing, values_of
 from drillcore.texts.conversations import with_tools
-from drillcore.texts.formats import Format, format_for, read_rows
+from drillcore.texts.files import FileRows
 from drillcore.texts.notes import Notes
 from drillcore.texts.problems import Problems
+from drillcore.texts.readers.lines import quoted
 from drillcore.texts.spans import places_wrong
 from drillcore.texts.survey import Labels, Survey, survey, taken
 
@@ -23,9 +23,9 @@ BATCH_CHARACTERS = 4 << 20
 
 
 def read_batches(
-    path: Path, dataset: Dataset, problems: Problems, notes: Notes | None = None
+    paths: Path | Sequence[Path], dataset: Dataset, problems: Problems, notes: Notes | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """The rows of a dataset, in order, in batches of at most 8,192 rows and about 4 million characters.
+    """The rows of a dataset's files, in order, in batches of at most 8,192 rows and about 4 million characters.
 
     Columns: `text` (string), then `label`, `group` and `expected_next` (string) where the dataset has them, then the
     kept ones (int64, float64 or string, decided over all rows that are read). A row without a label, where the dataset
@@ -33,32 +33,29 @@ def read_batches(
     batch is yielded: check `problems` before using the batches. What is nearly right is added to `notes`.
 
     Raises:
-        TextError: the file's name has no known ending.
+        TextError: a file's name has no known ending.
     """
-    kind = format_for(dataset, path)
-    return _batches(path, kind, dataset, problems, Notes(dataset, kind.kind) if notes is None else notes)
+    files = FileRows([paths] if isinstance(paths, Path) else paths, dataset, problems)
+    return _batches(files, dataset, Notes(dataset, files.kinds[0].kind) if notes is None else notes)
 
 
-def lines_of(path: Path, dataset: Dataset, wanted: Collection[int]) -> dict[int, int]:
-    """The lines of the file that some rows stand in, given by their numbers."""
-    kind, found, number = format_for(dataset, path), dict[int, int](), 0
-    for line, row in taken(
-        read_rows(path, kind, fields_named(dataset), lambda line, message: None), dataset, Labels(dataset)
-    ):
+def lines_of(paths: Sequence[Path], dataset: Dataset, wanted: Collection[int]) -> dict[int, tuple[Path, int]]:
+    """The files and lines that some rows stand in, given by their numbers."""
+    files, found, number = FileRows(paths, dataset, Problems()), dict[int, tuple[Path, int]](), 0
+    for line, row in taken(files.rows(fields_named(dataset)), dataset, Labels(dataset)):
         if row is not None:
             if number in wanted:
-                found[number] = line
+                found[number] = files.file, line
             number += 1
     return found
 
 
-def _batches(path: Path, kind: Format, dataset: Dataset, problems: Problems, notes: Notes) -> Iterator[pa.RecordBatch]:
-    on_problem = partial(problems.add, str(path))
+def _batches(files: FileRows, dataset: Dataset, notes: Notes) -> Iterator[pa.RecordBatch]:
+    problems, on_problem = files.problems, files.add
     before = problems.count
-    found = _survey(path, kind, dataset)
+    found = _survey(files, dataset)
     columns = columns_of(dataset, found.label, found.types)
-    first = found.first if kind.reader.has_columns else None
-    if first is not None and missing(columns, first, None, on_problem, kind.kind):
+    if found.first is not None and _lacks(columns, found.first, files, dataset, found):
         return
     if found.absent:
         on_problem(None, found.absent)
@@ -66,8 +63,11 @@ def _batches(path: Path, kind: Format, dataset: Dataset, problems: Problems, not
     labels = Labels(dataset)
     rows: list[list[Any]] = []
     num_rows = num_characters = 0
-    for line, row in taken(read_rows(path, kind, fields_named(dataset), on_problem), dataset, labels):
+    for line, row in taken(files.rows(fields_named(dataset)), dataset, labels):
         if row is None:
+            continue
+        if files.is_first and files.file != files.paths[0] and _lacks(columns, row, files, dataset, found):
+            files.skips = True
             continue
         num_rows += 1
         if dataset.messages is not None:
@@ -87,13 +87,31 @@ def _batches(path: Path, kind: Format, dataset: Dataset, problems: Problems, not
         yield _record_batch(columns, rows, notes)
     elif problems.count == before and not num_rows:
         on_problem(None, "holds no sentence")
+    if num_rows:
+        notes.add(f"{path.name} holds no row" for path in files.empty)
     notes.add([*labels.notes(), *found.notes])
 
 
-def _survey(path: Path, kind: Format, dataset: Dataset) -> Survey:
-    """What a first reading of the file tells; problems are reported when it is read again."""
-    rows = read_rows(path, kind, fields_named(dataset), lambda line, message: None)
-    return survey(rows, dataset, kind.reader.is_typed, kind.reader.has_columns)
+def _survey(files: FileRows, dataset: Dataset) -> Survey:
+    """What a first reading of the files tells; problems are reported when they are read again."""
+    rows, reader = FileRows(files.paths, dataset, Problems()).rows(fields_named(dataset)), files.kinds[0].reader
+    return survey(rows, dataset, reader.is_typed, reader.has_columns)
+
+
+def _lacks(columns: list[Column], first: dict[str, Any], files: FileRows, dataset: Dataset, found: Survey) -> bool:
+    """Whether a file, given its first row, lacks a field that all its rows must have; reports which."""
+    kind = files.kinds[0]
+    if not kind.reader.has_columns:
+        return False
+    if missing(columns, first, None, files.add, kind.kind):
+        return True
+    name = dataset.label_field
+    if name is None or dataset.label_is_named or found.first is None or (name in first) == (name in found.first):
+        return False
+    has, other = ("has a", "has none") if name in first else ("has no", "has one")
+    remedy = f"`label: {name}` names it and `label: null` ignores it"
+    files.add(None, f"{has} field {quoted(name)}, and {files.paths[0].name} {other}: {remedy}")
+    return True
 
 
 def _record_batch(columns: list[Column], rows: list[list[Any]], notes: Notes) -> pa.RecordBatch:

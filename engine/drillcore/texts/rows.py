@@ -23,7 +23,8 @@ from drillcore.job.inputs import Dataset
 from drillcore.system.bounds import problem_with
 from drillcore.system.cached import Draft, Entry, Opened, WrongEntry
 from drillcore.system.files import file_digest, release
-from drillcore.texts.formats import Format, explain_damage, format_of
+from drillcore.texts.files import files_of
+from drillcore.texts.formats import explain_damage, format_of
 from drillcore.texts.notes import NOTES_VERSION, Notes
 from drillcore.texts.problems import Problems
 from drillcore.texts.read import read_batches
@@ -108,27 +109,30 @@ def row_ids(texts: Sequence[str]) -> list[str]:
     return [hashlib.sha256(text.encode()).hexdigest()[: 2 * ROW_ID_BYTES] for text in texts]
 
 
-def ingest(path: Path, dataset: Dataset, cache: Path, problems: Problems) -> RowTable | None:
-    """The rows of a dataset, read now or taken from the cache; None where `problems` says what is wrong.
+def ingest(paths: Path | Sequence[Path], dataset: Dataset, cache: Path, problems: Problems) -> RowTable | None:
+    """The rows of a dataset's files, read now or taken from the cache; None where `problems` says what is wrong.
 
     Raises:
-        TextError: the file's name has no known ending.
+        TextError: a file's name has no known ending, or a path names no file or several that are no dataset.
         RunError: the cache cannot be written.
     """
-    kind = format_of(path)
-    problem = problem_with(path)
-    if problem:
-        problems.add(str(path), None, problem)
+    files, before = files_of([paths] if isinstance(paths, Path) else paths), problems.count
+    for file in files:
+        format_of(file)
+        if problem := problem_with(file):
+            problems.add(str(file), None, problem)
+    if problems.count > before:
         return None
-    try:
-        state = _state(path)
-        digest = _digest(path, kind, dataset)
-    except OSError as error:
-        problems.add(str(path), None, explain_damage(error, kind))
-        return None
-    entry = _entry(cache, digest)
+    states, digests = [_state(file) for file in files], list[str]()
+    for file in files:
+        try:
+            digests.append(file_digest(file))
+        except OSError as error:
+            problems.add(str(file), None, explain_damage(error, format_of(file)))
+            return None
+    entry = _entry(cache, _digest(files, digests, dataset))
     table = entry.read(lambda opened: _table(entry, opened))
-    if table is None and _fill(entry, path, state, dataset, problems):
+    if table is None and _fill(entry, files, states, dataset, problems):
         table = entry.read_back(lambda opened: _table(entry, opened))
     return table
 
@@ -156,11 +160,17 @@ def _state(path: Path) -> tuple[int, ...]:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _digest(path: Path, kind: Format, dataset: Dataset) -> str:
+def _digest(files: Sequence[Path], digests: Sequence[str], dataset: Dataset) -> str:
+    """The digest of rows. digests: of the files, in their order."""
+    kinds = [
+        [kind.kind, kind.compression, *([kind.reader.rules] if kind.reader.rules > 1 else [])]
+        for kind in map(format_of, files)
+    ]
     settings = {
         "version": FORMAT_VERSION,
-        "kind": [kind.kind, kind.compression, *([kind.reader.rules] if kind.reader.rules > 1 else [])],
-        "source": file_digest(path),
+        # Of a single file as earlier versions wrote it.
+        "kind": kinds[0] if len(files) == 1 else kinds,
+        "source": digests[0] if len(files) == 1 else list(digests),
         **_settings(dataset),
     }
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
@@ -183,16 +193,19 @@ class _RowsAreWrong(Exception):
     """The problems say what is wrong: nothing is written to the cache."""
 
 
-def _fill(entry: Entry, path: Path, state: tuple[int, ...], dataset: Dataset, problems: Problems) -> bool:
-    """Write the rows of a file; False where something is wrong with them. state: of the file when its digest was taken.
+def _fill(
+    entry: Entry, files: Sequence[Path], states: Sequence[tuple[int, ...]], dataset: Dataset, problems: Problems
+) -> bool:
+    """Write the rows of files; False where something is wrong. states: of the files when their digests were taken.
 
     Two processes may do so at the same moment: what they write is the same.
     """
-    before, notes = problems.count, Notes(dataset, format_of(path).kind)
+    before, notes = problems.count, Notes(dataset, format_of(files[0]).kind)
     with contextlib.suppress(_RowsAreWrong), entry.writing() as draft:
-        _write(draft, read_batches(path, dataset, problems, notes))
-        if problems.count == before and _state(path) != state:
-            problems.add(str(path), None, "changed while it was read")
+        _write(draft, read_batches(files, dataset, problems, notes))
+        if problems.count == before:
+            for file in (f for f, state in zip(files, states, strict=True) if _state(f) != state):
+                problems.add(str(file), None, "changed while it was read")
         if problems.count > before:
             raise _RowsAreWrong
         draft.facts = list(notes.lines())

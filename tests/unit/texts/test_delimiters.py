@@ -43,9 +43,9 @@ def test_lines_are_counted_with_the_one_that_names_it(tmp_path: Path) -> None:
     assert [message.partition(": ")[0] for message in messages] == ["a.csv:4", "a.csv:5"]
     path = tmp_path / "a.csv"
     path.write_bytes(b"sep=;\ntext;label\na;x\nb;y\n")
-    assert lines_of(path, Dataset(name="d", path="a.csv"), {0, 1}) == {0: 3, 1: 4}
+    assert lines_of([path], Dataset(name="d", path="a.csv"), {0, 1}) == {0: (path, 3), 1: (path, 4)}
     path.write_bytes(b"text;label\na;x\nb;y\n")
-    assert lines_of(path, Dataset(name="d", path="a.csv", delimiter=";"), {1}) == {1: 3}
+    assert lines_of([path], Dataset(name="d", path="a.csv", delimiter=";"), {1}) == {1: (path, 3)}
 
 
 def test_it_is_part_of_what_decides_rows(tmp_path: Path) -> None:

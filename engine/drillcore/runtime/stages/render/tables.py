@@ -43,15 +43,16 @@ def _datasets(context: Context) -> Table:
     job = context.job
     rows = []
     missing = unprojected(context)
+    files = {d.name: ", ".join(path.rsplit("/", 1)[-1] for path in d.paths[:3]) for d in job.measured_groups}
     for dataset in job.measured_groups:
         model = next((m.group for m in job.models if (m.group, dataset.name) not in missing), None)
         if model is None:
-            rows.append((dataset.name, dataset.path.rsplit("/", 1)[-1], NONE, NONE, NONE))
+            rows.append((dataset.name, files[dataset.name], NONE, NONE, NONE))
             continue
         group = context.store.dataset(model, dataset.name).group
         lengths_N = read_array(group, "n_tokens")
         tokens = f"{lengths_N.min()} to {lengths_N.max()}, median {np.median(lengths_N):g}"
-        rows.append((dataset.name, dataset.path.rsplit("/", 1)[-1], f"{len(lengths_N):,}", _labels(group), tokens))
+        rows.append((dataset.name, files[dataset.name], f"{len(lengths_N):,}", _labels(group), tokens))
     return Table("Datasets", ("dataset", "file", "sentences", "labels", "tokens a sentence"), tuple(rows))
 
 

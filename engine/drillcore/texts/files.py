@@ -1,0 +1,104 @@
+"""The files of a dataset: what its paths and patterns name, in order, and their rows one after the other."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from drillcore.errors import TextError
+from drillcore.job.inputs import Dataset
+from drillcore.system.bounds import real_path
+from drillcore.texts.formats import Format, format_of, read_rows
+from drillcore.texts.problems import Problems
+from drillcore.texts.readers.lines import Row
+
+
+def files_of(paths: Sequence[Path]) -> list[Path]:
+    """The files that paths and patterns name: those of a pattern in natural order, the paths as they are listed.
+
+    Raises TextError for a pattern that matches nothing, for a file that is named twice, and for files of different
+    formats.
+
+    >>> [file.name for file in files_of([Path("b.csv"), Path("a.csv")])]
+    ['b.csv', 'a.csv']
+    """
+    found = [file for path in paths for file in _matched(path)]
+    seen: set[Path] = set()
+    for file in found:
+        if real_path(file) in seen:
+            raise TextError(f"{file} is named twice", hint="Name each file once; a pattern matches links too.")
+        seen.add(real_path(file))
+    if len(found) > 1:
+        for file in found[1:]:
+            if format_of(file).kind != format_of(found[0]).kind:
+                raise TextError(
+                    f"{found[0]} and {file} are of different formats",
+                    hint="The files of a dataset are of one format; make each format a dataset of its own.",
+                )
+    return found
+
+
+def _matched(path: Path) -> list[Path]:
+    """The files of a path: itself, or what it matches where it is a pattern and no file."""
+    named = str(path)
+    if not glob.has_magic(named) or path.exists():
+        return [path]
+    matched = sorted(glob.glob(named, recursive=True), key=natural)  # noqa: PTH207 - the pattern is absolute
+    if not matched:
+        raise TextError(f"{named} matches no file", hint="In a pattern, * stands for any letters and ** for folders.")
+    return [Path(name) for name in matched]
+
+
+def natural(name: str) -> list[tuple[int, int, str]]:
+    """What names are sorted by, so that part-2 stands before part-10.
+
+    >>> sorted(["part-10.csv", "part-2.csv", "part-a.csv"], key=natural)
+    ['part-2.csv', 'part-10.csv', 'part-a.csv']
+    """
+    parts = re.split(r"([0-9]+)", name)
+    return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts]
+
+
+def format_for(dataset: Dataset, path: Path) -> Format:
+    """The format of a file of a dataset; raises TextError where the name has no known ending."""
+    named = dataset.delimiter or ""
+    return replace(format_of(path), delimiter="\t" if named == "tab" else named)
+
+
+@dataclass
+class FileRows:
+    """The rows of a dataset's files; problems are added with the file that they are in.
+
+    file: of the last row. is_first: whether that was the first one of its file. empty: files that held no row.
+    """
+
+    paths: Sequence[Path]
+    dataset: Dataset
+    problems: Problems
+    is_first: bool = False
+    empty: list[Path] = field(default_factory=list)
+    skips: bool = False
+
+    def __post_init__(self) -> None:
+        """Begin with the first file; raises TextError where a name has no known ending."""
+        self.file = self.paths[0]
+        self.kinds = [format_for(self.dataset, path) for path in self.paths]
+
+    def add(self, line: int | None, message: str) -> None:
+        """A problem with a line of the file that is being read, or with all of it."""
+        self.problems.add(str(self.file), line, message)
+
+    def rows(self, wanted: Sequence[str]) -> Iterator[Row]:
+        """The rows of all files; `skips`, set to true, leaves out the others of this file."""
+        for file, kind in zip(self.paths, self.kinds, strict=True):
+            self.file, self.is_first, self.skips = file, True, False
+            for row in read_rows(file, kind, wanted, self.add):
+                yield row
+                self.is_first = False
+                if self.skips:
+                    break
+            if self.is_first:
+                self.empty.append(file)
