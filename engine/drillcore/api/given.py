@@ -42,6 +42,8 @@ class DatasetFields(TypedDict, total=False):
     keep: Sequence[str]
     limit: int
     delimiter: str
+    encoding: str
+    empty: Literal["error", "drop"]
     template: str
     chat: Mapping[str, str | bool | int | float]
     messages: str

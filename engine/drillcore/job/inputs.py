@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import unicodedata
 from pathlib import PurePath
@@ -114,8 +115,12 @@ class Dataset(Closed):
     pattern such as parts/part-*.parquet, whose files are read in natural order."""
     delimiter: str | None = None
     """Character between the fields of a .csv file, or `tab`; by default a comma, or what a first line `sep=;` names."""
+    encoding: str = "utf-8"
+    """How .csv, .tsv, .jsonl and .txt files write characters, such as cp1252 for those of older Windows programs."""
     text: str = "text"
     """Field that holds the sentence."""
+    empty: Literal["error", "drop"] = "error"
+    """Rows whose text is null, empty or blank: stop, or leave them out and say how many."""
     label: str | None = "auto"
     """Field that holds the label; auto is `label` where the rows have it, null ignores it."""
     unlabelled: Literal["error", "keep", "drop"] = "error"
@@ -194,6 +199,30 @@ class Dataset(Closed):
     def _delimiter_of_csv(self) -> Dataset:
         if self.delimiter is not None and not all(_ending(path) == ".csv" for path in self.paths):
             raise ValueError("delimiter: is that of a .csv file; files of other kinds have none that can be set")
+        return self
+
+    @field_validator("encoding")
+    @classmethod
+    def _encoding(cls, value: str) -> str:
+        try:
+            found = codecs.lookup(value)
+            is_plain = bytes(range(32, 127)).decode(found.name).encode("ascii") == bytes(range(32, 127))
+            is_plain = is_plain and "\n".encode(found.name) == b"\n"
+        except (LookupError, UnicodeError, ValueError):
+            is_plain = False
+        if not is_plain and value.lower().replace("_", "-") != "utf-8-sig":
+            what = "is not an encoding whose letters a to z are those of ASCII, such as cp1252, latin-1 or shift_jis"
+            raise ValueError(
+                f"{shortened(value)} {what}; `iconv -f UTF-16 -t UTF-8` writes a file of another kind anew"
+            )
+        # A byte order mark of UTF-8 is skipped anyway.
+        return "utf-8" if found.name == "utf-8-sig" else found.name
+
+    @model_validator(mode="after")
+    def _encoding_of_text(self) -> Dataset:
+        plain = (".csv", ".tsv", ".jsonl", ".ndjson", ".txt")
+        if self.encoding != "utf-8" and not all(_ending(path) in plain for path in self.paths):
+            raise ValueError("encoding: is that of .csv, .tsv, .jsonl and .txt files; others say theirs themselves")
         return self
 
     @property

@@ -77,7 +77,7 @@ def fields_named(dataset: Dataset) -> list[str]:
 
 def columns_of(dataset: Dataset, label: str | None, types: dict[str, Any]) -> list[Column]:
     """The columns in their fixed order, given the field of the labels and the types of the kept columns."""
-    columns = [Column(dataset.text, "text", as_sentence, pa.string(), setting="text")]
+    columns = [Column(dataset.text, "text", _sentence, pa.string(), setting="text")]
     if dataset.messages is not None:
         convert = partial(conversation, system=dataset.system)
         columns = [Column(dataset.messages, "text", convert, pa.string(), setting="messages")]
@@ -235,6 +235,13 @@ def as_sentence(value: Any) -> str:
     if not text or text.isspace():
         raise ValueError("is empty")
     return text
+
+
+def _sentence(value: Any) -> str:
+    """A value as a sentence, with what to do where there is none."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise ValueError(f"is {'null' if value is None else 'empty'}; `empty: drop` leaves such rows out")
+    return as_sentence(value)
 
 
 def _label_of(dataset: Dataset) -> Callable[[Any], str]:

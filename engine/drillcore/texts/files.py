@@ -65,20 +65,20 @@ def natural(name: str) -> list[tuple[int, int, str]]:
 def format_for(dataset: Dataset, path: Path) -> Format:
     """The format of a file of a dataset; raises TextError where the name has no known ending."""
     named = dataset.delimiter or ""
-    return replace(format_of(path), delimiter="\t" if named == "tab" else named)
+    named = "\t" if named == "tab" else named
+    return replace(format_of(path), delimiter=named, encoding=dataset.encoding, drops_blank=dataset.empty == "drop")
 
 
 @dataclass
 class FileRows:
     """The rows of a dataset's files; problems are added with the file that they are in.
 
-    file: of the last row. is_first: whether that was the first one of its file. empty: files that held no row.
+    file: of the last row. skips: leaves out the other rows of that file. empty: files that held no row.
     """
 
     paths: Sequence[Path]
     dataset: Dataset
     problems: Problems
-    is_first: bool = False
     empty: list[Path] = field(default_factory=list)
     skips: bool = False
 
@@ -92,13 +92,13 @@ class FileRows:
         self.problems.add(str(self.file), line, message)
 
     def rows(self, wanted: Sequence[str]) -> Iterator[Row]:
-        """The rows of all files; `skips`, set to true, leaves out the others of this file."""
+        """The rows of all files."""
         for file, kind in zip(self.paths, self.kinds, strict=True):
-            self.file, self.is_first, self.skips = file, True, False
+            self.file, self.skips, has_rows = file, False, False
             for row in read_rows(file, kind, wanted, self.add):
                 yield row
-                self.is_first = False
+                has_rows = True
                 if self.skips:
                     break
-            if self.is_first:
+            if not has_rows:
                 self.empty.append(file)

@@ -58,12 +58,14 @@ class Format:
     """How a file is written.
 
     kind: names a row of READERS. compression: a value of COMPRESSIONS, or empty. delimiter: what is between the fields
-    where the job says so, or empty.
+    where the job says so, or empty. encoding: of its characters. drops_blank: blank lines are rows to leave out.
     """
 
     kind: str
     compression: str = ""
     delimiter: str = field(default="", repr=False)
+    encoding: str = field(default="utf-8", repr=False)
+    drops_blank: bool = field(default=False, repr=False)
 
     @property
     def reader(self) -> Reader:
@@ -110,7 +112,8 @@ def read_rows(path: Path, kind: Format, wanted: Sequence[str], on_problem: OnPro
         on_problem(None, problem)
         return
     try:
-        yield from _load(kind.reader)(TextFile(path, kind.compression, kind.delimiter), wanted, on_problem)
+        file = TextFile(path, kind.compression, kind.delimiter, kind.encoding, kind.drops_blank)
+        yield from _load(kind.reader)(file, wanted, on_problem)
     except UnreadableError as error:
         on_problem(error.line, str(error))
     except DAMAGE as error:

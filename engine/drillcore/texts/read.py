@@ -61,14 +61,17 @@ def _batches(files: FileRows, dataset: Dataset, notes: Notes) -> Iterator[pa.Rec
         on_problem(None, found.absent)
         return
     labels = Labels(dataset)
+    at_first: Path | None = files.paths[0]
     rows: list[list[Any]] = []
     num_rows = num_characters = 0
     for line, row in taken(files.rows(fields_named(dataset)), dataset, labels):
         if row is None:
             continue
-        if files.is_first and files.file != files.paths[0] and _lacks(columns, row, files, dataset, found):
-            files.skips = True
-            continue
+        if files.file != at_first:
+            at_first = files.file
+            if _lacks(columns, row, files, dataset, found):
+                files.skips = True
+                continue
         num_rows += 1
         if dataset.messages is not None:
             row = with_tools(row, dataset.messages)

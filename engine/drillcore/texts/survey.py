@@ -41,6 +41,9 @@ def survey(rows: Iterable[Row], dataset: Dataset, is_typed: bool, has_columns: b
     kept = {name: _Kept(name, is_typed, dataset.missing) for name in dataset.keep}
     first, num_taken, is_decided = None, 0, False
     for _, row in rows:
+        if dataset.empty == "drop" and (row is None or is_empty(row, dataset)):
+            first = row if first is None else first
+            continue
         if row is not None:
             first = row if first is None else first
             if not is_decided:
@@ -68,6 +71,9 @@ def taken(rows: Iterable[Row], dataset: Dataset, labels: Labels) -> Iterator[Row
     """
     num_taken = 0
     for line, row in rows:
+        if dataset.empty == "drop" and (row is None or is_empty(row, dataset)):
+            labels.num_empty += 1
+            continue
         if row is not None:
             labels.see(row)
         if row is None or not is_dropped(row, dataset):
@@ -76,6 +82,12 @@ def taken(rows: Iterable[Row], dataset: Dataset, labels: Labels) -> Iterator[Row
         # Rows beyond the limit may be wrong: they are not even read.
         if num_taken == dataset.limit:
             return
+
+
+def is_empty(row: dict[str, Any], dataset: Dataset) -> bool:
+    """Whether a row has no text; one without the field itself is wrong."""
+    value = row.get(dataset.messages or dataset.text, 0)
+    return value is None or value == [] or (isinstance(value, str) and not value.strip())
 
 
 def is_dropped(row: dict[str, Any], dataset: Dataset) -> bool:
@@ -87,11 +99,12 @@ def is_dropped(row: dict[str, Any], dataset: Dataset) -> bool:
 
 @dataclass
 class Labels:
-    """The field that labels may come from, over all rows."""
+    """The field that labels may come from, over all rows. num_empty: rows without a text, which are left out."""
 
     dataset: Dataset
     num_rows: int = 0
     num_missing: int = 0
+    num_empty: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
     fractions: int = 0
     near: Counter[str] = field(default_factory=Counter)
@@ -162,10 +175,13 @@ class Labels:
 
     def notes(self) -> list[str]:
         """What to say of the labels."""
-        name = self.name
+        name, notes = self.name, list[str]()
+        if self.num_empty:
+            have = "row has" if self.num_empty == 1 else "rows have"
+            field = quoted(self.dataset.messages or self.dataset.text)
+            notes.append(f"{self.num_empty:,} {have} no text in the field {field}: left out (`empty: drop`)")
         if name is None or self.absent():
-            return []
-        notes = []
+            return notes
         if self.near:
             near, count = self.near.most_common(1)[0]
             where = "" if not self.is_there else " there"

@@ -136,7 +136,9 @@ def test_a_wrong_row_of_csv_is_named_by_the_line_it_begins_on(rows: list[Row], d
     rows[wrong]["text"] = " "
     line = 1 + commas(rows[:wrong], "\r\n").count(b"\n") if wrong else 2
     _, problems = read("a.csv", commas(rows, "\r\n"))
-    assert [(problem.line, problem.message) for problem in problems.shown] == [(line, "field `text` is empty")]
+    assert [(problem.line, problem.message) for problem in problems.shown] == [
+        (line, "field `text` is empty; `empty: drop` leaves such rows out")
+    ]
 
 
 json_values = st.recursive(

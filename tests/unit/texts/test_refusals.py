@@ -18,6 +18,8 @@ from drillcore.errors import TextError
 from drillcore.texts.readers import lines as text_lines
 
 IGNORES = "`label: null` ignores the field"
+SAVE = "save the file as UTF-8, or name its `encoding`, such as cp1252"
+DROP = "`empty: drop` leaves such rows out"
 REMEDY = f"`unlabelled: keep` or `drop` allows rows without a label, {IGNORES}"
 CSV = "; a field that holds what separates fields stands in double quotes"
 TSV = "; TSV has no quotes: no field can hold a tab or a line end (CSV and JSONL can)"
@@ -48,7 +50,7 @@ def test_all_wrong_lines_are_reported_at_once() -> None:
     assert columns == {}
     assert messages == [
         "a.jsonl:2: is empty: every line must hold a row",
-        "a.jsonl:3: field `text` is empty",
+        "a.jsonl:3: field `text` is empty; `empty: drop` leaves such rows out",
         "a.jsonl:4: is not a JSON object but an array",
         "a.jsonl:5: field `text` is not a string but an integer",
         "a.jsonl:6: field `text` holds half a surrogate pair, \\udfff; it cannot be written as UTF-8",
@@ -56,9 +58,9 @@ def test_all_wrong_lines_are_reported_at_once() -> None:
         "a.jsonl:8: names the field `text` twice",
         "a.jsonl:9: is not JSON: a comma or a closing bracket is missing (column 13)",
         "a.jsonl:10: no field `text`; there is `txt`, `label`; did you mean `txt`?",
-        "a.jsonl:11: is not UTF-8: byte 0xff at byte 11 of the line; save the file as UTF-8",
+        f"a.jsonl:11: is not UTF-8: byte 0xff at byte 11 of the line; {SAVE}",
         "a.jsonl:12: holds a NUL character",
-        "a.jsonl:13: is not UTF-8: byte 0xed at byte 11 of the line; save the file as UTF-8",
+        f"a.jsonl:13: is not UTF-8: byte 0xed at byte 11 of the line; {SAVE}",
         f"a.jsonl:14: field `label` must be a string, an integer or a boolean, and is a fraction; {IGNORES}",
         f"a.jsonl:15: field `label` is null; {REMEDY}",
         f"a.jsonl:16: field `label` is empty; {REMEDY}",
@@ -81,12 +83,12 @@ def test_a_line_of_json_that_is_not_an_object(line: bytes) -> None:
         ("c.csv", b'text,n\n"a\nb",1\nd,2,3\n', "c.csv:4: has 3 fields where the header has 2" + CSV),
         ("d.csv", b'text\na\n"never\nclosed\n', "d.csv:3: a quote is opened in this row and never closed"),
         ("e.csv", b'text\n"bad"x\n', "e.csv:2: a quote inside a quoted field must be doubled"),
-        ("f.csv", b'text,n\n"",1\n', "f.csv:2: field `text` is empty"),
+        ("f.csv", b'text,n\n"",1\n', "f.csv:2: field `text` is empty; `empty: drop` leaves such rows out"),
         ("g.csv", b"text,n,text\na,1,b\n", "g.csv:1: the header names `text` twice"),
         (
             "h.csv",
             b'text\n"a\nb"\n"c\n\xff"\n',
-            "h.csv:5: is not UTF-8: byte 0xff at byte 1 of the line; save the file as UTF-8",
+            f"h.csv:5: is not UTF-8: byte 0xff at byte 1 of the line; {SAVE}",
         ),
         ("i.csv", b"text\ra\rb\r", "i.csv:1: holds a carriage return outside quotes; lines must end in LF or CRLF"),
         ("j.csv", b"words,n\na,1\nb,2\n", "j.csv: no field `text`; the file has `words`, `n`"),
@@ -189,8 +191,8 @@ def test_parquet_files_with_wrong_columns_or_values(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"text": ["a", None, " "], "t": pa.array([1, 2, 3], pa.timestamp("ns"))}), path)
     assert read(path)[1] == [
-        "a.parquet:2: field `text` is not a string but null",
-        "a.parquet:3: field `text` is empty",
+        f"a.parquet:2: field `text` is null; {DROP}",
+        "a.parquet:3: field `text` is empty; `empty: drop` leaves such rows out",
     ]
     assert read(path, text="words")[1] == ["a.parquet: no field `words`; the file has `text`, `t`"]
     assert read(path, text="t")[1][0] == "a.parquet:1: field `t` is not a string but of the type timestamp[ns]"

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from drillcore.texts.readers.lines import (
     OnProblem,
     Row,
+    TextFile,
     UnreadableError,
     named_twice,
     quoted,
-    without_trailing_blanks,
 )
 
 Record = list[str] | str
@@ -18,14 +18,14 @@ Record = list[str] | str
 
 
 def rows_under_header(
-    records: Iterator[tuple[int, Record]], on_problem: OnProblem, hint: Callable[[list[str]], str]
+    file: TextFile, records: Iterator[tuple[int, Record]], on_problem: OnProblem, hint: Callable[[list[str]], str]
 ) -> Iterator[Row]:
     """Rows with the fields that the first record names. records: with the line that each begins on.
 
     hint: what goes after the message for a record of another number of fields, given the header.
     """
     header: list[str] | None = None
-    for line, record in without_trailing_blanks(records, lambda cells: cells == [], on_problem):
+    for line, record in file.without_blanks(records, lambda cells: cells == [], on_problem):
         if header is None and record is not None:
             header = _header(line, record)
         elif header is None or not isinstance(record, list) or len(record) != len(header):

@@ -13,7 +13,6 @@ from drillcore.texts.readers.lines import (
     is_blank,
     named_twice,
     quoted,
-    without_trailing_blanks,
 )
 
 # What the decoder says, in words of ours.
@@ -34,7 +33,7 @@ OTHERWISE = "it is damaged here"
 def read_jsonl(file: TextFile, wanted: Sequence[str], on_problem: OnProblem) -> Iterator[Row]:
     """Rows with the fields of one JSON object a line."""
     decoder = json.JSONDecoder(object_pairs_hook=_distinct)
-    for number, line in without_trailing_blanks(file.lines(on_problem), is_blank, on_problem):
+    for number, line in file.without_blanks(file.lines(on_problem), is_blank, on_problem):
         fields = None
         if line is not None:
             try:

@@ -1,4 +1,4 @@
-"""Lines of a text file: opening it through gzip or zstd, cutting it at line feeds, and decoding it as UTF-8.
+"""Lines of a text file: opening it through gzip or zstd, cutting it at line feeds, and decoding it.
 
 Holds one line and one chunk at a time. A line that must be refused is reported with its number, repaired and passed on,
 so that the lines after it are read correctly and all problems are found at once.
@@ -26,7 +26,7 @@ OnProblem = Callable[[int | None, str], None]
 CHUNK_BYTES = 1 << 20
 MAX_LINE_BYTES = 256 << 20
 LONE_RETURN = "holds a carriage return; lines must end in LF or CRLF"
-SAVE_IT = "; save the file as UTF-8"
+SAVE_IT = "; save the file as UTF-8, or name its `encoding`, such as cp1252"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 SIGNATURES = {
     b"\xff\xfe": "is UTF-16, not UTF-8: save it as UTF-8",
@@ -40,15 +40,28 @@ SIGNATURES = {
 
 @dataclass(frozen=True)
 class TextFile:
-    """A file to read. compression: gzip, zstd or empty. delimiter: what the job says is between fields, or empty."""
+    """A file to read. compression: gzip, zstd or empty. delimiter: what the job says is between fields, or empty.
+
+    encoding: of its characters. drops_blank: a blank line is no mistake but a row that is left out.
+    """
 
     path: Path
     compression: str = ""
     delimiter: str = ""
+    encoding: str = "utf-8"
+    drops_blank: bool = False
 
     def lines(self, on_problem: OnProblem) -> Iterator[Line]:
         """The lines of the file; see `open_lines`."""
-        return open_lines(self.path, self.compression, on_problem)
+        return open_lines(self.path, self.compression, on_problem, self.encoding)
+
+    def without_blanks(
+        self, items: Iterator[tuple[int, Item]], is_blank: Callable[[Item], bool], on_problem: OnProblem
+    ) -> Iterator[tuple[int, Item | None]]:
+        """Items without blank ones at the end; others are refused, or left out where the job says so."""
+        if not self.drops_blank:
+            return without_trailing_blanks(items, is_blank, on_problem)
+        return _blanks_as_none(items, is_blank)
 
 
 class UnreadableError(Exception):
@@ -59,7 +72,7 @@ class UnreadableError(Exception):
         self.line = line
 
 
-def open_lines(path: Path, compression: str, on_problem: OnProblem) -> Iterator[Line]:
+def open_lines(path: Path, compression: str, on_problem: OnProblem, encoding: str = "utf-8") -> Iterator[Line]:
     """The lines of a file that is compressed with `gzip`, `zstd` or, where that is empty, nothing.
 
     Raises:
@@ -67,7 +80,7 @@ def open_lines(path: Path, compression: str, on_problem: OnProblem) -> Iterator[
         OSError, EOFError, zlib.error: the file cannot be read, or is damaged.
     """
     with _open(path, compression) as stream:
-        yield from _decoded(stream, on_problem)
+        yield from _decoded(stream, on_problem, encoding)
 
 
 def _open(path: Path, compression: str) -> Any:
@@ -79,18 +92,20 @@ def _open(path: Path, compression: str) -> Any:
     return path.open("rb")
 
 
-def _decoded(stream: Any, on_problem: OnProblem) -> Iterator[Line]:
+def _decoded(stream: Any, on_problem: OnProblem, encoding: str) -> Iterator[Line]:
+    name, remedy = ("UTF-8", SAVE_IT) if encoding == "utf-8" else (encoding, "; name another `encoding`")
     for number, raw in enumerate(_split(stream), 1):
         if number == 1:
             _check_signature(raw)
+            if encoding != "utf-8" and raw.startswith(BYTE_ORDER_MARK):
+                raise UnreadableError(1, f"begins with the mark of UTF-8: take out `encoding: {encoding}`")
             raw = raw.removeprefix(BYTE_ORDER_MARK)
         try:
-            line = raw.decode()
+            line = raw.decode(encoding)
         except UnicodeDecodeError as error:
-            on_problem(
-                number, f"is not UTF-8: byte {raw[error.start]:#04x} at byte {error.start + 1} of the line{SAVE_IT}"
-            )
-            line = raw.decode(errors="replace")
+            byte = f"byte {raw[error.start]:#04x} at byte {error.start + 1} of the line"
+            on_problem(number, f"is not {name}: {byte}{remedy}")
+            line = raw.decode(encoding, errors="replace")
         if "\0" in line:
             on_problem(number, "holds a NUL character")
             line = line.replace("\0", "\ufffd")
@@ -157,6 +172,20 @@ def without_trailing_blanks(
             on_problem(blank, "is empty: every line must hold a row")
             yield blank, None
             blank = 0
+        yield line, item
+
+
+def _blanks_as_none(
+    items: Iterator[tuple[int, Item]], is_blank: Callable[[Item], bool]
+) -> Iterator[tuple[int, Item | None]]:
+    """None for each blank item that another one follows."""
+    blanks = list[int]()
+    for line, item in items:
+        if is_blank(item):
+            blanks.append(line)
+            continue
+        yield from ((blank, None) for blank in blanks)
+        blanks.clear()
         yield line, item
 
 

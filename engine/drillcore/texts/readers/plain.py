@@ -11,13 +11,12 @@ from drillcore.texts.readers.lines import (
     TextFile,
     is_blank,
     without_line_end,
-    without_trailing_blanks,
 )
 
 
 def read_plain(file: TextFile, wanted: Sequence[str], on_problem: OnProblem) -> Iterator[Row]:
     """Rows with the one field `text`, a line each."""
-    for number, line in without_trailing_blanks(file.lines(on_problem), is_blank, on_problem):
+    for number, line in file.without_blanks(file.lines(on_problem), is_blank, on_problem):
         text = None if line is None else without_line_end(line)
         if line is not None and text is None:
             on_problem(number, LONE_RETURN)

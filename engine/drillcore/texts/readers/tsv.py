@@ -16,7 +16,7 @@ HINT = "; TSV has no quotes: no field can hold a tab or a line end (CSV and JSON
 
 def read_tsv(file: TextFile, wanted: Sequence[str], on_problem: OnProblem) -> Iterator[Row]:
     """Rows with the fields of the header, separated by tabs."""
-    return rows_under_header(_records(file.lines(on_problem)), on_problem, lambda header: HINT)
+    return rows_under_header(file, _records(file.lines(on_problem)), on_problem, lambda header: HINT)
 
 
 def _records(lines: Iterator[Line]) -> Iterator[tuple[int, Record]]:
