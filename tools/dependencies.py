@@ -22,6 +22,7 @@ EXTRAS = {
     "": (),
     "api/calibration.py": ("transformers", "umap"),
     "backends": ("transformers",),
+    "backends/transformers/adapted.py": ("transformers", "adapters"),
     "backends/vllm": ("transformers", "vllm"),
     "cli/bench": ("transformers",),
     "measures": ("umap",),

@@ -19,6 +19,8 @@ EXAMPLES = {
     "models.as": "as: after-training",
     "models.dtype": "dtype: bfloat16",
     "models.device_map": "device_map: auto",
+    "models.adapter": "adapter: ./my-adapter",
+    "models.merge_adapter": "adapter: ./my-adapter\nmerge_adapter: true",
     "models.trust_remote_code": "trust_remote_code: true",
     "models.random_weights": "random_weights: true",
     "datasets.name": "label: country",

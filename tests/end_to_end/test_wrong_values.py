@@ -29,6 +29,8 @@ WRONG: list[tuple[str, Any, str]] = [
     ("models.0.device_map", "cuda:7", "nor a device of this machine"),
     ("models.0.trust_remote_code", "maybe", "trust_remote_code"),
     ("models.0.tokenizer", "./nowhere", "which its tokenizer names"),
+    ("models.0.adapter", "./nowhere", "which its adapter names"),
+    ("models.0.merge_adapter", True, "merge_adapter, but it has no adapter"),
     ("models.0.random_weights", "maybe", "random_weights"),
     ("datasets", [], "datasets"),
     ("datasets.0.name", "a/b", "name"),

@@ -23,6 +23,8 @@ class ModelFields(_As, total=False):
     revision: str
     dtype: Dtype
     device_map: str
+    adapter: AnyPath
+    merge_adapter: bool
     trust_remote_code: bool
     random_weights: bool
 

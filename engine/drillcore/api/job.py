@@ -266,7 +266,7 @@ def asked_job(
 
 def _folders(model: Model) -> list[tuple[str, str]]:
     """Fields of a model that name a folder."""
-    places = (("id", model.id), ("tokenizer", model.tokenizer))
+    places = (("id", model.id), ("tokenizer", model.tokenizer), ("adapter", model.adapter))
     return [(name, place) for name, place in places if place is not None and is_local(place)]
 
 

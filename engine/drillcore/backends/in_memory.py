@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from drillcore.backends.adapters import refuse_kind
 from drillcore.errors import JobError, ModelError
 
 if TYPE_CHECKING:
@@ -122,6 +123,8 @@ def _unwrapped(model: Any) -> Any:
         if inner is None and type(model).__name__ in ("DataParallel", "DistributedDataParallel"):
             inner = model.module
         if inner is None and hasattr(model, "get_base_model"):
+            for name in getattr(model, "active_adapters", ()):
+                refuse_kind(f"the adapter {name} of the model", model.peft_config[name].to_dict())
             inner = model.get_base_model()
         if inner is None:
             return model

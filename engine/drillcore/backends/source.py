@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from drillcore.backends import MODEL_DISTRIBUTIONS
-from drillcore.backends.adapters import ADAPTER, refuse_adapter_without_peft, refuse_lone_adapter
+from drillcore.backends.adapters import Adapter, find_adapter, refuse_lone_adapter
 from drillcore.backends.base import ModelFacts
 from drillcore.backends.configuration import bounded_building, read_config, read_raw, refuse_beyond, refuse_odd_files
 from drillcore.backends.demo_model import DEMO_ID, ensure_demo_model
@@ -40,7 +40,7 @@ class ModelSource:
 
     location: directory or hub id to give to transformers; revision: commit on the hub, or None. held: the model itself,
     where the calling program has loaded it; `location` then holds only its tokenizer. tokenizer_at: directory or hub id
-    of another tokenizer than the model's own.
+    of another tokenizer than the model's own. adapter: of peft, which the job names or which lies beside the model.
     """
 
     model: Model
@@ -50,6 +50,7 @@ class ModelSource:
     facts: ModelFacts
     held: HeldModel | None = None
     tokenizer_at: str | None = None
+    adapter: Adapter | None = None
     _tokenizers: dict[str, Tokenizer] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def tokenizer(self, special_tokens: str) -> Tokenizer:
@@ -81,11 +82,6 @@ class ModelSource:
         if self.revision is not None and self._code() and "--" not in self._code() and not self._has_own_config():
             arguments["code_revision"] = self.revision
         return arguments
-
-    @property
-    def has_adapter(self) -> bool:
-        """Whether an adapter lies beside the model, which transformers then loads."""
-        return (Path(self.location) / ADAPTER).exists()
 
     def auto_class(self) -> Any:
         """The class that loads the model for its text: of a causal decoder, else of a model of images and text."""
@@ -148,9 +144,10 @@ def locate(model: Model, base: Path) -> ModelSource:
     _refuse_unless_causal(model, config)
     if Path(location).is_dir() and not model.random_weights:
         weight_files(model.id, Path(location), getattr(config, "transformers_weights", None))
-        refuse_adapter_without_peft(model, Path(location))
+    adapter = find_adapter(model, location, base)
     revision = (commit or model.revision) if location == model.id else None
-    source = ModelSource(model, location, revision, config, _facts(config), tokenizer_at=_other_tokenizer(model, base))
+    tokenizer = _other_tokenizer(model, base)
+    source = ModelSource(model, location, revision, config, _facts(config), tokenizer_at=tokenizer, adapter=adapter)
     with bounded_building(model.id):
         source = replace(source, facts=_counted(source))
     return _checked(model, source)
@@ -322,8 +319,8 @@ def identity(source: ModelSource, *, afresh: bool = False) -> dict[str, Any]:
         folder = _snapshot(source, local_files_only=afresh)
         named |= {"id": source.model.id, "revision": source.revision}
     weight_files(source.model.id, folder, getattr(source.config, "transformers_weights", None))
-    if source.has_adapter:
-        named["adapter"] = digest_of(folder / ADAPTER)
+    if source.adapter is not None:
+        named |= source.adapter.identity(digest_of, merged=source.model.merge_adapter)
     return {**named, "weights": {w.name: digest_of(w) for w in sorted(folder.glob("*.safetensors"))}}
 
 

@@ -30,6 +30,10 @@ class Model(Closed):
     """Overrides extract.dtype for this model."""
     device_map: str | None = None
     """Passed to transformers, for a model larger than one device."""
+    adapter: Name | None = None
+    """Directory (beginning with . or /) or hub id of an adapter of peft that is put on the model."""
+    merge_adapter: bool = False
+    """Add the adapter to the weights, which is faster; below float32 it rounds them. Off: as it was trained."""
     tokenizer: Name | None = None
     """Directory or hub id of another tokenizer than the model's own."""
     trust_remote_code: bool = False
@@ -47,13 +51,19 @@ class Model(Closed):
     def _name(cls, value: str | None) -> str | None:
         return None if value is None else check_name(value)
 
+    @model_validator(mode="after")
+    def _adapter_of_trained_weights(self) -> Model:
+        if self.adapter is not None and self.random_weights:
+            raise ValueError("adapter: belongs to trained weights, and random_weights draws others")
+        return self
+
     @property
     def group(self) -> str:
         """Name of the model's group in the store."""
         if self.as_ is not None:
             return self.as_
-        name = self.id.rstrip("/").rsplit("/", 1)[-1] if is_local(self.id) else self.id.replace("/", "--")
-        return name + ("--random" if self.random_weights else "")
+        of_adapter = "" if self.adapter is None else "+" + _group_name(self.adapter)
+        return _group_name(self.id) + of_adapter + ("--random" if self.random_weights else "")
 
 
 def is_local(model_id: str) -> bool:
@@ -63,6 +73,11 @@ def is_local(model_id: str) -> bool:
     (True, False)
     """
     return model_id.startswith((".", "/", "~"))
+
+
+def _group_name(name: str) -> str:
+    """The last part of a folder's name, or a hub id with / written --."""
+    return name.rstrip("/").rsplit("/", 1)[-1] if is_local(name) else name.replace("/", "--")
 
 
 def name_of(path: str) -> str:

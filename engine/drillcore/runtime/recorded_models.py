@@ -33,7 +33,12 @@ from drillcore.tokens.tokenizer import Tokenizer
 MODEL = "model"
 # Sentences of each dataset that are encoded again.
 NUM_ENCODED = 64
-PARTS = {"config": "configuration", "code": "Python files", "random_weights": "setting random_weights"}
+PARTS = {
+    "config": "configuration",
+    "code": "Python files",
+    "adapter_files": "adapter",
+    "random_weights": "setting random_weights",
+}
 AGAIN = "put back what the states were computed with, or compute them with this: `drillcore run JOB --overwrite`"
 GONE = "put it back to run or recompute anything; the states themselves are read without it"
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from drillcore.backends import adapters
 from drillcore.backends.base import all_states
 from drillcore.backends.source import locate
 from drillcore.backends.transformers.fit import examine
@@ -102,11 +103,11 @@ def test_a_missing_weight_of_a_quantised_model_is_named(eight_bit):
         load_model(locate(Model(id=str(eight_bit)), Path("/")), Extract(device="cpu"), 4)
 
 
-@pytest.mark.skipif(find_spec("peft") is not None, reason="peft is installed")
-def test_an_adapter_beside_a_model_needs_peft(llama):
+def test_an_adapter_beside_a_model_needs_peft(llama, monkeypatch):
+    monkeypatch.setattr(adapters, "find_spec", lambda name: None)
     (llama / "adapter_config.json").write_text('{"peft_type": "LORA"}', encoding="utf-8")
     error = refusal(llama, MissingExtraError)
-    assert "adapter_config.json" in str(error) and "pip install peft" in error.hint
+    assert "adapter_config.json" in str(error) and "drillcore[adapters]" in error.hint
 
 
 def test_an_adapter_without_its_model_is_refused(llama):

@@ -23,6 +23,7 @@ from drillcore.runtime.preflight import check_job
 from drillcore.runtime.runner import run_stages
 from drillcore.runtime.stages.extract.recipes import Recipe
 from drillcore.system.progress import Silent
+from support.adapters import write_adapter
 from support.checkpoints import configure, copied, drop
 from support.remote_code import model_with_code
 
@@ -134,8 +135,8 @@ def test_an_adapter_is_a_part_of_the_model(models, tmp_path):
     folder = copied(models("llama"), tmp_path / "model")
     source = locate(Model(id=str(folder)), Path("/"))
     before = identity(source)
-    (folder / "adapter_config.json").write_text('{"r": 8}', encoding="utf-8")
-    assert identity(source) != before
+    write_adapter(folder, folder, 0)
+    assert identity(locate(Model(id=str(folder)), Path("/"))) != before
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")

@@ -25,6 +25,7 @@ from drillcore.errors import JobError, MissingExtraError, ModelError, RunError
 from drillcore.job.extract import Extract
 from drillcore.job.inputs import Model
 from drillcore.tokens.sequences import Sequences
+from support.adapters import write_adapter
 from support.plain import random_sentences
 from support.runs import sentences, snapshot
 
@@ -94,10 +95,13 @@ def test_positions_that_switch_are_kept_below_the_switch(models):
         ({"device": "cuda:1"}, {}, "CUDA_VISIBLE_DEVICES"),
         ({"tensor_parallel": 3}, {}, "3 ranks cannot share 4 attention heads"),
         ({}, {"device_map": "auto"}, "device_map"),
+        ({}, {"adapter": "lora"}, "the adapter of the model does not go with backend vllm: merge it"),
         ({"positions": ["last", "mean"]}, {}, "extract.positions does not go with backend vllm: vLLM gives the states"),
     ],
 )
-def test_what_vllm_cannot_do_is_refused(models, extract, model, reason):
+def test_what_vllm_cannot_do_is_refused(models, extract, model, reason, tmp_path):
+    if "adapter" in model:
+        model = {"adapter": str(write_adapter(models(), tmp_path / "lora", 0))}
     source = locate(Model(id=str(models()), **model), Path("/"))
     with pytest.raises(JobError, match=reason) as caught:
         refuse(source, Extract(backend="vllm", **extract))

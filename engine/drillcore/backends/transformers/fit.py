@@ -16,9 +16,11 @@ from typing import Any
 
 import torch
 
+from drillcore.backends.adapters import ADAPTER as ADAPTER_CONFIG
 from drillcore.backends.configuration import bounded_building
 from drillcore.backends.device import dtype_name
 from drillcore.backends.source import ModelSource, weights_folder
+from drillcore.backends.transformers.adapted import check_adapter
 from drillcore.backends.transformers.expected import Expected, numbered
 from drillcore.backends.transformers.quantised import is_quantised, refuse_unless_installed, refuse_without_scales
 from drillcore.backends.weight_files import INDEX, StoredTensor, few, not_indexed, read_headers, weight_files
@@ -112,10 +114,13 @@ def examine(source: ModelSource) -> Fit:
     refuse_unless_installed(source)
     files = weight_files(source.model.id, folder, getattr(source.config, "transformers_weights", None))
     tensors = read_headers(source.model.id, files)
-    if source.has_adapter:
-        notes.append("the adapter that lies beside it is loaded with it (adapter_config.json)")
+    if source.adapter is None and (folder / ADAPTER_CONFIG).exists():
+        notes.append(
+            f"an adapter lies beside it on the hub ({ADAPTER_CONFIG}), which is not loaded: name it as adapter"
+        )
     if is_quantised(source.config):
         refuse_without_scales(source.model.id, tensors)
+        notes += check_adapter(source, causal)
         # Which tensors these must be is known to the quantiser alone: the report of the load itself is checked.
         return Fit(loader, expected, tuple(files), notes=tuple(notes))
     _refuse_codes(source, expected, tensors)
@@ -126,10 +131,11 @@ def examine(source: ModelSource) -> Fit:
         other_report = _report(source, other, tensors)
         if not _gaps(Expected(other), other_report):
             notes.append(f"loaded as {named.__name__}, which its config.json names; {expected.class_name} does not fit")
-            loader, expected, report = named, Expected(other), other_report
+            causal, loader, expected, report = other, named, Expected(other), other_report
     _refuse_foreign(source, expected, report["unexpected_keys"])
     Fit(loader, expected, tuple(files)).check(source.model.id, report)
     notes += _left_out(source, expected, report["unexpected_keys"], tensors)
+    notes += check_adapter(source, causal)
     has_head = all(expected.used(n) or expected.beside(n) for n in report["missing_keys"])
     if not has_head:
         notes.append("its files hold no output embedding: hidden states are whole, but next tokens cannot be predicted")

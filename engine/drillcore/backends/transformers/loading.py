@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from drillcore.backends.base import ModelFacts
 from drillcore.backends.device import choose_device, choose_dtype, narrowing_note
 from drillcore.backends.source import ModelSource
+from drillcore.backends.transformers.adapted import LEFT_TO_US, apply_adapter
 from drillcore.backends.transformers.ending import Ending, find_ending, narrowing_of, near
 from drillcore.backends.transformers.fit import Fit, examine, first_line
 from drillcore.backends.transformers.parts import Parts, find_parts
@@ -154,6 +155,7 @@ def _read(source: ModelSource, fit: Fit, dtype: torch.dtype, device: torch.devic
             output_loading_info=True,
             # Else an error that does not name them.
             ignore_mismatched_sizes=True,
+            **LEFT_TO_US,
             **_capped(source),
             **source.arguments(),
         )
@@ -168,7 +170,7 @@ def _read(source: ModelSource, fit: Fit, dtype: torch.dtype, device: torch.devic
             hint="Only safetensors weights are read; check that the files are complete.",
         ) from error
     fit.check(source.model.id, report)
-    return causal
+    return apply_adapter(source, causal, device)
 
 
 def _random(source: ModelSource, dtype: torch.dtype) -> Any:

@@ -72,7 +72,7 @@ def refuse(source: ModelSource, extract: Extract) -> None:
         "extract.attention": extract.attention != "auto" and "vLLM chooses its attention itself",
         "extract.device": ":" in extract.device and "choose the GPU with CUDA_VISIBLE_DEVICES",
         "extract.tensor_parallel": heads % ranks and f"{ranks} ranks cannot share {heads} attention heads evenly",
-        "the adapter beside the model": source.has_adapter and "merge it into the model",
+        "the adapter of the model": source.adapter is not None and "merge it into the model and save that",
         "device_map": source.model.device_map is not None and "spread a model over GPUs with extract.tensor_parallel",
     }
     for name, reason in wrong.items():

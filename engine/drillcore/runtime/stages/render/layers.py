@@ -43,6 +43,9 @@ def model_title(context: Context, group: str) -> str:
     """The name of a model in pictures; for converted models with their kind and quantisation."""
     source = context.inputs.sources[group]
     model: Model = source.model
+    if model.adapter is not None:
+        merged = ", merged" if model.merge_adapter else ""
+        return model.as_ or f"{model.id} + {model.adapter}{merged}"
     if model.random_weights:
         return f"{(model.as_ or model.id) if is_local(model.id) else model.id} (random weights)"
     facts = read_object(Path(source.location) / "drillcore.json")
