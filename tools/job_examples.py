@@ -21,6 +21,7 @@ EXAMPLES = {
     "models.device_map": "device_map: auto",
     "models.adapter": "adapter: ./my-adapter",
     "models.merge_adapter": "adapter: ./my-adapter\nmerge_adapter: true",
+    "models.gguf_file": "id: ./my-model\ngguf_file: model.Q4_0.gguf",
     "models.trust_remote_code": "trust_remote_code: true",
     "models.random_weights": "random_weights: true",
     "datasets.name": "label: country",

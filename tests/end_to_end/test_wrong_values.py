@@ -31,6 +31,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("models.0.tokenizer", "./nowhere", "which its tokenizer names"),
     ("models.0.adapter", "./nowhere", "which its adapter names"),
     ("models.0.merge_adapter", True, "merge_adapter, but it has no adapter"),
+    ("models.0.gguf_file", "nowhere.gguf", "gguf_file names a file"),
     ("models.0.random_weights", "maybe", "random_weights"),
     ("datasets", [], "datasets"),
     ("datasets.0.name", "a/b", "name"),

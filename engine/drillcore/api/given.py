@@ -25,6 +25,7 @@ class ModelFields(_As, total=False):
     device_map: str
     adapter: AnyPath
     merge_adapter: bool
+    gguf_file: str
     trust_remote_code: bool
     random_weights: bool
 

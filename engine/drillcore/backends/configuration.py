@@ -162,8 +162,9 @@ def read_config(model: Model, location: str) -> Any:
             if not Path(location).is_dir():
                 raw, _ = PretrainedConfig.get_config_dict(location, revision=model.revision or "main")
                 refuse_beyond(model.id, raw, None)
+            file = {} if model.gguf_file is None else {"gguf_file": model.gguf_file}
             return AutoConfig.from_pretrained(
-                location, revision=model.revision or "main", trust_remote_code=model.trust_remote_code
+                location, revision=model.revision or "main", trust_remote_code=model.trust_remote_code, **file
             )
     except ModelError:
         raise

@@ -18,6 +18,7 @@ from drillcore.backends.adapters import Adapter, find_adapter, refuse_lone_adapt
 from drillcore.backends.base import ModelFacts
 from drillcore.backends.configuration import bounded_building, read_config, read_raw, refuse_beyond, refuse_odd_files
 from drillcore.backends.demo_model import DEMO_ID, ensure_demo_model
+from drillcore.backends.gguf_files import check_gguf
 from drillcore.backends.in_memory import HeldModel, held_model
 from drillcore.backends.lengths import longest_sentence
 from drillcore.backends.weight_files import weight_files
@@ -29,7 +30,7 @@ from drillcore.system.cached import remembered_digest
 from drillcore.system.files import digest
 from drillcore.system.machine import total_memory_bytes
 from drillcore.system.quiet import quiet_transformers
-from drillcore.tokens.tokenizer import Tokenizer
+from drillcore.tokens.tokenizer import Tokenizer, has_no_file
 
 HUB_PATTERNS = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
 
@@ -61,6 +62,8 @@ class ModelSource:
         if special_tokens not in self._tokenizers:
             own = self.tokenizer_at is None
             arguments = self.arguments() if own else {"trust_remote_code": self.model.trust_remote_code}
+            if own and self.model.gguf_file is not None and has_no_file(self.location):
+                arguments |= self.gguf_argument()
             self._tokenizers[special_tokens] = Tokenizer(
                 self.tokenizer_at or self.location, special_tokens, **arguments
             )
@@ -70,6 +73,10 @@ class ModelSource:
         """Keyword arguments for from_pretrained."""
         arguments: dict[str, Any] = {"trust_remote_code": self.model.trust_remote_code}
         return arguments if self.revision is None else {**arguments, "revision": self.revision}
+
+    def gguf_argument(self) -> dict[str, str]:
+        """The keyword argument of from_pretrained that names a GGUF file, where the job does."""
+        return {} if self.model.gguf_file is None else {"gguf_file": self.model.gguf_file}
 
     def attention(self) -> dict[str, str]:
         """Eager attention for a model that caps its attention scores: sdpa would leave out the cap and only warn."""
@@ -142,7 +149,7 @@ def locate(model: Model, base: Path) -> ModelSource:
         config = read_config(model, location)
     commit = getattr(config, "_commit_hash", None)
     _refuse_unless_causal(model, config)
-    if Path(location).is_dir() and not model.random_weights:
+    if Path(location).is_dir() and not model.random_weights and model.gguf_file is None:
         weight_files(model.id, Path(location), getattr(config, "transformers_weights", None))
     adapter = find_adapter(model, location, base)
     revision = (commit or model.revision) if location == model.id else None
@@ -203,6 +210,10 @@ def _local(model: Model, base: Path) -> str:
         user = named.parts[0].removeprefix("~")
         raise ModelError(f"model {model.id}: this machine has no user {user}", hint="Write the whole path.")
     folder = real_path(base / named)
+    if model.gguf_file is not None:
+        refuse_odd_files(model.id, folder)
+        check_gguf(model.id, folder / model.gguf_file)
+        return str(folder)
     if not (folder / "config.json").exists() and not (folder / "config.json").is_symlink():
         refuse_lone_adapter(model, folder)
         raise ModelError(
@@ -318,9 +329,11 @@ def identity(source: ModelSource, *, afresh: bool = False) -> dict[str, Any]:
     if not folder.is_dir():
         folder = _snapshot(source, local_files_only=afresh)
         named |= {"id": source.model.id, "revision": source.revision}
-    weight_files(source.model.id, folder, getattr(source.config, "transformers_weights", None))
     if source.adapter is not None:
         named |= source.adapter.identity(digest_of, merged=source.model.merge_adapter)
+    if source.model.gguf_file is not None:
+        return {**named, "gguf": {source.model.gguf_file: digest_of(folder / source.model.gguf_file)}}
+    weight_files(source.model.id, folder, getattr(source.config, "transformers_weights", None))
     return {**named, "weights": {w.name: digest_of(w) for w in sorted(folder.glob("*.safetensors"))}}
 
 

@@ -36,6 +36,8 @@ class Model(Closed):
     """Add the adapter to the weights, which is faster; below float32 it rounds them. Off: as it was trained."""
     tokenizer: Name | None = None
     """Directory or hub id of another tokenizer than the model's own."""
+    gguf_file: Name | None = None
+    """Name of a GGUF file in the directory `id`, whose weights are taken, dequantised, instead of safetensors."""
     trust_remote_code: bool = False
     """Run code that the model's repository ships. Off unless you trust it."""
     random_weights: bool = False
@@ -51,6 +53,25 @@ class Model(Closed):
     def _name(cls, value: str | None) -> str | None:
         return None if value is None else check_name(value)
 
+    @field_validator("gguf_file")
+    @classmethod
+    def _gguf_file(cls, value: str | None) -> str | None:
+        if value is not None and (PurePath(value).name != value or not value.endswith(".gguf")):
+            raise ValueError(f"must be the name of a file in the model's directory, ending in .gguf (given: {value})")
+        return value
+
+    @model_validator(mode="after")
+    def _gguf_file_of_weights(self) -> Model:
+        if self.gguf_file is None:
+            return self
+        if self.random_weights or self.trust_remote_code or self.revision:
+            raise ValueError("gguf_file: does not go with random_weights, trust_remote_code or revision")
+        if not is_local(self.id):
+            raise ValueError(
+                "gguf_file: id must be the directory that holds it, beginning with . or /; download it first"
+            )
+        return self
+
     @model_validator(mode="after")
     def _adapter_of_trained_weights(self) -> Model:
         if self.adapter is not None and self.random_weights:
@@ -63,7 +84,8 @@ class Model(Closed):
         if self.as_ is not None:
             return self.as_
         of_adapter = "" if self.adapter is None else "+" + _group_name(self.adapter)
-        return _group_name(self.id) + of_adapter + ("--random" if self.random_weights else "")
+        of_file = "" if self.gguf_file is None else "--" + self.gguf_file.removesuffix(".gguf")
+        return _group_name(self.id) + of_file + of_adapter + ("--random" if self.random_weights else "")
 
 
 def is_local(model_id: str) -> bool:

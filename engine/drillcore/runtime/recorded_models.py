@@ -37,6 +37,7 @@ PARTS = {
     "config": "configuration",
     "code": "Python files",
     "adapter_files": "adapter",
+    "gguf": "GGUF file",
     "random_weights": "setting random_weights",
 }
 AGAIN = "put back what the states were computed with, or compute them with this: `drillcore run JOB --overwrite`"

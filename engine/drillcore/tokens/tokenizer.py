@@ -71,7 +71,7 @@ class Around:
 FILES = ("*token*", "vocab*", "merges.txt", "*.model")
 
 
-def _has_no_file(location: str) -> bool:
+def has_no_file(location: str) -> bool:
     """Whether a folder holds no file that a tokenizer could be read from."""
     folder = Path(location)
     return folder.is_dir() and not any(any(folder.glob(pattern)) for pattern in FILES)
@@ -98,7 +98,7 @@ class Tokenizer:
                 self.recorded = self._recorded()
         except Exception as error:  # its files decide what code runs here, and each class stumbles in its own way
             why = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            if _has_no_file(location):
+            if has_no_file(location):
                 why = "there is none"
             raise ModelError(
                 f"the tokenizer of {location} could not be read: {why}",

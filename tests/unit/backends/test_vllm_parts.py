@@ -26,6 +26,8 @@ from drillcore.job.extract import Extract
 from drillcore.job.inputs import Model
 from drillcore.tokens.sequences import Sequences
 from support.adapters import write_adapter
+from support.checkpoints import copied
+from support.ggufs import write_gguf
 from support.plain import random_sentences
 from support.runs import sentences, snapshot
 
@@ -106,6 +108,13 @@ def test_what_vllm_cannot_do_is_refused(models, extract, model, reason, tmp_path
     with pytest.raises(JobError, match=reason) as caught:
         refuse(source, Extract(backend="vllm", **extract))
     assert caught.value.hint
+
+
+def test_a_gguf_file_is_refused(models, tmp_path):
+    folder = copied(models(), tmp_path / "model")
+    write_gguf(models(), folder / "m.gguf", "Q8_0")
+    with pytest.raises(JobError, match="gguf_file does not go with backend vllm: name a folder"):
+        refuse(locate(Model(id=str(folder), gguf_file="m.gguf"), Path("/")), Extract(backend="vllm"))
 
 
 def test_the_message_of_too_little_memory_has_the_sizes(source):

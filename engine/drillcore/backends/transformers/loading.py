@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -147,18 +149,9 @@ def _read(source: ModelSource, fit: Fit, dtype: torch.dtype, device: torch.devic
 
     where = source.model.device_map or (device if device.type == "cuda" else None)
     try:
-        causal, report = fit.loader.from_pretrained(
-            source.location,
-            dtype=dtype,
-            device_map=where,
-            use_safetensors=True,
-            output_loading_info=True,
-            # Else an error that does not name them.
-            ignore_mismatched_sizes=True,
-            **LEFT_TO_US,
-            **_capped(source),
-            **source.arguments(),
-        )
+        # No setting turns off the progress bars of a GGUF file's dequantisation.
+        with contextlib.redirect_stderr(io.StringIO()) if source.model.gguf_file else contextlib.nullcontext():
+            causal, report = _loaded(source, fit, dtype, where)
     except torch.OutOfMemoryError as error:
         raise ModelError(
             f"model {source.model.id} does not fit into the memory of {device}",
@@ -170,7 +163,28 @@ def _read(source: ModelSource, fit: Fit, dtype: torch.dtype, device: torch.devic
             hint="Only safetensors weights are read; check that the files are complete.",
         ) from error
     fit.check(source.model.id, report)
+    if source.model.gguf_file is not None:
+        # Dequantised weights are plain numbers, which the quantiser would deny.
+        causal.hf_quantizer = None
     return apply_adapter(source, causal, device)
+
+
+def _loaded(source: ModelSource, fit: Fit, dtype: torch.dtype, where: Any) -> tuple[Any, dict[str, Any]]:
+    """The model and transformers' loading report."""
+    found: tuple[Any, dict[str, Any]] = fit.loader.from_pretrained(
+        source.location,
+        dtype=dtype,
+        device_map=where,
+        use_safetensors=True,
+        output_loading_info=True,
+        # Else an error that does not name them.
+        ignore_mismatched_sizes=True,
+        **LEFT_TO_US,
+        **source.gguf_argument(),
+        **_capped(source),
+        **source.arguments(),
+    )
+    return found
 
 
 def _random(source: ModelSource, dtype: torch.dtype) -> Any:

@@ -73,6 +73,7 @@ def refuse(source: ModelSource, extract: Extract) -> None:
         "extract.device": ":" in extract.device and "choose the GPU with CUDA_VISIBLE_DEVICES",
         "extract.tensor_parallel": heads % ranks and f"{ranks} ranks cannot share {heads} attention heads evenly",
         "the adapter of the model": source.adapter is not None and "merge it into the model and save that",
+        "gguf_file": source.model.gguf_file is not None and "name a folder with safetensors weights",
         "device_map": source.model.device_map is not None and "spread a model over GPUs with extract.tensor_parallel",
     }
     for name, reason in wrong.items():

@@ -43,9 +43,10 @@ def model_title(context: Context, group: str) -> str:
     """The name of a model in pictures; for converted models with their kind and quantisation."""
     source = context.inputs.sources[group]
     model: Model = source.model
-    if model.adapter is not None:
+    if model.adapter is not None or model.gguf_file is not None:
         merged = ", merged" if model.merge_adapter else ""
-        return model.as_ or f"{model.id} + {model.adapter}{merged}"
+        file = f" ({model.gguf_file})" if model.gguf_file else ""
+        return model.as_ or model.id + file + (f" + {model.adapter}{merged}" if model.adapter else "")
     if model.random_weights:
         return f"{(model.as_ or model.id) if is_local(model.id) else model.id} (random weights)"
     facts = read_object(Path(source.location) / "drillcore.json")
