@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+import zarr
 
 from support.commands import Command, Forge
 
@@ -87,6 +89,12 @@ class Work:
             if path.is_file()
         }
 
+    def values(self) -> dict[str, Any]:
+        """All states of every group, float32 [place, K, H], by its path."""
+        root = zarr.open_group(self.store, mode="r", use_consolidated=False)
+        paths = sorted(str(path.parent.relative_to(self.store)) for path in self.store.glob("*/*/hidden_states"))
+        return {path: np.asarray(root[path]["hidden_states"][...]) for path in paths}  # type: ignore[index]
+
     def num_records(self) -> int:
         """Shards of the first model and dataset that have a fingerprint's file; quick, to be asked often."""
         try:
@@ -105,6 +113,16 @@ class Work:
                 marks = [n for f in files for n in (f.stat().st_ino, f.stat().st_mtime_ns)]
                 found[f"{group.relative_to(self.store)} {shard}"] = tuple(marks)
         return found
+
+
+def assert_close(these: dict[str, Any], those: dict[str, Any], bound: float = 1e-5) -> None:
+    """States of two stores agree: relative error of every row at every layer, as the audit measures it."""
+    assert these.keys() == those.keys()
+    for path, values in these.items():
+        other = those[path]
+        assert values.shape == other.shape and (np.isnan(values) == np.isnan(other)).all(), path
+        error = np.linalg.norm(np.nan_to_num(values - other), axis=-1)
+        assert (error <= bound * np.linalg.norm(np.nan_to_num(other), axis=-1)).all(), (path, error.max())
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int]]:

@@ -43,6 +43,8 @@ def make_world(
     donors: dict[str, Path] = {}
     for version in versions:
         place = Place(scratch / version)
+        if version == "rows":
+            base.copy(place.folder)  # rows that are added leave what was there
         forked(lambda p=place, v=version: str(finished(p, models, v, backend, method).folder), 600)
         donors[version] = place.folder
     base.enter()

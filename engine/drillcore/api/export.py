@@ -25,7 +25,7 @@ from drillcore.errors import CommitError, InputError, MissingExtraError, StoreEr
 from drillcore.neighbours import EXACT_UP_TO, build
 from drillcore.runtime.results import result_facts
 from drillcore.store.arrays import PROJECTIONS
-from drillcore.store.attributes import attributes_of
+from drillcore.store.attributes import BEGUN, CONTENTS, attributes_of
 from drillcore.store.freshness import stale_results
 from drillcore.store.layout import array_of, read_array
 from drillcore.store.reader import Coordinate, num_rows, read_layer
@@ -176,13 +176,17 @@ def _check(kind: str, layer: Layer) -> None:
 
 
 def _whole(group: zarr.Group) -> zarr.Group:
-    """The group; raises StoreError where not all of its shards are committed."""
+    """The group; raises StoreError where not all of its shards are committed, or its coordinates are being written."""
     prints = read_array(group, "shard_fingerprint")
-    committed = int(np.count_nonzero(prints.any(axis=1)))
+    attributes = attributes_of(group)
+    committed = int(np.count_nonzero(prints.any(axis=1))) - len(attributes.get(BEGUN, {}))
     if committed < len(prints):
         raise StoreError(
             f"{group.path}: {committed} of {len(prints)} shards are committed", hint="Finish the run first."
         )
+    recorded = attributes.get(CONTENTS)
+    if recorded is not None and any(name not in recorded for name, _ in attributes.get("columns", [])):
+        raise StoreError(f"{group.path}: its texts and labels are being written", hint="Finish the run first.")
     return group
 
 

@@ -31,6 +31,8 @@ COMPLETE = "complete"
 CONSOLIDATED = "consolidated"
 # While a group is being renamed: its path before and after.
 MOVED_FROM, MOVED_TO = "moved_from", "moved_to"
+# Of a group that is growing: the fingerprint of each shard, by number, that holds only its first rows so far.
+BEGUN = "begun"
 MEND = "`drillcore verify` names all that is damaged; `drillcore run` then computes exactly that again."
 # What reading a document of any shape raises.
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import zarr
 from zarr.abc.store import Store
 
+from drillcore.store.attributes import BEGUN, read_attributes
 from drillcore.store.layout import array_of
 from drillcore.store.places.files import plain_store, read_size
 from drillcore.store.record import fingerprint_of
@@ -16,9 +17,11 @@ READERS = 16
 
 
 def fingerprints_of(group: zarr.Group) -> list[str]:
-    """Hex fingerprint of each shard of a group, empty where it is not committed or its record is damaged."""
-    store = plain_store(group.store)
-    return each_shard(lambda s: fingerprint_of(store, group.path, s), array_of(group, "shard_fingerprint").shape[0])
+    """Hex fingerprint of each shard of a group, empty where rows of it are not committed or its record is damaged."""
+    store, num_shards = plain_store(group.store), array_of(group, "shard_fingerprint").shape[0]
+    found = each_shard(lambda s: fingerprint_of(store, group.path, s), num_shards)
+    begun = read_attributes(store, group.path).get(BEGUN, {})
+    return [fingerprint if begun.get(str(s)) != fingerprint else "" for s, fingerprint in enumerate(found)]
 
 
 def claimed_shards(store: Store, path: str, num_shards: int) -> list[str]:

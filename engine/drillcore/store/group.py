@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,10 @@ from numpy.typing import NDArray
 from drillcore.errors import CommitError, DamageError
 from drillcore.store import layout
 from drillcore.store.arrays import ARRAYS
-from drillcore.store.attributes import CONTENTS, attributes_of, put_attributes
+from drillcore.store.attributes import BEGUN, CONTENTS, attributes_of, put_attributes
 from drillcore.store.committed import each_shard, fingerprints_of
 from drillcore.store.contents import Digests, array_digests, fast_digest
-from drillcore.store.layout import COLUMN_CHUNK, WITHDRAWN, Shape, array_of, create_array
+from drillcore.store.layout import BORDERS, COLUMN_CHUNK, WITHDRAWN, Shape, array_of, create_array
 from drillcore.store.places.files import (
     list_names,
     read_file,
@@ -45,6 +46,7 @@ from drillcore.system.files import ValuesDigest, without_nan
 
 # Coordinates that results are made from.
 RESULTS_READ = ("label", "group", "expected_next")
+NONE_BEGUN: Mapping[int, str] = MappingProxyType({})
 
 
 class GroupWriter:
@@ -83,12 +85,14 @@ class GroupWriter:
         if self.attributes.get("columns") != listed or self._differing(of_columns):
             self._create_columns(shape, every)
         before, dimensions = self.attributes, ("sentence",) if shape.rows is None else ("row",)
+        before.pop(BORDERS, None)
         contents = before.get(CONTENTS, {})
         described = {
             "position": position,
             "coordinates": " ".join(["layer_name", *(name for name, _ in every if name not in dimensions)]),
             "shape": shape.as_attribute(),
             "columns": listed,
+            **({BORDERS: list(shape.borders)} if shape.borders else {}),
             CONTENTS: {**contents, **{name: self._metadata_digest(contents, name) for name in expected}, **layers},
         }
         self._set_attributes({"results": {}, **before, **described})
@@ -137,7 +141,10 @@ class GroupWriter:
     def _grow(self, shape: Shape, differing: Sequence[str], expected: dict[str, bytes]) -> None:
         """Make the arrays longer: their metadata alone, since a shard is a file. Results are of fewer sentences."""
         # Until `ensure` has recorded the new ones, these arrays are listed without digests: they are being written.
-        bare = {**self._without_columns(), "results": {}, CONTENTS: {name: {} for name in expected}}
+        stored = layout.shape_of(self.attributes)
+        longer = (i for i in range(stored.num_shards) if stored.bounds(i) != shape.bounds(i))
+        begun = {str(i): found for i in longer if (found := fingerprint_of(self._store, self._path, i))}
+        bare = {**self._without_columns(), "results": {}, CONTENTS: {name: {} for name in expected}, BEGUN: begun}
         self._set_attributes(bare)
         for name in list_names(self._store, self._path):
             if name in ARRAYS and ARRAYS[name].is_result:
@@ -242,8 +249,10 @@ class GroupWriter:
         raw = read_file(self._store, absmax_key(self._path, shard))
         return raw is not None and (record is None or fast_digest(raw) == record.absmax)
 
-    def plan_fingerprints(self, planned: Sequence[str]) -> None:
-        """Record the fingerprint that each shard must get."""
+    def plan_fingerprints(self, planned: Sequence[str], begun: Mapping[int, str] = NONE_BEGUN) -> None:
+        """Record the fingerprint that each shard must get; begun: what it has meanwhile, with its first rows."""
+        plain = {name: value for name, value in self.attributes.items() if name != BEGUN}
+        self._set_attributes({**plain, **({BEGUN: {str(k): f for k, f in begun.items()}} if begun else {})})
         wanted = np.array([list(bytes.fromhex(p)) for p in planned], np.uint8).reshape(-1, 32)
         array, before = array_of(self.group, "shard_planned"), self.attributes
         digests: Digests = before[CONTENTS]["shard_planned"]

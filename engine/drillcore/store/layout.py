@@ -25,6 +25,8 @@ from drillcore.store.attributes import FORMAT, FORMATS, MEND
 KIND = "drillcore"
 # Attribute of a group: how often its states turned out not to be those of its sentences.
 WITHDRAWN = "withdrawn"
+# Attribute of a group that grew: how many sentences it had each time before.
+BORDERS = "borders"
 SHARD_BYTES = 256 * 2**20
 CHUNK_BYTES = 2 * 2**20
 COLUMN_CHUNK = 65_536
@@ -51,7 +53,8 @@ class Shape:
     """What decides the arrays of one model and dataset; another shape needs new arrays.
 
     num_sentences: of the group, or its rows where a sentence has any number of them: `rows` is given then. layers:
-    layer numbers. shard, chunk: sentences (or rows), powers of two.
+    layer numbers. shard, chunk: sentences (or rows), powers of two. borders: how many sentences the dataset had each
+    time before it grew, ascending: what stands on two sides of one was not computed together.
     """
 
     num_sentences: int
@@ -62,6 +65,7 @@ class Shape:
     shard: int
     chunk: int
     rows: Rows | None = None
+    borders: tuple[int, ...] = ()
 
     @property
     def num_shards(self) -> int:
@@ -112,7 +116,9 @@ class Shape:
 
     def may_grow_to(self, other: Shape) -> bool:
         """Whether another shape is this one, or has more sentences at its end."""
-        mine = replace(self, num_sentences=other.num_sentences, rows=other.rows)
+        mine = replace(self, num_sentences=other.num_sentences, rows=other.rows, borders=other.borders)
+        if other.borders[: len(self.borders)] != self.borders:
+            return False
         if mine != other or self.num_sentences > other.num_sentences or (self.rows is None) != (other.rows is None):
             return False
         if self.rows is None or other.rows is None:
@@ -138,8 +144,9 @@ class Shape:
         return first, min(first + self.shard, stop)
 
     def as_attribute(self) -> dict[str, Any]:
-        """JSON-ready, to be compared on the next run."""
-        described = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items() if k != "rows"}
+        """JSON-ready, to be compared on the next run; the borders are an attribute of their own."""
+        skipped = ("rows", "borders")
+        described = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items() if k not in skipped}
         if self.rows is None:
             return described
         return {**described, "rows": {**asdict(self.rows), "rows_B": list(self.rows.rows_B)}}
@@ -152,6 +159,7 @@ def shape_of(attributes: dict[str, Any]) -> Shape:
     shape = Shape(**described)
     if rows is not None:
         shape = replace(shape, rows=Rows(int(rows["num_sentences"]), int(rows["block"]), tuple(rows["rows_B"])))
+    shape = replace(shape, borders=tuple(map(int, attributes.get(BORDERS, ()))))
     if not (shape.num_sentences > 0 and shape.shard > 0 and shape.chunk > 0):
         raise ValueError("the shape is not valid")
     if shape.rows is not None and (sum(shape.rows.rows_B) != shape.num_sentences or min(shape.rows.rows_B) < 0):

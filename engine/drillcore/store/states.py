@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.abc.store import Store
 
-from drillcore.errors import DamageError
-from drillcore.store.attributes import CONTENTS, MEND, attributes_of, is_finished, read_attributes
+from drillcore.errors import CommitError, DamageError
+from drillcore.store.attributes import BEGUN, CONTENTS, MEND, attributes_of, is_finished, read_attributes
 from drillcore.store.contents import fast_digest
 from drillcore.store.layout import Shape, array_of, read_array, shape_of
-from drillcore.store.places.files import plain_store, read_ahead, read_end, read_range, read_size
-from drillcore.store.record import NOT_COMMITTED, read_record
+from drillcore.store.places.files import plain_store, read_ahead, read_end, read_file, read_range, read_size
+from drillcore.store.record import NOT_COMMITTED, absmax_key, read_record
 from drillcore.store.shards import Index, decode_chunk, decode_index, index_bytes, threads
 
 # Read at a time: large enough for storage that answers slowly, small enough to stay in a core's cache until decoded.
@@ -119,7 +120,7 @@ class StatesReader:
             if is_finished(read_attributes(self.store, ""), self.path):
                 raise self.damage(shard, None, NOT_COMMITTED)
             raise FileNotFoundError
-        if record is not None and self._has_plan and self._planned[shard].tobytes().hex() != record.fingerprint:
+        if record is not None and self._has_plan and not self._is_planned(shard, record.fingerprint):
             raise self.damage(shard, None, "it is not of the sentences, model and settings that the group records")
         tail = read_end(self.store, self.key(shard), index_bytes(self.shape))
         if tail is None:
@@ -133,6 +134,12 @@ class StatesReader:
         except ValueError as error:
             raise self.damage(shard, None, str(error)) from None
         return Known(index, None if record is None else record.chunks)
+
+    def _is_planned(self, shard: int, fingerprint: str) -> bool:
+        """Whether a shard is the one that the group plans, or, while the group grows, holds the first rows of it."""
+        if self._planned[shard].tobytes().hex() == fingerprint:
+            return True
+        return is_begun(self.store, self.path, shard, fingerprint)
 
     def key(self, shard: int) -> str:
         """Key of a shard in the store."""
@@ -167,6 +174,24 @@ class StatesReader:
             finally:
                 todo.clear()
         return out_NQH
+
+    def first_rows(self, shard: int, fingerprint: str, num_rows: int) -> tuple[NDArray[Any], NDArray[np.float32]]:
+        """States [rows, K, H] of the first rows of a shard that is committed with a fingerprint, and its maxima [K].
+
+        Raises CommitError where the shard is no longer committed so, DamageError where it is damaged.
+        """
+        record = read_record(self.store, self.path, shard)
+        if record is None or record.fingerprint != fingerprint:
+            raise CommitError(
+                f"{self.path}: shard {shard}, to which rows are added, is not committed as it was when the run began",
+                hint="Run the same command again: it computes all rows of that shard.",
+            )
+        first = self.shape.bounds(shard)[0]
+        states_NKH = self.read(np.arange(first, first + num_rows), np.arange(len(self.shape.layers)))
+        maxima = read_file(self.store, absmax_key(self.path, shard)) or b""
+        if fast_digest(maxima) != record.absmax or not np.isfinite(states_NKH).all():
+            raise self.damage(shard, None, "its first rows, or their maxima, are damaged")
+        return states_NKH, np.asarray(array_of(self._group, "layer_absmax")[shard], np.float32)
 
     def _fill(self, run: Sequence[Span], out_NQH: NDArray[Any], scratch: NDArray[np.uint8]) -> None:
         """Read a run of chunks at once and decode each into its place."""
@@ -274,6 +299,13 @@ class StatesReader:
             return str(int(np.asarray(array_of(self._group, "layer")[slot])))
         except (ValueError, RuntimeError, DamageError):
             return f"at position {slot}"
+
+
+def is_begun(store: Store, path: str, shard: int, fingerprint: str) -> bool:
+    """Whether a shard with this fingerprint holds the rows that it had before its group began to grow."""
+    if is_finished(read_attributes(store, ""), path):
+        return False
+    return bool(read_attributes(store, path).get(BEGUN, {}).get(str(shard)) == fingerprint)
 
 
 def _described(attributes: dict[str, Any], path: str) -> Shape:

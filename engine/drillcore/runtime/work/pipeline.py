@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -104,24 +104,34 @@ class Buffers:
         self._free.append(array)
 
 
+# States [rows, K, H] and maxima [K] of what the store holds of a task's shard, by its number.
+FirstRows = Callable[[BlockTask, int], tuple[NDArray[Any], NDArray[np.float32]]]
+
+
 class Assembler:
     """Puts the states of one block into its shards, and yields each shard once it is complete."""
 
-    def __init__(self, task: BlockTask, buffers: Buffers | None = None) -> None:
+    def __init__(self, task: BlockTask, buffers: Buffers | None = None, first_rows: FirstRows | None = None) -> None:
         self._task, self._shards, self._buffers = task, dict[int, Shard](), buffers or Buffers()
+        self._first_rows = first_rows
         shape, block = task.shape, task.block
         self._limit = float(np.finfo(shape.store_dtype).max)
         every = task.model.layers
         self._slots = None if every == shape.layers else np.array([every.index(k) for k in shape.layers], np.int64)
         self._sizes = [min(shape.shard, len(block) - s) for s in range(0, len(block), shape.shard)]
 
-    def add(self, part: States) -> Iterator[Shard]:
-        """Add the states of one batch; raises NumericsError where a state cannot be stored."""
+    def add(self, part: States, offset: int = 0) -> Iterator[Shard]:
+        """Add the states of one batch; raises NumericsError where a state cannot be stored.
+
+        offset: rows of the block before those that the batch is of.
+        """
+        if offset:
+            part = replace(part, sentence_S=part.sentence_S + offset)
         if self._slots is not None:
             values_GKH, absmax_GK = part.values_GKH[:, self._slots], part.absmax_GK[:, self._slots]
             part = replace(part, values_GKH=values_GKH, absmax_GK=absmax_GK)
         self._check(part)
-        shape = self._task.shape
+        part, shape = self._missing(part), self._task.shape
         shard_S = part.sentence_S // shape.shard
         for local in np.unique(shard_S).tolist():
             in_shard_S = shard_S == local
@@ -133,7 +143,30 @@ class Assembler:
             if shard.missing == 0:
                 yield self._shards.pop(local)
 
+    def _missing(self, part: States) -> States:
+        """A batch without the rows that are stored already."""
+        task = self._task
+        if not task.committed and not task.begun:
+            return part
+        shard_S = part.sentence_S // task.shape.shard + task.block.first_shard
+        stored_S = np.isin(shard_S, list(task.committed))
+        for shard, stop in task.begun.items():
+            stored_S |= (shard_S == shard) & (part.sentence_S + task.block.start < stop)
+        return replace(part, sentence_S=part.sentence_S[~stored_S], row_S=part.row_S[~stored_S])
+
+    def _completed(self, local: int) -> Shard:
+        """A shard with the rows that the store holds of it."""
+        assert self._first_rows is not None
+        shape, size, number = self._task.shape, self._sizes[local], self._task.block.first_shard + local
+        states_SKH, absmax_K = self._first_rows(self._task, number)
+        buffer = self._buffers.take((shape.shard, len(shape.layers), shape.hidden_size), np.dtype(shape.store_dtype))
+        buffer[: len(states_SKH)] = states_SKH
+        missing = size - len(states_SKH)
+        return Shard(number, local * shape.shard, buffer, buffer[:size], absmax_K.copy(), missing)
+
     def _shard(self, local: int, dtype: np.dtype[Any]) -> Shard:
+        if local not in self._shards and self._task.block.first_shard + local in self._task.begun:
+            self._shards[local] = self._completed(local)
         if local not in self._shards:
             shape, size = self._task.shape, self._sizes[local]
             # Copied as they are, and widened by the threads that encode: half the bytes pass through this one.
@@ -189,13 +222,12 @@ def extract_blocks(
     ):
         planned = _planned(planner, backend, tasks)
         through = Threads(encoders, writer, Buffers())
-        running: deque[tuple[BlockTask, Work, Clock, list[Future[float]], list[str]]] = deque()
+        running: deque[tuple[BlockTask, list[Work], Clock, list[Future[float]], list[str]]] = deque()
         try:
-            for task, work, clock in planned:
+            for task, works, clock in planned:
                 notes: list[str] = []
-                work = replace(work, store_dtype=task.shape.store_dtype)
-                writes = list(_forward(backend, task, work, clock, through, sink, progress, notes))
-                running.append((task, work, clock, writes, notes))
+                writes = list(_forward(backend, task, works, clock, through, sink, progress, notes))
+                running.append((task, works, clock, writes, notes))
                 while len(running) > 1:
                     yield _finish(*running.popleft())
             while running:
@@ -207,17 +239,19 @@ def extract_blocks(
 
 def _planned(
     planner: ThreadPoolExecutor, backend: BlockBackend, tasks: Iterable[BlockTask]
-) -> Iterator[tuple[BlockTask, Work, Clock]]:
-    """Yield each task with its planned work, while the next one is being planned."""
+) -> Iterator[tuple[BlockTask, list[Work], Clock]]:
+    """Yield each task with the planned work of its stretches, while the next one is being planned."""
 
-    def lay_out(task: BlockTask) -> tuple[BlockTask, Work, Clock]:
-        clock, started = Clock(), time.perf_counter()
-        work = replace(backend.lay_out(task.tokens), places=task.all_places())
-        task.tokens.release()
+    def lay_out(task: BlockTask) -> tuple[BlockTask, list[Work], Clock]:
+        clock, started, works = Clock(), time.perf_counter(), list[Work]()
+        for each in task.stretches:
+            laid_out = backend.lay_out(each.tokens)
+            works.append(replace(laid_out, places=each.all_places(), store_dtype=task.shape.store_dtype))
+            each.tokens.release()
         clock.add("plan", started)
-        return task, work, clock
+        return task, works, clock
 
-    ahead: Future[tuple[BlockTask, Work, Clock]] | None = None
+    ahead: Future[tuple[BlockTask, list[Work], Clock]] | None = None
     for task in tasks:
         following = planner.submit(lay_out, task)
         if ahead is not None:
@@ -230,7 +264,7 @@ def _planned(
 def _forward(
     backend: BlockBackend,
     task: BlockTask,
-    work: Work,
+    works: Sequence[Work],
     clock: Clock,
     threads: Threads,
     sink: ShardSink,
@@ -238,7 +272,11 @@ def _forward(
     notes: list[str],
 ) -> Iterator[Future[float]]:
     """Run the model over a block; yields the pending write of each shard."""
-    assemblers = [Assembler(each, threads.buffers) for each in task.groups]
+
+    def first_rows(of: BlockTask, shard: int) -> tuple[NDArray[Any], NDArray[np.float32]]:
+        return threads.writer.submit(sink.first_rows, of, shard).result()
+
+    assemblers = [Assembler(each, threads.buffers, first_rows) for each in task.groups]
     waiting: deque[Future[float]] = deque()
 
     def write(of: BlockTask, shard: Shard, encoding: Encoding) -> float:
@@ -250,15 +288,15 @@ def _forward(
     # Open the groups while the first batch computes: later it would delay the only commit of a small job.
     for each in task.groups:
         threads.writer.submit(sink.open, each)
-    started, left = time.perf_counter(), len(task.tokens)
-    for part in backend.run(work):
+    started, left = time.perf_counter(), task.num_sentences
+    for stretch, part in (
+        (s, part) for s, work in zip(task.stretches, works, strict=True) for part in backend.run(work)
+    ):
         started = clock.add("forward", started)
-        of = task.groups[part.group]
-        for shard in () if of.is_committed else assemblers[part.group].add(part):
+        of = stretch.groups[part.group]
+        for shard in () if of.is_committed else assemblers[part.group].add(part, of.offset):
             while len(waiting) >= WAITING_SHARDS:
                 waiting.popleft().result()
-            if shard.number in of.committed:
-                continue
             encoding = Encoding(shard.states_SKH, of.shape, threads.encoders)
             pending = threads.writer.submit(write, of, shard, encoding)
             waiting.append(pending)
@@ -276,17 +314,19 @@ def _forward(
     progress.advance(left)
 
 
-def _finish(task: BlockTask, work: Work, clock: Clock, writes: list[Future[float]], notes: list[str]) -> BlockDone:
+def _finish(
+    task: BlockTask, works: Sequence[Work], clock: Clock, writes: list[Future[float]], notes: list[str]
+) -> BlockDone:
     """Wait for the writes of a block and sum up what it cost."""
     clock.seconds["write"] = sum(w.result() for w in writes)
     return BlockDone(
         model=task.model.model.group,
         dataset=task.dataset,
         block=task.block.index,
-        num_sentences=len(task.tokens),
-        num_nodes=work.num_nodes,
-        num_padding=work.num_padding,
-        num_tokens=len(task.tokens.ids_T),
+        num_sentences=task.num_sentences,
+        num_nodes=sum(work.num_nodes for work in works),
+        num_padding=sum(work.num_padding for work in works),
+        num_tokens=task.num_tokens,
         committed_bytes=sum(len(e.block) * e.shape.sentence_bytes for e in task.groups if not e.is_committed),
         seconds=dict(clock.seconds),
         notes=tuple(notes),

@@ -15,8 +15,8 @@ from drillcore.runtime.work.tasks import BlockTask
 from drillcore.store.group import GroupWriter
 from drillcore.store.places.hold import Hold
 from drillcore.store.places.location import Location
-from drillcore.store.record import BlockPart
 from drillcore.store.shards import Encoding
+from drillcore.store.states import StatesReader
 
 
 class ShardSink:
@@ -48,8 +48,17 @@ class ShardSink:
         check = task.hold.check if task.hold is not None else _unshared
         check()
         fingerprint = task.block.fingerprints[shard - task.block.first_shard]
-        first, block = task.shape.bounds(shard)[0], task.parts or (BlockPart(task.block.start, task.block.stop),)
-        self.open(task).commit(first, shard, states, absmax_K, fingerprint, block, before_commit=check)
+        first = task.shape.bounds(shard)[0]
+        self.open(task).commit(first, shard, states, absmax_K, fingerprint, task.parts_of(shard), before_commit=check)
+
+    def first_rows(self, task: BlockTask, shard: int) -> tuple[NDArray[Any], NDArray[np.float32]]:
+        """States [rows, K, H] and maxima [K] of what a shard holds that is to be completed."""
+        stop = task.begun[shard]
+        known = task.block.begun[shard - task.block.first_shard]
+        fingerprint = next(each.fingerprint for each in known if each.stop == stop)
+        return StatesReader(self.open(task).group, by_plan=False).first_rows(
+            shard, fingerprint, stop - task.shape.bounds(shard)[0]
+        )
 
 
 def _unshared() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from drillcore.backends.base import Prepared
@@ -54,7 +55,10 @@ class BlockTask:
     whether the run that sent the task still holds the store; none for a store that nobody else can know of. places:
     which tokens the rows are of; none for the last one of each sentence. beside: other groups of the same sentences,
     whose states come from the same passes. parts: the rows of all of them, for the record of each shard; none where it
-    is alone. counted: whether its rows are the sentences that progress counts.
+    is alone; for each stretch of its block. counted: whether its rows are the sentences that progress counts.
+    offset: rows of the block before those of `tokens`, where the block has several stretches; further: the tasks of
+    those after this one that are computed, too. begun: of the shards that are completed, the row after those which they
+    hold.
     """
 
     model: ModelTask
@@ -68,13 +72,40 @@ class BlockTask:
     hold: Hold | None = None
     places: LaterPlaces | None = None
     beside: tuple[BlockTask, ...] = ()
-    parts: tuple[BlockPart, ...] = ()
+    parts: tuple[tuple[BlockPart, ...], ...] = ()
     counted: bool = True
+    offset: int = 0
+    further: tuple[BlockTask, ...] = ()
+    begun: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def groups(self) -> tuple[BlockTask, ...]:
         """Itself and those beside it."""
         return (self, *self.beside)
+
+    @property
+    def stretches(self) -> tuple[BlockTask, ...]:
+        """Itself and the tasks of the stretches after it, which are computed one after the other."""
+        return (self, *self.further)
+
+    @property
+    def num_sentences(self) -> int:
+        """Sentences that are computed."""
+        return sum(len(each.tokens) for each in self.stretches)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of those sentences."""
+        return sum(len(each.tokens.ids_T) for each in self.stretches)
+
+    def parts_of(self, shard: int) -> tuple[BlockPart, ...]:
+        """The rows that were computed together with those of a shard, in each stretch that it has rows of."""
+        first, stop = self.shape.bounds(shard)
+        stretches = self.block.stretches
+        held = [i for i, s in enumerate(stretches) if max(s.start, first) < min(s.stop, stop)]
+        if self.parts:
+            return tuple(part for i in held for part in self.parts[i])
+        return tuple(BlockPart(stretches[i].start, stretches[i].stop) for i in held)
 
     @property
     def is_committed(self) -> bool:

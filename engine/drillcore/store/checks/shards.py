@@ -21,7 +21,7 @@ from drillcore.store.layout import Shape, read_array
 from drillcore.store.places.files import plain_store, read_file, read_size
 from drillcore.store.record import NOT_COMMITTED, ShardRecord, absmax_key, read_record, read_seal
 from drillcore.store.shards import index_bytes, threads
-from drillcore.store.states import StatesReader
+from drillcore.store.states import StatesReader, is_begun
 
 States = NDArray[np.generic]
 
@@ -68,7 +68,8 @@ class ShardChecks:
             yield self._finding("shard_fingerprint", NOT_COMMITTED, shard)
         if not fingerprint:
             return
-        if planned is not None and any(planned) and fingerprint != planned:
+        is_planned = planned is None or not any(planned) or fingerprint == planned
+        if not is_planned and not is_begun(store, path, shard, fingerprint.hex()):
             yield self._finding("shard_fingerprint", "its fingerprint does not belong to this job's rows", shard)
         yield from self._check_file(shard, record, pool)
 

@@ -88,7 +88,7 @@ class RaySweep:
                 self._tasks[position], numerics=tasks[0].model.numerics, witness=NONE, witness_places=None
             )
         task = self._tasks[position]
-        pieces = [Piece(position, replace(t, model=task), len(t.tokens.ids_T)) for t in tasks]
+        pieces = [Piece(position, replace(t, model=task), t.num_tokens) for t in tasks]
         self._scheduler.open(position, pieces)
 
     def _ready(self) -> list[Any]:

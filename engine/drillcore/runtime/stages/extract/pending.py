@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from drillcore.backends import MODEL_DISTRIBUTIONS, numerics_hold
@@ -18,7 +18,7 @@ from drillcore.runtime.stages.extract.coordinates import column_types, write_col
 from drillcore.runtime.stages.extract.recipes import ATTRIBUTE, Recipe, recorded
 from drillcore.runtime.stages.extract.standing import Asked, Standing, block_of, blocks_of, shape_for
 from drillcore.runtime.wanted import wanted_of
-from drillcore.runtime.work.blocks import Block, block_sentences, spread_block
+from drillcore.runtime.work.blocks import Block, Stretch, block_sentences, spread_block
 from drillcore.store.attributes import attributes_of
 from drillcore.store.freshness import WANTED
 from drillcore.store.layout import Shape
@@ -38,7 +38,8 @@ class Target:
     """A model and dataset with the blocks that are pending.
 
     every: all blocks; none where all are committed. planned, committed: the fingerprint that each shard must have,
-    and the one it had when the run started.
+    and the one it had when the run started. begun: of the shards that hold their first rows, which stay, the row after
+    those.
     """
 
     pair: Input
@@ -48,19 +49,26 @@ class Target:
     every: list[Block]
     planned: list[str]
     committed: list[str]
+    begun: dict[int, int] = field(default_factory=dict)
 
     @property
     def num_pending(self) -> int:
         """Sentences to extract."""
-        return sum(len(b) for b in self.blocks)
+        return sum(s.stop - s.start for b in self.blocks for s in b.stretches if self.lacks(b, s))
+
+    def lacks(self, block: Block, stretch: Stretch) -> bool:
+        """Whether rows of a stretch of a block are neither committed nor among those that a shard has begun with."""
+        kept = self.committed_shards(block)
+        for shard in block.shards:
+            first, end = self.shape.bounds(shard)
+            first = max(first, stretch.start, self.begun.get(shard, 0))
+            if shard not in kept and first < min(end, stretch.stop):
+                return True
+        return False
 
     def committed_shards(self, block: Block) -> frozenset[int]:
         """Shards of a block that are committed as they must be; they stay when the block is computed again."""
-        return frozenset(i for i in _shards(block) if self.committed[i] == self.planned[i])
-
-
-def _shards(block: Block) -> range:
-    return range(block.first_shard, block.first_shard + len(block.fingerprints))
+        return frozenset(i for i in block.shards if self.committed[i] == self.planned[i])
 
 
 def request_of(inputs: Inputs, name: str, hardware: Hardware, versions: dict[str, str]) -> dict[str, Any]:
@@ -184,21 +192,27 @@ def pending_of(context: Context, standing: Standing, recipe: Recipe, writer: Gro
     pair, shape = standing.pair, standing.shape
     blocks = blocks_of(pair, recipe, shape)
     wanted = [fingerprint for b in blocks for fingerprint in b.fingerprints]
-    _refuse_other_states(context, standing, recipe, wanted)
+    begins = {
+        i: {b.fingerprint: b.stop for b in found} for k in blocks for i, found in enumerate(k.begun, k.first_shard)
+    }
+    _refuse_other_states(context, standing, recipe, [*wanted, *(f for found in begins.values() for f in found)])
     if writer is None:
         before = context.store.dataset(pair.model.group, pair.dataset.name)
         known = zip(standing.claimed, wanted, strict=False)
-        before.retract([i for i, (c, w) in enumerate(known) if c and c != w and not standing.stays(i, c)])
+        stay = [c == w or standing.stays(i, c) or c in begins.get(i, ()) for i, (c, w) in enumerate(known)]
+        before.retract([i for i, (c, stays) in enumerate(zip(standing.claimed, stay, strict=False)) if c and not stays])
         writer = fit_group(context, standing)
     committed = writer.committed()
     planned = [c if standing.stays(i, c) else w for i, (c, w) in enumerate(zip(committed, wanted, strict=True))]
-    writer.plan_fingerprints(planned)
-    writer.retract([i for i, stored in enumerate(committed) if stored and stored != planned[i]])
-    pending = [b for b in blocks if any(committed[i] != planned[i] for i in _shards(b))]
+    open_shards = [i for i, stored in enumerate(committed) if stored and stored != planned[i]]
+    begun = {i: begins[i][committed[i]] for i in open_shards if committed[i] in begins.get(i, ())}
+    writer.plan_fingerprints(planned, {i: committed[i] for i in begun})
+    writer.retract([i for i in open_shards if i not in begun])
+    pending = [b for b in blocks if any(committed[i] != planned[i] for i in b.shards)]
     if pending:
         others = [r for r in recorded(attributes_of(writer.group)) if r != recipe]
         writer.describe(**{ATTRIBUTE: [r.record() for r in (*others, recipe)]})
-    return Target(pair, writer, shape, pending, blocks, planned, committed)
+    return Target(pair, writer, shape, pending, blocks, planned, committed, begun)
 
 
 def _refuse_other_states(context: Context, standing: Standing, recipe: Recipe, wanted: list[str]) -> None:
@@ -225,3 +239,5 @@ def check_committed(targets: list[Target]) -> None:
                 f"{target.writer.group.path}: {len(lost)} of {len(target.planned)} committed shards have disappeared",
                 hint="Something else changed the store while the run was under way. Run the same command again.",
             )
+        if target.begun:
+            target.writer.plan_fingerprints(target.planned)  # nothing is begun any more

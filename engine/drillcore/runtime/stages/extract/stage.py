@@ -253,13 +253,13 @@ class ModelRun:
         model = replace(self._task(), numerics=numerics)
         tasks = block_tasks(context, model, self._targets)
         self._started, self._num_left = time.perf_counter(), len(tasks)
-        self._num_sentences = sum(len(task.tokens) for task in tasks)
+        self._num_sentences = sum(task.num_sentences for task in tasks)
         return tasks
 
     def _recipe(self, standing: Standing, numerics: dict[str, Any]) -> Recipe:
         """How a group's states are computed. Groups that are new in a store get blocks whose states fit in memory."""
         block = numerics["block_sentences"]
-        if self._stored is not None and not standing.num_kept:
+        if self._stored is not None and standing.is_new:
             block = min(block, self._fitting_block())
         return Recipe(self._request, {**numerics, "block_sentences": block}, standing.pair.recorded_policy)
 

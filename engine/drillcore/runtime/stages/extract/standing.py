@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -23,7 +24,12 @@ from drillcore.store.attributes import read_attributes
 from drillcore.store.committed import claimed_shards
 from drillcore.store.layout import Rows, Shape, choose_shape, read_array, shape_of
 from drillcore.store.places.files import read_file
+from drillcore.store.record import read_record
 from drillcore.texts.rows import row_ids
+
+# A dataset that grows keeps its shards while they are few, or not tiny beside those of a new store; otherwise what it
+# had, which is little beside what it has now, is computed again with it.
+FEW_SHARDS, TINY_SHARD = 256, 4
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,8 @@ class Standing:
 
     shape: what the group must have. claimed: fingerprint of each stored shard whose file is there, whole or not.
     recipes: of the group, as far as they agree with the job. allowed: for each shard that the job wants, the
-    fingerprints with which it may stay. known: whether the group says what its states were made from.
+    fingerprints with which it may stay; begun: those with which its first rows may, each with the row after them.
+    known: whether the group says what its states were made from.
     """
 
     pair: Input
@@ -63,6 +70,7 @@ class Standing:
     allowed: tuple[frozenset[str], ...] = ()
     loss: Loss | None = None
     known: bool = True
+    begun: tuple[dict[str, int], ...] = ()
 
     @property
     def path(self) -> str:
@@ -72,6 +80,10 @@ class Standing:
     def stays(self, shard: int, fingerprint: str) -> bool:
         """Whether a shard that is committed with a fingerprint is as the job wants it."""
         return bool(fingerprint) and shard < len(self.allowed) and fingerprint in self.allowed[shard]
+
+    def rows_before(self, shard: int, fingerprint: str) -> int:
+        """The row after those that a shard holds which is committed with a fingerprint, if more came later; else 0."""
+        return self.begun[shard].get(fingerprint, 0) if shard < len(self.begun) else 0
 
     @property
     def takes_nothing(self) -> bool:
@@ -84,8 +96,12 @@ class Standing:
         return sum(stop - start for start, stop in self.pending_ranges())
 
     def pending_ranges(self) -> list[tuple[int, int]]:
-        """First sentence, or row, of each shard that does not stay, and the one after its last."""
-        return [self.shape.bounds(i) for i in self._pending_shards()]
+        """First sentence, or row, that each shard lacks which does not stay as it is, and the one after its last."""
+        found, claimed = [], (*self.claimed, *[""] * self.shape.num_shards)
+        for shard in self._pending_shards():
+            first, stop = self.shape.bounds(shard)
+            found.append((max(first, self.rows_before(shard, claimed[shard])), stop))
+        return found
 
     def pending_sentences(self) -> list[tuple[int, int]]:
         """Sentences of those shards; of their blocks, where a sentence has any number of rows."""
@@ -103,6 +119,11 @@ class Standing:
     def num_kept(self) -> int:
         """Shards that stay, damage aside."""
         return sum(self.stays(i, fingerprint) for i, fingerprint in enumerate(self.claimed))
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing that is committed stays, not even the first rows of a shard."""
+        return not self.num_kept and not any(self.rows_before(i, c) for i, c in enumerate(self.claimed))
 
 
 @dataclass(frozen=True)
@@ -141,12 +162,28 @@ def shape_for(inputs: Inputs, pair: Input, stored: Shape | None = None, block_se
     if wanted != every:
         # Shards of as many sentences as all layers have: blocks are then those of the other groups of the dataset.
         shape = shape_with(wanted, shape.shard)
-    if pair.placed is not None and pair.placed.position.is_ragged:
+    is_ragged = pair.placed is not None and pair.placed.position.is_ragged
+    if stored is not None and (stored.rows is not None) == is_ragged:
+        shape = _as_stored(shape, stored, shard)
+    if pair.placed is not None and is_ragged:
         return _with_rows(shape, pair.placed, stored, max(block_sentences, 1))
-    if stored is None or not (stored.num_sentences > stored.shard or stored.num_sentences == len(pair.tokens)):
+    return shape
+
+
+def _as_stored(shape: Shape, stored: Shape, shard: int | None) -> Shape:
+    """A new shape with the shards of the stored one, where the dataset is as it was or grew, and those are not tiny.
+
+    shard: sentences of a shard, as the job says.
+    """
+    before = stored.num_sentences if stored.rows is None else stored.rows.num_sentences
+    sized = replace(stored, num_sentences=shape.num_sentences, shard=shape.shard, chunk=shape.chunk)
+    if replace(sized, rows=None, borders=()) != shape or shard not in (None, stored.shard):
         return shape
-    same = replace(stored, num_sentences=shape.num_sentences, shard=shape.shard, chunk=shape.chunk) == shape
-    return replace(stored, num_sentences=shape.num_sentences) if same and shard in (None, stored.shard) else shape
+    few = -(-shape.num_sentences // stored.shard) <= FEW_SHARDS or TINY_SHARD * stored.shard >= shape.shard
+    if before == shape.num_sentences or (before < shape.num_sentences and few):
+        borders = stored.borders if before == shape.num_sentences else (*stored.borders, before)
+        return replace(shape, shard=stored.shard, chunk=stored.chunk, borders=borders)
+    return shape
 
 
 def _with_rows(shape: Shape, placed: Placed, stored: Shape | None, block_sentences: int) -> Shape:
@@ -168,9 +205,11 @@ def block_of(shape: Shape, block_sentences: int) -> int:
 def blocks_of(pair: Input, recipe: Recipe, shape: Shape) -> list[Block]:
     """The blocks of the first sentences, as many as the shape holds, with their fingerprints under a recipe."""
     if shape.rows is not None:
-        return make_row_blocks(pair.rows_digest, recipe.common(shape), shape)
+        num_rows = pair.placed.num_rows if pair.placed is not None else lambda start, stop: 0
+        return make_row_blocks(pair.rows_digest, recipe.common(shape), shape, num_rows)
     block = block_of(shape, recipe.numerics["block_sentences"])
-    return make_blocks(pair.rows_digest, recipe.common(shape), shape.num_sentences, shape.shard, block)
+    common = recipe.common(shape)
+    return make_blocks(pair.rows_digest, common, shape.num_sentences, shape.shard, block, shape.borders)
 
 
 def plan(pair: Input, recipe: Recipe, shape: Shape) -> list[str]:
@@ -198,12 +237,13 @@ def stand(asked: Asked, pair: Input, store: Store, path: str | None = None) -> S
     known = bool(recipes) or "numerics" in model
     fitting = [r for r in recipes if r.agrees_with(asked.request, policy)]
     stored = stored or shape
-    allowed = _allowed(pair, fitting, stored, shape)
-    standing = Standing(pair, shape, stored, claimed, tuple(fitting), allowed, None, known)
+    allowed, begun = _allowed(pair, fitting, stored, shape)
+    standing = Standing(pair, shape, stored, claimed, tuple(fitting), allowed, None, known, begun)
     mixed = _mixed_dtypes(asked, standing)
     if mixed:
         same = tuple(r for r in fitting if r.request == asked.request)
-        standing = replace(standing, recipes=same, allowed=_allowed(pair, same, stored, shape))
+        allowed, begun = _allowed(pair, same, stored, shape)
+        standing = replace(standing, recipes=same, allowed=allowed, begun=begun)
         lost, reasons = [i for i, c in enumerate(claimed) if c and not standing.stays(i, c)], [mixed]
     else:
         lost = _lost(standing)
@@ -215,18 +255,26 @@ def stand(asked: Asked, pair: Input, store: Store, path: str | None = None) -> S
     return replace(standing, loss=Loss(path, sentences, len(stored.layers), results, tuple(reasons)))
 
 
-def _allowed(pair: Input, recipes: Sequence[Recipe], stored: Shape, shape: Shape) -> tuple[frozenset[str], ...]:
-    """For each shard, its fingerprints under these recipes; none where the shards are cut in another way."""
-    if not stored.may_grow_to(shape):
-        return ()
-    return tuple(map(frozenset, zip(*(plan(pair, r, shape) for r in recipes), strict=True)))
+def _allowed(
+    pair: Input, recipes: Sequence[Recipe], stored: Shape, shape: Shape
+) -> tuple[tuple[frozenset[str], ...], tuple[dict[str, int], ...]]:
+    """For each shard, its fingerprints under these recipes, and of its first rows; none where it is cut otherwise."""
+    if not stored.may_grow_to(shape) or not recipes:
+        return (), ()
+    every = [blocks_of(pair, r, shape) for r in recipes]
+    allowed = zip(*([f for b in blocks for f in b.fingerprints] for blocks in every), strict=True)
+    begun: list[dict[str, int]] = [{} for _ in range(shape.num_shards)]
+    for block in (block for blocks in every for block in blocks):
+        for shard, found in enumerate(block.begun, block.first_shard):
+            begun[shard] |= {each.fingerprint: each.stop for each in found}
+    return tuple(map(frozenset, allowed)), tuple(begun)
 
 
 def _lost(standing: Standing) -> list[int]:
     """Numbers of the committed shards that would be taken away or written again, unless the dataset only grew."""
     stored, shape, claimed = standing.stored, standing.shape, standing.claimed
     assert stored is not None
-    lost = [i for i, c in enumerate(claimed) if c and not standing.stays(i, c)]
+    lost = [i for i, c in enumerate(claimed) if c and not standing.stays(i, c) and not standing.rows_before(i, c)]
     if not standing.known and replace(stored, num_sentences=shape.num_sentences, rows=shape.rows) == shape:
         return []  # its metadata are damaged: whether its states fit is seen once the model is loaded
     if lost and shape.num_sentences > stored.num_sentences and standing.recipes:
@@ -298,4 +346,15 @@ def _stored_shape(store: Store, path: str, attributes: dict[str, Any], wanted: S
     # Which layers they are is not said there: as many as the job's are taken for the job's, and fingerprints decide.
     same = count == len(wanted.layers)
     numbers, names = (wanted.layers, wanted.layer_names) if same else (tuple(range(count)), ("",) * count)
-    return Shape(sentences, numbers, names, hidden, dtype, shard, chunk)
+    borders = _recorded_borders(store, path, -(-sentences // shard))
+    return Shape(sentences, numbers, names, hidden, dtype, shard, chunk, borders=borders)
+
+
+def _recorded_borders(store: Store, path: str, num_shards: int) -> tuple[int, ...]:
+    """Where stretches begin, by the records of a group's shards; the first sentence of a block does no harm."""
+    starts = set[int]()
+    for shard in range(num_shards):
+        with suppress(DamageError):
+            record = read_record(store, path, shard)
+            starts |= {p.start for p in (() if record is None else record.block) if path.endswith(p.group)}
+    return tuple(sorted(starts - {0}))

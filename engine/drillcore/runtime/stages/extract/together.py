@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from drillcore.runtime.context import Context
 from drillcore.runtime.stages.extract.pending import Target
 from drillcore.runtime.stages.extract.standing import Standing
+from drillcore.runtime.work.blocks import Block, Stretch
 from drillcore.runtime.work.tasks import BlockTask, ModelTask
 from drillcore.store.record import BlockPart
 from drillcore.tokens.places import Among
@@ -22,20 +23,43 @@ def block_tasks(context: Context, model: ModelTask, targets: Sequence[Target]) -
     A group that is committed there stays beside it too: which tokens are gathered decides the last bits of all, and
     they must not depend on where an earlier run ended.
     """
-    pending = {(t.pair.dataset.of, *b.sentences) for t in targets for b in t.blocks}
-    found: dict[tuple[str, int, int], list[BlockTask]] = {}
-    for task, of in _each(context, model, targets):
-        place = of, *task.block.sentences
-        if place in pending:
-            found.setdefault(place, []).append(task)
-    return [_joined(tasks, of) for (of, _, _), tasks in found.items()]
+    found: dict[tuple[str, tuple[Stretch, ...]], list[tuple[Target, Block]]] = {}
+    for target in targets:
+        for block in target.every:
+            found.setdefault((target.pair.dataset.of, _sentences(block)), []).append((target, block))
+    pending = {(t.pair.dataset.of, _sentences(b)) for t in targets for b in t.blocks}
+    return [_joined(context, model, members, place[0]) for place, members in found.items() if place in pending]
 
 
-def _joined(tasks: Sequence[BlockTask], of: str) -> BlockTask:
+def _sentences(block: Block) -> tuple[Stretch, ...]:
+    """The stretches of a block by their sentences alone: they are computed together where these are the same."""
+    return tuple(Stretch(*s.sentences, s.sentences) for s in block.stretches)
+
+
+def _joined(context: Context, model: ModelTask, members: Sequence[tuple[Target, Block]], of: str) -> BlockTask:
     """One task for blocks of the same sentences, and of their branches; each records the composition of the whole."""
     # What is counted while it runs are sentences, not rows: the first group is one of sentences where there is one.
-    tasks = sorted(tasks, key=lambda task: task.block.of is not None)
-    parts = tuple(BlockPart(t.block.start, t.block.stop, t.dataset.removeprefix(of)) for t in tasks)
+    members = sorted(members, key=lambda member: member[1].of is not None)
+    stretches = range(len(members[0][1].stretches))
+    names = [target.pair.dataset.name.removeprefix(of) for target, _ in members]
+    parts = tuple(
+        tuple(BlockPart(b.stretches[i].start, b.stretches[i].stop, n) for (_, b), n in zip(members, names, strict=True))
+        for i in stretches
+    )
+    lacking = [i for i in stretches if any(target.lacks(block, block.stretches[i]) for target, block in members)]
+    first, *further = (_of_stretch(context, model, members, i, parts) for i in lacking)
+    return replace(first, further=tuple(further))
+
+
+def _of_stretch(
+    context: Context,
+    model: ModelTask,
+    members: Sequence[tuple[Target, Block]],
+    number: int,
+    parts: tuple[tuple[BlockPart, ...], ...],
+) -> BlockTask:
+    """The task of one stretch of blocks of the same sentences."""
+    tasks = [_task(context, model, target, block, block.stretches[number]) for target, block in members]
     first, *others = (replace(task, parts=parts) for task in _in_one_block(tasks))
     return replace(first, beside=tuple(others))
 
@@ -64,25 +88,22 @@ def _same(one: Sequences, other: Sequences) -> bool:
     )
 
 
-def _each(context: Context, model: ModelTask, targets: Sequence[Target]) -> Iterator[tuple[BlockTask, str]]:
-    location = context.store.location
-    for target in targets:
-        pair = target.pair
-        for block in target.every:
-            placed = None if pair.placed is None else pair.placed.part(*block.sentences)
-            task = BlockTask(
-                model,
-                pair.dataset.name,
-                location.address,
-                target.writer.group.path,
-                target.shape,
-                block,
-                pair.tokens.slice(*block.sentences),
-                target.committed_shards(block),
-                hold=location.hold,
-                places=placed,
-            )
-            yield task, pair.dataset.of
+def _task(context: Context, model: ModelTask, target: Target, block: Block, stretch: Stretch) -> BlockTask:
+    location, pair = context.store.location, target.pair
+    return BlockTask(
+        model,
+        pair.dataset.name,
+        location.address,
+        target.writer.group.path,
+        target.shape,
+        block,
+        pair.tokens.slice(*stretch.sentences),
+        target.committed_shards(block),
+        hold=location.hold,
+        places=None if pair.placed is None else pair.placed.part(*stretch.sentences),
+        offset=stretch.start - block.start,
+        begun={shard: stop for shard, stop in target.begun.items() if shard in block.shards},
+    )
 
 
 def pending_sentences(standings: Sequence[Standing]) -> int:
