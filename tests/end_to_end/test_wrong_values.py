@@ -43,6 +43,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("datasets.0.empty", "keep", "empty"),
     ("datasets.0.label", "kind", "kind"),
     ("datasets.0.group", "family", "family"),
+    ("datasets.0.split", "part", "no field `part`"),
     ("datasets.0.unlabelled", "guess", "unlabelled"),
     ("datasets.0.missing", "NA", "missing"),
     ("datasets.0.expected_next", "then", "then"),

@@ -40,6 +40,7 @@ class DatasetFields(TypedDict, total=False):
     unlabelled: Literal["error", "keep", "drop"]
     missing: Sequence[str]
     group: str
+    split: str
     expected_next: str
     candidates: Sequence[str]
     keep: Sequence[str]

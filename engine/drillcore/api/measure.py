@@ -15,7 +15,7 @@ from drillcore.api.page import table
 from drillcore.api.stores import AnyStore, address_of, find_group, group_names
 from drillcore.api.tables import frame
 from drillcore.errors import CommitError, InputError
-from drillcore.measures import BOUNDS, CONTROLS, METRICS, PRIMARY
+from drillcore.measures import BOUNDS, CONTROLS, PRIMARY, ROWS
 from drillcore.measures.comparison import Difference, Side, as_csv
 from drillcore.measures.comparison import compare as compare_sides
 from drillcore.runtime.results import Measured, read_separation
@@ -85,7 +85,7 @@ class Measures:
         if metric not in self.metrics:
             raise InputError(f"{self.group} has no measure {metric}", hint=f"It has {', '.join(self.metrics)}.")
         found = [row for row in self.rows if row.metric == metric and row.value == row.value]
-        return max(found, key=lambda row: METRICS[metric].sign * row.value, default=None)
+        return max(found, key=lambda row: ROWS[metric].sign * row.value, default=None)
 
     def to_pandas(self) -> pd.DataFrame:
         """A row for each layer and measure; raises MissingExtraError where pandas is not installed."""

@@ -166,6 +166,9 @@ class Dataset(Closed):
     """Values that stand for none, such as NA or nan, in labels and in kept numbers; null and empty always do."""
     group: str | None = None
     """Field whose values must not be split between the folds of a measure."""
+    split: str | None = None
+    """Field that says of each row whether a probe learns from it or is tested on it: `train` or `test`; by default the
+    probe is cross-validated."""
     expected_next: str | None = None
     """Field that holds the text expected next, with its leading space; its first token after the sentence counts."""
     candidates: tuple[str, ...] = ()
@@ -260,6 +263,14 @@ class Dataset(Closed):
         plain = (".csv", ".tsv", ".jsonl", ".ndjson", ".txt")
         if self.encoding != "utf-8" and not all(_ending(path) in plain for path in self.paths):
             raise ValueError("encoding: is that of .csv, .tsv, .jsonl and .txt files; others say theirs themselves")
+        return self
+
+    @model_validator(mode="after")
+    def _split_has_a_field_of_its_own(self) -> Dataset:
+        others = {"text": self.text, "messages": self.messages, "label": self.label_field, "group": self.group}
+        for name, field in {**others, "expected_next": self.expected_next}.items():
+            if self.split is not None and self.split == field:
+                raise ValueError(f"split: {shortened(self.split)} is the field of `{name}`; it needs one of its own")
         return self
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections import ChainMap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -59,6 +60,16 @@ METRICS = {
     ),
 }
 
+# Measured beside the probe where a split says which rows it is tested on, and there are two labels.
+HELD_OUT = {
+    "auroc": MetricRow("area under the ROC curve", "drillcore.measures.held_out:auroc", 1, 0.0, 1.0, 2),
+    "recall_at_1_fpr": MetricRow(
+        "recall at 1 % false positives", "drillcore.measures.held_out:recall_at_1_fpr", 1, 0.0, 1.0, 2
+    ),
+}
+# Of both tables; a map looks them up when it is asked.
+ROWS = ChainMap(HELD_OUT, METRICS)
+
 
 def chosen(metrics: Literal["all"] | Sequence[str]) -> tuple[str, ...]:
     """Names of the measures that a job asks for, in the table's order; raises JobError for an unknown one.
@@ -75,7 +86,7 @@ def chosen(metrics: Literal["all"] | Sequence[str]) -> tuple[str, ...]:
 
 
 def load_measure(name: str) -> Callable[[LayerStates, Draws], Bounds]:
-    """The function of a measure, by its name in `METRICS`; raises KeyError for another one."""
-    module, _, function = METRICS[name].function.partition(":")
+    """The function of a measure, by its name in `ROWS`; raises KeyError for another one."""
+    module, _, function = ROWS[name].function.partition(":")
     measure: Callable[[LayerStates, Draws], Bounds] = getattr(importlib.import_module(module), function)
     return measure

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from drillcore.errors import InputError
 from drillcore.job.choices import did_you_mean
-from drillcore.measures import METRICS
+from drillcore.measures import ROWS
 from drillcore.system.nearly import shown
 
 # "Tighter" is claimed only where both agree: a few massive dimensions can decide either one alone.
@@ -73,13 +73,13 @@ def compare(a: Side, b: Side, metrics: Sequence[str] = ()) -> list[Difference]:
     >>> [(d.layer_name, round(d.difference, 2), d.verdict) for d in compare(a, b, ["probe"])]
     [('embed', -0.3, 'b separates better')]
     """
-    unknown = next((m for m in metrics if m not in METRICS), None)
+    unknown = next((m for m in metrics if m not in ROWS), None)
     if unknown is not None:
         raise InputError(
-            f"{shown(unknown)} is no measure{did_you_mean(unknown, list(METRICS))}",
-            hint=f"Any of {', '.join(METRICS)}.",
+            f"{shown(unknown)} is no measure{did_you_mean(unknown, list(ROWS))}",
+            hint=f"Any of {', '.join(ROWS)}.",
         )
-    both = [m for m in METRICS if m in a.metrics and m in b.metrics]
+    both = [m for m in ROWS if m in a.metrics and m in b.metrics]
     common = [m for m in metrics or both if m in both]
     if not common:
         lacking = [side.name for side in (a, b) if not set(metrics) & set(side.metrics)]
@@ -161,7 +161,7 @@ def _wider(num_layers: int) -> float:
 
 
 def _word(metric: str, difference: float, a: Side, b: Side) -> str:
-    better = a.name if difference * METRICS[metric].sign > 0 else b.name
+    better = a.name if difference * ROWS[metric].sign > 0 else b.name
     return f"{better} {'tighter' if metric in DISPERSIONS else 'separates better'}"
 
 

@@ -39,6 +39,8 @@ class Draws:
     rows_U: rows of the dataset whose labels count. codes_U: place of the label in `labels`. group_U: dense numbers.
     fold_U, jackknife_U: number of the fold, and of the jackknife block; every group lies in one of each. sample_S:
     positions in `rows_U` for what is quadratic.
+    is_test_U: whether a probe is tested on a sentence rather than learns from it; None where it is cross-validated.
+    Fold 1 then holds the tested ones and fold 0 the others, and a group may lie in both.
     skipped: why measures that compare labels mean nothing; empty where they do. notes: what a reader must know.
     """
 
@@ -54,6 +56,7 @@ class Draws:
     seed: int
     skipped: str = ""
     notes: tuple[str, ...] = ()
+    is_test_U: NDArray[np.bool_] | None = None
 
     @property
     def num_labels(self) -> int:
@@ -65,6 +68,37 @@ class Draws:
         """Whether every sentence of the dataset counts."""
         return len(self.rows_U) == self.num_sentences
 
+    @property
+    def tested_folds(self) -> list[int]:
+        """The folds, by their place among all, that a probe is tested on; each is trained without."""
+        return list(range(len(np.unique(self.fold_U)))) if self.is_test_U is None else [1]
+
+    @cached_property
+    def tested(self) -> Draws:
+        """The draws of the sentences that a probe is tested on, for their intervals."""
+        if self.is_test_U is None:
+            return self
+        tested_T = np.flatnonzero(self.is_test_U)
+        changes: dict[str, Any] = {name: getattr(self, name)[tested_T] for name in ("rows_U", "codes_U", "fold_U")}
+        # Numbered anew: a block of train rows alone would count as one that changes nothing.
+        for name in ("group_U", "jackknife_U"):
+            changes[name] = np.unique(getattr(self, name)[tested_T], return_inverse=True)[1]
+        return replace(self, **changes, sample_S=tested_T[:0], is_test_U=None)
+
+    @cached_property
+    def straddling(self) -> int:
+        """Number of groups with sentences on both sides of a split."""
+        if self.is_test_U is None or not len(self.group_U):
+            return 0
+        return int((~one_code_each(self.group_U, self.fold_U)).sum())
+
+    @cached_property
+    def _exchanging_U(self) -> NDArray[np.int64]:
+        """Sentences whose groups may exchange labels: of one fold, or of groups on both sides of a split."""
+        if self.is_test_U is None:
+            return self.fold_U
+        return np.where(one_code_each(self.group_U, self.fold_U)[self.group_U], self.fold_U, 2)
+
     @cached_property
     def _constant_U(self) -> NDArray[np.bool_]:
         return np.asarray(one_code_each(self.group_U, self.codes_U)[self.group_U])
@@ -73,8 +107,8 @@ class Draws:
     def _exchanged(self) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """For each fold: labels of its groups of one label, and for their sentences the place in those labels."""
         exchanged = []
-        for fold in np.unique(self.fold_U):
-            own_M = np.flatnonzero((self.fold_U == fold) & self._constant_U)
+        for fold in np.unique(self._exchanging_U):
+            own_M = np.flatnonzero((self._exchanging_U == fold) & self._constant_U)
             _, first_G, place_M = np.unique(self.group_U[own_M], return_index=True, return_inverse=True)
             exchanged.append((self.codes_U[own_M][first_G], np.stack([own_M, place_M])))
         return exchanged
@@ -129,12 +163,14 @@ def make_draws(
     groups: Sequence[Any] | NDArray[Any] | None,
     settings: Measure,
     num_sentences: int,
+    is_test_N: NDArray[np.bool_] | None = None,
 ) -> Draws:
     """Draw everything for a dataset.
 
     groups: sentences that must stay together; where there are none, pass hashes of the texts, so that duplicates stay
     together. Sentences without a label, labels that fewer than two groups hold, and labels whose groups (which hold
-    others too) all lie in one fold, so that a probe would never see them, are left out, with a note.
+    others too) all lie in one fold, so that a probe would never see them, are left out, with a note. is_test_N: the
+    sentences that the probe is tested on, and no other; those that it learns from are all others.
 
     >>> draws = make_draws(list("aabb" * 5), None, Measure(permutations=9), 20)
     >>> draws.labels, draws.num_permutations, draws.permuted(0, 9).shape
@@ -144,13 +180,13 @@ def make_draws(
     group_N = _groups(groups, num_sentences)
     groups_C = _groups_per_label(codes_N, group_N, len(names))
     enough_C = groups_C >= (2 if len(names) > 1 else 1)
-    draws = _draws_of(codes_N, names, group_N, enough_C, settings)
+    draws = _draws_of(codes_N, names, group_N, enough_C, settings, is_test_N)
     confined: list[Any] = []
     while not draws.skipped and (lone := _in_one_fold(draws)):
         confined += lone
         enough_C &= np.array([name not in lone for name in names])
-        draws = _draws_of(codes_N, names, group_N, enough_C, settings)
-    notes = _notes(codes_N, names, enough_C, confined)
+        draws = _draws_of(codes_N, names, group_N, enough_C, settings, is_test_N)
+    notes = _notes(codes_N, names, enough_C, confined, "side of the split" if is_test_N is not None else "fold")
     return replace(draws, skipped="no labels" if labels is None else draws.skipped, notes=(*notes, *draws.notes))
 
 
@@ -160,6 +196,7 @@ def _draws_of(
     group_N: NDArray[np.int64],
     enough_C: NDArray[np.bool_],
     settings: Measure,
+    is_test_N: NDArray[np.bool_] | None,
 ) -> Draws:
     """The draws where the labels of `enough_C` count."""
     counted = [name for name, ok in zip(names, enough_C, strict=True) if ok]
@@ -173,7 +210,8 @@ def _draws_of(
         notes.append(f"{permutations} permutations instead of {settings.permutations}, to bound the work")
     affordable = int(math.sqrt(SAMPLE_WORK / max(1, permutations * len(counted))))
     sampled = min(settings.sample, max(FEWEST_SAMPLED, affordable), len(rows_U))
-    fold_U, jackknife_U, sample_S = _draw(codes_U, group_U, len(counted), settings, sampled)
+    is_test_U = None if is_test_N is None else is_test_N[rows_U]
+    fold_U, jackknife_U, sample_S = _draw(codes_U, group_U, is_test_U, len(counted), settings, sampled)
     if len(sample_S) < len(rows_U):
         notes.append(f"silhouette on {len(sample_S):,} sentences drawn by the seed")
     return Draws(
@@ -189,6 +227,7 @@ def _draws_of(
         seed=settings.seed,
         skipped=skipped,
         notes=tuple(notes),
+        is_test_U=is_test_U,
     )
 
 
@@ -215,7 +254,9 @@ def _groups_per_label(codes_N: NDArray[np.int64], group_N: NDArray[np.int64], nu
     return np.bincount(pairs[0], minlength=num_labels)
 
 
-def _notes(codes_N: NDArray[np.int64], names: list[Any], enough_C: NDArray[np.bool_], confined: list[Any]) -> list[str]:
+def _notes(
+    codes_N: NDArray[np.int64], names: list[Any], enough_C: NDArray[np.bool_], confined: list[Any], fold: str
+) -> list[str]:
     notes = []
     if missing := int((codes_N < 0).sum()):
         notes.append(f"{missing:,} sentences without a label are left out")
@@ -223,7 +264,7 @@ def _notes(codes_N: NDArray[np.int64], names: list[Any], enough_C: NDArray[np.bo
     if rare:
         notes.append(f"labels held by one sentence or one group are left out: {_few(rare)}")
     if confined:
-        notes.append(f"labels whose groups all lie in one fold are left out: {_few([str(c) for c in confined])}")
+        notes.append(f"labels whose groups all lie in one {fold} are left out: {_few([str(c) for c in confined])}")
     return notes
 
 
@@ -252,13 +293,23 @@ def _affordable(wanted: int, work: int) -> int:
 
 
 def _draw(
-    codes_U: NDArray[np.int64], group_U: NDArray[np.int64], num_labels: int, settings: Measure, sampled: int
+    codes_U: NDArray[np.int64],
+    group_U: NDArray[np.int64],
+    is_test_U: NDArray[np.bool_] | None,
+    num_labels: int,
+    settings: Measure,
+    sampled: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     rng = np.random.default_rng(settings.seed)
     if not len(codes_U):
         return codes_U, codes_U, codes_U
     strata_G, sizes_G = majority(group_U, codes_U, num_labels), np.bincount(group_U)
-    fold_U = deal(strata_G, sizes_G, min(settings.folds, len(sizes_G)), rng)[group_U]
+    if is_test_U is None:
+        fold_U = deal(strata_G, sizes_G, min(settings.folds, len(sizes_G)), rng)[group_U]
+    else:
+        fold_U = is_test_U.astype(np.int64)
+        # Tested groups are dealt among themselves, so that as many blocks as can hold one.
+        strata_G = strata_G + num_labels * majority(group_U, fold_U, 2)
     jackknife_U = deal(strata_G, sizes_G, min(NUM_BLOCKS, len(sizes_G)), rng)[group_U]
     sample_S = np.sort(rng.choice(len(codes_U), sampled, replace=False)).astype(np.int64)
     return fold_U, jackknife_U, sample_S

@@ -103,7 +103,7 @@ def share_interval(
         return math.nan, math.nan
     # Rounding is no error: it would give all-right answers an effective size without end, and no interval.
     value = min(1.0, max(0.0, value))
-    size = value * (1 - value) / error**2 if error > ROUNDING else units
+    size = value * (1 - value) / error**2 if error > ROUNDING and 0 < value < 1 else units
     size = min(size, units) if one_each else size
     square = quantile(len(without_G)) ** 2
     middle = (value + square / (2 * size)) / (1 + square / size)

@@ -6,6 +6,7 @@ Shape legend: N sentences of the dataset, U those whose labels count, H hidden s
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,8 @@ class LayerStates:
         self._settings = settings
         self._draws = draws
         self._graph = graph
+        self.shared: dict[str, Any] = {}
+        """What several measures read of one computation, by its name."""
 
     @property
     def raw_UH(self) -> NDArray[np.float32]:
@@ -39,6 +42,14 @@ class LayerStates:
     def standardised_UH(self) -> NDArray[np.float32]:
         """The states standardised over all sentences as `measure.standardise` says."""
         return self._of_rows(self._standardised_NH)
+
+    @property
+    def learned_from_UH(self) -> NDArray[np.float32]:
+        """The states as a probe learns from them: standardised over the train rows alone where there is a split."""
+        is_test_U = self._draws.is_test_U
+        if is_test_U is None:
+            return self.standardised_UH
+        return standardised(self.raw_UH, self._settings.standardise, np.flatnonzero(~is_test_U))
 
     @cached_property
     def graph(self) -> Graph:
@@ -57,18 +68,38 @@ class LayerStates:
         return states_NH if self._draws.all_rows else states_NH[self._draws.rows_U]
 
 
-def standardised(states_NH: NDArray[np.float32], how: str) -> NDArray[np.float32]:
+def standardised(
+    states_NH: NDArray[np.float32], how: str, over_M: NDArray[np.int64] | None = None
+) -> NDArray[np.float32]:
     """States as the probe, the silhouette and the neighbours see them: none, center, or zscore by dimension.
+
+    over_M: the rows whose mean and deviation are meant; None for all.
 
     >>> standardised(np.array([[1, 10], [3, 30]], np.float32), "zscore").tolist()
     [[-1.0, -1.0], [1.0, 1.0]]
     """
     if how == "none":
         return states_NH
-    moved_NH: NDArray[np.float32] = states_NH - states_NH.mean(axis=0, dtype=np.float64).astype(np.float32)
+    centre_H, spread_H = moments(states_NH if over_M is None else states_NH[over_M], how)
+    moved_NH: NDArray[np.float32] = states_NH - centre_H
     if how == "zscore":
-        spread_H = moved_NH.std(axis=0, dtype=np.float64)
-        # A dimension that varies by rounding alone would weigh as much as every other one.
-        varies_H = spread_H > ROUNDING * np.abs(states_NH).max(axis=0)
-        moved_NH /= np.where(varies_H, spread_H, 1).astype(np.float32)
+        moved_NH /= spread_H
     return moved_NH
+
+
+def moments(states_NH: NDArray[np.float32], how: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What standardised states were moved by, and divided by, [H] each.
+
+    >>> [each.tolist() for each in moments(np.array([[1, 10], [3, 30]], np.float32), "zscore")]
+    [[2.0, 20.0], [1.0, 10.0]]
+    """
+    ones_H = np.ones(states_NH.shape[1], np.float32)
+    if how == "none":
+        return np.zeros_like(ones_H), ones_H
+    centre_H = states_NH.mean(axis=0, dtype=np.float64).astype(np.float32)
+    if how == "center":
+        return centre_H, ones_H
+    spread_H = (states_NH - centre_H).std(axis=0, dtype=np.float64)
+    # A dimension that varies by rounding alone would weigh as much as every other one.
+    varies_H = spread_H > ROUNDING * np.abs(states_NH).max(axis=0)
+    return centre_H, np.where(varies_H, spread_H, 1).astype(np.float32)

@@ -42,7 +42,9 @@ class _Fold:
 
 
 def probe(layer: LayerStates, draws: Draws) -> Bounds:
-    """Balanced accuracy of the cross-validated probe on the standardised states; 1 / C by chance.
+    """Balanced accuracy of the probe on the standardised states, cross-validated or on the test rows of a split.
+
+    1 / C by chance.
 
     >>> from drillcore.job.stages import Measure
     >>> from drillcore.measures.draws import make_draws
@@ -54,9 +56,12 @@ def probe(layer: LayerStates, draws: Draws) -> Bounds:
     >>> bounds.value, round(bounds.low, 2), bounds.null_B.shape
     (1.0, 0.91, (99,))
     """
+    if "held_out" in layer.shared:
+        held_out: dict[str, Bounds] = layer.shared["held_out"]
+        return held_out["probe"]
     # Of the raw states: the centre of all sentences says nothing of a difference's size.
     reason = without_scatter(layer.raw_UH, draws)
-    return skip(reason) if reason else Probe(layer.standardised_UH, draws).measure()
+    return skip(reason) if reason else Probe(layer.learned_from_UH, draws).measure()
 
 
 def without_scatter(states_UH: Any, draws: Draws) -> str:
@@ -73,15 +78,13 @@ def without_scatter(states_UH: Any, draws: Draws) -> str:
     """
     folds = np.unique(draws.fold_U)
     ends = [_ends(states_UH[np.flatnonzero(draws.fold_U == f)]) for f in folds]
-    for k, fold in enumerate(folds):
+    for k in draws.tested_folds:
         low_H = np.min([low for j, (low, _) in enumerate(ends) if j != k], axis=0)
         high_H = np.max([high for j, (_, high) in enumerate(ends) if j != k], axis=0)
         if same_but_for_rounding(low_H, high_H):
-            number = int((draws.fold_U != fold).sum())
-            return (
-                f"training without fold {k + 1} of {len(folds)} has no scatter: "
-                f"its {number:,} sentences have the same state"
-            )
+            number = int((draws.fold_U != folds[k]).sum())
+            without = f"without fold {k + 1} of {len(folds)}" if draws.is_test_U is None else "on the train rows"
+            return f"training {without} has no scatter: its {number:,} sentences have the same state"
     return ""
 
 
@@ -102,36 +105,51 @@ class Probe:
         gram_HH = sum(grams)
         sum_H = sum(sums)
         num_rows = len(draws.fold_U)
-        self._folds = [
-            _fold(rows, gram_HH - g, sum_H - s, num_rows - len(rows))
-            for rows, g, s in zip(parts, grams, sums, strict=True)
-        ]
+        self._parts = parts
+        self._folds = {
+            k: _fold(parts[k], gram_HH - grams[k], sum_H - sums[k], num_rows - len(parts[k]))
+            for k in draws.tested_folds
+        }
 
     def measure(self) -> Bounds:
-        """Balanced accuracy over all folds, with its interval and null."""
-        draws = self._draws
-        right_U = self.right(draws.codes_U[None].astype(np.int16))[0]
-        value = _balanced(right_U[None], draws.codes_U[None], draws.num_labels)[0]
-        without_G = balanced_without_jackknife_blocks(right_U, draws.codes_U, draws.jackknife_U, draws.num_labels)
-        low, high = share_interval(float(value), without_G, most_units(draws))
-        null_B = draws.under_permutations(lambda codes_BU: _balanced(self.right(codes_BU), codes_BU, draws.num_labels))
-        return Bounds(float(value), low, high, null_B)
+        """Balanced accuracy over all tested sentences, with its interval and null."""
+        draws, tested = self._draws, self._draws.tested
+        right_T = self.right(draws.codes_U[None].astype(np.int16))[0]
+        null_B = draws.under_permutations(lambda codes_BU: self._balanced(self.right(codes_BU), codes_BU))
+        return balanced_bounds(right_T, tested, null_B)
+
+    def _balanced(self, right_BT: NDArray[np.bool_], codes_BU: NDArray[np.int16]) -> NDArray[np.float64]:
+        return balanced(right_BT, of_tested(codes_BU, self._draws), self._draws.num_labels)
 
     def right(self, codes_BU: NDArray[np.int16]) -> NDArray[np.bool_]:
-        """Whether the probe trained without its fold gives each sentence its label [B, U]."""
+        """Whether the probe trained without its fold gives each sentence its label [B, U].
+
+        Of a split one fold is tested, and the others are left out of what is returned.
+        """
+        right_BU = np.empty(codes_BU.shape, np.bool_)
+        for rows_R, scores_RBC in self._scores(codes_BU):
+            right_BU[:, rows_R] = codes_BU[:, rows_R] == scores_RBC.argmax(axis=2).T
+        return of_tested(right_BU, self._draws)
+
+    def margins(self, codes_BU: NDArray[np.int16]) -> NDArray[np.float32]:
+        """By how much the score of the second of two labels exceeds the first's, of each tested sentence [B, T]."""
+        margin_BU = np.empty(codes_BU.shape, np.float32)
+        for rows_R, scores_RBC in self._scores(codes_BU):
+            margin_BU[:, rows_R] = (scores_RBC[:, :, 1] - scores_RBC[:, :, 0]).T
+        return of_tested(margin_BU, self._draws)
+
+    def _scores(self, codes_BU: NDArray[np.int16]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Rows of each tested fold, and the scores [R, B, C] of the probe trained without it."""
         labels_UBC = one_hot(codes_BU, self._draws.num_labels)
-        sums_FHK = [self._label_sums(fold.rows_R, labels_UBC) for fold in self._folds]
+        sums_FHK = [self._label_sums(rows_R, labels_UBC) for rows_R in self._parts]
         total_HK = sum(sums_FHK)
         counts_BC = labels_UBC.sum(axis=0, dtype=np.float64)
-        right_BU = np.empty(codes_BU.shape, np.bool_)
-        for fold, sums_HK in zip(self._folds, sums_FHK, strict=True):
+        for k, fold in self._folds.items():
             train_BC = counts_BC - labels_UBC[fold.rows_R].sum(axis=0, dtype=np.float64)
-            weights_HBC, offsets_BC = _train(fold, total_HK - sums_HK, train_BC)
+            weights_HBC, offsets_BC = _train(fold, total_HK - sums_FHK[k], train_BC)
             shape = (len(weights_HBC), -1)
             for rows_R, states_RH in self._chunks(fold.rows_R):
-                scores_RBC = (states_RH @ weights_HBC.reshape(shape)).reshape(-1, *train_BC.shape) + offsets_BC
-                right_BU[:, rows_R] = codes_BU[:, rows_R] == scores_RBC.argmax(axis=2).T
-        return right_BU
+                yield rows_R, (states_RH @ weights_HBC.reshape(shape)).reshape(-1, *train_BC.shape) + offsets_BC
 
     def _chunks(self, rows_U: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Centred states of these rows, a chunk at a time."""
@@ -231,7 +249,20 @@ def _penalty(fold: _Fold, turned_HBC: NDArray[np.float64], counts_BC: NDArray[np
     return np.asarray(fold.penalties_P[score_PB.argmin(axis=0)])
 
 
-def _balanced(right_BU: NDArray[np.bool_], codes_BU: NDArray[np.integer], num_labels: int) -> NDArray[np.float64]:
+def of_tested(values_BU: NDArray[Any], draws: Draws) -> NDArray[Any]:
+    """The columns of the sentences that a probe is tested on; all of them where there is no split."""
+    return values_BU if draws.is_test_U is None else values_BU[:, draws.is_test_U]
+
+
+def balanced_bounds(right_U: NDArray[np.bool_], draws: Draws, null_B: NDArray[np.float64]) -> Bounds:
+    """Balanced accuracy with its interval, from which sentences were labelled rightly."""
+    value = balanced(right_U[None], draws.codes_U[None], draws.num_labels)[0]
+    without_G = balanced_without_jackknife_blocks(right_U, draws.codes_U, draws.jackknife_U, draws.num_labels)
+    low, high = share_interval(float(value), without_G, most_units(draws))
+    return Bounds(float(value), low, high, null_B)
+
+
+def balanced(right_BU: NDArray[np.bool_], codes_BU: NDArray[np.integer], num_labels: int) -> NDArray[np.float64]:
     """Mean over the labels of the share that is labelled rightly [B]."""
     places_BU = codes_BU.astype(np.int64) + num_labels * np.arange(len(codes_BU))[:, None]
     length = num_labels * len(codes_BU)

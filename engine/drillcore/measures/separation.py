@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drillcore.job.stages import Measure
-from drillcore.measures import BOUNDS, METRICS, chosen, load_measure
+from drillcore.measures import BOUNDS, HELD_OUT, PRIMARY, ROWS, chosen, load_measure
 from drillcore.measures.draws import Draws
 from drillcore.measures.intervals import LEVEL, Bounds, skip
 from drillcore.measures.layer import LayerStates
@@ -53,7 +53,7 @@ def measure_layer(
     >>> list(bounds), bounds["probe"].value
     (['probe', 'silhouette'], 1.0)
     """
-    names, layer = chosen(settings.metrics), LayerStates(states_NH, settings, draws, graph)
+    names, layer = measured_of(settings, draws), LayerStates(states_NH, settings, draws, graph)
     raw_UH = layer.raw_UH
     measured = {}
     # From the last to the first: those that read the raw states come before the standardised copy is made.
@@ -63,9 +63,16 @@ def measure_layer(
     return {name: measured[name] for name in names}
 
 
+def measured_of(settings: Measure, draws: Draws) -> tuple[str, ...]:
+    """The measures of a dataset: those that are chosen, and with the probe those of a split of two labels."""
+    names = chosen(settings.metrics)
+    of_split = PRIMARY in names and draws.is_test_U is not None and draws.num_labels == 2
+    return (*names, *(HELD_OUT if of_split else ()))
+
+
 def _why_not(name: str, raw_UH: NDArray[np.float32], draws: Draws) -> str:
     """Why a measure means nothing for a layer; empty where it does."""
-    if METRICS[name].fewest_labels > 1 and draws.skipped:
+    if ROWS[name].fewest_labels > 1 and draws.skipped:
         return draws.skipped
     if not len(raw_UH) and draws.skipped:
         return draws.skipped
@@ -91,7 +98,7 @@ def combine(layers: Sequence[Mapping[str, Bounds]]) -> Separation:
     for m, name in enumerate(metrics):
         column = [layer[name] for layer in layers]
         values_LMB[:, m, :3] = [(b.value, b.low, b.high) for b in column]
-        row = METRICS[name]
+        row = ROWS[name]
         values_LMB[:, m, 3:] = _null(column, row.sign)
         # A mean and a multiple of a deviation know no range.
         values_LMB[:, m, 4] = np.clip(values_LMB[:, m, 4], row.low, row.high)

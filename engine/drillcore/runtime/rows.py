@@ -60,5 +60,8 @@ def _check_names(loaded: LoadedJob) -> None:
         check_kept_names(dataset, more)
         of_positions = [name for name in reading.keep if name not in dataset.keep]
         check_kept_names(dataset.model_copy(update={"keep": tuple(of_positions)}), more, "extract.positions")
+        if dataset.split is not None and dataset.split not in dataset.keep:
+            check_kept_names(dataset.model_copy(update={"keep": (dataset.split,)}), more, "split")
+            check_group_name(dataset.split, "column")
         for column in reading.keep:
             check_group_name(column, "column")

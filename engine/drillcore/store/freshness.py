@@ -164,6 +164,8 @@ def _stale_by_digest(group: zarr.Group, name: str, facts: dict[str, Any], wanted
     stage = ARRAYS[name].writers[0] if name in ARRAYS else ""
     if stage not in wanted or stage not in ("measure", "project"):
         return ""
+    if "split" in wanted[stage]:
+        return "the job's split changed since"
     datasets = wanted[stage].get("datasets")
     groups = [group] if datasets is None else _members(group, datasets)
     fields = {k: v for k, v in wanted[stage].items() if k != "datasets"}

@@ -42,6 +42,8 @@ OFTEN_SENTENCES = frozenset(
         "document",
     )
 )
+# What the field of a split says of a row.
+SIDES = ("train", "test")
 EXACT_IN_FLOAT64 = range(-(1 << 53), (1 << 53) + 1)
 
 
@@ -71,7 +73,14 @@ def fields_named(dataset: Dataset) -> list[str]:
     ['text', 'city', 'year']
     """
     label = dataset.label_field if dataset.label_is_named else None
-    named = (dataset.messages or dataset.text, label, dataset.group, dataset.expected_next, *dataset.keep)
+    named = (
+        dataset.messages or dataset.text,
+        label,
+        dataset.group,
+        dataset.expected_next,
+        dataset.split,
+        *dataset.keep,
+    )
     return [field for field in named if field is not None]
 
 
@@ -90,7 +99,10 @@ def columns_of(dataset: Dataset, label: str | None, types: dict[str, Any]) -> li
         columns.append(
             Column(dataset.expected_next, "expected_next", _continuation, pa.string(), setting="expected_next")
         )
-    return columns + [Column(k, k, _kept_of(types[k], dataset.missing), types[k], setting="keep") for k in dataset.keep]
+    kept = [name for name in dataset.keep if name != dataset.split]
+    columns += [Column(k, k, _kept_of(types[k], dataset.missing), types[k], setting="keep") for k in kept]
+    split = dataset.split
+    return columns if split is None else [*columns, Column(split, split, _side, pa.string(), setting="split")]
 
 
 def is_missing(value: Any, named: Sequence[str]) -> bool:
@@ -276,6 +288,14 @@ def _category(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError(f"must be a string, an integer or a boolean, and is {describe(value)}")
     return as_sentence(value)
+
+
+def _side(value: Any) -> str:
+    """Which side of a split a row is on."""
+    if value not in SIDES:
+        what = quoted(value) if isinstance(value, str) and value else "empty" if value == "" else describe(value)
+        raise ValueError(f"is {what}; a split's rows are {' or '.join(SIDES)}")
+    return str(value)
 
 
 def _continuation(value: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from drillcore.job.inputs import Dataset
-from drillcore.texts.columns import Column, columns_of, fields_named, missing, values_of
+from drillcore.texts.columns import SIDES, Column, columns_of, fields_named, missing, values_of
 from drillcore.texts.conversations import with_tools
 from drillcore.texts.files import FileRows
 from drillcore.texts.notes import Notes
@@ -64,6 +64,7 @@ def _batches(files: FileRows, dataset: Dataset, notes: Notes) -> Iterator[pa.Rec
     at_first: Path | None = files.paths[0]
     rows: list[list[Any]] = []
     num_rows = num_characters = 0
+    split, sides = dataset.split, set[str]()
     for line, row in taken(files.rows(fields_named(dataset)), dataset, labels):
         if row is None:
             continue
@@ -75,6 +76,8 @@ def _batches(files: FileRows, dataset: Dataset, notes: Notes) -> Iterator[pa.Rec
         num_rows += 1
         if dataset.messages is not None:
             row = with_tools(row, dataset.messages)
+        if split is not None:
+            sides.add(str(row.get(split)))
         values = values_of(columns, row, line, on_problem)
         if len(values) == len(columns):
             for problem in places_wrong(dataset, columns, values):
@@ -92,6 +95,8 @@ def _batches(files: FileRows, dataset: Dataset, notes: Notes) -> Iterator[pa.Rec
         on_problem(None, "holds no sentence")
     if num_rows:
         notes.add(f"{path.name} holds no row" for path in files.empty)
+    if problems.count == before and split is not None and (gone := [s for s in SIDES if s not in sides]):
+        on_problem(None, f"no row is {gone[0]} in the field {quoted(split)}: a split needs rows of both kinds")
     notes.add([*labels.notes(), *found.notes])
 
 

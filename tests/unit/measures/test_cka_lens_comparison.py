@@ -11,7 +11,7 @@ from scipy.special import log_softmax
 
 from drillcore.errors import InputError
 from drillcore.job.stages import Measure
-from drillcore.measures import CONTROLS, METRICS
+from drillcore.measures import CONTROLS, ROWS
 from drillcore.measures.cka import cka_rows, layer_cka
 from drillcore.measures.comparison import DISPERSIONS, Side, as_csv, compare
 from drillcore.measures.controls import controls
@@ -179,7 +179,7 @@ def test_models_of_different_depth_are_paired_by_relative_depth() -> None:
     assert caught.value.hint.endswith("Both have probe.")
     with pytest.raises(InputError, match="`prob` is no measure; did you mean `probe`") as caught:
         compare(shallow, deep, ("probe", "prob"))
-    assert caught.value.hint == f"Any of {', '.join(METRICS)}."
+    assert caught.value.hint == f"Any of {', '.join(ROWS)}."
 
 
 def test_by_default_everything_that_both_sides_have_is_compared() -> None:

@@ -78,8 +78,12 @@ def measure(context: Context) -> None:
 def _measure_dataset(context: Context, dataset: Group, writer: GroupWriter) -> None:
     job, path = context.job, writer.group.path
     settings = job.measure
-    inputs = inputs_of([writer.group], "measure", ("label", "group"), wanted_of(job, dataset)["measure"])
-    if is_up_to_date(writer, ARRAYS_MADE, inputs, old_digest([writer.group], settings)):
+    split = dataset.split
+    read = ("label", "group", *(() if split is None else (split,)))
+    inputs = inputs_of([writer.group], "measure", read, wanted_of(job, dataset)["measure"])
+    # No older version knew a split.
+    old = old_digest([writer.group], settings) if split is None else ""
+    if is_up_to_date(writer, ARRAYS_MADE, inputs, old):
         context.listener.say(f"{path}: measures are up to date")
         return
     labels, groups = column(writer.group, "label"), column(writer.group, "group")
@@ -91,7 +95,10 @@ def _measure_dataset(context: Context, dataset: Group, writer: GroupWriter) -> N
         _of(column(writer.group, "row_id") if groups is None else groups, rows_M),
         settings,
         num_sentences if rows_M is None else len(rows_M),
+        None if split is None else np.asarray(_of(column(writer.group, split), rows_M) == "test", bool),
     )
+    if draws.straddling:
+        context.listener.warn(f"{path}: {_straddling(draws)}")
     # The graph of all sentences, which the projection uses too, is not that of the labelled ones.
     graphs = None if draws.skipped or rows_M is not None else graphs_of(job, writer)
     address = context.store.location.address
@@ -155,6 +162,8 @@ def _facts(
         "notes": list(draws.notes),
         "skipped": skipped,
     }
+    if draws.is_test_U is not None:
+        facts |= _facts_of_split(draws)
     if rows_M is not None:
         facts["unlabelled"] = num_rows(writer.group) - len(rows_M)
         facts["notes"] = [f"{facts['unlabelled']:,} sentences without a label are left out", *facts["notes"]]
@@ -173,6 +182,23 @@ def _facts(
         together = f"the {num_rows(writer.group):,} rows of {sentences:,} sentences are measured together"
         facts["notes"] = [together, *(note.replace("sentences", "rows") for note in facts["notes"])]
     return facts
+
+
+def _facts_of_split(draws: Draws) -> dict[str, Any]:
+    """What the facts say of a split: its rows that count, and the label that `auroc` and the recall are of."""
+    tested = len(draws.tested.codes_U)
+    facts: dict[str, Any] = {"split": {"train": len(draws.codes_U) - tested, "test": tested}}
+    if draws.straddling:
+        facts["notes"] = [*draws.notes, _straddling(draws)]
+    return {**facts, "positive": str(draws.labels[1])} if draws.num_labels == 2 else facts
+
+
+def _straddling(draws: Draws) -> str:
+    groups = "group has" if draws.straddling == 1 else "groups have"
+    return (
+        f"{draws.straddling:,} {groups} sentences on both sides of the split (`group`, or the same text): the probe "
+        "may have seen what it is tested on"
+    )
 
 
 def _unbeaten(separation: Separation, controls: Mapping[str, Separation]) -> list[str]:
@@ -214,7 +240,8 @@ def _best_line(writer: GroupWriter, draws: Draws) -> str:
     if best is None:
         return not_measured
     null = f", null up to {best.null_high:.2f} over all layers, p = {best.p:.3g}" if np.isfinite(best.p) else ""
-    interval = f" ({best.low:.2f} to {best.high:.2f})"
+    tested = "" if draws.is_test_U is None else f" on {len(draws.tested.codes_U):,} test rows"
+    interval = f"{tested} ({best.low:.2f} to {best.high:.2f})"
     values = [f"{CONTROLS.get(name, name)} {value:.2f}" for name, value in measured.controls().items()]
     controls = f"; without the model: {', '.join(values)}" if values else ""
     return f"; linear probe best at {best.layer_name}: {best.value:.2f}{interval}{null}{not_measured}{controls}"

@@ -44,6 +44,12 @@ LENS = "Logit lens: the model's own final norm and unembedding at each layer; un
 TIGHTER = "Lower is tighter; claim it only where raw and mean-centred agree."
 LOOKS: dict[tuple[str, str], Look] = {
     ("separation", "probe"): Look("Linear probe (primary)", "balanced accuracy", (0, 1), "Cross-validated."),
+    ("separation", "auroc"): Look(
+        "Linear probe, area under the ROC curve", "area", (0, 1), "Tested on a split's rows."
+    ),
+    ("separation", "recall_at_1_fpr"): Look(
+        "Linear probe, recall at 1 % false positives", "recall of the second label", (0, 1), "Tested on a split's rows."
+    ),
     ("separation", "purity"): Look("Purity of nearest neighbours", "balanced share", (0, 1)),
     ("separation", "dispersion"): Look("Dispersion within labels, raw", "cosine distance", None, TIGHTER),
     ("separation", "dispersion_centred"): Look(
@@ -68,8 +74,16 @@ def charts_of(sources: Sequence[LineSource]) -> tuple[Chart, ...]:
                 lines.append(_line(source, measured.layers_L, by_bound, look))
         if lines:
             lines += _controls(results[array]) if metric == "probe" else []
-            charts.append(Chart(look.title, look.value_name, tuple(lines), look.value_range, look.note))
+            note = look.note if metric != "probe" else _how_tested([m for _, m in results[array] if m is not None])
+            charts.append(Chart(look.title, look.value_name, tuple(lines), look.value_range, note))
     return tuple(charts)
+
+
+def _how_tested(measured: Sequence[Measured]) -> str:
+    """What the probe was tested on."""
+    splits = {"split" in m.facts for m in measured}
+    names = {False: "Cross-validated.", True: "Tested on a split's rows."}
+    return names[splits.pop()] if len(splits) == 1 else "Cross-validated, or tested on a split's rows."
 
 
 def _line(source: LineSource, layers_L: NDArray[Any], bounds: dict[str, NDArray[Any]], look: Look) -> Series:
