@@ -88,7 +88,7 @@ def _refuse_other_kinds(path: Path) -> None:
         shown = named.replace("s3:/", "s3://", 1) if named.startswith("s3:/") else named
         raise JobError(f"{shown} is a store, not a job file", hint=f"`drillcore show {shown}` shows what it holds.")
     name = path.name.lower().removesuffix(".gz").removesuffix(".zst")
-    if is_file and name.endswith(tuple(s for s in SUFFIXES if s != ".txt")):
+    if is_file and name.endswith(tuple(s for s in SUFFIXES if s not in (".txt", ".json"))):
         raise JobError(
             f"{path} is a file of sentences, not a job file", hint=f"`drillcore init {path}` writes a job file for it."
         )

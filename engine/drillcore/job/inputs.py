@@ -148,8 +148,9 @@ class Dataset(Closed):
     name: Name
     """Name of the dataset's group in the store; by default the file's name without its endings."""
     path: str | tuple[str, ...]
-    """JSONL, CSV, TSV, Parquet or plain text (.gz and .zst too), relative to the job file. Several files: a list, or a
-    pattern such as parts/part-*.parquet, whose files are read in natural order."""
+    """JSONL, JSON, CSV, TSV, Parquet, Arrow or plain text (.gz and .zst too), or a folder written by `save_to_disk` of
+    datasets, relative to the job file. Several files: a list, or a pattern such as parts/part-*.parquet, whose files
+    are read in natural order."""
     delimiter: str | None = None
     """Character between the fields of a .csv file, or `tab`; by default a comma, or what a first line `sep=;` names."""
     encoding: str = "utf-8"

@@ -13,7 +13,7 @@ MEASURES = ["probe", "purity", "silhouette", "dispersion", "dispersion_centred"]
 # What a projection is called in the store, and the libraries that compute it: `auto` chooses one.
 PROJECTION_METHODS = ["umap", "pca"]
 PROJECTION_BACKENDS = ["auto", "cuml", "umap-learn"]
-READERS = ["jsonl", "csv", "tsv", "txt", "parquet"]
+READERS = ["jsonl", "csv", "tsv", "txt", "parquet", "json", "arrow"]
 # Endings of the files of sentences that the readers read.
-SUFFIXES = [".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".parquet"]
+SUFFIXES = [".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".parquet", ".json", ".arrow", ".feather"]
 EXPORTS = ["parquet", "npy", "anndata", "embedding-atlas"]

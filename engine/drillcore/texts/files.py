@@ -6,11 +6,11 @@ import glob
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from drillcore.errors import TextError
 from drillcore.job.inputs import Dataset
-from drillcore.system.bounds import real_path
+from drillcore.system.bounds import read_object, real_path
 from drillcore.texts.formats import Format, format_of, read_rows
 from drillcore.texts.problems import Problems
 from drillcore.texts.readers.lines import Row
@@ -25,7 +25,7 @@ def files_of(paths: Sequence[Path]) -> list[Path]:
     >>> [file.name for file in files_of([Path("b.csv"), Path("a.csv")])]
     ['b.csv', 'a.csv']
     """
-    found = [file for path in paths for file in _matched(path)]
+    found = [file for path in paths for place in _matched(path) for file in _saved(place)]
     seen: set[Path] = set()
     for file in found:
         if real_path(file) in seen:
@@ -50,6 +50,24 @@ def _matched(path: Path) -> list[Path]:
     if not matched:
         raise TextError(f"{named} matches no file", hint="In a pattern, * stands for any letters and ** for folders.")
     return [Path(name) for name in matched]
+
+
+def _saved(path: Path) -> list[Path]:
+    """The files of a folder that `save_to_disk` wrote; any other path itself."""
+    if not path.is_dir():
+        return [path]
+    if (path / "dataset_dict.json").is_file():
+        splits = sorted(each.name for each in path.iterdir() if (each / "state.json").is_file())
+        named = ", ".join(splits[:5]) or "none"
+        hint = f"Name the folder of one split, such as {path.name}/{splits[0] if splits else 'train'}."
+        raise TextError(f"{path} holds several splits: {named}", hint=hint)
+    if not (path / "state.json").is_file():
+        hint = "Name files, a pattern such as folder/*.csv, or a folder that save_to_disk of datasets wrote."
+        raise TextError(f"{path} is a directory, not a file", hint=hint)
+    try:
+        return [path / PurePath(each["filename"]).name for each in read_object(path / "state.json")["_data_files"]]
+    except (KeyError, TypeError):
+        raise TextError(f"{path / 'state.json'} names no files", hint="Write the folder anew.") from None
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:

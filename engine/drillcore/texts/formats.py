@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from drillcore.errors import TextError
 from drillcore.system.bounds import problem_with
+from drillcore.texts.others import line_for
 from drillcore.texts.readers.lines import OnProblem, Row, TextFile, UnreadableError
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
@@ -49,6 +50,10 @@ READERS = {
     "txt": Reader((".txt",), f"{_HERE}.plain:read_plain", is_typed=False, has_columns=True),
     "parquet": Reader(
         (".parquet",), f"{_HERE}.parquet:read_parquet", is_typed=True, has_columns=True, is_compressible=False
+    ),
+    "json": Reader((".json",), f"{_HERE}.json_array:read_json", is_typed=True, has_columns=False),
+    "arrow": Reader(
+        (".arrow", ".feather"), f"{_HERE}.arrow:read_arrow", is_typed=True, has_columns=True, is_compressible=False
     ),
 }
 
@@ -89,6 +94,8 @@ def format_of(path: Path) -> Format:
     for kind, reader in READERS.items():
         if suffixes and suffixes[-1] in reader.suffixes and (reader.is_compressible or not compression):
             return Format(kind, compression)
+    if line := line_for(path):
+        raise TextError(f"{path}: files of this kind are not read", hint=f"Convert it in Python: {line}")
     raise TextError(f"{path}: the end of the name does not say what kind of file this is", hint=_known_endings())
 
 

@@ -53,6 +53,31 @@ class TestParquet(ReaderContract):
         pq.write_table(pa.Table.from_pylist(rows), path)
 
 
+class TestJsonArray(ReaderContract):
+    kind, suffix = "json", ".json"
+
+    def write(self, path: Path, rows: list[dict[str, str]]) -> None:
+        path.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+
+
+class TestArrow(ReaderContract):
+    kind, suffix = "arrow", ".arrow"
+
+    def write(self, path: Path, rows: list[dict[str, str]]) -> None:
+        table = pa.Table.from_pylist(rows)
+        with pa.ipc.new_file(path, table.schema) as writer:
+            writer.write_table(table, max_chunksize=7)
+
+
+class TestArrowStream(TestArrow):
+    """As `datasets` writes its files."""
+
+    def write(self, path: Path, rows: list[dict[str, str]]) -> None:
+        table = pa.Table.from_pylist(rows)
+        with pa.ipc.new_stream(path, table.schema) as writer:
+            writer.write_table(table, max_chunksize=7)
+
+
 TOY = '''
 """Records as blocks of `field: value` lines, with a blank line between two."""
 
@@ -92,5 +117,5 @@ class TestAReaderThatIsAdded(ReaderContract):
 
 
 def test_every_reader_of_the_table_is_held_to_the_contract() -> None:
-    suites = [TestJsonl, TestCsv, TestTsv, TestPlain, TestParquet]
+    suites = [TestJsonl, TestCsv, TestTsv, TestPlain, TestParquet, TestJsonArray, TestArrow]
     assert [suite.kind for suite in suites] == list(READERS)

@@ -32,7 +32,7 @@ OTHERWISE = "it is damaged here"
 
 def read_jsonl(file: TextFile, wanted: Sequence[str], on_problem: OnProblem) -> Iterator[Row]:
     """Rows with the fields of one JSON object a line."""
-    decoder = json.JSONDecoder(object_pairs_hook=_distinct)
+    decoder = json.JSONDecoder(object_pairs_hook=distinct)
     for number, line in file.without_blanks(file.lines(on_problem), is_blank, on_problem):
         fields = None
         if line is not None:
@@ -58,17 +58,23 @@ def _object(decoder: json.JSONDecoder, line: str) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError("holds a number too long to read" if "int_max_str" in str(error) else str(error)) from None
     if not isinstance(value, dict):
-        raise ValueError(f"is not a JSON object but {_json_type(value)}")
+        raise ValueError(f"is not a JSON object but {json_type(value)}")
     return value
 
 
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The fields of an object; raises ValueError where one is named twice."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
         raise ValueError(f"names the field {quoted(named_twice([name for name, _ in pairs]) or '')} twice")
     return fields
 
 
-def _json_type(value: object) -> str:
+def json_type(value: object) -> str:
+    """What a JSON value is, in words.
+
+    >>> json_type([])
+    'an array'
+    """
     names = {list: "an array", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
     return names.get(type(value), "null")

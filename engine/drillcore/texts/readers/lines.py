@@ -35,6 +35,7 @@ SIGNATURES = {
     b"\x28\xb5\x2f\xfd": "is compressed with zstd: end its name in .zst",
     b"PAR1": "is a Parquet file: end its name in .parquet",
     b"PK\x03\x04": "is a zip file: unpack it",
+    b"ARROW1": "is an Arrow file: end its name in .arrow",
 }
 
 
@@ -79,11 +80,12 @@ def open_lines(path: Path, compression: str, on_problem: OnProblem, encoding: st
         UnreadableError: a line is longer than MAX_LINE_BYTES, or the file is of another kind.
         OSError, EOFError, zlib.error: the file cannot be read, or is damaged.
     """
-    with _open(path, compression) as stream:
+    with open_file(path, compression) as stream:
         yield from _decoded(stream, on_problem, encoding)
 
 
-def _open(path: Path, compression: str) -> Any:
+def open_file(path: Path, compression: str) -> Any:
+    """The bytes of a file as a stream; raises OSError."""
     if compression == "gzip":
         return gzip.open(path, "rb")
     if compression == "zstd":
@@ -96,7 +98,7 @@ def _decoded(stream: Any, on_problem: OnProblem, encoding: str) -> Iterator[Line
     name, remedy = ("UTF-8", SAVE_IT) if encoding == "utf-8" else (encoding, "; name another `encoding`")
     for number, raw in enumerate(_split(stream), 1):
         if number == 1:
-            _check_signature(raw)
+            check_signature(raw)
             if encoding != "utf-8" and raw.startswith(BYTE_ORDER_MARK):
                 raise UnreadableError(1, f"begins with the mark of UTF-8: take out `encoding: {encoding}`")
             raw = raw.removeprefix(BYTE_ORDER_MARK)
@@ -112,7 +114,8 @@ def _decoded(stream: Any, on_problem: OnProblem, encoding: str) -> Iterator[Line
         yield number, line
 
 
-def _check_signature(first: bytes) -> None:
+def check_signature(first: bytes) -> None:
+    """Raise UnreadableError where a file begins like one of another kind."""
     for signature, message in SIGNATURES.items():
         if first.startswith(signature):
             raise UnreadableError(None, message)

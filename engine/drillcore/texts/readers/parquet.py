@@ -32,19 +32,34 @@ def read_parquet(file: TextFile, wanted: Sequence[str], on_problem: OnProblem) -
     """Rows with the fields of the columns that are wanted, numbered from 1."""
     with pq.ParquetFile(file.path, pre_buffer=False, page_checksum_verification=True) as table:
         names = table.schema_arrow.names
-        twice = named_twice([name for name in names if name in (*wanted, "label")])
-        if twice is not None:
-            raise UnreadableError(None, f"names the column {quoted(twice)} twice")
-        if not set(wanted) <= set(names):
-            # Saying which are missing needs no values.
+        columns = columns_of_table(names, wanted)
+        if columns is None:
             yield 1, dict.fromkeys(names)
             return
-        columns = [name for name in names if name in (*wanted, "label", "tools") or looks_like(name, "label")]
         number = 0
         for batch in table.iter_batches(_parquet_rows(table.metadata), columns=columns, use_threads=False):
-            for cells in zip(*map(_cells, batch.columns), strict=True):
+            for row in rows_of_batch(batch):
                 number += 1
-                yield number, dict(zip(batch.schema.names, cells, strict=True))
+                yield number, row
+
+
+def columns_of_table(names: Sequence[str], wanted: Sequence[str]) -> list[str] | None:
+    """The columns to read; None where some that are wanted are missing: saying which needs no values.
+
+    Raises UnreadableError where one is named twice.
+    """
+    twice = named_twice([name for name in names if name in (*wanted, "label")])
+    if twice is not None:
+        raise UnreadableError(None, f"names the column {quoted(twice)} twice")
+    if not set(wanted) <= set(names):
+        return None
+    return [name for name in names if name in (*wanted, "label", "tools") or looks_like(name, "label")]
+
+
+def rows_of_batch(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
+    """The rows of a batch, with values as Python objects."""
+    for cells in zip(*map(_cells, batch.columns), strict=True):
+        yield dict(zip(batch.schema.names, cells, strict=True))
 
 
 def _parquet_rows(metadata: Any) -> int:
