@@ -12,6 +12,7 @@ from drillcore.errors import TextError
 from drillcore.job.inputs import Dataset
 from drillcore.system.bounds import read_object, real_path
 from drillcore.texts.formats import Format, format_of, read_rows
+from drillcore.texts.nested import with_nested
 from drillcore.texts.problems import Problems
 from drillcore.texts.readers.lines import Row
 
@@ -113,8 +114,9 @@ class FileRows:
         """The rows of all files."""
         for file, kind in zip(self.paths, self.kinds, strict=True):
             self.file, self.skips, has_rows = file, False, False
-            for row in read_rows(file, kind, wanted, self.add):
-                yield row
+            nested = [name for name in wanted if "." in name] if kind.reader.is_typed else []
+            for line, row in read_rows(file, kind, wanted, self.add):
+                yield line, with_nested(row, nested) if row is not None and nested else row
                 has_rows = True
                 if self.skips:
                     break

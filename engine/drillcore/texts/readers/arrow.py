@@ -16,7 +16,7 @@ def read_arrow(file: TextFile, wanted: Sequence[str], on_problem: OnProblem) -> 
     with pa.memory_map(str(file.path)) as mapped:
         batches = _opened(mapped)
         names = batches.schema.names
-        columns = columns_of_table(names, wanted)
+        columns, whole = columns_of_table(names, wanted)
         if columns is None:
             yield 1, dict.fromkeys(names)
             return
@@ -26,7 +26,7 @@ def read_arrow(file: TextFile, wanted: Sequence[str], on_problem: OnProblem) -> 
             # A damaged file may hold offsets beyond its end.
             chosen.validate(full=True)
             for start in range(0, chosen.num_rows, PARQUET_READ_ROWS):
-                for row in rows_of_batch(chosen.slice(start, PARQUET_READ_ROWS)):
+                for row in rows_of_batch(chosen.slice(start, PARQUET_READ_ROWS), whole):
                     number += 1
                     yield number, row
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from drillcore.system.nearly import looks_like
+from drillcore.texts.nested import heads_of
 from drillcore.texts.readers.lines import (
     OnProblem,
     Row,
@@ -32,33 +33,38 @@ def read_parquet(file: TextFile, wanted: Sequence[str], on_problem: OnProblem) -
     """Rows with the fields of the columns that are wanted, numbered from 1."""
     with pq.ParquetFile(file.path, pre_buffer=False, page_checksum_verification=True) as table:
         names = table.schema_arrow.names
-        columns = columns_of_table(names, wanted)
+        columns, whole = columns_of_table(names, wanted)
         if columns is None:
             yield 1, dict.fromkeys(names)
             return
         number = 0
         for batch in table.iter_batches(_parquet_rows(table.metadata), columns=columns, use_threads=False):
-            for row in rows_of_batch(batch):
+            for row in rows_of_batch(batch, whole):
                 number += 1
                 yield number, row
 
 
-def columns_of_table(names: Sequence[str], wanted: Sequence[str]) -> list[str] | None:
-    """The columns to read; None where some that are wanted are missing: saying which needs no values.
+def columns_of_table(names: Sequence[str], wanted: Sequence[str]) -> tuple[list[str] | None, set[str]]:
+    """The columns to read, and those in which a name with dots leads on.
+
+    No columns where some that are wanted are missing: saying which needs no values.
 
     Raises UnreadableError where one is named twice.
     """
     twice = named_twice([name for name in names if name in (*wanted, "label")])
     if twice is not None:
         raise UnreadableError(None, f"names the column {quoted(twice)} twice")
-    if not set(wanted) <= set(names):
-        return None
-    return [name for name in names if name in (*wanted, "label", "tools") or looks_like(name, "label")]
+    inside = {next((head for head, _ in heads_of(f) if head in names), "") for f in wanted if f not in names}
+    if "" in inside:
+        return None, inside
+    every = {*wanted, *inside, "label", "tools"}
+    return [name for name in names if name in every or looks_like(name, "label")], inside
 
 
-def rows_of_batch(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
-    """The rows of a batch, with values as Python objects."""
-    for cells in zip(*map(_cells, batch.columns), strict=True):
+def rows_of_batch(batch: pa.RecordBatch, whole: Collection[str]) -> Iterator[dict[str, Any]]:
+    """The rows of a batch, with values as Python objects. whole: columns to take whatever their type is."""
+    columns = zip(batch.schema.names, batch.columns, strict=True)
+    for cells in zip(*(_cells(column, name in whole) for name, column in columns), strict=True):
         yield dict(zip(batch.schema.names, cells, strict=True))
 
 
@@ -69,11 +75,11 @@ def _parquet_rows(metadata: Any) -> int:
     return max(1, min(PARQUET_READ_ROWS, PARQUET_READ_BYTES // mean_bytes))
 
 
-def _cells(column: Any) -> list[Any]:
+def _cells(column: Any, is_whole: bool) -> list[Any]:
     """Values as Python objects; for types that no column takes (times, lists, ...) the type itself, for the message."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    if not any(is_type(column.type) for is_type in PARQUET_TYPES):
+    if not is_whole and not any(is_type(column.type) for is_type in PARQUET_TYPES):
         return [column.type] * len(column)
     try:
         return list(column.to_pylist())
