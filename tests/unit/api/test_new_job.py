@@ -230,7 +230,7 @@ WRONG = {
     "a row too long": ("a.csv", "text,label\na,b\na,b,c\n", "has 3 fields where the header has 2"),
     "an array": ("a.jsonl", '[{"text": "a"}]', "but an array"),
     "lists": ("a.jsonl", '{"text": ["a"]}\n', "no column holds text"),
-    "another kind": ("a.xlsx", "x", "does not say what kind of file"),
+    "another kind": ("a.xlsx", "x", "files of this kind are not read"),
     "damaged": ("a.parquet", "PAR1", "is not a parquet file"),
 }
 
