@@ -46,5 +46,6 @@ COMPLETERS: dict[tuple[str, str], Completer] = {
     ("export", "group"): groups,
     ("export", "to"): _one_of(*EXPORTS),
     ("rm", "group"): models_and_groups,
+    ("mv", "group"): models_and_groups,
     ("schema", "what"): _one_of("job"),
 }

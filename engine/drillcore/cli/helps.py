@@ -20,6 +20,7 @@ EXAMPLES = {
     "compare": "drillcore compare runs/job.zarr model/reviews model/questions",
     "rm": "drillcore rm runs/job.zarr model/questions",
     "push": "drillcore push runs/job.zarr hf://datasets/my-name/my-states --dry-run",
+    "mv": "drillcore mv runs/job.zarr model/questions asked",
     "verify": "drillcore verify runs/job.zarr --recompute 4",
     "bench": "drillcore bench demo/smollm2-135m-instruct --out bench.json --lengths uniform:8-64 --sentences 500",
     "doctor": "drillcore doctor",
@@ -34,6 +35,7 @@ SHORT = {
     "compare": "Compare two groups layer by layer.",
     "rm": "Remove a group from a store.",
     "push": "Put a store on the Hugging Face hub.",
+    "mv": "Rename a dataset or model of a store.",
     "verify": "Check a store; exit status 1 if damaged.",
     "bench": "Measure the throughput of models here.",
     "init": "Write a job file for files of texts.",
@@ -51,8 +53,8 @@ FAILED = {
 }
 # Exit status 2, where it is not about a job.
 WRONG = {
-    **dict.fromkeys(("show", "export", "compare", "rm", "verify"), "wrong arguments, or no such store or group"),
     "push": "wrong arguments, no finished store, or the hub refuses",
+    **dict.fromkeys(("show", "export", "compare", "rm", "mv", "verify"), "wrong arguments, or no such store or group"),
     **dict.fromkeys(("bench", "doctor", "demo-model", "schema"), "wrong arguments"),
     "init": "wrong arguments or files; nothing was written",
 }

@@ -109,6 +109,7 @@ for _command in (
     reading.compare,
     reading.push,
     reading.rm,
+    reading.mv,
     reading.verify,
     machine.bench,
     machine.doctor,

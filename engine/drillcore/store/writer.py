@@ -165,19 +165,16 @@ class StoreWriter:
         self._set_members([*self._members, *paths], **{GROUPS: paths})
 
     def forget(self, paths: Sequence[str]) -> None:
-        """Remove groups, `model/dataset`, from the list of those that the store has."""
+        """Remove groups, `model/dataset`, from the list of those that the store has, and a model that has none left."""
         self._set_members(path for path in self._members if path not in paths)
+        for model in {path.split("/")[0] for path in paths} - {path.split("/")[0] for path in self._members}:
+            _remove_empty_model(self._store, model)
 
     def move(self, path: str, to: str) -> None:
         """Give a group, `model/dataset`, another path, with all that is in it; what is at that path is replaced."""
         self.model(to.split("/")[0])
-        remove_folder(self._store, to)
-        attributes = checked_attributes(self._store, path)
-        put_attributes(self._store, path, {**attributes, MOVED_FROM: path, MOVED_TO: to})
-        move_folder(self._store, path, to)
-        put_attributes(self._store, to, attributes)
+        move_group(self._store, path, to)
         self.forget([path])
-        _remove_empty_model(self._store, path.split("/")[0])
 
     def model(self, name: str) -> zarr.Group:
         """The group of a model, whose attributes hold its numerics."""
@@ -209,6 +206,16 @@ class StoreWriter:
             ) from None
 
 
+def move_group(store: Store, path: str, to: str) -> None:
+    """Give a group another path, with all that is in it; its former model goes with its last group."""
+    remove_folder(store, to)
+    attributes = checked_attributes(store, path)
+    put_attributes(store, path, {**attributes, MOVED_FROM: path, MOVED_TO: to})
+    move_folder(store, path, to)
+    put_attributes(store, to, attributes)
+    _remove_empty_model(store, path.split("/")[0])
+
+
 def remove_groups(location: Location, paths: list[str]) -> None:
     """Remove groups, `model/dataset`, of a store; the group of a model goes with its last dataset.
 
@@ -217,7 +224,7 @@ def remove_groups(location: Location, paths: list[str]) -> None:
     """
     store = location.open()
     attributes = checked_attributes(store, "")
-    _refuse_other_groups(store, attributes, paths)
+    refuse_other_groups(store, attributes, paths)
     finished = "consolidated_metadata" in parse_document(read_file(store, "zarr.json"))
     if attributes["format"] == FIRST_FORMAT:
         drop_consolidated(store)
@@ -237,7 +244,7 @@ def remove_groups(location: Location, paths: list[str]) -> None:
             consolidate(store, attributes)
 
 
-def _refuse_other_groups(store: Store, attributes: dict[str, Any], removed: Sequence[str]) -> None:
+def refuse_other_groups(store: Store, attributes: dict[str, Any], removed: Sequence[str]) -> None:
     """Raise DamageError where a group that stays is missing, or not the one that the root of a finished store records.
 
     What is written afterwards would record it as it is.
@@ -249,7 +256,7 @@ def _refuse_other_groups(store: Store, attributes: dict[str, Any], removed: Sequ
             raw = read_file(store, document_key(path))
             if raw is None or fast_digest(raw) != recorded["zarr.json"]:
                 raise DamageError(
-                    f"{path} is missing, or not the one that the store records; nothing was removed",
+                    f"{path} is missing, or not the one that the store records; nothing was changed",
                     hint="`drillcore run` on the job makes it again, or remove that group first.",
                 )
 

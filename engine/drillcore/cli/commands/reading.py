@@ -92,6 +92,18 @@ def rm(
         write_line(line)
 
 
+def mv(
+    store: StoreName,
+    group: Annotated[str, typer.Argument(metavar="GROUP", help="MODEL/DATASET, or MODEL for the model itself.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Its new name: of the dataset, or of the model.")],
+) -> None:
+    """Rename a dataset, with its positions and branches, or a model of a store; nothing is computed."""
+    from drillcore.cli.rename import rename_lines
+
+    for line in rename_lines(store, group, name):
+        write_line(line)
+
+
 def verify(
     store: StoreName,
     out: Out = None,
