@@ -23,11 +23,16 @@ from support.runs import Work, sentences
 
 pytest_plugins = ["support.run_fixtures"]
 COUNT = 40
-ALL = {"separation", "layer_cka", "next_token", "prediction", "candidate_logprob"} | {
-    "pca",
-    "degenerate",
-    "trustworthiness",
-}
+MEASURED = {"separation", "layer_cka", "probe_weight", "probe_offset"}
+ALL = (
+    MEASURED
+    | {"next_token", "prediction", "candidate_logprob"}
+    | {
+        "pca",
+        "degenerate",
+        "trustworthiness",
+    }
+)
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +142,7 @@ def test_single_stages_refuse_states_that_are_not_the_jobs(stage, work):
     ("change", "stale", "why"),
     [
         (lambda j: j["measure"].update(folds=3), ALL - {"pca", "degenerate", "trustworthiness"}, "folds changed"),
-        (lambda j: j["measure"].update(metrics=["purity"]), {"separation", "layer_cka"}, "metrics changed"),
+        (lambda j: j["measure"].update(metrics=["purity"]), MEASURED, "metrics changed"),
         (lambda j: j["project"].update(seed=5), {"pca", "degenerate", "trustworthiness"}, "seed changed"),
         (lambda j: j["project"].update(method="umap"), {"pca", "degenerate", "trustworthiness"}, "method changed"),
         (lambda j: j["datasets"][0].update(candidates=[" x", " z"]), {"candidate_logprob"}, "candidates changed"),
@@ -160,7 +165,7 @@ def test_another_setting_marks_what_it_decides(change, stale, why, work):
 @pytest.mark.parametrize(
     ("column", "stale"),
     [
-        ("group", {"separation", "layer_cka", "next_token", "prediction", "candidate_logprob"}),
+        ("group", MEASURED | {"next_token", "prediction", "candidate_logprob"}),
         ("expected_next", {"next_token", "prediction", "candidate_logprob"}),
     ],
 )
@@ -253,7 +258,7 @@ def test_results_of_an_older_version(work):
     work.job["datasets"][0]["label"] = "other"
     work.save()
     do(work, "extract", "job.yaml")
-    assert {"separation", "layer_cka"} == set(stale_of(work))
+    assert set(stale_of(work)) == MEASURED
 
 
 def older(group: zarr.Group, work: Work) -> dict[str, Any]:

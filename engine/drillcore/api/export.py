@@ -20,6 +20,7 @@ import zarr
 from numpy.typing import NDArray
 
 from drillcore.api.page import table
+from drillcore.api.probes import write_probe
 from drillcore.api.stores import AnyStore, find_group, num_sentences, said_of_rows
 from drillcore.errors import CommitError, InputError, MissingExtraError, StoreError
 from drillcore.neighbours import EXACT_UP_TO, build
@@ -40,11 +41,15 @@ RESERVED = ("sentence", "hidden_state", "projection_x", "projection_y", "neighbo
 
 @dataclass(frozen=True)
 class Layer:
-    """The layer to export. group: its model and dataset. slot: its position in the store. name: such as `block_3`."""
+    """The layer to export. group: its model and dataset. slot: its position in the store. name: such as `block_3`.
+
+    every: all layers are meant, and `slot` is that of the first.
+    """
 
     group: zarr.Group
     slot: int
     name: str
+    every: bool = False
 
     @property
     def num_sentences(self) -> int:
@@ -117,11 +122,12 @@ class Exported:
 
 
 def export(
-    store: AnyStore, *, layer: int | str, to: str, out: str | PathLike[str], group: str | None = None
+    store: AnyStore, *, layer: int | str | None = None, to: str, out: str | PathLike[str], group: str | None = None
 ) -> Exported:
     """Write one layer with its sentences as a file for notebooks and other viewers, replacing what was there.
 
-    layer: its number or name; -1 is the last one, where it is stored. to: parquet, npy, anndata or embedding-atlas.
+    layer: its number or name; -1 is the last one, where it is stored. to: parquet, npy, anndata, embedding-atlas or
+    probe: the probe of a layer, or of all (`layer="all"`, the default there), as safetensors tensors for raw states.
     group: `model/dataset`, required where the store has several. Raises InputError where the file's name ends as one of
     another format, StoreError where something is missing or incomplete, MissingExtraError where a package is missing,
     CommitError where the file cannot be written.
@@ -142,7 +148,10 @@ def export(
     problem = problem_with_output(path)
     if problem:
         raise InputError(f"{path} {problem}", hint="Name another file.")
-    chosen = _find_layer(_whole(find_group(store, group)), str(layer))
+    if layer is None and not FORMATS[to].takes_all:
+        raise InputError(f"a file of the format {to} holds one layer, and none is named", hint="Name it: --layer 3.")
+    wanted = "all" if layer is None else str(layer)
+    chosen = _find_layer(_whole(find_group(store, group)), wanted, every=FORMATS[to].takes_all and wanted == "all")
     _check(to, chosen)
     try:
         with replacing(path) as scratch:
@@ -161,7 +170,12 @@ def _check(kind: str, layer: Layer) -> None:
         if find_spec(package) is None:
             raise MissingExtraError(
                 f"the format {kind} needs {package}, which is not installed",
-                hint="pip install anndata (into an environment of its own where it would change pandas).",
+                hint=f"pip install {package}"
+                + (
+                    " (into an environment of its own where it would change pandas)."
+                    if package != "safetensors"
+                    else "."
+                ),
             )
     why = stale_results(layer.group) if FORMATS[kind].has_results else {}
     projections = [n for n in PROJECTIONS if n in why] if layer.projection is None else []
@@ -190,8 +204,10 @@ def _whole(group: zarr.Group) -> zarr.Group:
     return group
 
 
-def _find_layer(group: zarr.Group, wanted: str) -> Layer:
+def _find_layer(group: zarr.Group, wanted: str, *, every: bool = False) -> Layer:
     numbers, names = read_array(group, "layer").tolist(), [str(n) for n in read_array(group, "layer_name")]
+    if every:
+        return Layer(group, 0, "all", every=True)
     # From the end of the model's layers, which are known where the last of them is stored.
     end = numbers[-1] + 1 if names[-1] == "final_norm" else None
     for slot, (number, name) in enumerate(zip(numbers, names, strict=True)):
@@ -288,7 +304,7 @@ class Format:
 
     write: writes a layer to a path, and returns advice for the user (with `{path}`) or "". packages: those that it
     imports beyond what drillcore requires. has_results: whether it holds results of later stages too. ending: of the
-    names of its files.
+    names of its files. takes_all: whether it can hold all layers.
     """
 
     write: Callable[[Layer, Path], str]
@@ -296,6 +312,7 @@ class Format:
     needs_projection: bool = False
     has_results: bool = True
     ending: str = ".parquet"
+    takes_all: bool = False
 
 
 FORMATS = {
@@ -303,4 +320,5 @@ FORMATS = {
     "npy": Format(_write_npy, has_results=False, ending=".npy"),
     "anndata": Format(_write_anndata, packages=("anndata", "pandas"), ending=".h5ad"),
     "embedding-atlas": Format(_write_atlas, needs_projection=True),
+    "probe": Format(write_probe, packages=("safetensors",), has_results=False, ending=".safetensors", takes_all=True),
 }

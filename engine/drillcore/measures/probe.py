@@ -7,38 +7,16 @@ Shape legend: U sentences, H dimensions, R rows of a chunk, B permutations, C la
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from drillcore.measures.draws import Draws, one_hot
 from drillcore.measures.intervals import Bounds, share_interval, skip
 from drillcore.measures.layer import LayerStates
+from drillcore.measures.ridge import Features, train, without_fold
 from drillcore.neighbours import same_but_for_rounding
-
-NUM_PENALTIES = 16
-CHUNK_ROWS = 16_384
-
-
-@dataclass(frozen=True)
-class _Fold:
-    """What training without one fold needs, whatever the labels.
-
-    rows_R: sentences of the fold. mean_H, vectors_HH, values_H: mean of the other sentences, and eigenvectors and
-    eigenvalues of their scatter. penalties_P, freedom_P: ridge penalties to choose from, and the effective degrees of
-    freedom of the fit with each. num_train: number of the other sentences.
-    """
-
-    rows_R: NDArray[np.int64]
-    mean_H: NDArray[np.float64]
-    vectors_HH: NDArray[np.float64]
-    values_H: NDArray[np.float64]
-    penalties_P: NDArray[np.float64]
-    freedom_P: NDArray[np.float64]
-    num_train: int
 
 
 def probe(layer: LayerStates, draws: Draws) -> Bounds:
@@ -98,16 +76,15 @@ class Probe:
     """The probe on any features that have scatter. states: [U, H] float32 array, or a SciPy sparse matrix."""
 
     def __init__(self, states: Any, draws: Draws) -> None:
-        states, self._centre_H = _rotated(states)
-        self._states, self._draws = states, draws
+        self._features, self._draws = Features(states), draws
         parts = [np.flatnonzero(draws.fold_U == f) for f in np.unique(draws.fold_U)]
-        grams, sums = zip(*(self._moments(rows) for rows in parts), strict=True)
+        grams, sums = zip(*(self._features.moments(rows) for rows in parts), strict=True)
         gram_HH = sum(grams)
         sum_H = sum(sums)
         num_rows = len(draws.fold_U)
         self._parts = parts
         self._folds = {
-            k: _fold(parts[k], gram_HH - grams[k], sum_H - sums[k], num_rows - len(parts[k]))
+            k: without_fold(parts[k], gram_HH - grams[k], sum_H - sums[k], num_rows - len(parts[k]))
             for k in draws.tested_folds
         }
 
@@ -141,112 +118,15 @@ class Probe:
     def _scores(self, codes_BU: NDArray[np.int16]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Rows of each tested fold, and the scores [R, B, C] of the probe trained without it."""
         labels_UBC = one_hot(codes_BU, self._draws.num_labels)
-        sums_FHK = [self._label_sums(rows_R, labels_UBC) for rows_R in self._parts]
+        sums_FHK = [self._features.label_sums(rows_R, labels_UBC) for rows_R in self._parts]
         total_HK = sum(sums_FHK)
         counts_BC = labels_UBC.sum(axis=0, dtype=np.float64)
         for k, fold in self._folds.items():
             train_BC = counts_BC - labels_UBC[fold.rows_R].sum(axis=0, dtype=np.float64)
-            weights_HBC, offsets_BC = _train(fold, total_HK - sums_FHK[k], train_BC)
+            weights_HBC, offsets_BC = train(fold, total_HK - sums_FHK[k], train_BC)
             shape = (len(weights_HBC), -1)
-            for rows_R, states_RH in self._chunks(fold.rows_R):
+            for rows_R, states_RH in self._features.chunks(fold.rows_R):
                 yield rows_R, (states_RH @ weights_HBC.reshape(shape)).reshape(-1, *train_BC.shape) + offsets_BC
-
-    def _chunks(self, rows_U: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Centred states of these rows, a chunk at a time."""
-        for start in range(0, len(rows_U), CHUNK_ROWS):
-            rows_R = rows_U[start : start + CHUNK_ROWS]
-            states_of_rows = self._states[rows_R]
-            dense = states_of_rows if isinstance(states_of_rows, np.ndarray) else states_of_rows.toarray()
-            yield rows_R, (dense - self._centre_H).astype(np.float32, copy=False)
-
-    def _moments(self, rows_U: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        gram_HH, sum_H = np.zeros((len(self._centre_H),) * 2), np.zeros(len(self._centre_H))
-        for _, states_RH in self._chunks(rows_U):
-            wide_RH = states_RH.astype(np.float64)
-            gram_HH += wide_RH.T @ wide_RH
-            sum_H += wide_RH.sum(axis=0)
-        return gram_HH, sum_H
-
-    def _label_sums(self, rows_U: NDArray[np.int64], labels_UBC: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Sum of the states of each label, [H, B * C]."""
-        sums_HK = np.zeros((len(self._centre_H), labels_UBC[0].size))
-        for rows_R, states_RH in self._chunks(rows_U):
-            sums_HK += states_RH.T @ labels_UBC[rows_R].reshape(len(rows_R), -1)
-        return sums_HK
-
-
-def _rotated(states: Any) -> tuple[Any, NDArray[np.float32]]:
-    """States, and the mean to subtract; fewer rows than dimensions are rotated into the few that they span."""
-    mean_H = np.asarray(states.mean(axis=0, dtype=np.float64)).ravel()
-    if states.shape[0] >= states.shape[1]:
-        return states, mean_H.astype(np.float32)
-    wide_UH = (states if isinstance(states, np.ndarray) else states.toarray()) - mean_H
-    values_U, vectors_UU = _eigen(wide_UH @ wide_UH.T)
-    # Directions without variance hold rounding noise only.
-    has_variance_U = values_U > 1e-12 * values_U[-1]
-    turned = vectors_UU[:, has_variance_U] * np.sqrt(values_U[has_variance_U])
-    return turned.astype(np.float32), np.zeros(turned.shape[1], np.float32)
-
-
-def _eigen(matrix_HH: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    # Its many small steps wait for each other: on busy cores two threads took 6 to 20 times as long as one.
-    with threadpool_limits(1, user_api="blas"):
-        values_H, vectors_HH = np.linalg.eigh(matrix_HH)
-    return values_H, vectors_HH
-
-
-def _fold(rows_R: NDArray[np.int64], gram_HH: Any, sum_H: Any, num_train: int) -> _Fold:
-    mean_H = sum_H / num_train
-    values_H, vectors_HH = _eigen(gram_HH - num_train * np.outer(mean_H, mean_H))
-    values_H = np.maximum(values_H, 0)
-    largest = values_H[-1]
-    present = values_H[values_H > 1e-10 * largest]
-    smallest = max(1e-13 * largest, 1e-3 * float(np.quantile(present, 0.1)))
-    penalties_P = np.geomspace(smallest, largest, NUM_PENALTIES)
-    freedom_P = (values_H / (values_H + penalties_P[:, None])).sum(axis=1)
-    # A penalty that leaves no freedom to the residual cannot be judged by it.
-    judged = freedom_P <= 0.98 * (num_train - 1)
-    judged[-1] = True
-    return _Fold(rows_R, mean_H, vectors_HH, values_H, penalties_P[judged], freedom_P[judged], num_train)
-
-
-def _train(
-    fold: _Fold, sums_HK: NDArray[np.float64], counts_BC: NDArray[np.float64]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Weights [H, B, C] and offsets [B, C] of the score of each label.
-
-    Regression on indicators, then nearest label mean in the metric of the total scatter: for two labels this is
-    Fisher's (1936) discriminant with equal priors. The penalty of each permutation is chosen by generalised
-    cross-validation (Golub, Heath and Wahba, 1979) on the training folds, so the null chooses as the measure does.
-    """
-    between_HK = sums_HK - fold.mean_H[:, None] * counts_BC.ravel()
-    turned_HBC = (fold.vectors_HH.T @ between_HK).reshape(-1, *counts_BC.shape)
-    shrunk_HB = 1 / (fold.values_H[:, None] + _penalty(fold, turned_HBC, counts_BC))
-    solved_HBC = turned_HBC * shrunk_HB[:, :, None]
-    own_BC = (turned_HBC * solved_HBC).sum(axis=0)
-    weights_HK = fold.vectors_HH @ solved_HBC.reshape(len(solved_HBC), -1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        scale_BC = 1 / counts_BC
-        weights_HBC = weights_HK.reshape(-1, *counts_BC.shape) * scale_BC
-        offsets_BC = -np.tensordot(fold.mean_H, weights_HBC, 1) - own_BC * scale_BC**2 / 2
-    # A label without a training sentence is never predicted.
-    unseen_BC = counts_BC == 0
-    weights_HBC[:, unseen_BC] = 0
-    offsets_BC[unseen_BC] = -np.inf
-    # Scores are compared within a permutation only: bring them to a size that float32 holds.
-    size_B = np.abs(weights_HBC).max(axis=(0, 2), initial=1e-300)[:, None]
-    return (weights_HBC / size_B).astype(np.float32), (offsets_BC / size_B).astype(np.float32)
-
-
-def _penalty(fold: _Fold, turned_HBC: NDArray[np.float64], counts_BC: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The penalty of each permutation [B] by generalised cross-validation."""
-    squares_HB = (turned_HBC**2).sum(axis=2)
-    total_B = (counts_BC - counts_BC**2 / fold.num_train).sum(axis=1)
-    shrunk_PH = 1 / (fold.values_H + fold.penalties_P[:, None])
-    explained_PB = (2 * shrunk_PH - fold.values_H * shrunk_PH**2) @ squares_HB
-    residual_PB = np.maximum(total_B - explained_PB, 0)
-    score_PB = residual_PB / (fold.num_train - 1 - fold.freedom_P[:, None]) ** 2
-    return np.asarray(fold.penalties_P[score_PB.argmin(axis=0)])
 
 
 def of_tested(values_BU: NDArray[Any], draws: Draws) -> NDArray[Any]:

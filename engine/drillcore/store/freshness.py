@@ -20,6 +20,8 @@ from drillcore.store.layout import WITHDRAWN, read_array
 from drillcore.system.files import ValuesDigest, digest
 
 WANTED = "wanted"
+# Labels at most of a probe that is stored.
+MOST_PROBED = 20
 # Settings that the digests of older versions held whatever their value.
 OLD_SETTINGS = frozenset(
     {"metrics", "standardise", "folds", "permutations", "sample", "seed", "method", "backend", "n_neighbors"}
@@ -128,6 +130,10 @@ def is_asked_for(group: zarr.Group, name: str) -> bool:
         return bool(method == wanted.get("project", {}).get("method", Project().method))
     if name == "candidate_logprob":
         return bool(wanted.get("candidates", {}).get("candidates", True))
+    if name in ("probe_weight", "probe_offset"):
+        labels = attributes.get("results", {}).get("separation", {}).get("labels", [])
+        metrics = wanted.get("measure", {}).get("metrics", "all")
+        return 2 <= len(labels) <= MOST_PROBED and (metrics == "all" or "probe" in metrics)
     if name in ("next_token", "prediction"):
         return "expected_next" in [column for column, _ in attributes.get("columns", [])]
     return True

@@ -16,4 +16,4 @@ PROJECTION_BACKENDS = ["auto", "cuml", "umap-learn"]
 READERS = ["jsonl", "csv", "tsv", "txt", "parquet", "json", "arrow"]
 # Endings of the files of sentences that the readers read.
 SUFFIXES = [".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".parquet", ".json", ".arrow", ".feather"]
-EXPORTS = ["parquet", "npy", "anndata", "embedding-atlas"]
+EXPORTS = ["parquet", "npy", "anndata", "embedding-atlas", "probe"]

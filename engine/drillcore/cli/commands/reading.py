@@ -26,9 +26,14 @@ def show(store: StoreName, json: Json = False) -> None:
 
 def export(
     store: StoreName,
-    layer: Annotated[str, typer.Option("--layer", metavar="K", help="Number or name of the layer; -1 is the last.")],
-    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="parquet, npy, anndata or embedding-atlas.")],
+    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="parquet, npy, anndata, embedding-atlas or probe.")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to write.")],
+    layer: Annotated[
+        str | None,
+        typer.Option(
+            "--layer", metavar="K", help="Number or name of the layer; -1 is the last; `all` of probes alone."
+        ),
+    ] = None,
     group: Annotated[
         str | None, typer.Option("--group", metavar="MODEL/DATASET", help="One of several groups.")
     ] = None,

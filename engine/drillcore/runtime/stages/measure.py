@@ -19,6 +19,7 @@ from drillcore.measures import BOUNDS, CONTROLS, PRIMARY
 from drillcore.measures.cka import cka_rows, layer_cka
 from drillcore.measures.controls import controls
 from drillcore.measures.draws import Draws, make_draws
+from drillcore.measures.fitted import fitted_probe
 from drillcore.measures.intervals import Bounds
 from drillcore.measures.separation import Separation, combine, measure_layer
 from drillcore.runtime.context import Context
@@ -26,12 +27,13 @@ from drillcore.runtime.failures import Failures, check_whole
 from drillcore.runtime.results import read_separation
 from drillcore.runtime.stages.graphs import LayerGraphs, graphs_of, memory_needed
 from drillcore.runtime.wanted import is_up_to_date, wanted_of
-from drillcore.store.freshness import inputs_of, old_digest
+from drillcore.store.freshness import MOST_PROBED, ResultInputs, inputs_of, old_digest, stale
 from drillcore.store.group import GroupWriter
 from drillcore.store.layout import array_of, read_array
 from drillcore.store.reader import column, num_rows, open_dataset, read_layer
 from drillcore.system.progress import counted
 
+PROBE_ARRAYS = ("probe_label", "probe_weight", "probe_offset")
 ARRAYS_MADE = ("metric", "bound", "layer_cka", "separation")
 
 
@@ -56,6 +58,13 @@ def measure_one(task: MeasureTask) -> dict[str, Bounds]:
     if task.rows_M is not None:
         states_NH = states_NH[task.rows_M]
     return measure_layer(states_NH, task.settings, task.draws, graph)
+
+
+def fit_one(task: MeasureTask) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Read a layer and fit its probe."""
+    states_NH = read_layer(open_dataset(task.store, task.group), task.slot)
+    states_NH = states_NH if task.rows_M is None else states_NH[task.rows_M]
+    return fitted_probe(states_NH, task.settings, task.draws)
 
 
 def measure(context: Context) -> None:
@@ -83,9 +92,11 @@ def _measure_dataset(context: Context, dataset: Group, writer: GroupWriter) -> N
     inputs = inputs_of([writer.group], "measure", read, wanted_of(job, dataset)["measure"])
     # No older version knew a split.
     old = old_digest([writer.group], settings) if split is None else ""
-    if is_up_to_date(writer, ARRAYS_MADE, inputs, old):
+    is_measured = is_up_to_date(writer, ARRAYS_MADE, inputs, old)
+    if is_measured:
         context.listener.say(f"{path}: measures are up to date")
-        return
+        if not _lacks_probe(writer, inputs):
+            return
     labels, groups = column(writer.group, "label"), column(writer.group, "group")
     num_sentences, (_, num_layers, hidden_size) = num_rows(writer.group), array_of(writer.group, "hidden_states").shape
     rows_M = labelled_rows(labels)
@@ -97,11 +108,15 @@ def _measure_dataset(context: Context, dataset: Group, writer: GroupWriter) -> N
         num_sentences if rows_M is None else len(rows_M),
         None if split is None else np.asarray(_of(column(writer.group, split), rows_M) == "test", bool),
     )
+    address = context.store.location.address
+    if is_measured:
+        tasks = [MeasureTask(address, path, k, rows_M, settings, draws, None) for k in range(num_layers)]
+        _fit_probes(context, writer, tasks, inputs)
+        return
     if draws.straddling:
         context.listener.warn(f"{path}: {_straddling(draws)}")
     # The graph of all sentences, which the projection uses too, is not that of the labelled ones.
     graphs = None if draws.skipped or rows_M is not None else graphs_of(job, writer)
-    address = context.store.location.address
     tasks = [MeasureTask(address, path, k, rows_M, settings, draws, graphs) for k in range(num_layers)]
     context.listener.start(f"measure {path}", num_layers, "layers")
     started = time.perf_counter()
@@ -118,6 +133,11 @@ def _measure_dataset(context: Context, dataset: Group, writer: GroupWriter) -> N
     more = {"layer_cka": {"sentences": len(rows)}, "separation": facts}
     recorded = {name: {"inputs": inputs.record(), **own} for name, own in more.items()}
     writer.write_results(inputs.digest, dict(zip(ARRAYS_MADE, values, strict=True)), recorded)
+    if _lacks_probe(writer, inputs):
+        _fit_probes(context, writer, tasks, inputs)
+    elif stale(writer.group, PROBE_ARRAYS[1]):
+        # Of earlier settings, which had a probe.
+        writer.drop_results(PROBE_ARRAYS)
     context.manifest.record("measures", path, **facts)
     context.manifest.did("measure", path)
     seconds = time.perf_counter() - started
@@ -126,6 +146,30 @@ def _measure_dataset(context: Context, dataset: Group, writer: GroupWriter) -> N
     )
     for note in facts["notes"]:
         context.listener.warn(f"{path}: {note}")
+
+
+def _lacks_probe(writer: GroupWriter, inputs: ResultInputs) -> bool:
+    """Whether a probe was measured that could be stored and is not."""
+    measured = read_separation(writer.group)
+    if measured is None or measured.of(PRIMARY) is None or measured.num_labels > MOST_PROBED:
+        return False
+    return not is_up_to_date(writer, PROBE_ARRAYS, inputs, "")
+
+
+def _fit_probes(context: Context, writer: GroupWriter, tasks: Sequence[MeasureTask], inputs: ResultInputs) -> None:
+    """Store the probe of each layer, for states as they are stored."""
+    num_sentences, (_, num_layers, hidden_size) = num_rows(writer.group), array_of(writer.group, "hidden_states").shape
+    draws, settings = tasks[0].draws, tasks[0].settings
+    weight_LCH = np.full((num_layers, draws.num_labels, hidden_size), np.nan, np.float32)
+    offset_LC = np.full((num_layers, draws.num_labels), np.nan, np.float32)
+    needed = memory_needed(num_sentences, hidden_size)
+    for position, (weight_CH, offset_C) in context.executor.map(fit_one, tasks, memory=needed):
+        weight_LCH[position], offset_LC[position] = weight_CH, offset_C
+    learned = len(draws.codes_U) if draws.is_test_U is None else int((~draws.is_test_U).sum())
+    facts = {"inputs": inputs.record(), "standardise": settings.standardise, "sentences": learned}
+    values = (np.array([str(label) for label in draws.labels]), weight_LCH, offset_LC)
+    arrays = dict(zip(PROBE_ARRAYS, values, strict=True))
+    writer.write_results(inputs.digest, arrays, dict.fromkeys(PROBE_ARRAYS[1:], facts))
 
 
 def labelled_rows(labels: NDArray[Any] | None) -> NDArray[np.int64] | None:
