@@ -140,11 +140,14 @@ def _measure_dataset(context: Context, dataset: Group, writer: GroupWriter) -> N
         writer.drop_results(PROBE_ARRAYS)
     context.manifest.record("measures", path, **facts)
     context.manifest.did("measure", path)
-    seconds = time.perf_counter() - started
-    context.listener.finish(
-        f"{path}: {counted(num_layers, 'layers')} measured in {seconds:.1f} s{_best_line(writer, draws)}"
-    )
-    for note in facts["notes"]:
+    _say(context, writer, draws, facts["notes"], time.perf_counter() - started)
+
+
+def _say(context: Context, writer: GroupWriter, draws: Draws, notes: Sequence[str], seconds: float) -> None:
+    """Tell the user the best layer, and what must be known of it."""
+    path, layers = writer.group.path, counted(array_of(writer.group, "hidden_states").shape[1], "layers")
+    context.listener.finish(f"{path}: {layers} measured in {seconds:.1f} s{_best_line(writer, draws)}")
+    for note in notes:
         context.listener.warn(f"{path}: {note}")
 
 
