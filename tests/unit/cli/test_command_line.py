@@ -117,7 +117,7 @@ def test_debug_shows_a_traceback(place, monkeypatch, capsys, tmp_path):
         ("drillcore compare s.zarr m", ["m/d", "m/e"]),
         ("drillcore rm s.zarr ", ["m", "m/d", "m/e"]),
         ("drillcore export s.zarr --group m/e", ["m/e"]),
-        ("drillcore export s.zarr --to p", ["parquet"]),
+        ("drillcore export s.zarr --to p", ["parquet", "probe"]),
         ("drillcore compare nowhere.zarr m", []),
         ("drillcore compare s3://bucket/x.zarr m", []),
     ],
