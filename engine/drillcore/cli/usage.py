@@ -25,6 +25,9 @@ def usage_message(error: Any) -> str:
 def _what(error: Any) -> str:
     said, near = str(error.format_message()), getattr(error, "possibilities", None)
     if name := getattr(error, "option_name", ""):
+        if fields := _fields(name):
+            named = " or ".join(f"`--set {field}=...`" for field in fields)
+            return f"there is no option {name}; a field of a job is set by {named}"
         return f"there is no option {name}" + (f"; did you mean `{near[0]}`?" if near else "")
     detail: list[dict[str, Any]] = getattr(error.__cause__, "errors", list)()
     if not detail:
@@ -38,3 +41,16 @@ def _what(error: Any) -> str:
     )
     name = param.opts[-1] if param.opts else param.name
     return f"{name}: must be a whole number{bound} (given: {first.get('input')})"
+
+
+def _fields(option: str) -> list[str]:
+    """The fields of a job, with their sections, that are called like an option.
+
+    >>> _fields("--layers"), _fields("--batch-tokens"), _fields("--nothing")
+    (['extract.layers', 'render.layers'], ['extract.batch_tokens'], [])
+    """
+    from drillcore.job.fields import Job
+
+    name = option.lstrip("-").replace("-", "_")
+    sections = {field: info.annotation for field, info in Job.model_fields.items()}
+    return [f"{s}.{name}" for s, kind in sections.items() if name in getattr(kind, "model_fields", {})]

@@ -10,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from drillcore.errors import JobError
+from drillcore.job.choices import nearest
 from drillcore.job.common import in_place
 from drillcore.job.document import parse
 from drillcore.job.fields import Job, LoadedJob
@@ -103,7 +104,18 @@ def _read(path: Path) -> str:
         name = str(path) if len(str(path)) <= LONGEST else f"{str(path)[:LONGEST]}..."
         why = error.strerror or str(error)
         message = f"there is no job file {name}" if "no such file" in why else f"{name}: {why}"
-        raise JobError(message, hint="Check the path.") from None
+        near = _beside(path) if "no such file" in why else ""
+        raise JobError(message, hint=f"There is {near} in the same folder." if near else "Check the path.") from None
+
+
+def _beside(path: Path) -> str:
+    """A job file with another ending, or whose name is nearly this one; empty where there is none."""
+    try:
+        names = sorted(p.name for p in path.parent.iterdir() if p.suffix in (".yaml", ".yml") and p.is_file())
+    except OSError:
+        return ""
+    same = [name for name in names if Path(name).stem == path.stem]
+    return same[0] if same else nearest(path.name, names, cutoff=0.8)
 
 
 def _no_mapping(value: object) -> str:

@@ -44,6 +44,8 @@ def test_doctor_says_what_is_there_and_how_to_get_the_rest():
         (["run"], "an argument is missing: 'JOB'"),
         (["run", "job.yaml", "more"], "there are more arguments than it takes: (more)"),
         (["run", "nowhere.yaml"], "there is no job file"),
+        (["run", "nowhere.yaml", "--layers", "3"], "set by `--set extract.layers=...` or `--set render.layers=...`"),
+        (["run", "nowhere.yaml", "--batch-tokens", "3"], "is set by `--set extract.batch_tokens=...`"),
         (["show", "nowhere.zarr"], "there is no store"),
         (["schema", "store"], "there is no schema"),
     ],
