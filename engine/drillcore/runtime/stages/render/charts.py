@@ -138,9 +138,11 @@ def small_print(sources: Sequence[LineSource]) -> str:
     for source, record in zip(sources, records, strict=True):
         for note in record.get("notes", []):
             named.setdefault(str(note), []).append(source.name)
-    of_all = len(sources)
-    notes = [(note if len(names) == of_all else f"{', '.join(names)}: {note}") for note, names in named.items()]
-    return " ".join([*sentences, *(f"{note[:1].upper() if of_all == 1 else note[:1]}{note[1:]}." for note in notes)])
+    notes = [
+        note[:1].upper() + note[1:] if len(names) == len(sources) else f"{', '.join(names)}: {note}"
+        for note, names in named.items()
+    ]
+    return " ".join([*sentences, *(f"{note}." for note in notes)])
 
 
 def chart_inputs(source: LineSource) -> list[Any]:
