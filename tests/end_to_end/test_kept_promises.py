@@ -88,7 +88,7 @@ def test_removal_does_not_record_what_another_group_has_become(work, tmp_path):
     for put_back in (True, False):
         if put_back:
             shutil.copytree(older, work.store / "m" / "d")
-        with pytest.raises(DamageError, match=r"m/d is missing, or not the one .*; nothing was removed"):
+        with pytest.raises(DamageError, match=r"m/d is missing, or not the one .*; nothing was changed"):
             list(removal_lines(str(work.store), "m/e"))
         assert (work.store / "m" / "e").is_dir() and not is_whole(work)
         shutil.rmtree(work.store / "m" / "d", ignore_errors=True)

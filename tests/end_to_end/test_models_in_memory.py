@@ -236,6 +236,7 @@ def test_layers_come_in_the_order_that_was_asked_for(models):
     np.testing.assert_allclose(states.hidden_states, every.hidden_states.sel(layer=[3, 0, 4]), rtol=1e-4, atol=1e-5)
     assert states.label.dtype == object and states.label.values.tolist() == ["x", "", "y", "y"]
     assert states.text.values.astype(str).dtype.kind == "U"
+    assert drillcore.extract(models(), TEXTS, layers=[4, 1]).layer.values.tolist() == [4, 1]
     tree = drillcore.extract(models(), TEXTS, layers=np.array([3, 1]), positions=["last", "mean"])
     assert all(tree[name].layer.values.tolist() == [3, 1] for name in ("last", "mean"))
 

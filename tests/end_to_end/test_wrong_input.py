@@ -131,7 +131,7 @@ def test_a_sentence_beyond_the_context_is_truncated_and_counted(work):
     work.texts("d", rows)
     work.job["extract"]["too_long"] = "truncate"
     work.save()
-    assert "1 sentences truncated to 512 tokens" in work.finish().err
+    assert "1 sentence truncated to 512 tokens" in work.finish().err
 
 
 def test_a_sentence_beyond_every_context(work):

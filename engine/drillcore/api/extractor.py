@@ -216,7 +216,7 @@ class Extractor(Generic[Result]):
         import xarray as xr
 
         tree = open_tree(loaded.store)[loaded.job.models[0].group]
-        wanted = loaded.job.extract.layers
+        wanted = self._sections["extract"]["layers"]  # a job has them ascending
         num_layers = self._session.find(loaded.job.models[0], loaded.base).facts.num_layers
         order = None if isinstance(wanted, str) else [number_of(each, num_layers) for each in wanted]
         if not self._of_positions:

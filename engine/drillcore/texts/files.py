@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
@@ -45,7 +45,7 @@ def files_of(paths: Sequence[Path]) -> list[Path]:
 def _matched(path: Path) -> list[Path]:
     """The files of a path: itself, or what it matches where it is a pattern and no file."""
     named = str(path)
-    if not glob.has_magic(named) or path.exists():
+    if not glob.has_magic(named) or _there(path.exists):
         return [path]
     matched = sorted(glob.glob(named, recursive=True), key=natural)  # noqa: PTH207 - the pattern is absolute
     if not matched:
@@ -53,9 +53,17 @@ def _matched(path: Path) -> list[Path]:
     return [Path(name) for name in matched]
 
 
+def _there(is_so: Callable[[], bool]) -> bool:
+    """Whether a question about a path is answered with yes; a name that no file can have is the reader's to refuse."""
+    try:
+        return is_so()
+    except (OSError, ValueError):
+        return False
+
+
 def _saved(path: Path) -> list[Path]:
     """The files of a folder that `save_to_disk` wrote; any other path itself."""
-    if not path.is_dir():
+    if not _there(path.is_dir):
         return [path]
     if (path / "dataset_dict.json").is_file():
         splits = sorted(each.name for each in path.iterdir() if (each / "state.json").is_file())
