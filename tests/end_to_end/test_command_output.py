@@ -186,7 +186,21 @@ def test_the_examples_run(work):
     work.job["models"][0]["as"] = "model"
     work.job["datasets"] = [{"name": n, "path": f"{n}.jsonl"} for n in ("reviews", "questions")]
     work.save()
-    order = ("plan", "run", *STAGES, "show", "export", "compare", "verify", "push", "rm", "run", "mv", "doctor", "schema")
+    order = (
+        "plan",
+        "run",
+        *STAGES,
+        "show",
+        "export",
+        "compare",
+        "verify",
+        "push",
+        "rm",
+        "run",
+        "mv",
+        "doctor",
+        "schema",
+    )
     # test_new_job.py and test_wheel.py run init and demo.
     assert {*order} == EXAMPLES.keys() - {"bench", "demo-model", "init", "demo"}
     for name in order:
