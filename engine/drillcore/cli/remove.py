@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 from drillcore.cli.tables import write_line
@@ -26,19 +25,16 @@ def removal_lines(address: str, group: str) -> Iterator[str]:
     refuses.
     """
     location, wanted = Location(address), group.strip("/")
-    root = open_root(location, checked=False)
-    say = partial(write_line, file=sys.stderr)
-    refuse_if_held(location, say)
-    attributes = attributes_of(root)
-    every = sorted({*group_paths(root.store), *attributes.get(MEMBERS, [])})
+    attributes, every = groups_to_change(location)
     chosen = [path for path in every if wanted in (path, path.split("/")[0])]
     if not chosen:
         raise StoreError(
             f"the store {address} has no group {wanted}",
             hint=f"It has {', '.join(every)}." if every else "It is empty.",
         )
-    held = {path: _held(read_attributes(root.store, path)) for path in chosen}
-    with store_lock(location, say) as held_location:
+    store = location.open(read_only=True)
+    held = {path: _held(read_attributes(store, path)) for path in chosen}
+    with store_lock(location, say_aside) as held_location:
         remove_groups(held_location, chosen)
     for path in chosen:
         yield f"removed {path}: {held[path]}"
@@ -47,6 +43,19 @@ def removal_lines(address: str, group: str) -> Iterator[str]:
     if again:
         still, them = ("is", "it") if len(again) == 1 else ("are", "them")
         yield f"{', '.join(again)} {still} still in the job: the next run computes {them} again"
+
+
+def groups_to_change(location: Location) -> tuple[dict[str, Any], list[str]]:
+    """Attributes of a store that no run holds, and the paths of all its groups; raises StoreError."""
+    root = open_root(location, checked=False)
+    refuse_if_held(location, say_aside)
+    attributes = attributes_of(root)
+    return attributes, sorted({*group_paths(root.store), *attributes.get(MEMBERS, [])})
+
+
+def say_aside(line: str) -> None:
+    """Print a line beside what the command prints."""
+    write_line(line, sys.stderr)
 
 
 def _held(attributes: dict[str, Any]) -> str:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from functools import partial
 
-from drillcore.cli.tables import write_line
+from drillcore.cli.remove import groups_to_change, say_aside
 from drillcore.errors import StoreError
 from drillcore.job.common import check_name
-from drillcore.store.attributes import GROUPS, MEMBERS, attributes_of
-from drillcore.store.checks.groups import group_paths
+from drillcore.store.attributes import GROUPS
 from drillcore.store.moving import move_groups
 from drillcore.store.places.location import Location
-from drillcore.store.places.lock import refuse_if_held, store_lock
-from drillcore.store.reader import open_root
+from drillcore.store.places.lock import store_lock
 
 
 def rename_lines(address: str, group: str, name: str) -> Iterator[str]:
@@ -24,13 +20,9 @@ def rename_lines(address: str, group: str, name: str) -> Iterator[str]:
     that a group may have, or a run holds the store; CommitError where the place refuses.
     """
     location, wanted = Location(address), group.strip("/")
-    root = open_root(location, checked=False)
-    say = partial(write_line, file=sys.stderr)
-    refuse_if_held(location, say)
-    attributes = attributes_of(root)
-    every = sorted({*group_paths(root.store), *attributes.get(MEMBERS, [])})
+    attributes, every = groups_to_change(location)
     moves = _moves(every, wanted, name, address)
-    with store_lock(location, say) as held_location:
+    with store_lock(location, say_aside) as held_location:
         move_groups(held_location, moves)
     for path, to in moves.items():
         yield f"moved {path} to {to}"
