@@ -20,6 +20,7 @@ EXAMPLES = {
     "models.dtype": "dtype: bfloat16",
     "models.device_map": "device_map: auto",
     "models.adapter": "adapter: ./my-adapter",
+    "models.adapter_revision": "adapter: org/my-adapter\nadapter_revision: main",
     "models.merge_adapter": "adapter: ./my-adapter\nmerge_adapter: true",
     "models.gguf_file": "id: ./my-model\ngguf_file: model.Q4_0.gguf",
     "models.trust_remote_code": "trust_remote_code: true",

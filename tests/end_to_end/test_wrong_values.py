@@ -30,6 +30,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("models.0.trust_remote_code", "maybe", "trust_remote_code"),
     ("models.0.tokenizer", "./nowhere", "which its tokenizer names"),
     ("models.0.adapter", "./nowhere", "which its adapter names"),
+    ("models.0.adapter_revision", "main", "adapter_revision: is that of an adapter on the hub"),
     ("models.0.merge_adapter", True, "merge_adapter, but it has no adapter"),
     ("models.0.gguf_file", "nowhere.gguf", "gguf_file names a file"),
     ("models.0.random_weights", "maybe", "random_weights"),

@@ -13,8 +13,10 @@ from drillcore.job.inputs import Model
 from drillcore.tokens.sequences import Sequences
 
 
-def open_transformers(folder: Path, wanted="all", **extract) -> tuple[TransformersBackend, Prepared]:
-    """The transformers backend on a model's folder, prepared."""
-    source = locate(Model(id=str(folder)), Path("/"))
+def open_transformers(
+    folder: Path, wanted="all", model: Model | None = None, **extract
+) -> tuple[TransformersBackend, Prepared]:
+    """The transformers backend on a model's folder, prepared. model: what else is said of it."""
+    source = locate(model or Model(id=str(folder)), Path("/"))
     backend = TransformersBackend(source, Extract(**extract), resolve_layers(wanted, source.facts.num_layers))
     return backend, backend.prepare(Sequences.of([]), None)

@@ -24,6 +24,7 @@ class ModelFields(_As, total=False):
     dtype: Dtype
     device_map: str
     adapter: AnyPath
+    adapter_revision: str
     merge_adapter: bool
     gguf_file: str
     trust_remote_code: bool

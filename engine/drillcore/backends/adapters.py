@@ -27,18 +27,20 @@ class Adapter:
     """An adapter that was found.
 
     folder: of its files. named: the job names it; else it lies beside the model. base: of the model that it was made
-    for, as its configuration says; may be empty.
+    for, as its configuration says; may be empty. revision: commit on the hub, or None.
     """
 
     folder: Path
     named: bool
     base: str
+    revision: str | None = None
 
     def identity(self, digest_of: Callable[[Path], str], *, merged: bool) -> dict[str, Any]:
         """Its part of a model's identity; the weights of one that lies beside a model are among that model's own."""
         digests: dict[str, Any] = {"adapter": digest_of(self.folder / ADAPTER)}
         if self.named:
             digests = {"adapter_files": {name: digest_of(self.folder / name) for name in (ADAPTER, WEIGHTS)}}
+            digests |= {"adapter_revision": self.revision} if self.revision else {}
         return {**digests, "adapter_merged": True} if merged else digests
 
 
@@ -73,7 +75,9 @@ def find_adapter(model: Model, location: str, base: Path) -> Adapter | None:
         )
     config = _read(model, folder)
     named = config.get("base_model_name_or_path")
-    return Adapter(folder, model.adapter is not None, named if isinstance(named, str) else "")
+    # The hub's cache names the folder of a snapshot by its commit.
+    commit = None if model.adapter is None or is_local(model.adapter) else folder.name
+    return Adapter(folder, model.adapter is not None, named if isinstance(named, str) else "", commit)
 
 
 def _named_folder(model: Model, base: Path) -> Path:
@@ -92,13 +96,15 @@ def _named_folder(model: Model, base: Path) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=[ADAPTER, WEIGHTS, PICKLED]))
+        found = snapshot_download(name, revision=model.adapter_revision, allow_patterns=[ADAPTER, WEIGHTS, PICKLED])
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
+        at = f" at {model.adapter_revision}" if model.adapter_revision else ""
         why = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ModelError(
-            f"model {model.id}: its adapter {name} cannot be had from the hub: {why}",
+            f"model {model.id}: its adapter {name}{at} cannot be had from the hub: {why}",
             hint="Check the spelling and the connection; the name of a folder begins with ./ or /.",
         ) from error
+    return Path(found)
 
 
 def _read(model: Model, folder: Path) -> dict[str, Any]:

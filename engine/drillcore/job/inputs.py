@@ -32,6 +32,8 @@ class Model(Closed):
     """Passed to transformers, for a model larger than one device."""
     adapter: Name | None = None
     """Directory (beginning with . or /) or hub id of an adapter of peft that is put on the model."""
+    adapter_revision: str | None = None
+    """Branch, tag or commit of the adapter on the hub."""
     merge_adapter: bool = False
     """Add the adapter to the weights, which is faster; below float32 it rounds them. Off: as it was trained."""
     tokenizer: Name | None = None
@@ -76,6 +78,8 @@ class Model(Closed):
     def _adapter_of_trained_weights(self) -> Model:
         if self.adapter is not None and self.random_weights:
             raise ValueError("adapter: belongs to trained weights, and random_weights draws others")
+        if self.adapter_revision is not None and (self.adapter is None or is_local(self.adapter)):
+            raise ValueError("adapter_revision: is that of an adapter on the hub, whose id `adapter` names")
         return self
 
     @property

@@ -37,6 +37,7 @@ PARTS = {
     "config": "configuration",
     "code": "Python files",
     "adapter_files": "adapter",
+    "adapter_revision": "revision of the adapter",
     "gguf": "GGUF file",
     "random_weights": "setting random_weights",
 }
@@ -75,8 +76,8 @@ class _Recorded:
         if not identities:
             yield Finding(self.name, MODEL, "the store records nothing of its files; run the job, which records them")
             return
-        revisions = {i["revision"] for i in identities if i.get("revision")}
-        asked = model.model_copy(update={"revision": min(revisions)}) if revisions else model
+        revisions = {key: {i[key] for i in identities if i.get(key)} for key in ("revision", "adapter_revision")}
+        asked = model.model_copy(update={key: min(found) for key, found in revisions.items() if found})
         try:
             source = locate(asked, job.base)
             if not model.random_weights and weights_folder(source) is None:

@@ -19,7 +19,7 @@ ATTRIBUTE = "recipes"
 RECIPE_FORMAT = 1
 # Where and with what states were computed, in a request and in its settings of the extraction.
 HARDWARE = ("versions", "device", "cores", "device_map")
-LATER_PARTS = ("code", "adapter")
+LATER_PARTS = ("code", "adapter", "adapter_revision")
 HARDWARE_SETTINGS = ("device", "threads", "tensor_parallel")
 
 
