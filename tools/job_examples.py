@@ -23,6 +23,7 @@ EXAMPLES = {
     "models.adapter_revision": "adapter: org/my-adapter\nadapter_revision: main",
     "models.merge_adapter": "adapter: ./my-adapter\nmerge_adapter: true",
     "models.gguf_file": "id: ./my-model\ngguf_file: model.Q4_0.gguf",
+    "models.quantization": "quantization: {method: bitsandbytes, load_in_8bit: true, llm_int8_threshold: 0.0}",
     "models.trust_remote_code": "trust_remote_code: true",
     "models.random_weights": "random_weights: true",
     "datasets.name": "label: country",

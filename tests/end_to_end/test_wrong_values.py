@@ -32,6 +32,8 @@ WRONG: list[tuple[str, Any, str]] = [
     ("models.0.adapter", "./nowhere", "which its adapter names"),
     ("models.0.adapter_revision", "main", "adapter_revision: is that of an adapter on the hub"),
     ("models.0.merge_adapter", True, "merge_adapter, but it has no adapter"),
+    ("models.0.quantization", "int8", "quantization"),
+    ("models.0.quantization", {"method": "bitsandbytes", "load_in_8_bit": True}, "did you mean `load_in_8bit`?"),
     ("models.0.gguf_file", "nowhere.gguf", "gguf_file names a file"),
     ("models.0.random_weights", "maybe", "random_weights"),
     ("datasets", [], "datasets"),

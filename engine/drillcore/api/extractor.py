@@ -48,6 +48,7 @@ SECTIONS = {
         "adapter_revision",
         "merge_adapter",
         "gguf_file",
+        "quantization",
     ),
     "datasets": ("template", "chat", "branches"),
     "run": ("audit",),
@@ -67,7 +68,7 @@ class Extractor(Generic[Result]):
     those of a model in memory are its own. batch_tokens: tokens of a forward pass. positions: as in a job, for other
     tokens than the last ones. progress: True shows it, None is quiet. settings: other fields of a job's `extract`
     section, and revision, trust_remote_code, random_weights, device_map, adapter, adapter_revision,
-    merge_adapter, gguf_file, template, chat, branches, audit.
+    merge_adapter, gguf_file, quantization, template, chat, branches, audit.
 
     A call takes texts and gives a dataset with `hidden_states` [sentence, layer, hidden], float32, and coordinates
     `sentence`, `text`, `label`, `layer` and `layer_name`; with positions, a tree of such datasets by the position's

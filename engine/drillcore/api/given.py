@@ -27,6 +27,7 @@ class ModelFields(_As, total=False):
     adapter_revision: str
     merge_adapter: bool
     gguf_file: str
+    quantization: str | Mapping[str, Any]
     trust_remote_code: bool
     random_weights: bool
 

@@ -25,6 +25,11 @@ SINGLE_NOISE_FACTOR = 3.0
 ONE_STEP = {"bfloat16": 2.0**-8, "float16": 2.0**-11}
 # Weights that run in their own dtype only (quantised): single sentences in that dtype.
 OWN_DTYPE_BOUNDS = {"float32": BOUND, "bfloat16": 6e-2, "float16": 1e-2}
+# Quantised weights: codes of activations depend on the other sentences of a batch, and jump where rounding does. Such
+# noise is measured and allowed 3 times, up to this; the state of the layer before is off by 0.14 and more.
+QUANTISED_BOUND = 9e-2
+# Batches are used from the start only where they stay below this, so that no later row exceeds the other.
+QUANTISED_AT_FIRST = 6e-2
 # A state that is further out is not explained by rounding in float32; a nearer one by so many times its own noise.
 LARGEST_NOISE, FLOAT32_NOISE_FACTOR = 1e-2, 4.0
 # A sentence this many times as noisy as the middle one says nothing about the others.
@@ -41,9 +46,10 @@ class Alone:
 
     states_CKH: float32, NaN where `transformers` gives no state. dtype: of the computation. own_dtype: of the model.
     noise_CK: ‖a − b‖₂ / ‖b‖₂ of the model's own dtype, one sentence at a time, against these states; zero where it is
-    the dtype of the computation. machine: device and threads that it ran on. routed: the model chooses among experts or
-    tokens. seconds: spent. peaks_CK3: of means, how many times as large the largest of their tokens' states is as the
-    middle one, and as all others together, and the number of that token in its sentence; None where there are no means.
+    the dtype of the computation, but for quantised weights: that of some sentences in other batches. machine: device
+    and threads that it ran on. routed: the model chooses among experts or tokens. seconds: spent. peaks_CK3: of means,
+    how many times as large the largest of their tokens' states is as the middle one, and as all others together, and
+    the number of that token in its sentence; None where there are no means.
     """
 
     states_CKH: NDArray[np.float32]
@@ -83,7 +89,8 @@ class Alone:
         layer, and at least one unit in the last place. Rounding to float16 in the store is added.
         """
         if self.dtype == own_dtype or own_dtype not in ONE_STEP:
-            bounds_CK = np.full(self.noise_CK.shape, OWN_DTYPE_BOUNDS.get(own_dtype, BOUND))
+            plain = OWN_DTYPE_BOUNDS.get(own_dtype, BOUND)
+            bounds_CK = np.full(self.noise_CK.shape, max(plain, quantised_bound(self.noise_CK)))
         elif own_dtype != self.own_dtype:
             bounds_CK = np.full(self.noise_CK.shape, OWN_DTYPE_BOUNDS[own_dtype])
         else:
@@ -96,6 +103,15 @@ class Alone:
             size_CK = np.maximum(np.linalg.norm(self.states_CKH.astype(np.float64), axis=2), 1e-30)
             bounds_CK = bounds_CK + HALF_STEP + HALF_SMALLEST * np.sqrt(self.states_CKH.shape[2]) / size_CK
         return bounds_CK
+
+
+def quantised_bound(noise_CK: NDArray[np.float64], most: float = QUANTISED_BOUND) -> float:
+    """The largest relative error that passes for quantised weights of this noise, beside the bound of their dtype.
+
+    >>> quantised_bound(np.array([[0.0, 0.005], [0.0, 0.002]])), quantised_bound(np.array([[0.4]]))
+    (0.015, 0.09)
+    """
+    return min(most, SINGLE_NOISE_FACTOR * float(noise_CK.max(initial=0.0)))
 
 
 def relative_errors(got: NDArray[Any], want: NDArray[Any]) -> NDArray[np.float64]:

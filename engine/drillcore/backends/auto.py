@@ -193,11 +193,15 @@ def _kept(opened: Opened) -> Choice:
     return choice
 
 
+# Fields of a model that its identity holds, or that decide nothing.
+IN_IDENTITY = {"id", "as_", "revision", "adapter_revision", "quantization"}
+
+
 def _entry(source: ModelSource, extract: Extract, layers: Sequence[int], sample: Sequences) -> Entry:
     """The place in the cache of the choice for this model, job section, sample and machine."""
     about = {
         "model": identity(source),
-        "model_settings": source.model.model_dump(mode="json", exclude={"id", "as_", "revision"}),
+        "model_settings": source.model.model_dump(mode="json", exclude=IN_IDENTITY),
         "extract": extract.model_dump(mode="json"),
         "layers": list(layers),
         "versions": versions_of("transformers") | versions_of("vllm"),

@@ -117,18 +117,21 @@ def reference(
     num_layers: int,
     places: Sequence[int | None] | None = None,
     take: Callable[[Tensor], Tensor] = lambda states_TH: states_TH[-1],
+    beside: NDArray[np.int64] | None = None,
 ) -> dict[int, Tensor]:
     """States [H] of the last token by layer, this sentence alone, from `output_hidden_states=True`.
 
-    take: what else is made of the states of all tokens of a layer. places: where layers 0 to L - 1 stand in the
-    hidden states; None: each at its number. Layer L is missing: transformers returns it after the final norm only,
-    which is layer L + 1. Of a sentence whose hidden states would need more than `MAX_HIDDEN_BYTES` there is only
-    layer L + 1. Raises ModelError where the decoder does not return its hidden states.
+    beside: other sentences of its length [rows, T], which are computed in the same batch. take: what else is made of
+    the states of all tokens of a layer. places: where layers 0 to L - 1 stand in the hidden states; None: each at its
+    number. Layer L is missing: transformers returns it after the final norm only, which is layer L + 1. Of a sentence
+    whose hidden states would need more than `MAX_HIDDEN_BYTES` there is only layer L + 1. Raises ModelError where the
+    decoder does not return its hidden states.
     """
     parameter, name = next(decoder.parameters()), type(decoder).__name__
-    ids = torch.as_tensor(np.asarray(sentence, np.int64), device=parameter.device)[None]
+    rows_RT = np.asarray(sentence, np.int64)[None]
+    ids = torch.as_tensor(rows_RT if beside is None else np.concatenate([rows_RT, beside]), device=parameter.device)
     hidden_size = decoder.config.get_text_config(decoder=True).hidden_size
-    too_large = len(sentence) * hidden_size * (num_layers + 1) * parameter.element_size() > MAX_HIDDEN_BYTES
+    too_large = ids.numel() * hidden_size * (num_layers + 1) * parameter.element_size() > MAX_HIDDEN_BYTES
     settle_positions(decoder)
     with torch.inference_mode():
         output = decoder(input_ids=ids, output_hidden_states=not too_large, use_cache=False)

@@ -25,6 +25,7 @@ from drillcore.backends.weight_files import weight_files
 from drillcore.errors import MissingExtraError, ModelError
 from drillcore.job.common import expand
 from drillcore.job.inputs import Model, is_local
+from drillcore.job.quantization import settings_of
 from drillcore.system.bounds import real_path
 from drillcore.system.cached import remembered_digest
 from drillcore.system.files import digest
@@ -333,6 +334,8 @@ def identity(source: ModelSource, *, afresh: bool = False) -> dict[str, Any]:
         named |= source.adapter.identity(digest_of, merged=source.model.merge_adapter)
     if source.model.gguf_file is not None:
         return {**named, "gguf": {source.model.gguf_file: digest_of(folder / source.model.gguf_file)}}
+    if source.model.quantization is not None:
+        named |= {"quantization": settings_of(source.model.quantization)}
     weight_files(source.model.id, folder, getattr(source.config, "transformers_weights", None))
     return {**named, "weights": {w.name: digest_of(w) for w in sorted(folder.glob("*.safetensors"))}}
 

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from drillcore.job.choices import shortened
 from drillcore.job.common import MOST, Closed, Name, check_name
 from drillcore.job.positions import Position, distinct
+from drillcore.job.quantization import Setting, name_of_quantization, settings_of
 
 
 class Model(Closed):
@@ -40,6 +41,9 @@ class Model(Closed):
     """Directory or hub id of another tokenizer than the model's own."""
     gguf_file: Name | None = None
     """Name of a GGUF file in the directory `id`, whose weights are taken, dequantised, instead of safetensors."""
+    quantization: str | dict[str, Setting] | None = None
+    """Quantise the weights while they are loaded: bitsandbytes-8bit, torchao-int8, ... or a mapping with `method` and
+    its settings in transformers. A checkpoint that is stored quantised needs none."""
     trust_remote_code: bool = False
     """Run code that the model's repository ships. Off unless you trust it."""
     random_weights: bool = False
@@ -54,6 +58,25 @@ class Model(Closed):
     @classmethod
     def _name(cls, value: str | None) -> str | None:
         return None if value is None else check_name(value)
+
+    @field_validator("quantization")
+    @classmethod
+    def _quantization(cls, value: str | dict[str, Setting] | None) -> str | dict[str, Setting] | None:
+        if value is not None:
+            settings_of(value)
+        return value
+
+    @model_validator(mode="after")
+    def _quantization_of_plain_weights(self) -> Model:
+        others = {
+            "random_weights": "draws weights that nothing was trained on",
+            "gguf_file": "holds weights that are quantised already",
+            "merge_adapter": "adds to plain weights; leave it out, and the adapter stays beside the quantised ones",
+        }
+        for name, why in others.items():
+            if self.quantization is not None and getattr(self, name):
+                raise ValueError(f"quantization: does not go with {name}, which {why}")
+        return self
 
     @field_validator("gguf_file")
     @classmethod
@@ -89,7 +112,8 @@ class Model(Closed):
             return self.as_
         of_adapter = "" if self.adapter is None else "+" + _group_name(self.adapter)
         of_file = "" if self.gguf_file is None else "--" + self.gguf_file.removesuffix(".gguf")
-        return _group_name(self.id) + of_file + of_adapter + ("--random" if self.random_weights else "")
+        quantised = "" if self.quantization is None else "--" + name_of_quantization(self.quantization)
+        return _group_name(self.id) + of_file + quantised + of_adapter + ("--random" if self.random_weights else "")
 
 
 def is_local(model_id: str) -> bool:

@@ -23,7 +23,7 @@ _STORE = "where the states go is `store:`; pictures and the report lie beside it
 _LAYERS = "layers are `extract.layers` (all, hf, or a list of numbers)"
 _POSITIONS = "which tokens' states are taken is `extract.positions` (last, mean, all, turns, ...)"
 _WORKERS = "there is no number of workers: one process uses `extract.threads`, `run.executor: ray` uses many machines"
-_QUANTISED = "there is no such setting: a quantised model is read as its own files are; `extract.dtype` sets the type"
+_QUANTISED = "weights are quantised on loading by `quantization:` of a model, such as bitsandbytes-8bit"
 _CODE = "code that a model ships is allowed by `trust_remote_code: true` of the model"
 _PERPLEXITY = "there is no t-SNE: `project.method` is umap or pca"
 _HALF = "states are stored in `extract.store_dtype` (float32 or float16)"
@@ -59,7 +59,7 @@ MEANINGS: dict[str, tuple[str, ...]] = {
     _PERPLEXITY: ("perplexity", "tsne", "learning_rate", "early_exaggeration"),
     "colours are by the coordinate that `render.color` names": ("hue", "colour", "c", "color_by", "palette", "cmap"),
     _WORKERS: ("workers", "num_workers", "n_jobs", "num_proc", "processes", "dataloader_num_workers"),
-    _QUANTISED: ("quantization", "quantize", "load_in_8bit", "load_in_4bit", "bits", "quantization_config"),
+    _QUANTISED: ("quantize", "quantisation", "quantise", "load_in_8bit", "load_in_4bit", "bits", "quantization_config"),
     _CODE: ("remote_code", "allow_remote_code"),
     _HALF: ("save_dtype", "output_dtype"),
     _TEMPLATE: ("prompt", "prompt_template", "chat_template", "instruction", "prefix", "format"),

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from drillcore.backends import MODEL_DISTRIBUTIONS
-from drillcore.backends.alone import BOUND, OWN_DTYPE_BOUNDS, Alone, relative_errors
+from drillcore.backends.alone import BOUND, OWN_DTYPE_BOUNDS, Alone, quantised_bound, relative_errors
 from drillcore.backends.source import ModelSource, identity
 from drillcore.store.canaries import Canaries
 from drillcore.system.versions import installed_versions
@@ -121,7 +121,10 @@ def _bound(facts: Mapping[str, Any], alone: Alone) -> float:
         dtypes = {facts["dtype"], facts["own_dtype"], alone.dtype, alone.own_dtype}
         return max(OWN_DTYPE_BOUNDS.get(dtype, BOUND) for dtype in dtypes)
     same = facts["machine"] == alone.machine and facts["versions"] == installed_versions(MODEL_DISTRIBUTIONS)
-    return SAME_MACHINE_BOUND if same and alone.dtype == "float32" else OWN_DTYPE_BOUNDS.get(alone.dtype, BOUND)
+    if same and alone.dtype == "float32":
+        return SAME_MACHINE_BOUND
+    bound = OWN_DTYPE_BOUNDS.get(alone.dtype, BOUND)
+    return max(bound, quantised_bound(alone.noise_CK)) if alone.dtype == alone.own_dtype else bound
 
 
 def other_tokens(canaries: Canaries, tokens: Sequences, special_tokens: str) -> str:

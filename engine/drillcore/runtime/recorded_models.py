@@ -39,6 +39,7 @@ PARTS = {
     "adapter_files": "adapter",
     "adapter_revision": "revision of the adapter",
     "gguf": "GGUF file",
+    "quantization": "quantization",
     "random_weights": "setting random_weights",
 }
 AGAIN = "put back what the states were computed with, or compute them with this: `drillcore run JOB --overwrite`"

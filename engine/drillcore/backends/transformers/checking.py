@@ -20,7 +20,9 @@ from drillcore.backends.alone import (
     FLOAT32_NOISE_FACTOR,
     LARGEST_NOISE,
     OWN_DTYPE_BOUNDS,
+    ROUTED_BOUND,
     Alone,
+    quantised_bound,
     relative_errors,
 )
 from drillcore.backends.base import SelfCheck
@@ -28,7 +30,7 @@ from drillcore.backends.device import dtype_name
 from drillcore.backends.lengths import LengthRules, is_routed
 from drillcore.backends.self_check import CheckSentences
 from drillcore.backends.transformers.loading import Loaded
-from drillcore.backends.transformers.plain import compute_alone, single_states
+from drillcore.backends.transformers.plain import compute_alone, quantised_noise, single_states
 from drillcore.errors import ModelError
 from drillcore.tokens.sequences import Sequences
 
@@ -62,6 +64,11 @@ class Checked:
         with self.as_transformers():
             return single_states(self.loaded, self.as_returned, sentences)
 
+    def quantised_noise(self, sentences: Sequences, alone_CKH: NDArray[np.float32]) -> NDArray[np.float64]:
+        """How far plain `transformers` is from those states in other batches [C, K]."""
+        with self.as_transformers():
+            return quantised_noise(self.loaded, self.as_returned, sentences, alone_CKH)
+
     def errors(self, states_CKH: NDArray[Any], alone_CKH: NDArray[np.float32], dtype: torch.dtype) -> Errors:
         """Errors of our states by sentence and layer. dtype: that the model computes in now."""
         loaded, ours_CKH = self.loaded, np.array(states_CKH, np.float32)
@@ -87,10 +94,13 @@ def run_check(
     sentences: CheckSentences,
     states: Callable[[CheckSentences, torch.dtype], NDArray[Any]],
     layout: str,
+    *,
+    most: float = 0.0,
 ) -> SelfCheck:
     """Compare structure in float32, and a lower dtype with its own noise.
 
-    states: gives the states [C, K, H] of the sentences from batches of this layout that compute in a dtype. Raises
+    states: gives the states [C, K, H] of the sentences from batches of this layout that compute in a dtype. most: the
+    noise of quantised weights in batches is allowed up to this; 0 where each sentence is computed alone. Raises
     ModelError where a token's state depends on the tokens after it, or is not finite.
     """
     own, raised, every = checked.loaded.dtype, checked.loaded.can_be_raised, sentences.all()
@@ -100,15 +110,39 @@ def run_check(
         alone_CKH = checked.alone(every)
         _refuse_unless_causal(checked, every)
         errors_C = checked.errors(states_CKH, alone_CKH, dtype)
-    if own == torch.float32:
+    if own == torch.float32 and not checked.loaded.is_quantised:
         errors_C = _without_noise(checked, every, states_CKH, alone_CKH, errors_C)
     name = dtype_name(dtype)
-    only = (f"self-check in {name} only, since the weights are quantised",) if dtype != torch.float32 else ()
-    check = _result(layout, errors_C, OWN_DTYPE_BOUNDS[name], only)
+    only: tuple[str, ...] = (
+        (f"self-check in {name} only, since the weights are quantised",) if dtype != torch.float32 else ()
+    )
+    bound = OWN_DTYPE_BOUNDS[name]
+    if checked.loaded.is_quantised and most:
+        errors_C, bound, notes = _with_quantised_noise(checked, every, alone_CKH, errors_C, max(bound, most))
+        only += notes
+    elif checked.loaded.is_quantised:
+        only += ("one sentence at a time: in batches the quantised weights give other states",)
+    check = _result(layout, errors_C, bound, only)
     if not raised or not check.passed:
         return check
     ours_C = checked.errors(states(sentences, own), alone_CKH, own)
     return _with_rounding(checked, check, ours_C, checked.differences(checked.alone(every), alone_CKH))
+
+
+def _with_quantised_noise(
+    checked: Checked, sentences: Sequences, alone_CKH: NDArray[np.float32], errors_C: Errors, most: float
+) -> tuple[Errors, float, tuple[str, ...]]:
+    """What is held to which bound for quantised weights in batches, and a note on their noise.
+
+    Where a sentence differs by more than `most` between alone and in batches, no batch is right, whatever these errors
+    are: the noise is the error then.
+    """
+    noise_CK = checked.quantised_noise(sentences, alone_CKH)
+    worst, own = float(noise_CK.max(initial=0.0)), OWN_DTYPE_BOUNDS[dtype_name(checked.loaded.dtype)]
+    if worst > most:
+        return [dict(zip(checked.layers, noise_K, strict=True)) for noise_K in noise_CK.tolist()], most, ()
+    said = f"quantised: a sentence's states differ by {worst:.1e} at worst between alone and in batches"
+    return errors_C, max(own, quantised_bound(noise_CK, most)), (said,) * (worst > BOUND)
 
 
 def reference_states(checked: Checked, sentences: Sequences) -> Alone:
@@ -158,6 +192,8 @@ def _refuse_unless_causal(checked: Checked, sentences: Sequences) -> None:
     """Raise ModelError where a token's state depends on the tokens after it, in the present precision."""
     loaded = checked.loaded
     bound = BOUND if loaded.can_be_raised else OWN_DTYPE_BOUNDS[dtype_name(loaded.dtype)]
+    # Scales of activations may be those of the whole sentence.
+    bound = ROUTED_BOUND if loaded.is_quantised else bound
     with checked.as_transformers():
         difference = self_check.first_difference(loaded.decoder, sentences, checked.rules, bound)
         if difference is not None and difference < LARGEST_NOISE and loaded.dtype == torch.float32:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,7 @@ class PreparedLinears:
             if is_gated_mlp(module):
                 self._forwards.append((module, _gated_in_pieces(module, num_rows)))
                 inside.update(module.modules())
-            elif type(module) is nn.Linear:
+            elif is_plain_linear(module):
                 self._forwards.append((module, _in_pieces(module.weight, module.bias, num_rows)))
 
     def use(self) -> None:
@@ -52,12 +52,21 @@ class PreparedLinears:
             vars(module).pop("forward", None)
 
 
+def is_plain_linear(module: object) -> TypeGuard[nn.Linear]:
+    """Whether a module is PyTorch's linear layer with weights that are numbers: codes are tensors of other classes.
+
+    >>> is_plain_linear(nn.Linear(2, 2)), is_plain_linear(nn.ReLU())
+    (True, False)
+    """
+    return type(module) is nn.Linear and type(module.weight) is nn.Parameter
+
+
 def is_gated_mlp(module: nn.Module) -> bool:
     """Whether a module computes down(act(gate(x)) * up(x)) with linear layers of these names, and nothing else."""
     gated: Any = module
     linears = [getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
     # Subclasses of nn.Linear (quantised layers, adapters) compute something else.
-    if any(type(linear) is not nn.Linear for linear in linears) or not callable(getattr(module, "act_fn", None)):
+    if not all(map(is_plain_linear, linears)) or not callable(getattr(module, "act_fn", None)):
         return False
     states = torch.randn(4, gated.gate_proj.in_features, generator=torch.Generator().manual_seed(0))
     states = states.to(gated.gate_proj.weight.dtype)

@@ -22,8 +22,16 @@ from drillcore.backends.device import dtype_name
 from drillcore.backends.source import ModelSource, weights_folder
 from drillcore.backends.transformers.adapted import check_adapter
 from drillcore.backends.transformers.expected import Expected, numbered
-from drillcore.backends.transformers.quantised import is_quantised, refuse_unless_installed, refuse_without_scales
-from drillcore.backends.weight_files import INDEX, StoredTensor, few, not_indexed, read_headers, weight_files
+from drillcore.backends.transformers.quantised import is_quantised, refuse_unless_quantisable, refuse_without_scales
+from drillcore.backends.weight_files import (
+    INDEX,
+    StoredTensor,
+    few,
+    first_line,
+    not_indexed,
+    read_headers,
+    weight_files,
+)
 from drillcore.errors import MissingExtraError, ModelError
 from drillcore.system.quiet import quiet_transformers
 
@@ -114,7 +122,7 @@ def examine(source: ModelSource) -> Fit:
     if source.model.gguf_file is not None:
         # Which tensors these must be is known to transformers' conversion alone: the report of the load is checked.
         return Fit(loader, expected, notes=(*notes, *check_adapter(source, causal)))
-    refuse_unless_installed(source)
+    refuse_unless_quantisable(source)
     files = weight_files(source.model.id, folder, getattr(source.config, "transformers_weights", None))
     tensors = read_headers(source.model.id, files)
     if source.adapter is None and (folder / ADAPTER_CONFIG).exists():
@@ -333,8 +341,3 @@ def fold(names: list[str]) -> str:
         found = numbered(name)
         groups.setdefault(f"{found[0]}.{found[1]}" if found else name.split(".", 1)[0], []).append(name)
     return few([f"{group}.* ({len(m)})" if len(m) > 1 else m[0] for group, m in groups.items()])
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message that says something."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason given")

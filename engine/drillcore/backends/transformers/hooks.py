@@ -89,7 +89,11 @@ class Gatherer:
             finally:
                 self.cancel()
         if not torch.isfinite(states).all():
-            self._mlp.remove()
+            self.compute_whole_mlp()
+
+    def compute_whole_mlp(self) -> None:
+        """Compute the MLP of the deepest layer for every node from now on."""
+        self._mlp.remove()
 
     def begin(self, node_G: Tensor, dtype: torch.dtype, bags: Sequence[Bags] = (), read: Tensor | None = None) -> None:
         """Set the nodes to gather in the next pass. read: those nodes and all of the bags, each once."""

@@ -18,11 +18,13 @@ from drillcore.backends.device import choose_device, choose_dtype, narrowing_not
 from drillcore.backends.source import ModelSource
 from drillcore.backends.transformers.adapted import LEFT_TO_US, apply_adapter
 from drillcore.backends.transformers.ending import Ending, find_ending, narrowing_of, near
-from drillcore.backends.transformers.fit import Fit, examine, first_line
+from drillcore.backends.transformers.fit import Fit, examine
 from drillcore.backends.transformers.parts import Parts, find_parts
 from drillcore.backends.transformers.precision import can_be_raised, computing_in
+from drillcore.backends.transformers.quantised import check_quantised, is_quantised, quantization_config
 from drillcore.backends.transformers.surroundings import pinned
 from drillcore.backends.transformers.trace import first_tensor
+from drillcore.backends.weight_files import first_line
 from drillcore.errors import ModelError
 from drillcore.job.extract import Extract
 from drillcore.system.quiet import quiet_transformers
@@ -48,6 +50,11 @@ class Loaded:
     dtype: torch.dtype
     has_head: bool = True
     notes: tuple[str, ...] = ()
+
+    @property
+    def is_quantised(self) -> bool:
+        """Whether its weights are codes: a batch may then change a sentence's states by more than rounding."""
+        return getattr(self.causal, "hf_quantizer", None) is not None
 
     @property
     def can_be_raised(self) -> bool:
@@ -77,7 +84,8 @@ def load_model(source: ModelSource, extract: Extract, deepest: int) -> Loaded:
     with quiet_transformers():
         causal = _values(source, fit, dtype, device)
     causal.eval().requires_grad_(False)
-    if source.model.device_map is None:
+    if source.model.device_map is None and getattr(causal, "hf_quantizer", None) is None:
+        # Codes were put there as they were read, and some kinds refuse to be moved.
         causal.to(device)
     cut = source.facts.num_layers if deepest > source.facts.num_layers else max(deepest, 1)
     try:
@@ -86,7 +94,7 @@ def load_model(source: ModelSource, extract: Extract, deepest: int) -> Loaded:
     except ModelError as error:
         raise ModelError(f"model {source.model.id}: {error}", hint=error.hint) from error
     layers = _cut(parts, cut, ending)
-    notes = (*fit.notes, *narrowing_note(source, extract, dtype, fit.stored))
+    notes = (*fit.notes, *check_quantised(source, layers), *narrowing_note(source, extract, dtype, fit.stored))
     return Loaded(
         source.model.id, causal, parts.decoder, layers, ending, len(layers), device, dtype, fit.has_head, notes
     )
@@ -147,7 +155,9 @@ def _values(source: ModelSource, fit: Fit, dtype: torch.dtype, device: torch.dev
 def _read(source: ModelSource, fit: Fit, dtype: torch.dtype, device: torch.device) -> Any:
     from safetensors import SafetensorError
 
-    where = source.model.device_map or (device if device.type == "cuda" else None)
+    quantised = source.model.quantization is not None or is_quantised(source.config)
+    # Without a place of their own some kinds of codes would go to a GPU that the job did not name.
+    where = source.model.device_map or ({"": device} if quantised else device if device.type == "cuda" else None)
     try:
         # No setting turns off the progress bars of a GGUF file's dequantisation.
         with contextlib.redirect_stderr(io.StringIO()) if source.model.gguf_file else contextlib.nullcontext():
@@ -181,10 +191,17 @@ def _loaded(source: ModelSource, fit: Fit, dtype: torch.dtype, where: Any) -> tu
         ignore_mismatched_sizes=True,
         **LEFT_TO_US,
         **source.gguf_argument(),
+        **_quantising(source),
         **_capped(source),
         **source.arguments(),
     )
     return found
+
+
+def _quantising(source: ModelSource) -> dict[str, Any]:
+    """The quantisation that the job asks for, as an argument."""
+    config = quantization_config(source)
+    return {} if config is None else {"quantization_config": config}
 
 
 def _random(source: ModelSource, dtype: torch.dtype) -> Any:

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from drillcore.backends.transformers.cpu_linears import is_plain_linear
+
 # In the numerics: a wider product may be added up in another order.
 NAME = "siblings"
 
@@ -135,7 +137,7 @@ def _siblings(
 
     modules = [m for layer in layers for m in layer.modules()]
     homes = {child: (m, name) for m in modules for name, child in m._modules.items() if child is not None}
-    handles = [m.register_forward_pre_hook(note) for m in modules if type(m) is nn.Linear]
+    handles = [m.register_forward_pre_hook(note) for m in modules if is_plain_linear(m)]
     try:
         with torch.inference_mode():
             decoder(input_ids=ids_T[None], use_cache=False)

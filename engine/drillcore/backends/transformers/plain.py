@@ -29,6 +29,9 @@ from drillcore.job.extract import Extract
 from drillcore.tokens.places import Places
 from drillcore.tokens.sequences import Sequences
 
+# Sentences by which a quantised model's noise is measured, batches of each, and sentences beside it in a batch.
+MEASURED, NUM_BATCHES, COMPANIONS = 8, 2, 3
+
 
 @pinned()
 def compute_alone(loaded: Loaded, layers: Sequence[int], sentences: Sequences, places: Places | None = None) -> Alone:
@@ -46,6 +49,8 @@ def compute_alone(loaded: Loaded, layers: Sequence[int], sentences: Sequences, p
         with loaded.in_precision(torch.float32):
             states_CKH = single_states(loaded, layers, sentences, places)
         noise_CK = np.nan_to_num(relative_errors(own_CKH, states_CKH))
+    elif loaded.is_quantised:
+        noise_CK = quantised_noise(loaded, layers, sentences, states_CKH, places)
     routed, seconds = is_routed(loaded.decoder.config), time.perf_counter() - started
     return Alone(
         states_CKH, noise_CK, dtype, own, _machine(loaded), routed, seconds, np.stack(peaks) if peaks else None
@@ -56,11 +61,60 @@ def compute_alone(loaded: Loaded, layers: Sequence[int], sentences: Sequences, p
 def float32_noise(
     loaded: Loaded, layers: Sequence[int], sentences: Sequences, places: Places | None = None
 ) -> NDArray[np.float64]:
-    """How far float32 is from float64 for each sentence alone [C, K]: rare tokens amplify rounding a hundredfold."""
+    """How far float32 is from float64 for each sentence alone [C, K]: rare tokens amplify rounding a hundredfold.
+
+    Zero for quantised weights, which have no values in float64.
+    """
+    if loaded.is_quantised:
+        return np.zeros((len(sentences), len(layers)))
     single_CKH = single_states(loaded, layers, sentences, places)
     with loaded.in_precision(torch.float64):
         double_CKH = single_states(loaded, layers, sentences, places)
     return np.nan_to_num(relative_errors(single_CKH, double_CKH))
+
+
+def quantised_noise(
+    loaded: Loaded,
+    layers: Sequence[int],
+    sentences: Sequences,
+    alone_CKH: NDArray[np.float32],
+    places: Places | None = None,
+) -> NDArray[np.float64]:
+    """How far the states of sentences [C, K] are from those alone where plain `transformers` computes otherwise.
+
+    In two batches with other sentences, cut from these, and alone with another attention function, which rounds in
+    another way: codes of activations jump where rounding does. alone_CKH: states of the sentences alone. Some
+    sentences are measured; zero for the others.
+    """
+    noise_CK = np.zeros(alone_CKH.shape[:2])
+    if not len(sentences):
+        return noise_CK
+    tokens, draw = np.concatenate([np.asarray(s, np.int64) for s in sentences]), np.random.default_rng(0)
+    chosen = np.unique(np.linspace(0, len(sentences) - 1, MEASURED).astype(np.int64))
+    sentences, places = sentences.take(chosen), None if places is None else places.take(chosen)
+    found = []
+    for _ in range(NUM_BATCHES):
+        starts = draw.integers(0, len(tokens), (len(sentences), COMPANIONS, 1))
+        beside = [tokens[(s + np.arange(len(t))) % len(tokens)] for s, t in zip(starts, sentences, strict=True)]
+        found.append(single_states(loaded, layers, sentences, places, beside=beside))
+    with _other_attention(loaded.causal) as is_other:
+        if is_other:
+            found.append(single_states(loaded, layers, sentences, places))
+    noise_CK[chosen] = np.max([np.nan_to_num(relative_errors(f, alone_CKH[chosen])) for f in found], axis=0)
+    return noise_CK
+
+
+@contextmanager
+def _other_attention(causal: Any) -> Iterator[bool]:
+    """Eager attention in the place of PyTorch's; gives whether the model takes it."""
+    own = causal.config._attn_implementation
+    try:
+        if own == "sdpa":
+            causal.set_attn_implementation("eager")
+        yield own == "sdpa" and causal.config._attn_implementation == "eager"
+    finally:
+        if own == "sdpa":
+            causal.set_attn_implementation(own)
 
 
 def alone_states(
@@ -98,10 +152,12 @@ def single_states(
     sentences: Sequences,
     places: Places | None = None,
     peaks: list[NDArray[np.float64]] | None = None,
+    beside: Sequence[NDArray[np.int64]] | None = None,
 ) -> NDArray[np.float32]:
     """States [C, K, H] of each sentence alone, in the precision that the model has now.
 
-    places: tokens that the mean is taken over; the last one where there are none. peaks: gets the peaks [K, 3] of
+    places: tokens that the mean is taken over; the last one where there are none. beside: of each sentence, others of
+    its length that are computed in the same batch. peaks: gets the peaks [K, 3] of
     each sentence, as `Alone` has them. NaN where `transformers` gives no state. Raises ModelError where it gives
     one that is not finite.
     """
@@ -109,9 +165,12 @@ def single_states(
     with _last_block(loaded) as last:
         for number, sentence in enumerate(sentences):
             taken = _Taken(None if places is None else places.slice(number, number + 1).index_Q)
-            by_layer = self_check.reference(loaded.decoder, sentence, loaded.cut, loaded.ending.places, taken.whole)
+            others = None if beside is None else beside[number]
+            by_layer = self_check.reference(
+                loaded.decoder, sentence, loaded.cut, loaded.ending.places, taken.whole, others
+            )
             # Their list has layer L after the final norm only.
-            by_layer[loaded.cut] = taken.whole(last[0])
+            by_layer[loaded.cut] = taken.whole(last[0][: len(sentence)])
             pooled = {k: taken.pool(by_layer[_key(loaded, k)]) for k in layers if _key(loaded, k) in by_layer}
             given = {k: state_H.float() for k, (state_H, _) in pooled.items()}
             if peaks is not None and taken.index is not None:

@@ -19,16 +19,18 @@ class Way:
     """How batches are computed.
 
     attention: the function's name, as transformers knows it. compiled: decoder layers. merged: linear layers that share
-    their input.
+    their input. single: one sentence a batch, for quantised weights whose states depend on the others of it.
     """
 
     layout: str
     attention: str
     compiled: bool = False
     merged: bool = False
+    single: bool = False
 
     def __str__(self) -> str:
-        return f"{self.layout} with {self.attention}{', compiled' * self.compiled}{', merged' * self.merged}"
+        layout = "one sentence at a time" if self.single else self.layout
+        return f"{layout} with {self.attention}{', compiled' * self.compiled}{', merged' * self.merged}"
 
 
 def way_of(numerics: dict[str, Any]) -> Way:
@@ -37,16 +39,21 @@ def way_of(numerics: dict[str, Any]) -> Way:
     return Way(numerics["layout"], numerics["attention"], compiled=is_set["compile"], merged=is_set["merged"])
 
 
-def ways_to_try(extract: Extract, device: torch.device, dtype: torch.dtype, plain: str, *, packable: bool) -> list[Way]:
+def ways_to_try(
+    extract: Extract, device: torch.device, dtype: torch.dtype, plain: str, *, packable: bool, quantised: bool = False
+) -> list[Way]:
     """The ways that a job allows, the cheapest first.
 
     plain: the attention that transformers chose. packable: whether the model's attention can be expressed for packs.
+    quantised: whether the weights are, so that no batch at all may be right.
     """
     layouts = [extract.layout] if extract.layout != "auto" else ["packed", "padded", "equal"]
     if extract.layout == "auto" and not packable:
         layouts.remove("packed")
     others = [Way(layout, plain) for layout in layouts if layout != "packed"]
     ways = [*_packed(extract, device, dtype, plain), *others] if "packed" in layouts else others
+    if quantised and "equal" in layouts:
+        ways.append(Way("equal", plain, single=True))
     return [w for way in ways for w in (replace(way, merged=True), way)] if extract.merge == "on" else ways
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from drillcore.job.inputs import Model, is_local
+from drillcore.job.quantization import name_of_quantization
 from drillcore.job.stages import Render
 from drillcore.runtime.context import Context
 from drillcore.runtime.results import result_facts
@@ -43,9 +44,10 @@ def model_title(context: Context, group: str) -> str:
     """The name of a model in pictures; for converted models with their kind and quantisation."""
     source = context.inputs.sources[group]
     model: Model = source.model
-    if model.adapter is not None or model.gguf_file is not None:
+    if model.adapter is not None or model.gguf_file is not None or model.quantization is not None:
         merged = ", merged" if model.merge_adapter else ""
         file = f" ({model.gguf_file})" if model.gguf_file else ""
+        file += f" ({name_of_quantization(model.quantization)})" if model.quantization else ""
         return model.as_ or model.id + file + (f" + {model.adapter}{merged}" if model.adapter else "")
     if model.random_weights:
         return f"{(model.as_ or model.id) if is_local(model.id) else model.id} (random weights)"
