@@ -19,6 +19,7 @@ EXAMPLES = {
     "models.as": "as: after-training",
     "models.dtype": "dtype: bfloat16",
     "models.device_map": "device_map: auto",
+    "models.offload": "device_map: auto\noffload: true",
     "models.adapter": "adapter: ./my-adapter",
     "models.adapter_revision": "adapter: org/my-adapter\nadapter_revision: main",
     "models.merge_adapter": "adapter: ./my-adapter\nmerge_adapter: true",

@@ -27,6 +27,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("models.0.dtype", "float8", "dtype"),
     ("models.0.device_map", "everywhere", "device_map: everywhere is neither one of auto, balanced"),
     ("models.0.device_map", "cuda:7", "nor a device of this machine"),
+    ("models.0.offload", True, "offload: is what device_map may do"),
     ("models.0.trust_remote_code", "maybe", "trust_remote_code"),
     ("models.0.tokenizer", "./nowhere", "which its tokenizer names"),
     ("models.0.adapter", "./nowhere", "which its adapter names"),

@@ -44,6 +44,7 @@ SECTIONS = {
         "trust_remote_code",
         "random_weights",
         "device_map",
+        "offload",
         "adapter",
         "adapter_revision",
         "merge_adapter",
@@ -67,7 +68,7 @@ class Extractor(Generic[Result]):
     last one) and names (embed, block_12, final_norm). dtype, device: auto is bfloat16 on CUDA and float32 on a CPU;
     those of a model in memory are its own. batch_tokens: tokens of a forward pass. positions: as in a job, for other
     tokens than the last ones. progress: True shows it, None is quiet. settings: other fields of a job's `extract`
-    section, and revision, trust_remote_code, random_weights, device_map, adapter, adapter_revision,
+    section, and revision, trust_remote_code, random_weights, device_map, offload, adapter, adapter_revision,
     merge_adapter, gguf_file, quantization, template, chat, branches, audit.
 
     A call takes texts and gives a dataset with `hidden_states` [sentence, layer, hidden], float32, and coordinates

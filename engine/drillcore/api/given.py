@@ -23,6 +23,7 @@ class ModelFields(_As, total=False):
     revision: str
     dtype: Dtype
     device_map: str
+    offload: bool
     adapter: AnyPath
     adapter_revision: str
     merge_adapter: bool

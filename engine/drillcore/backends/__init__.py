@@ -91,6 +91,19 @@ def check_weights(source: ModelSource, *, predicts: bool) -> None:
         )
 
 
+def check_spread(source: ModelSource, extract: Extract) -> None:
+    """Refuse a model that `device_map` would put on the disk, or on the CPU beside a GPU, unless the job allows it.
+
+    Reads its configuration and the memory of this machine. Raises ModelError, JobError for a device that is not there.
+    """
+    if source.model.device_map is None:
+        return
+    from drillcore.backends.device import choose_device, choose_dtype
+    from drillcore.backends.transformers.spreading import refuse_offload
+
+    refuse_offload(source, choose_dtype(source, extract, choose_device(extract)))
+
+
 def versions_of(name: str) -> dict[str, str]:
     """Installed distributions that decide a backend's bytes and speed; raises JobError for an unknown name.
 

@@ -194,7 +194,7 @@ def _kept(opened: Opened) -> Choice:
 
 
 # Fields of a model that its identity holds, or that decide nothing.
-IN_IDENTITY = {"id", "as_", "revision", "adapter_revision", "quantization"}
+IN_IDENTITY = {"id", "as_", "revision", "adapter_revision", "quantization", "offload"}
 
 
 def _entry(source: ModelSource, extract: Extract, layers: Sequence[int], sample: Sequences) -> Entry:

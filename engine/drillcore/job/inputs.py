@@ -31,6 +31,8 @@ class Model(Closed):
     """Overrides extract.dtype for this model."""
     device_map: str | None = None
     """Passed to transformers, for a model larger than one device."""
+    offload: bool = False
+    """Let device_map put what fits on no GPU on the CPU or the disk, which is slow. Off: such a model is refused."""
     adapter: Name | None = None
     """Directory (beginning with . or /) or hub id of an adapter of peft that is put on the model."""
     adapter_revision: str | None = None
@@ -76,6 +78,12 @@ class Model(Closed):
         for name, why in others.items():
             if self.quantization is not None and getattr(self, name):
                 raise ValueError(f"quantization: does not go with {name}, which {why}")
+        return self
+
+    @model_validator(mode="after")
+    def _offload_of_a_spread_model(self) -> Model:
+        if self.offload and self.device_map is None:
+            raise ValueError("offload: is what device_map may do; set device_map: auto too")
         return self
 
     @field_validator("gguf_file")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from drillcore.backends import check_backend, layers
+from drillcore.backends import check_backend, check_spread, layers
 from drillcore.backends.device import check_devices
 from drillcore.backends.source import ModelSource, locate
 from drillcore.errors import JobError, TextError
@@ -150,6 +150,9 @@ def check_job(
             for model in loaded.job.models:
                 check_devices(loaded.job.extract, model)
         check_all_weights(loaded, sources.values())
+        if loaded.job.run.executor == "local":
+            for source in sources.values():
+                check_spread(source, loaded.job.extract)
     tokenizers = {g: s.tokenizer(loaded.job.extract.special_tokens) for g, s in sources.items()}
     wanted = {g: layers.resolve_layers(loaded.job.extract.layers, s.facts.num_layers) for g, s in sources.items()}
     check_pictures(loaded, tables.values(), wanted)

@@ -22,6 +22,7 @@ from drillcore.backends.transformers.fit import Fit, examine
 from drillcore.backends.transformers.parts import Parts, find_parts
 from drillcore.backends.transformers.precision import can_be_raised, computing_in
 from drillcore.backends.transformers.quantised import check_quantised, is_quantised, quantization_config
+from drillcore.backends.transformers.spreading import refuse_offload, refuse_offloaded
 from drillcore.backends.transformers.surroundings import pinned
 from drillcore.backends.transformers.trace import first_tensor
 from drillcore.backends.weight_files import first_line
@@ -81,8 +82,10 @@ def load_model(source: ModelSource, extract: Extract, deepest: int) -> Loaded:
     device = choose_device(extract)
     dtype = choose_dtype(source, extract, device)
     fit = examine(source)
+    refuse_offload(source, dtype)
     with quiet_transformers():
         causal = _values(source, fit, dtype, device)
+    refuse_offloaded(source, getattr(causal, "hf_device_map", {}))
     causal.eval().requires_grad_(False)
     if source.model.device_map is None and getattr(causal, "hf_quantizer", None) is None:
         # Codes were put there as they were read, and some kinds refuse to be moved.

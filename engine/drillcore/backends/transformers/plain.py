@@ -129,7 +129,7 @@ def load_plain(source: ModelSource, extract: Extract, layers: Sequence[int]) -> 
     """The model as `transformers` runs it, up to the deepest of these layers; raises what `load_model` raises."""
     if extract.tensor_parallel > 1 and torch.cuda.is_available():
         # An engine would share it out over devices: it may not fit on one.
-        source = replace(source, model=source.model.model_copy(update={"device_map": "auto"}))
+        source = replace(source, model=source.model.model_copy(update={"device_map": "auto", "offload": True}))
     return load_model(source, extract, max(layers))
 
 
