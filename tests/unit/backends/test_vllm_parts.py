@@ -97,7 +97,7 @@ def test_positions_that_switch_are_kept_below_the_switch(models):
         ({"device": "cuda:1"}, {}, "CUDA_VISIBLE_DEVICES"),
         ({"tensor_parallel": 3}, {}, "3 ranks cannot share 4 attention heads"),
         ({}, {"device_map": "auto"}, "device_map"),
-        ({}, {"adapter": "lora"}, "the adapter of the model does not go with backend vllm: merge it"),
+        ({}, {"adapter": "lora"}, "the adapter of the model does not go with backend vllm: set merge_adapter: true"),
         ({"positions": ["last", "mean"]}, {}, "extract.positions does not go with backend vllm: vLLM gives the states"),
     ],
 )

@@ -26,7 +26,7 @@ from drillcore.backends.self_check import choose_sentences
 from drillcore.backends.source import ModelSource
 from drillcore.backends.transformers.plain import alone_states
 from drillcore.backends.vllm.engine import VllmEngine
-from drillcore.backends.vllm.prompts import make_parts, num_computed
+from drillcore.backends.vllm.prompts import by_group, make_parts, num_computed
 from drillcore.backends.vllm.reference import Reference
 from drillcore.backends.vllm.refusals import refuse, vllm_version
 from drillcore.backends.vllm.settings import Settings, check_memory, resolve_settings
@@ -71,11 +71,11 @@ class VllmBackend:
         started = time.perf_counter()
         settings = resolve_settings(self._source, self._extract, stored)
         sentences = check_sentences(sample, settings, self.facts.vocab_size, length_rules(self._source.config))
-        with tempfile.TemporaryDirectory(prefix="drillcore-random-") as folder:
-            random = Path(folder) if self._source.model.random_weights else None
-            self._reference = Reference(self._source, self._extract, self._layers, sentences, random)
+        with tempfile.TemporaryDirectory(prefix="drillcore-weights-") as folder:
+            written = Path(folder) if _must_be_written(self._source) else None
+            self._reference = Reference(self._source, self._extract, self._layers, sentences, written)
             check_memory(self._source, settings, self._reference.weight_bytes)
-            self._start(settings, str(random or self._source.location))
+            self._start(settings, str(written or self._source.location))
         notes = list(self._reference.notes)
         for sums in [stored["adds_residual"]] if stored else [True, False]:
             self._engine_running().add_residuals(sums)
@@ -136,7 +136,7 @@ class VllmBackend:
 
     def run(self, work: Work) -> Iterator[States]:
         """States of each part, as the engine finishes it."""
-        if work.places:
+        if any(places.is_mean or (np.diff(places.bounds_N1) > 1).any() for places in work.places):
             raise RunError(
                 "backend vllm gives the states of last tokens only", hint="Set extract.backend: transformers."
             )
@@ -146,7 +146,7 @@ class VllmBackend:
         engine.forget_prefixes()
         for part in work.parts:
             rows_G, cached = engine.encode(part.prompts)
-            yield States(
+            states = States(
                 self._rows.values_CKH[rows_G],
                 self._rows.absmax_CK[rows_G],
                 part.sentence_S,
@@ -154,6 +154,7 @@ class VllmBackend:
                 num_nodes=part.num_tokens - cached,
                 num_padding=0,
             )
+            yield from by_group(states, work.places)
 
     def unembed(self, states_GH: FloatStates) -> NDArray[np.float32]:
         """Logits [G, V] of states [G, H] of layer L, as transformers computes them."""
@@ -180,6 +181,11 @@ def check_sentences(sample: Sequences, settings: Settings, vocab_size: int, rule
     trunk = draw.integers(0, vocab_size, min(2 * settings.block_tokens + 3, settings.max_tokens - 2))
     siblings = [np.concatenate([trunk, draw.integers(0, vocab_size, n)]).astype(np.int32) for n in (1, 2)]
     return Sequences.of([*sentences, *siblings])
+
+
+def _must_be_written(source: ModelSource) -> bool:
+    """Whether no file holds the weights that are computed with, so that an engine needs some: drawn, or merged."""
+    return source.model.random_weights or source.adapter is not None
 
 
 def _agree(stored: dict[str, Any], numerics: dict[str, Any]) -> bool:

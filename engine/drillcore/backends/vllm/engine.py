@@ -124,8 +124,8 @@ def arguments(source: ModelSource, weights: str, settings: Settings) -> dict[str
         "trust_remote_code": source.model.trust_remote_code,
         "load_format": "safetensors",
         # Prompts are token ids, but the pooling interface requires a tokenizer.
-        "tokenizer": source.location,
-        "tokenizer_revision": source.revision,
+        "tokenizer": source.tokenizer_at or source.location,
+        "tokenizer_revision": source.revision if source.tokenizer_at is None else None,
         "runner": "pooling",
         "convert": "embed",
         "worker_extension_cls": EXTENSION,

@@ -5,13 +5,15 @@ Shape legend: S sentences of a part.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise, takewhile
 
 import numpy as np
 from numpy.typing import NDArray
 
+from drillcore.backends.base import States
+from drillcore.tokens.places import Places
 from drillcore.tokens.sequences import Sequences
 
 
@@ -63,3 +65,20 @@ def num_computed(parts: Sequence[Part], block_tokens: int) -> int:
         shared = sum(1 for _ in takewhile(lambda ab: ab[0] == ab[1], zip(before, this[:-1], strict=False)))
         saved += shared // block_tokens * block_tokens
     return sum(map(len, prompts)) - saved
+
+
+def by_group(states: States, places: Sequence[Places]) -> Iterator[States]:
+    """The states of sentences as those of each group that has some of them: a dataset and its branches.
+
+    places: of the groups in the block, at most the last token of each sentence; none where there is one group.
+    """
+    if not places:
+        yield states
+        return
+    for group, wanted in enumerate(places):
+        is_in_S = np.diff(wanted.bounds_N1)[states.sentence_S] == 1
+        if is_in_S.any():
+            rows_S = wanted.bounds_N1[states.sentence_S[is_in_S]]
+            yield replace(states, sentence_S=rows_S, row_S=states.row_S[is_in_S], group=group)
+            # Tokens are told once.
+            states = replace(states, num_nodes=0)

