@@ -79,6 +79,26 @@ def test_quantised_on_loading_and_stored_so(asked, config, bound, base, tmp_path
     assert facts["numerics"]["layout"] == "packed" and facts["self_check"]["bound"] <= bound
 
 
+@pytest.mark.parametrize(("activations", "layout", "bound"), [("", "packed", 1e-4), ("token", "packed", 6e-2)])
+def test_a_checkpoint_of_compressed_tensors(activations, layout, bound, base, tmp_path):
+    """Its codes are unpacked before the first pass of the whole model, and its layers quantise what passes them."""
+    pytest.importorskip("compressed_tensors")
+    from support.compressed import write_compressed
+
+    folder = write_compressed(base, tmp_path / "stored", activations)
+    found, wanted = states(run(tmp_path, {"id": str(folder)}), "stored"), plain(unpacked(folder), base)
+    assert relative_error(found, wanted).max() < bound
+    assert relative_error(wanted, plain(loaded(base), base))[:, -1].min() > 5e-3
+    facts = json.loads((tmp_path / "job" / "manifest.json").read_text(encoding="utf-8"))["models"]["stored"]
+    assert facts["numerics"]["layout"] == layout and facts["self_check"]["bound"] <= bound
+
+
+def unpacked(folder: Path) -> Any:
+    model = loaded(folder)
+    model(input_ids=torch.tensor([[5]]))
+    return model
+
+
 class Heard(list[str], Silent):
     def say(self, line: str) -> None:
         self.append(line)

@@ -40,7 +40,10 @@ MEANINGS: dict[str, tuple[str, ...]] = {
         *("max_num_batched_tokens", "max_batch_size", "micro_batch_size"),
     ),
     _DEVICE: ("device_id", "cuda", "gpu", "use_gpu", "use_cuda", "no_cuda", "gpu_id", "accelerator"),
-    _SHARDED: ("n_gpus", "num_gpus", "ngpus", "gpus", "tensor_parallel_size", "tp", "world_size", "devices"),
+    _SHARDED: (
+        *("n_gpus", "num_gpus", "ngpus", "gpus", "tensor_parallel_size", "tp", "world_size", "devices", "tp_plan"),
+        *("tp_size", "distributed_config"),
+    ),
     _MODELS: (
         *("model", "model_name", "model_id", "model_path", "model_name_or_path", "pretrained"),
         *("pretrained_model_name_or_path", "checkpoint", "model_args"),

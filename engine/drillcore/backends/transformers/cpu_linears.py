@@ -55,10 +55,12 @@ class PreparedLinears:
 def is_plain_linear(module: object) -> TypeGuard[nn.Linear]:
     """Whether a module is PyTorch's linear layer with weights that are numbers: codes are tensors of other classes.
 
+    One that computes in a way of its own, with quantised activations say, is not.
+
     >>> is_plain_linear(nn.Linear(2, 2)), is_plain_linear(nn.ReLU())
     (True, False)
     """
-    return type(module) is nn.Linear and type(module.weight) is nn.Parameter
+    return type(module) is nn.Linear and type(module.weight) is nn.Parameter and "forward" not in vars(module)
 
 
 def is_gated_mlp(module: nn.Module) -> bool:

@@ -21,7 +21,7 @@ from drillcore.backends.transformers.ending import Ending, find_ending, narrowin
 from drillcore.backends.transformers.fit import Fit, examine
 from drillcore.backends.transformers.parts import Parts, find_parts
 from drillcore.backends.transformers.precision import can_be_raised, computing_in
-from drillcore.backends.transformers.quantised import check_quantised, is_quantised, quantization_config
+from drillcore.backends.transformers.quantised import check_quantised, is_quantised, quantization_config, unpack
 from drillcore.backends.transformers.spreading import refuse_offload, refuse_offloaded
 from drillcore.backends.transformers.surroundings import pinned
 from drillcore.backends.transformers.trace import first_tensor
@@ -176,6 +176,8 @@ def _read(source: ModelSource, fit: Fit, dtype: torch.dtype, device: torch.devic
             hint="Only safetensors weights are read; check that the files are complete.",
         ) from error
     fit.check(source.model.id, report)
+    if is_quantised(source.config):
+        unpack(causal)
     if source.model.gguf_file is not None:
         # Dequantised weights are plain numbers, which the quantiser would deny.
         causal.hf_quantizer = None

@@ -155,6 +155,14 @@ def quantization_config(source: ModelSource) -> Any:
     return kinds[method](**settings)
 
 
+def unpack(causal: Any) -> None:
+    """Let a method that unpacks its codes before the first pass of a whole model do it: only the decoder runs here."""
+    if causal._forward_pre_hooks:
+        ids = torch.zeros((1, 1), dtype=torch.long, device=causal.get_input_embeddings().weight.device)
+        with quiet_transformers(), torch.no_grad():
+            causal(input_ids=ids, use_cache=False)
+
+
 def quantised_linears(decoder_layers: nn.Module) -> tuple[int, int]:
     """How many linear layers have weights that are not plain numbers, and how many there are.
 
