@@ -14,10 +14,11 @@ from drillcore.api.stores import AnyStore, address_of
 from drillcore.api.verify import verify
 from drillcore.errors import DamageError, RunError, StoreError
 from drillcore.store.attributes import attributes_of
-from drillcore.store.places.hub import HubAddress, asking
+from drillcore.store.places.hub import HubAddress
 from drillcore.store.places.location import Location
 from drillcore.store.places.lock import refuse_if_held
 from drillcore.store.reader import open_root
+from drillcore.system.hub import asking
 from drillcore.system.progress import ProgressListener
 
 # By which a card that was written here is known, and may be written again.

@@ -1,27 +1,22 @@
-"""A store in a data set of the Hugging Face hub, for reading: whole files and ranges of them, at one commit.
-
-Endpoint and token are those of `huggingface_hub` (HF_ENDPOINT, HF_TOKEN, `hf auth login`).
-"""
+"""A store in a data set of the Hugging Face hub, for reading: whole files and ranges of them, at one commit."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
 
 from zarr.abc.buffer import Buffer, BufferPrototype
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store
 
 from drillcore.errors import StoreError
+from drillcore.system.hub import asking, commit_of
 
 PREFIX = "hf://"
 FORM = "hf://datasets/ORG/NAME, with @REVISION and a path below it where they are needed"
 ADDRESS = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+)(?:@([\w./-]+?))?(?:/+([^@]*))?")
-TOKEN_HINT = "For a private data set set HF_TOKEN, or log in with `hf auth login`."
 
 
 @dataclass(frozen=True)
@@ -128,7 +123,7 @@ def open_hub(address: str) -> HubPlace:
     there is none.
     """
     asked = HubAddress.of(address)
-    commit = _commit(asked.repo, asked.revision)
+    commit = commit_of(asked.repo, asked.revision)
     path = asked.path
     if not path:
         names = [name for name, _ in _tree(asked.repo, commit, "", False)]
@@ -138,44 +133,6 @@ def open_hub(address: str) -> HubPlace:
             raise StoreError(f"the data set {asked.repo} {found}", hint=f"Name one: {FORM}.")
         path = "" if "zarr.json" in names else stores[0]
     return HubPlace(asked.repo, commit, path)
-
-
-def _commit(repo: str, revision: str) -> str:
-    """The commit that a revision names now."""
-    with asking(repo, revision) as hub:
-        return str(hub.HfApi().dataset_info(repo, revision=revision).sha)
-
-
-@contextmanager
-def asking(repo: str, revision: str = "main") -> Iterator[Any]:
-    """Inside, the hub is asked about a data set; yields `huggingface_hub`, and puts its errors into plain words."""
-    # It loads its parts when they are first named, and not all of them.
-    import huggingface_hub
-    import huggingface_hub.constants
-    import huggingface_hub.hf_api
-    import huggingface_hub.utils
-    from huggingface_hub import errors
-
-    try:
-        yield huggingface_hub
-    except errors.GatedRepoError:
-        url = f"{huggingface_hub.constants.ENDPOINT}/datasets/{repo}"
-        raise StoreError(f"the data set {repo} is gated", hint=f"Ask for access at {url}. {TOKEN_HINT}") from None
-    except errors.RepositoryNotFoundError:
-        raise StoreError(f"the hub has no data set {repo} that you may read", hint=TOKEN_HINT) from None
-    except errors.RevisionNotFoundError:
-        raise StoreError(f"the data set {repo} has no revision {revision}", hint="Check its branches.") from None
-    except errors.HfHubHTTPError as error:
-        status = getattr(error.response, "status_code", "")
-        raise StoreError(f"the hub answered {status} about the data set {repo}", hint=TOKEN_HINT) from None
-    except (errors.OfflineModeIsEnabled, OSError) as error:
-        why = f"the hub could not be asked about the data set {repo}: {error}"
-        raise StoreError(why, hint="Check the connection and HF_ENDPOINT.") from None
-    except Exception as error:
-        if type(error).__module__.split(".")[0] not in ("httpx", "httpx2", "httpcore", "httpcore2"):
-            raise
-        why = f"the hub could not be asked about the data set {repo}: {type(error).__name__}"
-        raise StoreError(why, hint="Check the connection and HF_ENDPOINT.") from None
 
 
 def _fetch(repo: str, commit: str, name: str, part: ByteRequest | None) -> bytes | None:
