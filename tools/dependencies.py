@@ -36,6 +36,7 @@ EXTRAS = {
     "system/quiet.py": ("transformers",),
     "tokens/identity.py": ("transformers",),
     "tokens/tokenizer.py": ("transformers",),
+    "texts/hub.py": ("datasets",),
 }
 # Not declared: imported only where it is found, with an error of ours or another way where it is not.
 OPTIONAL = {

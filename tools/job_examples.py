@@ -29,6 +29,7 @@ EXAMPLES = {
     "models.random_weights": "random_weights: true",
     "datasets.name": "label: country",
     "datasets.path": "text: sentence",
+    "datasets.revision": "path: hf://datasets/stanfordnlp/imdb/train\nrevision: main",
     "datasets.delimiter": "delimiter: ';'",
     "datasets.encoding": "path: texts/capitals.csv\nencoding: cp1252",
     "datasets.text": "text: sentence",

@@ -10,6 +10,7 @@ import pyarrow.feather
 import pytest
 
 import drillcore
+from conftest import require
 from drillcore.job.inputs import Dataset
 from drillcore.texts.problems import Problems
 from drillcore.texts.read import read_batches
@@ -105,3 +106,34 @@ def test_init_makes_a_job_of_it(work, name):
     assert command.status == 0, command.err
     made = (work.folder / "made.yaml").read_text(encoding="utf-8")
     assert f"path: {name}" in made and "label: label" in made
+
+
+def test_folders_that_datasets_itself_wrote_are_read(new_work):
+    """A Dataset in several shards, and a split of a DatasetDict; class labels are their numbers."""
+    try:
+        import datasets
+    except ImportError:
+        require("datasets", "datasets is not installed")
+    work = new_work()
+    features = {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["bad", "good"])}
+    features["year"] = datasets.Value("int32")
+    rows = [{**row, "label": "ab".index(row["label"])} for row in ROWS]
+    made = datasets.Dataset.from_list(rows, features=datasets.Features(features))
+    made.save_to_disk(work.folder / "sharded", num_shards=3)
+    splits = datasets.DatasetDict({"train": made, "test": made.select(range(5))})
+    splits.save_to_disk(work.folder / "splits", num_shards={"train": 2, "test": 1})
+    # What it reads again is what is stored, of rows that are chosen and in another order too.
+    made.shuffle(seed=1).select(range(7)).save_to_disk(work.folder / "chosen")
+    assert len(list((work.folder / "sharded").glob("*.arrow"))) == 3
+    for path in ("sharded", "splits/train", "splits/test", "chosen"):
+        wanted = datasets.load_from_disk(work.folder / path).to_dict()
+        work.job["datasets"] = [{"name": "d", "path": path, "keep": ["year"]}]
+        work.save()
+        work.finish("--overwrite")
+        found = drillcore.open(work.store)["m/d"].to_dataset()
+        assert found.text.values.tolist() == wanted["text"] and found.year.values.tolist() == wanted["year"]
+        assert found.label.values.tolist() == list(map(str, wanted["label"]))
+    work.job["datasets"] = [{"name": "d", "path": "splits"}]
+    work.save()
+    refused = work.run("--overwrite")
+    assert refused.status == 2 and "splits holds several splits: test, train" in refused.err

@@ -40,6 +40,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("datasets", [], "datasets"),
     ("datasets.0.name", "a/b", "name"),
     ("datasets.0.path", "nowhere.jsonl", "nowhere.jsonl"),
+    ("datasets.0.revision", "main", "revision: is that of a data set of the hub"),
     ("datasets.0.delimiter", ";", "delimiter: is that of a .csv file"),
     ("datasets.0.encoding", "utf-16", "is not an encoding whose letters a to z are those of ASCII"),
     ("datasets.0.encoding", "latin-9000", "is not an encoding"),

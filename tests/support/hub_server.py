@@ -1,4 +1,7 @@
-"""A server on loopback that speaks the hub's protocol for the files of data sets: commits, trees, ranges of files."""
+"""A server on loopback that speaks the hub's protocol for the files of data sets: commits, trees, ranges of files.
+
+`huggingface_hub` pushes and reads through it, and `datasets` streams rows from it.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,17 @@ TOKEN = "hf_test_token_of_no_one"
 
 @dataclass
 class Repo:
-    """private: needs the token. commits: files by path of each commit, the last one is the branch main."""
+    """private: needs the token. commits: files by path of each commit, the last one is the branch main.
+
+    gated: nothing may be read; gated_files: all may look at it, and its files may not be read. names: tags and other
+    branches, each with its commit.
+    """
 
     private: bool
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     gated: bool = False
+    gated_files: bool = False
+    names: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.commit({})
@@ -31,15 +40,24 @@ class Repo:
     def head(self) -> str:
         return list(self.commits)[-1]
 
+    def named(self, revision: str) -> str:
+        """The commit of a revision; one that there is not stays as it is."""
+        return self.head if revision == "main" else self.names.get(revision, revision)
+
     def commit(self, files: dict[str, bytes]) -> str:
         number = str(len(self.commits))
-        name = hashlib.sha1(number.encode(), usedforsecurity=False).hexdigest()
+        contents = [number, *(f"{path} {hashlib.sha256(data).hexdigest()}" for path, data in sorted(files.items()))]
+        name = hashlib.sha1("\n".join(contents).encode(), usedforsecurity=False).hexdigest()
         self.commits[name] = files
         return name
 
 
 class Hub(ThreadingHTTPServer):
-    """repos: by name. asked: method, path and Range of each request. large: bytes from which files go through LFS."""
+    """repos: by name. asked: method, path and Range of each request. large: bytes from which files go through LFS.
+
+    failing: of the next requests, so many are answered with 503. dies_after: hang up on every request once so many
+    ranges of files were sent; None to go on.
+    """
 
     daemon_threads = True
 
@@ -50,6 +68,7 @@ class Hub(ThreadingHTTPServer):
         self.blobs: dict[str, bytes] = {}
         self.large = large
         self.failing = 0
+        self.dies_after: int | None = None
 
     @property
     def endpoint(self) -> str:
@@ -117,11 +136,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.body = self._read()
         parts = unquote(split.path).strip("/").split("/")
         self.server.asked.append((self.command, unquote(split.path), self.headers.get("Range", "")))
+        if self.server.dies_after is not None and self.server.dies_after <= 0:
+            self.close_connection = True
+            self.connection.close()
+            return
         if self.server.failing:
             self.server.failing -= 1
             self._send(503)
             return
-        if parts[:2] == ["api", "datasets"] and len(parts) > 4:
+        if parts[:2] == ["api", "datasets"] and len(parts) == 4:
+            self._api("/".join(parts[2:4]), "revision", [], {})
+        elif parts[:2] == ["api", "datasets"] and len(parts) > 4:
             self._api("/".join(parts[2:4]), parts[4], parts[5:], parse_qs(split.query))
         elif parts[:3] == ["api", "repos", "create"]:
             self._create()
@@ -156,7 +181,7 @@ class _Handler(BaseHTTPRequestHandler):
         if repo is None:
             return
         revision = rest[0] if rest else "main"
-        commit = repo.head if revision == "main" else revision
+        commit = repo.named(revision)
         if commit not in repo.commits:
             self._missing("RevisionNotFound")
             return
@@ -218,7 +243,10 @@ class _Handler(BaseHTTPRequestHandler):
         repo = self._repo(name)
         if repo is None:
             return
-        commit = repo.head if revision == "main" else revision
+        if repo.gated_files:
+            self._send(403, b"{}", X_Error_Code="GatedRepo", Content_Type="application/json")
+            return
+        commit = repo.named(revision)
         if path not in repo.commits.get(commit, {}):
             self._missing("EntryNotFound")
             return
@@ -234,6 +262,8 @@ class _Handler(BaseHTTPRequestHandler):
         if start >= len(data):
             self._send(416)
             return
+        if self.server.dies_after is not None:
+            self.server.dies_after -= 1
         self._send(206, data[start:stop], **facts, Content_Range=f"bytes {start}-{stop - 1}/{len(data)}")
 
 

@@ -81,6 +81,7 @@ def parts() -> Iterator[Part]:
     yield _cuml()
     yield _package("datashader", "datashader", "pictures")
     yield _package("ray", "ray", "ray")
+    yield _package("datasets", "datasets", "datasets")
     browser = next((b for b in ("chromium", "google-chrome", "firefox") if shutil.which(b)), None)
     yield Part("browser", browser is not None, browser or "", "only needed to look at reports on this machine")
     compiler = shutil.which("g++")

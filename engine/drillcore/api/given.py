@@ -38,6 +38,7 @@ class DatasetFields(TypedDict, total=False):
 
     name: str
     path: AnyPath | Sequence[AnyPath]
+    revision: str
     text: str
     label: str | None
     unlabelled: Literal["error", "keep", "drop"]

@@ -231,7 +231,7 @@ class Job:
         job: dict[str, Any] = loaded.job.model_dump(mode="json", by_alias=True)
         job["store"] = loaded.store
         for dataset, dumped in zip(loaded.job.datasets, job["datasets"], strict=True):
-            dumped["path"] = [str(path) for path in loaded.paths(dataset)]
+            dumped["path"] = [str(path) for path in loaded.paths(dataset)] or dataset.path
         for model in job["models"]:
             for name in ("id", "tokenizer"):
                 if model[name] is not None and is_local(model[name]):
@@ -246,7 +246,8 @@ class Job:
         rows = [("store", nearby(self.store))]
         rows += [(f"model {m.group}", m.id) for m in self.models]
         rows += [
-            (f"dataset {d.name}", ", ".join(nearby(str(path)) for path in self._loaded.paths(d))) for d in self.datasets
+            (f"dataset {d.name}", ", ".join(nearby(str(path)) for path in self._loaded.paths(d)) or str(d.path))
+            for d in self.datasets
         ]
         sections = {k: v for k, v in self.to_dict().items() if isinstance(v, dict) and k != "datasets"}
         rows += [(section, ", ".join(f"{k}: {v}" for k, v in fields.items())) for section, fields in sections.items()]
@@ -366,7 +367,7 @@ def _moved(loaded: LoadedJob, file: Path) -> LoadedJob:
         return seen(path) if isinstance(path, str) else tuple(map(seen, path))
 
     def seen(path: str) -> str:
-        if expand(path).is_absolute() or path.startswith("s3://"):
+        if expand(path).is_absolute() or path.startswith(("s3://", "hf:/")):
             return path
         relative = Path(os.path.relpath(in_place(loaded.base / path), folder)).as_posix()
         return relative if not is_local(path) or is_local(relative) else f"./{relative}"

@@ -18,6 +18,7 @@ from drillcore.backends.demo_model import DEMO_ID
 from drillcore.errors import JobError, ModelError, TextError
 from drillcore.job.common import NAME, expand, in_place
 from drillcore.job.file import load_job
+from drillcore.job.hub import is_on_hub
 from drillcore.job.inputs import Dataset, Model, is_local
 from drillcore.runtime.rows import read_tables
 from drillcore.store.arrays import check_kept_names
@@ -100,6 +101,11 @@ def new_job(
     Raises TextError where a file is not one of texts, ModelError for a folder without a model, JobError for a path
     that cannot be the job file.
     """
+    for file in files:
+        if is_on_hub(str(file)):
+            address = str(file).replace("hf:/", "hf://", 1)
+            hint = f"Write it into a job: `datasets: {address}`, with `text:` and `label:` where they have other names."
+            raise TextError(f"{address} is on the hub, and init looks at files", hint=hint)
     path = Path(f"{_stem(files[0])}.yaml") if out is None else out
     _check_path(path, files, force=force)
     folder = in_place(path).parent

@@ -22,8 +22,8 @@ from drillcore.cli.loudness import ask, loudness, say_detail, speaking
 from drillcore.cli.tables import OutputClosed, flush_output, write_line
 from drillcore.cli.usage import usage_message
 from drillcore.errors import DrillcoreError
+from drillcore.system.logs import quiet_libraries
 from drillcore.system.machine import few_arenas
-from drillcore.system.quiet import quiet_libraries
 from drillcore.system.signals import stoppable
 
 app = typer.Typer(

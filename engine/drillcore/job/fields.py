@@ -160,9 +160,11 @@ class LoadedJob(Closed):
         return Path("runs") / f"{Path(self.source).stem}.zarr"
 
     def paths(self, dataset: Dataset) -> list[Path]:
-        """Where a dataset's files are, patterns as they are."""
+        """Where a dataset's files are, patterns as they are; none of a data set of the hub."""
+        if dataset.hub is not None:
+            return []
         return [in_place(self.base / expand(path)) for path in dataset.paths]
 
-    def path(self, dataset: Dataset) -> Path:
-        """Where a dataset's file is, or the first of several: what messages call the dataset."""
-        return self.paths(dataset)[0]
+    def called(self, dataset: Dataset) -> str:
+        """What messages call the dataset: its file, the first of several, or its address on the hub."""
+        return str(self.paths(dataset)[0]) if dataset.hub is None else dataset.hub.address

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from drillcore.job.choices import shortened
 from drillcore.job.common import MOST, Closed, Name, check_name
+from drillcore.job.hub import HubRows, is_on_hub
 from drillcore.job.positions import Position, distinct
 from drillcore.job.quantization import Setting, name_of_quantization, settings_of
 
@@ -173,6 +174,8 @@ def _name_of_paths(path: Any) -> str:
         raise ValueError("several files give the dataset no name: give it a `name:`")
     # Where there is no path that is the mistake, and the name none.
     first = path[0] if isinstance(path, list | tuple) and path else path
+    if isinstance(first, str) and is_on_hub(first):
+        return name_of(f"{HubRows.of(first).name}.hub")
     return name_of(first) if isinstance(first, str) else "dataset"
 
 
@@ -186,7 +189,10 @@ class Dataset(Closed):
     path: str | tuple[str, ...]
     """JSONL, JSON, CSV, TSV, Parquet, Arrow or plain text (.gz and .zst too), or a folder written by `save_to_disk` of
     datasets, relative to the job file. Several files: a list, or a pattern such as parts/part-*.parquet, whose files
-    are read in natural order."""
+    are read in natural order. Or a split of a data set of the hub: hf://datasets/ORG/NAME/SPLIT, with CONFIG/ before
+    the split where it has several configurations."""
+    revision: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    """Branch, tag or commit of a data set of the hub; by default its branch main, as it is when the run begins."""
     delimiter: str | None = None
     """Character between the fields of a .csv file, or `tab`; by default a comma, or what a first line `sep=;` names."""
     encoding: str = "utf-8"
@@ -246,11 +252,25 @@ class Dataset(Closed):
     @field_validator("path")
     @classmethod
     def _path(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        if isinstance(value, str):
-            return value
-        if not value:
+        paths = (value,) if isinstance(value, str) else value
+        if not paths:
             raise ValueError("names no file")
-        return value if len(value) > 1 else value[0]
+        if len(paths) == 1:
+            return HubRows.of(paths[0]).address if is_on_hub(paths[0]) else paths[0]
+        if any(map(is_on_hub, paths)):
+            raise ValueError("lists files, and one of them is on the hub: make that a dataset of its own")
+        return paths
+
+    @model_validator(mode="after")
+    def _revision_of_the_hub(self) -> Dataset:
+        if self.revision is not None and self.hub is None:
+            raise ValueError("revision: is that of a data set of the hub, whose path begins with hf://datasets/")
+        return self
+
+    @property
+    def hub(self) -> HubRows | None:
+        """Where its rows are on the hub; None where they are in files."""
+        return HubRows.of(self.path) if isinstance(self.path, str) and is_on_hub(self.path) else None
 
     @property
     def paths(self) -> tuple[str, ...]:

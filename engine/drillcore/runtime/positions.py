@@ -24,7 +24,7 @@ from drillcore.job.positions import Position
 from drillcore.runtime.continuing import around_of
 from drillcore.runtime.finders import OF_TURN, Finder, NotFoundError
 from drillcore.system.files import digest
-from drillcore.texts.files import files_of
+from drillcore.texts.files import called
 from drillcore.texts.problems import Problems
 from drillcore.texts.read import lines_of
 from drillcore.texts.rows import RowTable
@@ -219,9 +219,7 @@ def _pooled(tokens: Sequences, skip_first: int, left_out: frozenset[int]) -> Pla
     return Places(index_T[kept_T], bounds_N1.astype(np.int64), is_mean=True)
 
 
-def place(
-    group: Group, rows: RowTable, tokens: Sequences, tokenizer: Tokenizer, files: Sequence[Path], problems: Problems
-) -> Placed:
+def place(group: Group, rows: RowTable, tokens: Sequences, tokenizer: Tokenizer, problems: Problems) -> Placed:
     """Find the places of a group's position; adds to `problems` a sentence that has none.
 
     tokens: of the whole sentences. Raises TextError where this tokenizer cannot tell.
@@ -241,9 +239,8 @@ def place(
                 raise
     placed = Placed(position, tokens, tokenizer.special, found)
     if position.turns is not None and found is not None and not len(found.ids_T):
-        problems.add(
-            str(files[0]), None, f"no conversation has a message of the role {position.turns.role!r} ({group.name})"
-        )
+        what = f"no conversation has a message of the role {position.turns.role!r} ({group.name})"
+        problems.add(called(group, rows.files[0]), None, what)
     if position.mean is not None:
         bounds = [(s, min(s + BATCH, len(tokens))) for s in range(0, len(tokens), BATCH)]
         for start, stop in bounds:
@@ -252,7 +249,7 @@ def place(
             tokens.release()
             what = "of which the mean leaves out the first ones and special ones"
             faults += [(start + i, f"has {lengths_N[i]} tokens, {what}: none is left") for i in empty.tolist()]
-    _add(faults, group, files, problems)
+    _add(faults, group, rows.files, problems)
     return placed
 
 
@@ -288,7 +285,7 @@ def rows_of(rows: RowTable) -> Callable[[Sequence[int]], list[dict[str, Any]]]:
 def _add(faults: Sequence[tuple[int, str]], group: Group, files: Sequence[Path], problems: Problems) -> None:
     """Name the lines of what is wrong, as far as it is shown."""
     shown = {row for row, _ in faults[: problems.limit]}
-    lines = lines_of(files_of(files), group, shown) if shown else {}
+    lines = lines_of(files, group, shown) if shown else {}
     for row, what in faults:
         file, line = lines.get(row, (files[0], None))
-        problems.add(str(file), line, f"sentence {row} {what} ({group.name})")
+        problems.add(called(group, file), line, f"sentence {row} {what} ({group.name})")

@@ -168,7 +168,7 @@ def check_job(
         _refuse_size(loaded, pair, wanted[pair.model.group], sources[pair.model.group])
     following = list(_following(pairs, tokenizers))
     for file, each in following:
-        each.refuse(str(loaded.path(file)), problems)
+        each.refuse(loaded.called(file), problems)
     problems.raise_if_any()
     for line in _notes(bases, tokenizers, keys, known):
         listener.warn(line)
@@ -203,7 +203,7 @@ def _encoded(
                     try:
                         known[key] = tokenize(rows, tokenizer, around)
                     except TextError as error:
-                        raise TextError(f"{loaded.path(dataset)}: {error}", hint=error.hint) from None
+                        raise TextError(f"{loaded.called(dataset)}: {error}", hint=error.hint) from None
                 tokens, truncated = _fit(loaded, sources[model.group], group, known[key], problems)
                 follow = continuations_of(rows, tokenizer, group, known[key], tokens)
                 policy = tokenizer.policy(around.template)
@@ -232,7 +232,7 @@ def _at_positions(
     loaded: LoadedJob, base: Input, tokenizer: Tokenizer, known: tuple[int, ...], problems: Problems
 ) -> Iterator[Input]:
     """A model and dataset at each position of the job; a branch at its own."""
-    file = loaded.path(base.dataset)
+    file = loaded.called(base.dataset)
     if base.dataset.branch:
         yield base
         return
@@ -248,7 +248,7 @@ def _at_positions(
                 hint="A position stores layers that are extracted, or all of them where it names none.",
             )
         try:
-            placed = place(group, base.rows, base.tokens, tokenizer, loaded.paths(group), problems)
+            placed = place(group, base.rows, base.tokens, tokenizer, problems)
         except TextError as error:
             raise TextError(f"{file}: {base.model.group}/{group.name}: {error}", hint=error.hint) from None
         yield replace(base, dataset=group, expected=None, candidates=None, placed=placed)
@@ -282,7 +282,7 @@ def _refuse_unknown_ids(
     loaded: LoadedJob, pair: Input, source: ModelSource, tokenizer: Tokenizer, problems: Problems
 ) -> None:
     """Name the sentences and continuations with tokens for which the model has no row in its embedding."""
-    size, file = source.facts.vocab_size, str(loaded.path(pair.dataset))
+    size, file = source.facts.vocab_size, loaded.called(pair.dataset)
     followers = [(f.ids, f.per_sentence) for f in (pair.expected, pair.candidates) if f is not None]
     for tokens, per_sentence in ((pair.tokens, 1), *followers):
         for row in tokens.beyond(size).tolist():
@@ -312,7 +312,7 @@ def _fit(
     """Truncate sentences, or list those that are too long or have no token."""
     lengths, limit = tokens.lengths_N, source.facts.max_tokens
     tokens.release()
-    file = str(loaded.path(dataset))
+    file = loaded.called(dataset)
     for i in np.flatnonzero(lengths == 0).tolist():
         problems.add(file, None, f"sentence {i} has no token under {source.model.id}'s tokenizer")
     if limit is None or not len(lengths) or int(lengths.max()) <= limit:

@@ -20,7 +20,7 @@ def read_tables(loaded: LoadedJob, listener: ProgressListener) -> dict[str, RowT
     """The rows of every dataset by its name, read now or taken from the cache; says what is nearly right in them.
 
     Raises TextError that names every problem with the rows, up to a limit, and StoreError or TextError for a model,
-    dataset or column whose name no store can take.
+    dataset or column whose name no store can take; MissingExtraError where a data set of the hub needs a package.
     """
     _check_names(loaded)
     problems, tables = Problems(), {}
@@ -33,6 +33,8 @@ def read_tables(loaded: LoadedJob, listener: ProgressListener) -> dict[str, RowT
             continue
         if table is not None:
             tables[dataset.name] = table
+            if table.commit:
+                listener.say(f"{dataset.name}: {loaded.called(dataset)} at commit {table.commit}")
     problems.raise_if_any()
     _say_notes(loaded, tables, listener)
     return tables

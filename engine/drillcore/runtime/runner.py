@@ -153,6 +153,9 @@ def _run_logged(
     store = StoreWriter(location, loaded.job.name, version, listener.say, begin=False, mend="extract" in stages)
     manifest.write("running")
     manifest.record("executor", **executor.describe())
+    for name, commit in {p.dataset.of: p.rows.commit for p in inputs.pairs}.items():
+        if commit:
+            manifest.record("datasets", name, commit=commit)
     tell_detail(f"executor: {executor.describe()}")
     context = Context(inputs, store, executor, manifest, listener, folder, overwrite)
     try:

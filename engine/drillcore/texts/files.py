@@ -89,8 +89,15 @@ def natural(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts]
 
 
+def called(dataset: Dataset, file: Path) -> str:
+    """What messages call a file of a dataset: its path, or the address on the hub that it is a copy of."""
+    return str(file) if dataset.hub is None else dataset.hub.address
+
+
 def format_for(dataset: Dataset, path: Path) -> Format:
     """The format of a file of a dataset; raises TextError where the name has no known ending."""
+    if dataset.hub is not None:  # its copy in the cache
+        return Format("arrow", drops_blank=dataset.empty == "drop")
     named = dataset.delimiter or ""
     named = "\t" if named == "tab" else named
     return replace(format_of(path), delimiter=named, encoding=dataset.encoding, drops_blank=dataset.empty == "drop")
@@ -116,7 +123,7 @@ class FileRows:
 
     def add(self, line: int | None, message: str) -> None:
         """A problem with a line of the file that is being read, or with all of it."""
-        self.problems.add(str(self.file), line, message)
+        self.problems.add(called(self.dataset, self.file), line, message)
 
     def rows(self, wanted: Sequence[str]) -> Iterator[Row]:
         """The rows of all files."""

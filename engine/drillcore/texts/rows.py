@@ -11,8 +11,8 @@ import hashlib
 import json
 import mmap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from drillcore.job.inputs import Dataset
 from drillcore.system.bounds import problem_with
 from drillcore.system.cached import Draft, Entry, Opened, WrongEntry
 from drillcore.system.files import file_digest, release
-from drillcore.texts.files import files_of
+from drillcore.texts.files import files_of, format_for
 from drillcore.texts.formats import explain_damage, format_of
+from drillcore.texts.hub import commit_to_read, copy_of, place_of_copy
 from drillcore.texts.notes import NOTES_VERSION, Notes
 from drillcore.texts.problems import Problems
 from drillcore.texts.read import read_batches
@@ -34,7 +35,7 @@ FORMAT_VERSION = 1
 ALWAYS = {"text", "label", "group", "expected_next", "keep", "limit"}
 OF_NO_ROW = {
     *("name", "path", "candidates", "template", "chat", "cannot_follow"),
-    *("add_generation_prompt", "positions", "branches"),
+    *("add_generation_prompt", "positions", "branches", "revision"),
 }
 """Fields of a dataset that decide no row."""
 ROW_ID_BYTES = 16
@@ -44,8 +45,9 @@ ROW_ID_BYTES = 16
 class RowTable:
     """The rows of one dataset. Cheap to send to another process, which gets the path and maps the file itself.
 
-    `digest` is the SHA-256 (hex) of the source's bytes and of the settings that shape the rows. `notes`: what is nearly
-    right in the file, a line each, for the user.
+    `digest` is the SHA-256 (hex) of the source's bytes, or its commit on the hub, and of the settings that shape the
+    rows. `notes`: what is nearly right in the file, a line each, for the user. `files`: that the rows stand in, of the
+    hub a copy. `commit`: of the hub.
     """
 
     path: Path
@@ -53,6 +55,8 @@ class RowTable:
     digest: str
     columns: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    files: tuple[Path, ...] = field(default=(), compare=False)
+    commit: str = ""
 
     @cached_property
     def _mapped(self) -> tuple[mmap.mmap, pa.Table]:
@@ -112,10 +116,16 @@ def row_ids(texts: Sequence[str]) -> list[str]:
 def ingest(paths: Path | Sequence[Path], dataset: Dataset, cache: Path, problems: Problems) -> RowTable | None:
     """The rows of a dataset's files, read now or taken from the cache; None where `problems` says what is wrong.
 
+    paths: none of a data set of the hub.
+
     Raises:
-        TextError: a file's name has no known ending, or a path names no file or several that are no dataset.
+        TextError: a file's name has no known ending, or a path names no file or several that are no dataset; or there
+            is no such data set on the hub.
+        MissingExtraError: the package that reads the hub is not installed.
         RunError: the cache cannot be written.
     """
+    if dataset.hub is not None:
+        return _ingest_from_hub(dataset, cache, problems)
     files, before = files_of([paths] if isinstance(paths, Path) else paths), problems.count
     for file in files:
         format_of(file)
@@ -130,10 +140,25 @@ def ingest(paths: Path | Sequence[Path], dataset: Dataset, cache: Path, problems
         except OSError as error:
             problems.add(str(file), None, explain_damage(error, format_of(file)))
             return None
-    entry = _entry(cache, _digest(files, digests, dataset))
-    table = entry.read(lambda opened: _table(entry, opened))
+    entry = _entry(cache, _digest(*_source(files, digests), dataset))
+    parse = partial(_table, entry, files)
+    table = entry.read(parse)
     if table is None and _fill(entry, files, states, dataset, problems):
-        table = entry.read_back(lambda opened: _table(entry, opened))
+        table = entry.read_back(parse)
+    return table
+
+
+def _ingest_from_hub(dataset: Dataset, cache: Path, problems: Problems) -> RowTable | None:
+    """The same for a data set of the hub, at the commit that its revision names now."""
+    commit, hub = commit_to_read(dataset), dataset.hub
+    assert hub is not None
+    entry = _entry(cache, _digest("hub", [hub.repo, commit, hub.config, hub.split], dataset))
+    parse = partial(_table, entry, [place_of_copy(dataset, commit)], commit=commit)
+    table = entry.read(parse)
+    if table is None:
+        file = copy_of(dataset, commit)
+        if _fill(entry, [file], [_state(file)], dataset, problems):
+            table = entry.read_back(parse)
     return table
 
 
@@ -141,12 +166,15 @@ def _entry(cache: Path, digest: str) -> Entry:
     return Entry(cache, digest, "rows", NOTES_VERSION)
 
 
-def _table(entry: Entry, opened: Opened) -> RowTable:
+def _table(entry: Entry, files: Sequence[Path], opened: Opened, commit: str = "") -> RowTable:
     """The rows of an entry; raises ValueError where it holds something else."""
     if not isinstance(opened.facts, list):
         raise ValueError
     mapped, rows = _map(opened)
-    table = RowTable(entry.path, rows.num_rows, entry.key, tuple(rows.column_names), tuple(map(str, opened.facts)))
+    notes = tuple(map(str, opened.facts))
+    table = RowTable(
+        entry.path, rows.num_rows, entry.key, tuple(rows.column_names), notes, files=tuple(files), commit=commit
+    )
     vars(table)["_mapped"] = mapped, rows  # checked already
     return table
 
@@ -160,19 +188,19 @@ def _state(path: Path) -> tuple[int, ...]:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _digest(files: Sequence[Path], digests: Sequence[str], dataset: Dataset) -> str:
-    """The digest of rows. digests: of the files, in their order."""
+def _source(files: Sequence[Path], digests: Sequence[str]) -> tuple[Any, Any]:
+    """What the files of rows are, and the digests of their bytes. digests: of the files, in their order."""
     kinds = [
         [kind.kind, kind.compression, *([kind.reader.rules] if kind.reader.rules > 1 else [])]
         for kind in map(format_of, files)
     ]
-    settings = {
-        "version": FORMAT_VERSION,
-        # Of a single file as earlier versions wrote it.
-        "kind": kinds[0] if len(files) == 1 else kinds,
-        "source": digests[0] if len(files) == 1 else list(digests),
-        **_settings(dataset),
-    }
+    # Of a single file as earlier versions wrote it.
+    return (kinds[0], digests[0]) if len(files) == 1 else (kinds, list(digests))
+
+
+def _digest(kind: Any, source: Any, dataset: Dataset) -> str:
+    """The digest of rows."""
+    settings = {"version": FORMAT_VERSION, "kind": kind, "source": source, **_settings(dataset)}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
@@ -200,7 +228,7 @@ def _fill(
 
     Two processes may do so at the same moment: what they write is the same.
     """
-    before, notes = problems.count, Notes(dataset, format_of(files[0]).kind)
+    before, notes = problems.count, Notes(dataset, format_for(dataset, files[0]).kind)
     with contextlib.suppress(_RowsAreWrong), entry.writing() as draft:
         _write(draft, read_batches(files, dataset, problems, notes))
         if problems.count == before:

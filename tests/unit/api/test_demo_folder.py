@@ -30,7 +30,7 @@ def test_the_files_are_those_of_the_repository(tmp_path):
     job = demo.write_demo(tmp_path / "new" / "demo")
     assert contents(tmp_path / "new" / "demo") == {name: (ROOT / name).read_bytes() for name in demo.FILES}
     loaded = load_job(job)
-    assert all(loaded.path(dataset).is_file() for dataset in loaded.job.datasets)
+    assert all(loaded.paths(dataset)[0].is_file() for dataset in loaded.job.datasets)
     assert Path(loaded.store) == tmp_path / "new" / "demo" / "runs" / "demo.zarr"
 
 

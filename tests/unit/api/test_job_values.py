@@ -90,7 +90,7 @@ def test_a_saved_job_loads_to_an_equal_one(tmp_path, monkeypatch, more, place):
     monkeypatch.chdir(elsewhere)
     again = drillcore.Job.load(made.save(base / place))
     assert again == made and hash(again) == hash(made) and again.store == made.store
-    assert [again.loaded.path(d) for d in again.datasets] == [made.loaded.path(d) for d in made.datasets]
+    assert [again.loaded.paths(d) for d in again.datasets] == [made.loaded.paths(d) for d in made.datasets]
     assert drillcore.Job.from_dict(made.to_dict(), base=base) == made
     assert job(base=base) != made and made != made.changed(set=["measure.seed=1"])
 
@@ -153,3 +153,15 @@ def test_texts_in_memory_are_no_files(datasets, where, kind):
     with pytest.raises(JobError, match=f"^{where}: a {kind} is no file") as refused:
         drillcore.Job(models="./m", datasets=datasets)
     assert "drillcore.extract" in refused.value.hint
+
+
+def test_a_data_set_of_the_hub_stays_where_it_is(tmp_path, monkeypatch):
+    """Also one that Python's Path, which drops a slash, has been through."""
+    address = "hf://datasets/me/texts/train"
+    made = drillcore.Job(models=["./m"], datasets={"d": Path(address), "e": {"path": address, "revision": "v1"}})
+    assert [d.path for d in made.datasets] == [address, address]
+    (tmp_path / "below").mkdir()
+    again = drillcore.Job.load(made.save(tmp_path / "below" / "job.yaml"))
+    assert again.datasets == made.datasets and address in repr(again.to_dict()) and address in made._repr_html_()
+    other = drillcore.Job(models=["./m"], datasets={"d": address, "e": {"path": address}})
+    assert other != made

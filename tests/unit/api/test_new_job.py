@@ -133,7 +133,7 @@ def test_names_that_yaml_reads_otherwise(name, here):
 def test_odd_names_of_files(name, here):
     csv(here / name, ["text", "label"], sentence, lambda i: "ab"[i % 2])
     loaded, dataset = made(here / name)
-    assert loaded.path(dataset) == here / name
+    assert loaded.paths(dataset)[0] == here / name
     assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+=@-]*", dataset.name)
 
 

@@ -30,7 +30,7 @@ def test_a_links_own_name_says_what_kind_of_file_it_is(tmp_path: Path, target: s
     for named in ("snapshot/train.jsonl", "again.jsonl", "texts/train.jsonl", "texts/../snapshot/train.jsonl"):
         loaded = job_of(tmp_path, named)
         dataset = loaded.job.datasets[0]
-        path = loaded.path(dataset)
+        path = loaded.paths(dataset)[0]
         assert format_of(path).kind == "jsonl" and path.is_absolute() and ".." not in path.parts
         (batch,) = read_batches(path, dataset, Problems())
         assert batch.to_pydict() == {"text": ["a b"]}

@@ -7,8 +7,9 @@ import subprocess
 import sys
 import warnings
 
+from drillcore.system.logs import quiet_libraries, take_over_logs
 from drillcore.system.progress import telling
-from drillcore.system.quiet import quiet_libraries, quiet_transformers, take_over_logs
+from drillcore.system.quiet import quiet_transformers
 
 
 def settings(*names):
@@ -51,7 +52,7 @@ def test_everything_at_the_root_comes_back():
 def test_a_warning_is_heard_and_not_printed():
     script = """
 import warnings
-from drillcore.system.quiet import quiet_libraries
+from drillcore.system.logs import quiet_libraries
 heard = []
 with quiet_libraries(heard.append):
     warnings.warn("an odd array")

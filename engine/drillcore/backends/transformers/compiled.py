@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from drillcore.system.quiet import take_over_logs
+from drillcore.system.logs import take_over_logs
 
 # In the numerics. Inductor may choose how to compute by timing what is fastest here, and so other bits in another run;
 # its deterministic mode does not.

@@ -43,7 +43,10 @@ def _datasets(context: Context) -> Table:
     job = context.job
     rows = []
     missing = unprojected(context)
-    files = {d.name: ", ".join(path.rsplit("/", 1)[-1] for path in d.paths[:3]) for d in job.measured_groups}
+    files = {
+        d.name: d.hub.address if d.hub else ", ".join(path.rsplit("/", 1)[-1] for path in d.paths[:3])
+        for d in job.measured_groups
+    }
     for dataset in job.measured_groups:
         model = next((m.group for m in job.models if (m.group, dataset.name) not in missing), None)
         if model is None:
