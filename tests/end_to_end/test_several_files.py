@@ -114,3 +114,12 @@ def test_a_place_that_is_not_in_the_text_is_named_by_its_file(work):
     work.save()
     command = work.run()
     assert command.status == 2 and "two.jsonl:1: field `who` holds 'nobody'" in command.err, command.err
+
+
+def test_python_names_them_in_the_same_way(work):
+    paths = [work.folder / "parts" / f"part-{part}.csv" for part in (2, 1)]
+    settings = {"extract": work.job["extract"], "run": {"audit": 0}}
+    job = drillcore.Job(models=work.job["models"], datasets={"d": {"path": paths}}, base=work.folder, **settings)
+    result = drillcore.run(job, stages=["extract"], store=work.folder / "python.zarr")
+    found = drillcore.open(result.store)["m/d"].text.values.tolist()
+    assert found == [f"part {part} row {n}" for part in (2, 1) for n in range(3)]

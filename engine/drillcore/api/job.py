@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from drillcore.api import given
 from drillcore.api.page import table
+from drillcore.api.texts import are_files
 from drillcore.errors import CommitError, JobError
 from drillcore.job.common import expand, in_place
 from drillcore.job.fields import Job as Fields
@@ -71,7 +72,7 @@ class Job:
         base: given.AnyPath | None = None,
     ) -> None:
         sections = {"extract": extract, "measure": measure, "project": project, "render": render, "run": run}
-        _refuse_tables(datasets)
+        _refuse_tables(datasets, Path(os.fspath(base or ".")))
         given_ = {"name": name, "store": store, "datasets": datasets, **sections}
         value = {field: _plain(v) for field, v in given_.items() if v is not None}
         value["models"] = _models(models)
@@ -292,19 +293,25 @@ def _plain(value: Any) -> Any:
     return _plain(value.tolist()) if hasattr(value, "tolist") else value
 
 
-def _refuse_tables(datasets: Any) -> None:
-    """Raise JobError for texts in memory where files are named."""
+def _refuse_tables(datasets: Any, base: Path) -> None:
+    """Raise JobError for texts in memory where files are named, and for files that might be taken for such."""
     each = {f"datasets.{name}": value for name, value in datasets.items()} if isinstance(datasets, Mapping) else {}
     for where, value in {"datasets": datasets, **each}.items():
         if hasattr(value, "columns") or (hasattr(value, "dtype") and hasattr(value, "__len__")):
             kind = type(value).__name__
         elif where != "datasets" and isinstance(value, list | tuple):
+            if are_files(value, base):
+                raise JobError(
+                    f"{where}: a list would be texts in memory, and these are files",
+                    hint=f'Name several files of one dataset as {{"path": {[os.fspath(v) for v in value]}}}.',
+                )
             kind = "list"
         else:
             continue
         raise JobError(
             f"{where}: a {kind} is no file, and a job reads texts from files",
-            hint="Write it (to_parquet or to_csv) and name the file, or pass texts to drillcore.extract.",
+            hint="Write it (to_parquet or to_csv) and name the file, or pass texts to drillcore.extract. Several files "
+            'of one dataset are named {"path": [...]}.',
         )
 
 

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sized
+import os
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from pathlib import Path
 from typing import Any
 
 from drillcore.errors import TextError
+from drillcore.job.common import expand
+from drillcore.job.inputs import without_compression
+from drillcore.system.bounds import problem_with
+from drillcore.system.tables import SUFFIXES
 from drillcore.texts.columns import as_sentence
 
 
@@ -17,12 +23,13 @@ def list_of_texts(texts: object) -> list[str]:
 
     Raises:
         TypeError: something else was passed, or one item is no string; says what to pass.
-        TextError: there is no text, or one is empty or cannot be stored.
+        TextError: there is no text, one is empty or cannot be stored, or every one is the name of a file of texts.
 
     >>> list_of_texts("Hello"), list_of_texts(("a", "b"))
     (['Hello'], ['a', 'b'])
     """
     if isinstance(texts, str):
+        _refuse_files([texts])
         return [_checked(texts, "the text")]
     remedy = _remedy(texts)
     if remedy:
@@ -33,7 +40,37 @@ def list_of_texts(texts: object) -> list[str]:
             raise TypeError(f"texts[{place}] is {_kind(item)}, not a string: pass one string for each text")
     if not items:
         raise TextError("there is no text to extract", hint="Pass at least one string.")
+    _refuse_files(items)
     return [_checked(item, f"texts[{place}]") for place, item in enumerate(items)]
+
+
+def are_files(items: Sequence[object], base: Path = Path()) -> bool:
+    """Whether each item names a file of texts that is there, so that it is hardly meant as a text.
+
+    base: what relative names are relative to.
+
+    >>> are_files(["sentences.jsonl"]), are_files(["Hello"])
+    (True, False)
+    """
+
+    def is_file(item: object) -> bool:
+        if not isinstance(item, str | os.PathLike):
+            return False
+        name = str(os.fspath(item))
+        named_so = without_compression(name).lower().endswith(tuple(SUFFIXES))
+        return named_so and not problem_with(base / expand(name))
+
+    return bool(items) and all(map(is_file, items))
+
+
+def _refuse_files(texts: Sequence[str]) -> None:
+    if are_files(texts):
+        what = f"{texts[0]} is a file" if len(texts) == 1 else f"{texts[0]}, {texts[1]}, ... are files"
+        path = f'"{texts[0]}"' if len(texts) == 1 else f'["{texts[0]}", "{texts[1]}", ...]'
+        raise TextError(
+            f"{what}, and their names would be taken as the texts",
+            hint=f'Texts in files are those of a job: drillcore.run with datasets={{"d": {{"path": {path}}}}}.',
+        )
 
 
 def column(name: str, values: object, count: int) -> list[Any]:

@@ -165,3 +165,18 @@ def test_a_data_set_of_the_hub_stays_where_it_is(tmp_path, monkeypatch):
     assert again.datasets == made.datasets and address in repr(again.to_dict()) and address in made._repr_html_()
     other = drillcore.Job(models=["./m"], datasets={"d": address, "e": {"path": address}})
     assert other != made
+
+
+def test_several_files_are_a_list_under_path(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.csv").write_text(f"text\nfrom {name}\n", encoding="utf-8")
+    made = drillcore.Job(models=["./m"], datasets={"d": {"path": [tmp_path / "a.csv", "b.csv"]}}, base=tmp_path)
+    assert made.loaded.paths(made.datasets[0]) == [tmp_path / "a.csv", tmp_path / "b.csv"]
+    assert drillcore.Job.load(made.save(tmp_path / "job.yaml")) == made.changed(store=tmp_path / "runs" / "job.zarr")
+    for files in (["a.csv", "b.csv"], [tmp_path / "a.csv"]):
+        with pytest.raises(JobError, match="d: a list would be texts in memory, and these are files") as refused:
+            drillcore.Job(models=["./m"], datasets={"d": files}, base=tmp_path)
+        assert f'"path": {list(map(str, files))}' in refused.value.hint
+    with pytest.raises(JobError, match="a list is no file") as refused:
+        drillcore.Job(models=["./m"], datasets={"d": ["Hello", "a.csv"]}, base=tmp_path)
+    assert '{"path": [...]}' in refused.value.hint

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import collections
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -174,3 +175,16 @@ def test_columns_of_pandas_belong_together_by_their_index() -> None:
         refuse_other_index(texts, {"labels": labels})
     refuse_other_index(texts, {"labels": labels.sort_index(), "fields: a": [1, 2], "b": labels.to_numpy()})
     refuse_other_index(["a", "b"], {"labels": labels})
+
+
+@pytest.mark.parametrize("as_given", [list, tuple, pd.Series, np.array, lambda names: names[0]])
+def test_names_of_files_are_not_taken_as_texts(tmp_path: Path, monkeypatch: Any, as_given: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.csv", "b.jsonl.gz", "notes"):
+        (tmp_path / name).write_text("text\nHello\n", encoding="utf-8")
+    with pytest.raises(TextError, match="their names would be taken as the texts") as refused:
+        list_of_texts(as_given(["a.csv", "b.jsonl.gz"]))
+    assert '"path": ' in refused.value.hint and "a.csv" in refused.value.hint
+    # One that is none, and words that happen to be files of another kind, are texts.
+    assert list_of_texts(["a.csv", "Hello"]) == ["a.csv", "Hello"] and list_of_texts(["notes"]) == ["notes"]
+    assert list_of_texts(["gone.csv"]) == ["gone.csv"]
