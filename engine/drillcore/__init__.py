@@ -2,8 +2,8 @@
 
 `Job` builds a job and `run` runs it, or a job file; `plan` says what that will cost. `open` gives a store as an xarray
 DataTree, and `extract` the states of a few sentences (`Extractor` keeps the model for more). `show`, `measure`,
-`compare`, `export`, `verify` and `doctor` give the values behind what the commands print; `push` shares a store.
-Nothing heavy is imported before it is used.
+`compare`, `export`, `verify` and `doctor` give the values behind what the commands print; `push` shares a store;
+`merge`, `move` and `remove` change which groups stores have. Nothing heavy is imported before it is used.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
+    from drillcore.api.changing import move, remove
     from drillcore.api.doctor import doctor
     from drillcore.api.export import export
     from drillcore.api.extractor import Extractor
     from drillcore.api.job import Job
     from drillcore.api.measure import compare, measure
+    from drillcore.api.merge import merge
     from drillcore.api.planning import plan
     from drillcore.api.push import push
     from drillcore.api.run import Run, run
@@ -44,9 +46,12 @@ __all__ = [
     "export",
     "extract",
     "measure",
+    "merge",
+    "move",
     "open",
     "plan",
     "push",
+    "remove",
     "run",
     "show",
     "verify",
@@ -60,9 +65,12 @@ _PLACES = {
     "doctor": "drillcore.api.doctor",
     "export": "drillcore.api.export",
     "measure": "drillcore.api.measure",
+    "merge": "drillcore.api.merge",
+    "move": "drillcore.api.changing",
     "open": "drillcore.api.stores",
     "plan": "drillcore.api.planning",
     "push": "drillcore.api.push",
+    "remove": "drillcore.api.changing",
     "run": "drillcore.api.run",
     "show": "drillcore.api.show",
     "verify": "drillcore.api.verify",

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 
 import pytest
 
+import drillcore
 from drillcore.cli.helps import EXAMPLES
 from support.runs import sentences
 
@@ -198,12 +200,16 @@ def test_the_examples_run(work):
         "rm",
         "run",
         "mv",
+        "merge",
         "doctor",
         "schema",
     )
     # test_new_job.py and test_wheel.py run init and demo.
     assert {*order} == EXAMPLES.keys() - {"bench", "demo-model", "init", "demo"}
     for name in order:
+        if name == "merge":
+            shutil.copytree(work.store, work.folder / "runs" / "more.zarr")
+            drillcore.move(work.folder / "runs" / "more.zarr", "model", "another")
         words = shlex.split(EXAMPLES[name].partition(" > ")[0])
         command = work.forge.run(*words[1:], cwd=work.folder)
         assert command.status == 0, (name, command.err)

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from drillcore.cli.remove import removal_lines
+import drillcore
 from drillcore.cli.verify import verify_lines
 from drillcore.errors import DamageError, StoreError
 from drillcore.store.places.location import Location
@@ -89,11 +89,11 @@ def test_removal_does_not_record_what_another_group_has_become(work, tmp_path):
         if put_back:
             shutil.copytree(older, work.store / "m" / "d")
         with pytest.raises(DamageError, match=r"m/d is missing, or not the one .*; nothing was changed"):
-            list(removal_lines(str(work.store), "m/e"))
+            drillcore.remove(str(work.store), "m/e")
         assert (work.store / "m" / "e").is_dir() and not is_whole(work)
         shutil.rmtree(work.store / "m" / "d", ignore_errors=True)
     work.run(stages=STAGES)
-    assert list(removal_lines(str(work.store), "m/e")) and is_whole(work)
+    assert drillcore.remove(str(work.store), "m/e") and is_whole(work)
 
 
 @pytest.mark.parametrize("stage", ["measure", "project"])

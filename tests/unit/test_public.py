@@ -14,7 +14,8 @@ HEAVY = ("torch", "transformers", "zarr", "xarray", "numpy", "pyarrow", "pydanti
 
 
 def test_the_surface_is_what_is_promised():
-    functions = ["compare", "doctor", "export", "extract", "measure", "open", "plan", "push", "run", "show", "verify"]
+    functions = ["compare", "doctor", "export", "extract", "measure", "merge", "move", "open"]
+    functions += ["plan", "push", "remove", "run", "show", "verify"]
     shown = ["Extractor", "Job", "Run", "__version__", *functions[:2], "errors", *functions[2:]]
     assert sorted(drillcore.__all__) == shown
     assert all(getattr(drillcore, name) is not None and name in dir(drillcore) for name in drillcore.__all__)

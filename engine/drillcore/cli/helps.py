@@ -21,6 +21,7 @@ EXAMPLES = {
     "rm": "drillcore rm runs/job.zarr model/questions",
     "push": "drillcore push runs/job.zarr hf://datasets/my-name/my-states --dry-run",
     "mv": "drillcore mv runs/job.zarr model/questions asked",
+    "merge": "drillcore merge runs/job.zarr runs/more.zarr --into runs/both.zarr",
     "verify": "drillcore verify runs/job.zarr --recompute 4",
     "bench": "drillcore bench demo/smollm2-135m-instruct --out bench.json --lengths uniform:8-64 --sentences 500",
     "doctor": "drillcore doctor",
@@ -36,6 +37,7 @@ SHORT = {
     "rm": "Remove a group from a store.",
     "push": "Put a store on the Hugging Face hub.",
     "mv": "Rename a dataset or model of a store.",
+    "merge": "Make one store of several.",
     "verify": "Check a store; exit status 1 if damaged.",
     "bench": "Measure the throughput of models here.",
     "init": "Write a job file for files of texts.",
@@ -54,6 +56,7 @@ FAILED = {
 # Exit status 2, where it is not about a job.
 WRONG = {
     "push": "wrong arguments, no finished store, or the hub refuses",
+    "merge": "wrong arguments, or stores that cannot become one; nothing is written",
     **dict.fromkeys(("show", "export", "compare", "rm", "mv", "verify"), "wrong arguments, or no such store or group"),
     **dict.fromkeys(("bench", "doctor", "demo-model", "schema"), "wrong arguments"),
     "init": "wrong arguments or files; nothing was written",

@@ -110,6 +110,7 @@ for _command in (
     reading.push,
     reading.rm,
     reading.mv,
+    reading.merge,
     reading.verify,
     machine.bench,
     machine.doctor,

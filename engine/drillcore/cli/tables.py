@@ -30,6 +30,11 @@ def write_line(text: str, file: TextIO | None = None) -> None:
         raise OutputClosed(error) from None
 
 
+def say_aside(line: str) -> None:
+    """Print a line beside what the command prints."""
+    write_line(line, sys.stderr)
+
+
 def flush_output() -> None:
     """Hand all lines to whoever reads standard output. Raises OutputClosed where that fails."""
     try:

@@ -113,7 +113,7 @@ def test_debug_shows_a_traceback(place, monkeypatch, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        ("drillcore me", ["measure"]),
+        ("drillcore me", ["measure", "merge"]),
         ("drillcore compare s.zarr m", ["m/d", "m/e"]),
         ("drillcore rm s.zarr ", ["m", "m/d", "m/e"]),
         ("drillcore export s.zarr --group m/e", ["m/e"]),

@@ -1,4 +1,4 @@
-"""Commands that read a store, or take a group out of it."""
+"""Commands that read a store, or change which groups it has."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from drillcore.cli.arguments import Json, Out, StoreName
-from drillcore.cli.tables import write_json, write_line
+from drillcore.cli.tables import say_aside, write_json, write_line
+from drillcore.system.progress import telling
 
 
 def show(store: StoreName, json: Json = False) -> None:
@@ -91,9 +92,11 @@ def rm(
     group: Annotated[str, typer.Argument(metavar="GROUP", help="MODEL/DATASET, or MODEL for all its datasets.")],
 ) -> None:
     """Remove a group from a store, such as that of a dataset that left the job."""
-    from drillcore.cli.remove import removal_lines
+    from drillcore.api.changing import remove
 
-    for line in removal_lines(store, group):
+    with telling(say_aside):
+        removed = remove(store, group)
+    for line in removed.lines():
         write_line(line)
 
 
@@ -103,9 +106,30 @@ def mv(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Its new name: of the dataset, or of the model.")],
 ) -> None:
     """Rename a dataset, with its positions and branches, or a model of a store; nothing is computed."""
-    from drillcore.cli.rename import rename_lines
+    from drillcore.api.changing import move
 
-    for line in rename_lines(store, group, name):
+    with telling(say_aside):
+        moved = move(store, group, name)
+    for line in moved.lines():
+        write_line(line)
+
+
+def merge(
+    stores: Annotated[list[str], typer.Argument(metavar="STORE", help="Two finished stores, or more.")],
+    into: Annotated[str, typer.Option("--into", metavar="NEW", help="The store to make of them.")],
+    job: Annotated[
+        str | None, typer.Option("--job", metavar="NAME", help="The job it belongs to; by default NEW without .zarr.")
+    ] = None,
+) -> None:
+    """Make one store of several whose models or datasets are others; nothing is computed, and they stay as they are."""
+    from contextlib import closing
+
+    from drillcore.api.merge import merge
+    from drillcore.cli.display import make_display
+
+    with closing(make_display()) as display, telling(say_aside):
+        merged = merge(stores, into, job=job, progress=display)
+    for line in merged.lines():
         write_line(line)
 
 

@@ -51,11 +51,11 @@ class Recipe:
         Fingerprints hold the token ids, and those decide: a tokenizer that is only written in another way is no change.
         """
         before, now = ({k: v for k, v in p.items() if k != "tokenizer"} for p in (self.policy, policy))
-        return before == now and _essence(self.request) == _essence(as_recorded(request, self.request))
+        return before == now and essence(self.request) == essence(as_recorded(request, self.request))
 
     def differences(self, request: dict[str, Any], policy: dict[str, Any]) -> list[str]:
         """What else differs, for a message: each field with the value now and the one before."""
-        before, now = _essence(self.request), _essence(as_recorded(request, self.request))
+        before, now = essence(self.request), essence(as_recorded(request, self.request))
         settings, wanted = before.pop("extract", {}), now.pop("extract", {})
         pairs = [(f"extract.{k}", settings.get(k), wanted.get(k)) for k in sorted({*settings, *wanted})]
         # The layers' numbers say more than `extract.layers`, where both differ.
@@ -97,7 +97,8 @@ def hardware_words(these: dict[str, Any], others: dict[str, Any]) -> str:
     return ", ".join(words)
 
 
-def _essence(request: dict[str, Any]) -> dict[str, Any]:
+def essence(request: dict[str, Any]) -> dict[str, Any]:
+    """What of a request decides states, wherever and by whatever versions they are computed."""
     settings = {k: v for k, v in request.get("extract", {}).items() if k not in HARDWARE_SETTINGS}
     return {**{k: v for k, v in request.items() if k not in HARDWARE}, "extract": settings}
 
