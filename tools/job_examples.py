@@ -44,6 +44,7 @@ EXAMPLES = {
     "datasets.keep": "keep: [year, source]",
     "datasets.limit": "limit: 1000",
     "datasets.template": 'template: "Review: {text}"',
+    "datasets.templates": 'templates:\n  short: "{{ question }}"\n  long: "Question: {{ question }} Answer:"',
     "datasets.chat": "template: chat\nchat: {enable_thinking: false}",
     "datasets.messages": "messages: messages",
     "datasets.system": "messages: messages\nsystem: You are brief.",

@@ -167,8 +167,8 @@ def extract(
     it, None is quiet. settings: further ones, listed at `Extractor`.
 
     Returns a dataset with `hidden_states` [sentence, layer, hidden], float32, and coordinates `sentence`, `text`,
-    `label`, `layer` and `layer_name`; with positions, a tree of such datasets by the position's name. Raises TypeError
-    where `texts` is something else, and the errors of `drillcore.errors`.
+    `label`, `layer` and `layer_name`; with positions, templates or branches, a tree of such datasets by name. Raises
+    TypeError where `texts` is something else, and the errors of `drillcore.errors`.
 
     >>> states = drillcore.extract("./model", ["The capital of France is", "Hello"], layers=["embed", -1])
     >>> states.hidden_states.shape[:2], states.layer_name.values.tolist()

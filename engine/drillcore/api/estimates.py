@@ -182,12 +182,13 @@ def _raw_bytes(inputs: Inputs, pair: Input) -> int:
 
 
 def _beside(inputs: Inputs, pair: Input, first: Estimate) -> Estimate:
-    """The estimate of another position of a dataset, which is filled in the same passes."""
+    """The estimate of another position, branch or template of a dataset, which is filled in the same passes."""
     raw = _raw_bytes(inputs, pair)
     disk = int(raw * first.disk_bytes / max(1, first.raw_bytes))
-    return Estimate(
-        first.model, pair.dataset.name, pair.num_rows, 0, 0, 0, raw, disk, 0.0, (), 0.0, within=first.dataset
-    )
+    counts = (pair.num_rows, 0, 0, 0, raw, disk)
+    is_shown = pair.placed is None and not pair.dataset.branch
+    example = tuple(_example(pair, inputs.tokenizers[first.model])) if is_shown else ()
+    return Estimate(first.model, pair.dataset.name, *counts, 0.0, example, 0.0, within=first.dataset)
 
 
 def _example(pair: Input, tokenizer: Tokenizer) -> Iterator[str]:

@@ -22,6 +22,7 @@ from drillcore.job.common import expand
 from drillcore.job.extract import Extract
 from drillcore.job.fields import LoadedJob
 from drillcore.job.file import checked_job
+from drillcore.job.groups import SEPARATOR
 from drillcore.job.inputs import is_local
 from drillcore.runtime.runner import run_stages
 from drillcore.runtime.session import Session
@@ -51,7 +52,7 @@ SECTIONS = {
         "gguf_file",
         "quantization",
     ),
-    "datasets": ("template", "chat", "branches"),
+    "datasets": ("template", "templates", "chat", "branches"),
     "run": ("audit",),
 }
 TOKENIZER_HINT = "Pass tokenizer=..., such as AutoTokenizer.from_pretrained(...), or its folder or hub id."
@@ -69,12 +70,12 @@ class Extractor(Generic[Result]):
     those of a model in memory are its own. batch_tokens: tokens of a forward pass. positions: as in a job, for other
     tokens than the last ones. progress: True shows it, None is quiet. settings: other fields of a job's `extract`
     section, and revision, trust_remote_code, random_weights, device_map, offload, adapter, adapter_revision,
-    merge_adapter, gguf_file, quantization, template, chat, branches, audit.
+    merge_adapter, gguf_file, quantization, template, templates, chat, branches, audit.
 
     A call takes texts and gives a dataset with `hidden_states` [sentence, layer, hidden], float32, and coordinates
-    `sentence`, `text`, `label`, `layer` and `layer_name`; with positions, a tree of such datasets by the position's
-    name. Layers come in the order in which `layers` names them. Texts and labels are arrays of Python's strings, which
-    scikit-learn takes; a label of 1 becomes "1", and a text without a label has an empty one.
+    `sentence`, `text`, `label`, `layer` and `layer_name`; with positions, templates or branches, a tree of such
+    datasets by name. Layers come in the order in which `layers` names them. Texts and labels are arrays of Python's
+    strings, which scikit-learn takes; a label of 1 becomes "1", and a text without a label has an empty one.
 
     fields, further values for each text, become coordinates too.
 
@@ -133,11 +134,8 @@ class Extractor(Generic[Result]):
         wanted["batch_tokens"] = batch_tokens
         if positions is not None:
             wanted["positions"] = [positions] if isinstance(positions, str | Mapping) else list(positions)
-        self._listener, self._numbers, self._of_positions = (
-            listener(progress, logged=False),
-            itertools.count(1),
-            positions is not None,
-        )
+        self._listener, self._numbers = listener(progress, logged=False), itertools.count(1)
+        self._is_tree = positions is not None or bool(settings.get("templates") or settings.get("branches"))
         self._tokenizer: Any = None
         self._hooks = ""
         self._stack = ExitStack()
@@ -222,11 +220,11 @@ class Extractor(Generic[Result]):
         wanted = self._sections["extract"]["layers"]  # a job has them ascending
         num_layers = self._session.find(loaded.job.models[0], loaded.base).facts.num_layers
         order = None if isinstance(wanted, str) else [number_of(each, num_layers) for each in wanted]
-        if not self._of_positions:
+        if not self._is_tree:
             states: xr.Dataset = _in_memory(tree["texts"].to_dataset(), order)
             return states
-        nodes = {g.position.called or "last": _in_memory(tree[g.name].to_dataset(), order) for g in loaded.job.groups}
-        return xr.DataTree.from_dict(nodes)
+        nodes = {g.name.partition(SEPARATOR)[2] or "last": tree[g.name].to_dataset() for g in loaded.job.groups}
+        return xr.DataTree.from_dict({name: _in_memory(states, order) for name, states in nodes.items()})
 
     def _sections_of(self, model: Any, tokenizer: Any, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """The sections of the job, from arguments; raises JobError for one that no section has."""

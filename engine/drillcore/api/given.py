@@ -53,6 +53,7 @@ class DatasetFields(TypedDict, total=False):
     encoding: str
     empty: Literal["error", "drop"]
     template: str
+    templates: Mapping[str, str]
     chat: Mapping[str, str | bool | int | float]
     messages: str
     system: str

@@ -115,9 +115,10 @@ def _problem_with_positions(dataset: Dataset, positions: tuple[Position, ...], t
     others = [position for position in positions if not position.is_last]
     if not any(p.is_last for p in positions) and (dataset.expected_next is not None or dataset.candidates):
         return "expected_next and candidates follow the last token; add `last` to the positions"
-    shared = sorted({*dataset.branches} & {position.called for position in positions})
-    if shared:
-        return f"{shared[0]} is the name of a position and of a branch"
+    for names, what in ((dataset.branches, "branch"), (dataset.templates, "template")):
+        shared = sorted({*names} & {position.called for position in positions})
+        if shared:
+            return f"{shared[0]} is the name of a position and of a {what}"
     if "turns" in kinds and dataset.messages is None:
         return "turns are those of a conversation: the dataset names no field of `messages`"
     characters = next((kind for kind in ("span", "text") if kind in kinds), None)

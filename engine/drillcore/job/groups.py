@@ -18,7 +18,7 @@ SEPARATOR = "~"
 class Group(Dataset):
     """A dataset at one position, or one of its branches: what a group of the store holds for a model.
 
-    of: the dataset's own name. branch: name of the branch; empty where it is none.
+    of: the dataset's own name, without that of a template. branch: name of the branch; empty where it is none.
     """
 
     of: str = ""
@@ -46,10 +46,25 @@ def groups_of(job: Job) -> tuple[Group, ...]:
     [('d', 'd', 'last'), ('d~mean', 'd', 'mean')]
     """
     found = list[Group]()
-    for dataset in job.datasets:
+    for dataset in (each for named in job.datasets for each in by_template(named)):
         found += [group_of(dataset, position) for position in positions_of(job, dataset)]
         found += [branch_of(dataset, name) for name in dataset.branches]
     return tuple(found)
+
+
+def by_template(dataset: Dataset) -> tuple[Dataset, ...]:
+    """A dataset for each of its templates, under the name of its group; itself where it has at most one.
+
+    >>> templates = {"short": "{{ q }}", "long": "Question: {{ q }}"}
+    >>> [(d.name, d.template) for d in by_template(Dataset(name="d", path="d.csv", templates=templates))]
+    [('d~short', '{{ q }}'), ('d~long', 'Question: {{ q }}')]
+    """
+    if not dataset.templates:
+        return (dataset,)
+    return tuple(
+        dataset.model_copy(update={"name": f"{dataset.name}{SEPARATOR}{name}", "template": text, "templates": {}})
+        for name, text in dataset.templates.items()
+    )
 
 
 def positions_of(job: Job, dataset: Dataset) -> tuple[Position, ...]:
@@ -63,7 +78,7 @@ def group_of(dataset: Dataset, position: Position) -> Group:
     if not position.is_last:
         name = f"{dataset.name}{SEPARATOR}{position.called}"
         fields |= {"name": name, "expected_next": None, "candidates": ()}
-    return Group.model_construct(**fields, of=dataset.name, position=position)
+    return Group.model_construct(**fields, of=dataset.name.partition(SEPARATOR)[0], position=position)
 
 
 def branch_of(dataset: Dataset, name: str) -> Group:

@@ -14,6 +14,7 @@ from drillcore.job.choices import shortened
 from drillcore.job.common import MOST, Closed, Name, check_name
 from drillcore.job.hub import HubRows, is_on_hub
 from drillcore.job.positions import Position, distinct
+from drillcore.job.prompts import check_template, is_prompt
 from drillcore.job.quantization import Setting, name_of_quantization, settings_of
 
 
@@ -221,7 +222,11 @@ class Dataset(Closed):
     limit: Annotated[int, Field(ge=1, le=MOST)] | None = None
     """Take the first so many sentences."""
     template: Annotated[str, Field(max_length=10**6)] | None = None
-    """Text around each sentence, holding {text}; or `chat` for the tokenizer's own chat template."""
+    """Text around each sentence, holding {text}; or `chat` for the tokenizer's own chat template; or a Jinja template
+    over the fields of the row, {{ question }} Answer: {{ answer }}, which writes the sentence itself."""
+    templates: dict[Name, Annotated[str, Field(max_length=10**6)]] = Field(default={})
+    """Several templates by name, in place of `template`: each makes a dataset of its own, DATASET~NAME, with the labels
+    and kept fields of this one; what their sentences share is computed once."""
     chat: dict[str, str | bool | int | float] = Field(default={})
     """Arguments of the chat template, such as enable_thinking: false or date_string: 26 Jul 2024."""
     messages: str | None = None
@@ -352,13 +357,52 @@ class Dataset(Closed):
     @field_validator("template")
     @classmethod
     def _template(cls, value: str | None) -> str | None:
-        if value is not None and value != "chat" and value.count("{text}") != 1:
-            raise ValueError("must hold {text} exactly once, or be `chat`")
+        return None if value is None else check_template(value)
+
+    @field_validator("templates")
+    @classmethod
+    def _templates(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, template in value.items():
+            check_name(name)
+            try:
+                check_template(template)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
         return value
 
     @model_validator(mode="after")
+    def _templates_alone(self) -> Dataset:
+        others = {"template": self.template, "messages": self.messages, "branches": self.branches or None}
+        for name, other in others.items():
+            if self.templates and other is not None:
+                raise ValueError(f"templates: does not go with `{name}`; make that a dataset of its own")
+        return self
+
+    @model_validator(mode="after")
+    def _text_or_fields(self) -> Dataset:
+        if self.text != "text" and self._every_template and all(map(is_prompt, self._every_template)):
+            raise ValueError(
+                f"text: {shortened(self.text)} is not read: the template names fields itself, {{{{ {self.text} }}}}"
+            )
+        return self
+
+    @property
+    def _every_template(self) -> tuple[str, ...]:
+        return (*self.templates.values(), *([] if self.template is None else [self.template]))
+
+    @property
+    def prompt(self) -> str | None:
+        """The Jinja template that writes each sentence from the fields of its row; None where a field holds it."""
+        return self.template if is_prompt(self.template) else None
+
+    @property
+    def around(self) -> str | None:
+        """What is written around each sentence when it is encoded: text that holds {text}, `chat`, or None."""
+        return None if is_prompt(self.template) else self.template
+
+    @model_validator(mode="after")
     def _chat_needs_its_template(self) -> Dataset:
-        if self.chat and self.template != "chat" and self.messages is None:
+        if self.chat and "chat" not in self._every_template and self.messages is None:
             raise ValueError("chat holds arguments of the chat template: it needs `template: chat` or `messages`")
         if self.messages is None and (self.system is not None or self.add_generation_prompt):
             raise ValueError("system and add_generation_prompt belong to `messages`")
@@ -366,7 +410,7 @@ class Dataset(Closed):
             raise ValueError("template: a conversation (`messages`) has that of the tokenizer")
         return self
 
-    @field_validator("branches", mode="before")
+    @field_validator("branches", "templates", mode="before")
     @classmethod
     def _names_of_branches(cls, value: Any) -> Any:
         odd = [name for name in value if not isinstance(name, str)] if isinstance(value, dict) else []
@@ -396,9 +440,8 @@ class Dataset(Closed):
         """Whether a template may write something after each sentence."""
         if self.messages is not None or self.template == "chat":
             return True
-        if any(not template.endswith("{text}") for template in self.branches.values()):
-            return True
-        return self.template is not None and not self.template.endswith("{text}")
+        every = (*self.branches.values(), *self._every_template)
+        return any(not template.endswith("}}" if is_prompt(template) else "{text}") for template in every)
 
     @field_validator("positions")
     @classmethod

@@ -27,7 +27,9 @@ _QUANTISED = "weights are quantised on loading by `quantization:` of a model, su
 _CODE = "code that a model ships is allowed by `trust_remote_code: true` of the model"
 _PERPLEXITY = "there is no t-SNE: `project.method` is umap or pca"
 _HALF = "states are stored in `extract.store_dtype` (float32 or float16)"
-_TEMPLATE = "text around a sentence is `template:` of a dataset, holding {text}; `template: chat` is the model's own"
+_TEMPLATE = (
+    "text around a sentence is `template:` of a dataset, holding {text} or {{ fields }}; `chat` is the model's own"
+)
 
 MEANINGS: dict[str, tuple[str, ...]] = {
     _DTYPE: ("precision", "fp16", "bf16", "fp32", "torch_dtype", "half", "compute_dtype", "amp", "autocast"),

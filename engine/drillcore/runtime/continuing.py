@@ -32,7 +32,7 @@ def around_of(dataset: Dataset) -> Around:
     if dataset.messages is not None:
         arguments = {"add_generation_prompt": dataset.add_generation_prompt, **dataset.chat}
         return Around("messages", tuple(sorted(arguments.items())))
-    return Around(dataset.template, tuple(sorted(dataset.chat.items())))
+    return Around(dataset.around, tuple(sorted(dataset.chat.items())))
 
 
 def continuations_of(

@@ -14,7 +14,7 @@ from drillcore.backends.device import check_devices
 from drillcore.backends.source import ModelSource, locate
 from drillcore.errors import JobError, TextError
 from drillcore.job.fields import LoadedJob
-from drillcore.job.groups import Group, branch_of, group_of, positions_of
+from drillcore.job.groups import Group, branch_of, by_template, group_of, positions_of
 from drillcore.job.inputs import Dataset, Model
 from drillcore.job.positions import LAST
 from drillcore.runtime.continuing import Following, around_of, continuations_of
@@ -193,7 +193,7 @@ def _encoded(
     known: dict[tuple[str, str], Sequences] = {}
     for model in loaded.job.models:
         tokenizer = tokenizers[model.group]
-        for dataset in loaded.job.datasets:
+        for dataset in (each for named in loaded.job.datasets for each in by_template(named)):
             rows = tables[dataset.name]
             for group in (group_of(dataset, LAST), *(branch_of(dataset, name) for name in dataset.branches)):
                 around = around_of(group)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from drillcore.errors import TextError
 from drillcore.job.fields import LoadedJob
-from drillcore.job.groups import positions_of, reading_of
+from drillcore.job.groups import by_template, positions_of, reading_of
+from drillcore.job.inputs import Dataset
 from drillcore.store.arrays import PLACE_COLUMNS, check_kept_names
 from drillcore.store.layout import check_group_name
 from drillcore.system.files import cache_dir
@@ -19,32 +20,54 @@ from drillcore.texts.rows import RowTable, ingest
 def read_tables(loaded: LoadedJob, listener: ProgressListener) -> dict[str, RowTable]:
     """The rows of every dataset by its name, read now or taken from the cache; says what is nearly right in them.
 
-    Raises TextError that names every problem with the rows, up to a limit, and StoreError or TextError for a model,
-    dataset or column whose name no store can take; MissingExtraError where a data set of the hub needs a package.
+    Of a dataset with several templates, those of each by the name of its group. Raises TextError that names every
+    problem with the rows, up to a limit, and StoreError or TextError for a model, dataset or column whose name no
+    store can take; MissingExtraError where a data set of the hub needs a package.
     """
     _check_names(loaded)
-    problems, tables = Problems(), {}
+    problems, tables = Problems(), dict[str, RowTable]()
     for dataset in loaded.job.datasets:
-        try:
-            reading = reading_of(dataset, positions_of(loaded.job, dataset))
-            table = ingest(loaded.paths(dataset), reading, cache_dir() / "rows", problems)
-        except TextError as error:
-            problems.add(str(error), None, error.hint[:1].lower() + error.hint[1:])
-            continue
-        if table is not None:
-            tables[dataset.name] = table
-            if table.commit:
-                listener.say(f"{dataset.name}: {loaded.called(dataset)} at commit {table.commit}")
+        commit = ""
+        for each in by_template(dataset):
+            found = Problems()
+            try:
+                reading = reading_of(each, positions_of(loaded.job, each))
+                table = ingest(loaded.paths(each), reading, cache_dir() / "rows", found)
+            except TextError as error:
+                found.add(str(error), None, error.hint[:1].lower() + error.hint[1:])
+                table = None
+            # What is wrong with the file is so for each template.
+            problems.take(found)
+            if table is not None:
+                tables[each.name] = table
+                commit = table.commit
+        if commit:
+            listener.say(f"{dataset.name}: {loaded.called(dataset)} at commit {commit}")
+        _refuse_other_rows(loaded, dataset, tables, problems)
     problems.raise_if_any()
     _say_notes(loaded, tables, listener)
     return tables
 
 
+def _refuse_other_rows(loaded: LoadedJob, dataset: Dataset, tables: Mapping[str, RowTable], problems: Problems) -> None:
+    """Report templates of a dataset of which one leaves out rows that another one takes."""
+    counts = {each.name: tables[each.name].num_rows for each in by_template(dataset) if each.name in tables}
+    if len({*counts.values()}) > 1:
+        few, many = min(counts, key=lambda name: counts[name]), max(counts, key=lambda name: counts[name])
+        what = f"{few} has {counts[few]:,} rows with a text and {many} has {counts[many]:,}"
+        remedy = "templates of one dataset take the same rows; make it a dataset of its own, or write a text for each"
+        problems.add(loaded.called(dataset), None, f"{what} (`empty: drop`): {remedy}")
+
+
 def _say_notes(loaded: LoadedJob, tables: Mapping[str, RowTable], listener: ProgressListener) -> None:
     """Say what is nearly right in the datasets and in what the job says of them."""
     for dataset in loaded.job.datasets:
-        for note in [*said(tables[dataset.name].notes, dataset), *notes_on_job(dataset)]:
-            listener.warn(f"{dataset.name}: {note}")
+        places: dict[str, list[str]] = {}
+        for each in by_template(dataset):
+            for note in [*said(tables[each.name].notes, each), *notes_on_job(each)]:
+                places.setdefault(note, []).append(each.name)
+        for note, names in places.items():
+            listener.warn(f"{', '.join(names)}: {note}")
     for note in note_across({name: table.distinct("label") for name, table in tables.items()}):
         listener.warn(note)
 

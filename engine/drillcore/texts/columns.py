@@ -42,6 +42,8 @@ OFTEN_SENTENCES = frozenset(
         "document",
     )
 )
+# Where a row has the text that a Jinja template writes from its fields; no file has a field of this name.
+WRITTEN = "\0written"
 # What the field of a split says of a row.
 SIDES = ("train", "test")
 EXACT_IN_FLOAT64 = range(-(1 << 53), (1 << 53) + 1)
@@ -65,6 +67,11 @@ class Column:
     remedy: str = ""
     setting: str = ""
 
+    @property
+    def called(self) -> str:
+        """What messages call its field."""
+        return "the text that `template` writes" if self.field == WRITTEN else f"field {quoted(self.field)}"
+
 
 def fields_named(dataset: Dataset) -> list[str]:
     """The fields that every row must have.
@@ -74,7 +81,7 @@ def fields_named(dataset: Dataset) -> list[str]:
     """
     label = dataset.label_field if dataset.label_is_named else None
     named = (
-        dataset.messages or dataset.text,
+        dataset.messages or (dataset.text if dataset.prompt is None else None),
         label,
         dataset.group,
         dataset.expected_next,
@@ -90,6 +97,8 @@ def columns_of(dataset: Dataset, label: str | None, types: dict[str, Any]) -> li
     if dataset.messages is not None:
         convert = partial(conversation, system=dataset.system)
         columns = [Column(dataset.messages, "text", convert, pa.string(), setting="messages")]
+    elif dataset.prompt is not None:
+        columns = [Column(WRITTEN, "text", _sentence, pa.string(), setting="template")]
     if label is not None:
         is_required = dataset.unlabelled == "error"
         columns.append(Column(label, "label", _label_of(dataset), pa.string(), is_required, _remedy(dataset), "label"))
@@ -161,7 +170,8 @@ def missing(
     lacking = [column for column in columns if column.is_required and column.field not in row]
     if not lacking:
         return False
-    present = ", ".join(map(quoted, list(row)[:10])) + (", ..." if len(row) > 10 else "")
+    names = [name for name in row if name != WRITTEN]
+    present = ", ".join(map(quoted, names[:10])) + (", ..." if len(names) > 10 else "")
     remedies = "".join(f"; {column.remedy}" for column in lacking if column.remedy and line is not None)
     has = "there is" if line is not None else "the file has"
     message = f"no field {', '.join(quoted(column.field) for column in lacking)}; {has} {present or 'none'}"
@@ -175,10 +185,10 @@ def _meant(lacking: Sequence[Column], row: Mapping[str, Any], line: int | None, 
     if sign and kind in ("csv", "tsv"):
         return f"; its fields are separated by {SEPARATORS[sign]}: {remedy_for(sign, kind)}"
     for column in lacking:
-        if line is not None and (near := did_you_mean(column.field, list(row))):
+        if (line is not None or column.setting == "template") and (near := did_you_mean(column.field, list(row))):
             return near
         found = nearest(column.field, list(row)) or (_sentence_field(row) if column.setting == "text" else "")
-        if line is None and found:
+        if line is None and found and column.setting != "template":
             value = found if PLAIN.fullmatch(found) else json.dumps(found)
             value = f"[{value}]" if column.setting == "keep" else value
             return f": set `{column.setting}: {value}`"
@@ -200,7 +210,7 @@ def values_of(columns: list[Column], row: dict[str, Any], line: int, on_problem:
         try:
             values.append(column.convert(row.get(column.field)))
         except ValueError as error:
-            on_problem(line, f"field {quoted(column.field)} {error}")
+            on_problem(line, f"{column.called} {error}")
     return values
 
 

@@ -12,9 +12,11 @@ from drillcore.errors import TextError
 from drillcore.job.inputs import Dataset
 from drillcore.system.bounds import read_object, real_path
 from drillcore.texts.formats import Format, format_of, read_rows
-from drillcore.texts.nested import with_nested
+from drillcore.texts.nested import WHOLE, with_nested
 from drillcore.texts.problems import Problems
+from drillcore.texts.prompts import Writer
 from drillcore.texts.readers.lines import Row
+from drillcore.texts.survey import is_dropped
 
 
 def files_of(paths: Sequence[Path]) -> list[Path]:
@@ -120,18 +122,29 @@ class FileRows:
         """Begin with the first file; raises TextError where a name has no known ending."""
         self.file = self.paths[0]
         self.kinds = [format_for(self.dataset, path) for path in self.paths]
+        self._writer = None if self.dataset.prompt is None else Writer(self.dataset)
 
     def add(self, line: int | None, message: str) -> None:
         """A problem with a line of the file that is being read, or with all of it."""
         self.problems.add(called(self.dataset, self.file), line, message)
 
     def rows(self, wanted: Sequence[str]) -> Iterator[Row]:
-        """The rows of all files."""
+        """The rows of all files, with the text that a Jinja template writes where the dataset has one."""
+        if self._writer is not None:
+            wanted = [*wanted, *(field + WHOLE for field in self._writer.fields)]
         for file, kind in zip(self.paths, self.kinds, strict=True):
             self.file, self.skips, has_rows = file, False, False
             nested = [name for name in wanted if "." in name] if kind.reader.is_typed else []
             for line, row in read_rows(file, kind, wanted, self.add):
-                yield line, with_nested(row, nested) if row is not None and nested else row
+                found = with_nested(row, nested) if row is not None and nested else row
+                if self._writer is not None and found is not None:
+                    if not has_rows and kind.reader.has_columns and self._writer.lacks(found, self.add, kind.kind):
+                        has_rows = True
+                        break
+                    # A row that is left out for want of a label need have no text.
+                    if not is_dropped(found, self.dataset):
+                        found = self._writer.fill(found, file, line, self.add)
+                yield line, found
                 has_rows = True
                 if self.skips:
                     break

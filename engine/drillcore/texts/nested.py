@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+# At the end of a name: all that is inside of the field, whatever its type.
+WHOLE = "."
+
 
 def heads_of(field: str) -> Iterator[tuple[str, str]]:
     """A name with dots, cut in two at each of them, the longest beginning first.
@@ -45,9 +48,10 @@ def with_nested(row: dict[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
     """A row, and what the wanted names lead to that are no fields of it."""
     found = dict(row)
     for field in wanted:
-        if field not in row:
+        name = field.removesuffix(WHOLE)
+        if name not in row:
             try:
-                found[field] = value_at(row, field)
+                found[name] = value_at(row, name)
             except LookupError:
                 continue
     return found

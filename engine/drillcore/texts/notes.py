@@ -32,22 +32,22 @@ LIKE_NONE = frozenset(("nan", "none", "null", "na", "n/a", "#n/a", "<na>", "nat"
 # What the bytes of a character in UTF-8 become where each is read as one of cp1252: a first one and one that follows.
 TWICE_ENCODED = re.compile("[\u00c2-\u00f4][" + bytes(range(0x80, 0xC0)).decode("cp1252", "ignore") + "]")
 FOUND = {
-    "none": "{number} of {total} sentences are what programs write for a missing one, {found} (field {text})",
+    "none": "{number} of {total} sentences are what programs write for a missing one, {found} ({text})",
     "replaced": "{number} of {total} sentences hold U+FFFD, which stands for bytes that a program could not read, "
-    "{found} (field {text})",
+    "{found} ({text})",
     "twice encoded": "{number} of {total} sentences look like UTF-8 that was read as another encoding and written "
-    "again, {found} (field {text})",
+    "again, {found} ({text})",
     "blank end": SENTENCE_END
     + ": {number} of {total} sentences end in a blank, {found}; their last token may be that blank. Take it out of the "
-    "field {text} unless it is meant",
-    "unseen": "{number} of {total} sentences begin or end with a character that is not seen, {found} (field {text})",
+    "{text} unless it is meant",
+    "unseen": "{number} of {total} sentences begin or end with a character that is not seen, {found} ({text})",
     "decomposed": "{number} of {total} sentences hold characters in decomposed form, {found}; tokenizers take them for "
-    "others than the composed ones. Write the field {text} in Unicode form NFC unless that is meant",
+    "others than the composed ones. Write the {text} in Unicode form NFC unless that is meant",
     "quotes": "{number} of {total} rows have a field in quotation marks, {found}; TSV has no quotes, so they belong to "
-    "the value (field {text} or label). If a program added them, save the file as CSV or JSONL",
+    "the value ({text} or label). If a program added them, save the file as CSV or JSONL",
     "late quotes": "{number} of {total} rows have a blank before a quotation mark, {found}; quotes count at the very "
-    "beginning of a field only, so blank and quotes belong to the value (field {text} or label)",
-    "header": "{number} of {total} rows repeat the header, {found}; they are read as sentences (field {text})",
+    "beginning of a field only, so blank and quotes belong to the value ({text} or label)",
+    "header": "{number} of {total} rows repeat the header, {found}; they are read as sentences ({text})",
     "objects": "{number} of {total} sentences are JSON objects, {found}; a .txt file is read as one sentence a line. "
     "Call it .jsonl if its fields are meant",
     "table": "the first line looks like the header of a table, {found}; a .txt file is read as one sentence a line. "
@@ -94,7 +94,7 @@ class Notes:
         self._values: dict[str, Counter[str]] = {}
         self._found: dict[str, _Count] = {}
         self._num_rows = self._num_labelled = 0
-        self._header = fold(dataset.text) if kind in ("csv", "tsv") else None
+        self._header = fold(dataset.text) if kind in ("csv", "tsv") and dataset.prompt is None else None
 
     def add(self, lines: Iterable[str]) -> None:
         """Notes that were made elsewhere."""
@@ -189,7 +189,8 @@ class Notes:
 
     def _line(self, what: str, found: _Count) -> str:
         values = {"number": f"{found.number:,}", "total": f"{self._num_rows:,}", "found": found}
-        fields = {"text": quoted(self._dataset.text), "expected": quoted(self._dataset.expected_next or "")}
+        text = f"field {quoted(self._dataset.text)}" if self._dataset.prompt is None else "text of `template`"
+        fields = {"text": text, "expected": quoted(self._dataset.expected_next or "")}
         return FOUND[what].format(**values, **fields)
 
 
@@ -258,7 +259,7 @@ def notes_on_job(dataset: Dataset) -> list[str]:
     >>> notes_on_job(Dataset(name="d", path="a.txt", candidates=(" Toronto", "Montreal")))[0].partition(",")[0]
     'candidates: 1 of 2 begins with a letter or digit'
     """
-    notes, candidates, template = [], dataset.candidates, dataset.template
+    notes, candidates, template = [], dataset.candidates, dataset.around
     glued, ends = _Count(), _Count()
     for candidate in candidates:
         if candidate[0].isdigit() or candidate[0].lower() != candidate[0].upper():
@@ -282,7 +283,7 @@ def notes_on_job(dataset: Dataset) -> list[str]:
 
 def said(lines: Iterable[str], dataset: Dataset) -> list[str]:
     """Those notes on a dataset's rows that hold under its template."""
-    goes_on = dataset.template is not None and not dataset.template.endswith("{text}")
+    goes_on = dataset.around is not None and not dataset.around.endswith("{text}")
     return [line for line in lines if not (goes_on and line.startswith(SENTENCE_END))]
 
 

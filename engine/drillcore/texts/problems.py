@@ -41,6 +41,21 @@ class Problems:
         if len(self.shown) < self.limit:
             self.shown.append(Problem(file, line, message))
 
+    def take(self, others: Problems) -> None:
+        """Add what was found elsewhere and is not among the problems that are kept.
+
+        >>> problems, others = Problems(), Problems()
+        >>> problems.add("a.csv", 3, "is empty"), others.add("a.csv", 3, "is empty"), problems.take(others)
+        (None, None, None)
+        >>> problems.count
+        1
+        """
+        new = [problem for problem in others.shown if problem not in self.shown]
+        for problem in new:
+            self.add(problem.file, problem.line, problem.message)
+        if new:
+            self.count += others.count - len(others.shown)
+
     def raise_if_any(self) -> None:
         """Raise everything that was found, one problem a line.
 

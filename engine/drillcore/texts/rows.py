@@ -28,6 +28,7 @@ from drillcore.texts.formats import explain_damage, format_of
 from drillcore.texts.hub import commit_to_read, copy_of, place_of_copy
 from drillcore.texts.notes import NOTES_VERSION, Notes
 from drillcore.texts.problems import Problems
+from drillcore.texts.prompts import RULES
 from drillcore.texts.read import read_batches
 
 FORMAT_VERSION = 1
@@ -35,9 +36,9 @@ FORMAT_VERSION = 1
 ALWAYS = {"text", "label", "group", "expected_next", "keep", "limit"}
 OF_NO_ROW = {
     *("name", "path", "candidates", "template", "chat", "cannot_follow"),
-    *("add_generation_prompt", "positions", "branches", "revision"),
+    *("add_generation_prompt", "positions", "branches", "templates", "revision"),
 }
-"""Fields of a dataset that decide no row."""
+"""Fields of a dataset that decide no row; of a template, only one of Jinja does."""
 ROW_ID_BYTES = 16
 
 
@@ -213,6 +214,8 @@ def _settings(dataset: Dataset) -> dict[str, Any]:
     fields = type(dataset).model_fields
     deciding = dataset.model_dump(exclude=OF_NO_ROW).items()
     kept = {name: value for name, value in deciding if name in ALWAYS or value != fields[name].get_default()}
+    if dataset.prompt is not None:
+        kept["template"] = [RULES, dataset.prompt]
     # The key of earlier versions, which could not ignore labels: null was what is auto now.
     return {**kept, "label": {"auto": None, None: False}.get(dataset.label, dataset.label)}
 

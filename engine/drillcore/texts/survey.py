@@ -10,7 +10,7 @@ from typing import Any
 
 from drillcore.job.inputs import Dataset
 from drillcore.system.nearly import looks_like, shown
-from drillcore.texts.columns import describe, is_missing, kind_of, type_of
+from drillcore.texts.columns import WRITTEN, describe, is_missing, kind_of, type_of
 from drillcore.texts.readers.lines import Row, quoted
 
 NUMBERS = ("integer", "wide integer", "fraction")
@@ -86,7 +86,8 @@ def taken(rows: Iterable[Row], dataset: Dataset, labels: Labels) -> Iterator[Row
 
 def is_empty(row: dict[str, Any], dataset: Dataset) -> bool:
     """Whether a row has no text; one without the field itself is wrong."""
-    value = row.get(dataset.messages or dataset.text, 0)
+    field = dataset.text if dataset.prompt is None else WRITTEN
+    value = row.get(dataset.messages or field, 0)
     return value is None or value == [] or (isinstance(value, str) and not value.strip())
 
 
@@ -178,8 +179,9 @@ class Labels:
         name, notes = self.name, list[str]()
         if self.num_empty:
             have = "row has" if self.num_empty == 1 else "rows have"
-            field = quoted(self.dataset.messages or self.dataset.text)
-            notes.append(f"{self.num_empty:,} {have} no text in the field {field}: left out (`empty: drop`)")
+            field = f"in the field {quoted(self.dataset.messages or self.dataset.text)}"
+            field = "by `template`" if self.dataset.prompt is not None else field
+            notes.append(f"{self.num_empty:,} {have} no text {field}: left out (`empty: drop`)")
         if name is None or self.absent():
             return notes
         if self.near:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from drillcore.job.groups import SEPARATOR
+from drillcore.job.fields import Job
 from drillcore.pictures.data import Report, ReportDataset
 from drillcore.pictures.report.write import write_report
 from drillcore.runtime.context import Context
@@ -36,7 +36,7 @@ def draw_report(context: Context, curves: list[CurvesSpec]) -> Path:
         grid = build_grid(spec, settings, job.project)
         first = spec.members[0][1]
         texts = texts_of([writer.group for _, writer in spec.members])
-        datasets.append(ReportDataset(spec.title, texts, replace(grid, title=spec.title), _notes(first)))
+        datasets.append(ReportDataset(spec.title, texts, replace(grid, title=spec.title), _notes(job, first)))
     what = states_in_words(writer.group for spec in _specs(context) for _, writer in spec.members)
     subtitle = (
         f"{what[0].upper()}{what[1:]} of every layer: how well they separate the labels, and what they look like."
@@ -60,7 +60,8 @@ def _specs(context: Context) -> list[GridSpec]:
     return [spec for spec in specs if spec.members]
 
 
-def _notes(writer: GroupWriter) -> Texts | tuple[str, ...]:
+def _notes(job: Job, writer: GroupWriter) -> Texts | tuple[str, ...]:
     """Notes beside the sentences: the expected next tokens, if the dataset has any; they follow its own last tokens."""
-    is_expected = "expected_next" in writer.group and SEPARATOR not in writer.group.path
+    dataset = next(g for g in job.groups if g.name == writer.group.path.partition("/")[2])
+    is_expected = "expected_next" in writer.group and dataset.expected_next is not None
     return Texts(writer.group, "expected_next", "expected next: {}") if is_expected else ()
