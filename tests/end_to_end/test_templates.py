@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+import contextlib
 import json
 import random
+import re
+import zlib
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -95,6 +101,41 @@ def test_each_is_its_string_alone(layout, models, tmp_path, seed):
         assert found.label.values.tolist() == [row["label"] for row in rows]
 
 
+def test_branches_and_places_are_those_of_what_is_written(models, tmp_path, seed):
+    folder, rows = models(), rows_of(seed, 9)
+    save(tmp_path / "d.jsonl", rows)
+    dataset = {"path": "d.jsonl", "template": TEMPLATES["short"], "branches": {"sure": "{text} Sure?"}}
+    tree = run_job(tmp_path, str(folder), dataset, ["last", {"text": "question", "name": "asked"}])
+    plain, texts = Plain(folder), [rendered(row)["short"] for row in rows]
+    assert sorted(tree.children) == ["d", "d~asked", "d~sure"]
+    assert tree["d"].text.values.tolist() == tree["d~sure"].text.values.tolist() == texts
+    want = np.stack([plain.states(plain.tokenizer(text + " Sure?")["input_ids"])[-1] for text in texts])
+    assert errors(tree["d~sure"].hidden_states.values, want).max() <= 1e-5
+    for n, (row, text) in enumerate(zip(rows, texts, strict=True)):
+        start = text.index(row["question"])
+        ids = plain.tokenizer(text)["input_ids"]
+        token = plain.over(ids, text, start, start + len(row["question"]))[-1]
+        assert errors(tree["d~asked"].hidden_states.values[n], plain.states(ids)[token]).max() <= 1e-5
+
+
+def test_templates_that_are_projected_together_share_no_graph_of_one_alone():
+    from drillcore.job.fields import Job
+    from drillcore.runtime.stages.graphs import graphs_of
+
+    job = {"models": ["./m"], "datasets": {"d": {"path": "d.csv", "templates": TEMPLATES}}}
+    # The writer is not asked: nothing of one group alone is of use.
+    assert graphs_of(Job.model_validate(job | {"project": {"fit": "joint"}}), object()) is None
+    with pytest.raises(AttributeError):
+        graphs_of(Job.model_validate(job), object())
+
+
+def inflated(page: str) -> Iterator[str]:
+    """What a report holds deflated: texts and numbers."""
+    for blob in re.findall(r"[A-Za-z0-9+/]{24,}={0,2}", page):
+        with contextlib.suppress(binascii.Error, zlib.error):
+            yield zlib.decompress(base64.b64decode(blob)).decode(errors="replace")
+
+
 def plan_of(work) -> tuple[dict[str, list[str]], str]:
     """The rows of a plan by their dataset, and all that it prints."""
     plan = work.forge.run("plan", "job.yaml", "--no-calibrate", cwd=work.folder)
@@ -125,9 +166,9 @@ def test_nodes_are_those_of_the_plan_and_fewer_than_alone(prompted):
 def test_from_a_job_file_to_an_opened_store(prompted):
     import drillcore
 
-    work = prompted(backend="fake", split="half", keep=["question"])
+    work = prompted(split="half", keep=["question"], expected_next="then")
     rows = rows_of(1, 40)
-    work.texts("d", [{**row, "half": "train" if n < 30 else "test"} for n, row in enumerate(rows)])
+    work.texts("d", [{**row, "half": "train" if n < 30 else "test", "then": " yes"} for n, row in enumerate(rows)])
     work.job |= {"measure": {"permutations": 9}, "project": {"method": "pca"}}
     work.save()
     run = work.forge.run("run", "job.yaml", cwd=work.folder)
@@ -138,9 +179,11 @@ def test_from_a_job_file_to_an_opened_store(prompted):
         states = opened[f"d~{name}"].to_dataset()
         assert states.text.values.tolist() == [rendered(row)[name] for row in rows]
         assert states.question.values.tolist() == [row["question"] for row in rows]
-        assert states.half.values.tolist()[29:31] == ["train", "test"]
+        assert states.half.values.tolist()[29:31] == ["train", "test"] and "next_token" in states
     page = (work.beside / "report.html").read_text(encoding="utf-8")
     assert all(f"d~{name}" in page for name in TEMPLATES)
+    notes = [text for text in inflated(page) if "expected next:  yes" in text]
+    assert len(notes) == 3, "one of each template"
     for command in (
         ("verify", "runs/job.zarr"),
         ("show", "runs/job.zarr"),

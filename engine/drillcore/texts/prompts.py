@@ -33,6 +33,7 @@ class Writer:
 
     def __init__(self, dataset: Dataset) -> None:
         self._prompt, self._drops = prompt_of(dataset.prompt or ""), dataset.empty == "drop"
+        self._called = {field: _called(field) for field in self._prompt.fields}
         name = dataset.name.partition("~")[2]
         self._name = f"templates.{name}" if name else "template"
 
@@ -53,16 +54,16 @@ class Writer:
         """
         from jinja2 import UndefinedError
 
-        name, where = self._name, f"{file}:{line}: {self._name}"
+        name = self._name
         try:
-            values = {field: _value(row[field], _called(field)) for field in self._prompt.fields if field in row}
+            values = {field: _value(row[field], called) for field, called in self._called.items() if field in row}
             with bounded(SECONDS, BYTES):
                 text = self._prompt.template.render({**values, ROW: values})
             self._refuse_addresses(text, row)
             return {**row, WRITTEN: text}
         except BeyondBounds as beyond:
             hint = "Look for a loop that does not end, or for a text that grows."
-            raise TextError(f"{where}: {beyond} to be filled", hint=hint) from None
+            raise TextError(f"{file}:{line}: {name}: {beyond} to be filled", hint=hint) from None
         except NullError as error:
             if self._drops:
                 return {**row, WRITTEN: None}
@@ -73,7 +74,7 @@ class Writer:
                 on_problem(line, f"{name}{_line(self._prompt.source, error)}: {error}")
         except Exception as error:  # whatever the template raises or stumbles over
             what = f"{_line(self._prompt.source, error)}: {str(error) or type(error).__name__}"
-            raise TextError(f"{where}{what}", hint=HINT) from None
+            raise TextError(f"{file}:{line}: {name}{what}", hint=HINT) from None
         return None
 
     def _refuse_addresses(self, text: str, row: dict[str, Any]) -> None:

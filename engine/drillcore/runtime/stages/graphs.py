@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drillcore.job.fields import Job
+from drillcore.job.groups import by_template
 from drillcore.measures import NEIGHBORS, chosen
 from drillcore.neighbours import EXACT_UP_TO, Graph, Metric, build, has_distances_of
 from drillcore.store.group import GroupWriter
@@ -86,7 +87,7 @@ def graphs_of(job: Job, writer: GroupWriter) -> LayerGraphs | None:
     """
     measure, project = job.measure, job.project
     same_space = project.metric == "euclidean" and measure.standardise != "zscore" and project.seed == measure.seed
-    same_rows = project.fit == "each" or len(job.datasets) == 1
+    same_rows = project.fit == "each" or sum(len(by_template(dataset)) for dataset in job.datasets) == 1
     if not (project.method == "umap" and same_space and same_rows and "purity" in chosen(measure.metrics)):
         return None
     num_neighbors = max(NEIGHBORS, project.n_neighbors)
