@@ -69,12 +69,15 @@ class Writer:
                 return {**row, WRITTEN: None}
             on_problem(line, f"{name}: {_null(error)}; `empty: drop` leaves such rows out")
         except UndefinedError as error:
-            absent = [_column(field) for field in self._prompt.fields if field not in row]
+            meant = [
+                f for f in self._prompt.fields if f"'{f}' is undefined" in str(error) or f"no `{f}` in" in str(error)
+            ]
+            absent = [_column(field) for field in meant if field not in row]
             if not (absent and missing(absent, row, line, on_problem)):
                 on_problem(line, f"{name}{_line(self._prompt.source, error)}: {error}")
         except Exception as error:  # whatever the template raises or stumbles over
-            what = f"{_line(self._prompt.source, error)}: {str(error) or type(error).__name__}"
-            raise TextError(f"{file}:{line}: {name}{what}", hint=HINT) from None
+            what = str(error).rstrip(".") or type(error).__name__
+            raise TextError(f"{file}:{line}: {name}{_line(self._prompt.source, error)}: {what}", hint=HINT) from None
         return None
 
     def _refuse_addresses(self, text: str, row: dict[str, Any]) -> None:

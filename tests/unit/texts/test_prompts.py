@@ -143,6 +143,15 @@ def test_cells_of_csv_are_text_and_an_absent_column_is_named_once(tmp_path):
     assert str(raised.value).count("no field `cuont`") == 1 and "did you mean `count`?" in str(raised.value)
 
 
+def test_the_field_that_is_named_is_the_one_that_lacks(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"m": {"content": "x"}}\n', encoding="utf-8")
+    assert texts_of(path, "{{ m.content }}{{ hint | default('!') }}") == ["x!"]
+    with pytest.raises(TextError) as raised:
+        texts_of(path, "{{ hint | default('!') }}{{ m.contnt }}")
+    assert "no `contnt` in an object of content" in str(raised.value) and "hint" not in str(raised.value)
+
+
 def test_nan_is_no_text(tmp_path):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"share": [0.5, math.nan], "q": ["a", "b"]}), path)
