@@ -31,13 +31,14 @@ _BARE_PLACE = re.compile(r"(?<!\{)\{text\}(?!\})")
 
 
 class Null:
-    """What stands for null, or for NaN, in a template: false, equal to none, and nothing that can be written.
+    """What stands for null, or for NaN, in a template: false, equal to none, with nothing in it and not to be written.
 
-    path: of the value in its row. what: null or NaN.
+    path: of the value in its row. what: null or NaN. A template must not reach them, so that they are no attributes
+    that it could name.
     """
 
     def __init__(self, path: str, what: str) -> None:
-        self.path, self.what = path, what
+        self._path, self._what = path, what
 
     def __bool__(self) -> bool:
         return False
@@ -48,8 +49,20 @@ class Null:
     def __hash__(self) -> int:
         return hash(None)
 
+    def _error(self) -> NullError:
+        return NullError(self._path, self._what)
+
     def __str__(self) -> str:
-        raise NullError(self.path, self.what)
+        raise self._error()
+
+    def __iter__(self) -> Any:
+        raise self._error()
+
+    def __len__(self) -> int:
+        raise self._error()
+
+    def __getitem__(self, name: Any) -> Any:
+        raise self._error()
 
     __repr__ = __str__
 
@@ -171,10 +184,10 @@ def _written(context: Any, value: Any) -> Any:
 
     if value is None:
         raise NullError("", "null")
-    if isinstance(value, Null):
-        raise NullError(value.path, value.what)
-    if isinstance(value, str | int | float | Undefined):  # the last says itself what is wrong
+    if isinstance(value, str | int | float):
         return value
+    if isinstance(value, Null | Undefined):  # which say themselves what is wrong
+        return str(value)
     if isinstance(value, list | tuple | dict):
         kind = "a list" if not isinstance(value, dict) else "an object"
         remedy = "`| tojson` writes it as JSON" + ("" if kind == "an object" else ", `| join(', ')` its items")
