@@ -35,6 +35,7 @@ EXAMPLES = {
     "datasets.text": "text: sentence",
     "datasets.empty": "empty: drop",
     "datasets.label": "label: country",
+    "datasets.label_type": "label: score\nlabel_type: number",
     "datasets.unlabelled": "unlabelled: keep",
     "datasets.missing": "missing: [NA, nan]",
     "datasets.group": "group: topic",

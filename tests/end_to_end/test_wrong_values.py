@@ -47,6 +47,8 @@ WRONG: list[tuple[str, Any, str]] = [
     ("datasets.0.text", "body", "body"),
     ("datasets.0.empty", "keep", "empty"),
     ("datasets.0.label", "kind", "kind"),
+    ("datasets.0.label_type", "numbers", "label_type"),
+    ("datasets.0.label_type", "number", "is `Toronto`, and labels that are numbers need a finite one"),
     ("datasets.0.group", "family", "family"),
     ("datasets.0.split", "part", "no field `part`"),
     ("datasets.0.unlabelled", "guess", "unlabelled"),

@@ -138,8 +138,11 @@ MISTAKES = [
     Mistake(FILES, "a label is missing", files=texts("text,label\na,x\nb,\n")),
     Mistake(
         FILES,
-        "labels with fractions",
-        files={**with_datasets("[{path: t.jsonl, label: y}]"), "t.jsonl": '{"text": "a", "y": 0.5}\n'},
+        "`label_type: number` of words",
+        files={
+            **with_datasets("[{path: t.jsonl, label: y, label_type: number}]"),
+            "t.jsonl": '{"text": "a", "y": 0.5}\n{"text": "b", "y": "high"}\n',
+        },
     ),
     Mistake(FILES, "a comma without quotes", files=texts("text,label\none, two,x\n")),
     Mistake(FILES, "a sentence beyond the context", files=texts("text,label\n" + "x" * 900 + ",a\n")),

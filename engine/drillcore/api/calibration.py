@@ -103,6 +103,7 @@ def _measured(size: Size, settings: Measure, *, one_thread: bool) -> tuple[float
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     from drillcore.measures.draws import make_draws
+    from drillcore.measures.numbers import number_draws
     from drillcore.measures.separation import measure_layer
 
     small = cut(size, settings)
@@ -110,6 +111,8 @@ def _measured(size: Size, settings: Measure, *, one_thread: bool) -> tuple[float
     for each in (Size(20, 20, min(2, small.labels), 1, 8), small):
         states, labels = _states(max(2, each.rows), each.hidden, each.labels)
         draws = make_draws(labels, list(range(len(labels))), settings, len(labels))
+        if size.is_number:
+            draws = number_draws(states[:, 0] - states[:, -1] / 2, None, settings)
         with threadpool_limits(1, user_api="blas") if one_thread else nullcontext():
             started = time.perf_counter()
             measure_layer(states, settings, draws)

@@ -65,7 +65,8 @@ class Layer:
             values = Coordinate(self.group, name)[rows]
             column = f"{name}_" if name in RESERVED and name != "sentence" else name
             # The store writes no label as an empty one; a reader of the file must not take that for a class.
-            columns[column] = np.array([v or None for v in values], object) if name == "label" else values
+            is_class = name == "label" and values.dtype.kind != "f"
+            columns[column] = np.array([v or None for v in values], object) if is_class else values
         return columns | self._quantities(rows)
 
     def _quantities(self, rows: slice) -> dict[str, NDArray[Any]]:
@@ -288,7 +289,7 @@ def _write_anndata(layer: Layer, path: Path) -> str:
     rows = slice(0, layer.num_sentences)
     observed = pd.DataFrame(layer.columns(rows))
     observed.index = observed.pop("sentence").astype(str)
-    if "label" in observed:
+    if "label" in observed and observed["label"].dtype.kind != "f":
         observed["label"] = pd.Categorical(observed["label"])  # None is no category
     annotated = anndata.AnnData(X=read_layer(layer.group, layer.slot), obs=observed)
     if layer.projection is not None:

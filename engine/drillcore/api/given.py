@@ -41,6 +41,7 @@ class DatasetFields(TypedDict, total=False):
     revision: str
     text: str
     label: str | None
+    label_type: Literal["auto", "classes", "number"]
     unlabelled: Literal["error", "keep", "drop"]
     missing: Sequence[str]
     group: str

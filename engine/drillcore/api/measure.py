@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from drillcore.api.page import table
 from drillcore.api.stores import AnyStore, address_of, find_group, group_names
 from drillcore.api.tables import frame
 from drillcore.errors import CommitError, InputError
-from drillcore.measures import BOUNDS, CONTROLS, PRIMARY, ROWS
+from drillcore.measures import BOUNDS, CONTROLS, OF_NUMBERS, PRIMARY, ROWS
 from drillcore.measures.comparison import Difference, Side, as_csv
 from drillcore.measures.comparison import compare as compare_sides
 from drillcore.runtime.results import Measured, read_separation
@@ -62,7 +62,8 @@ class Control:
 class Measures:
     """How well each layer of a group separates its labels. rows: by layer, then by measure; NaN where it was skipped.
 
-    labels: that were told apart. notes: what a reader must know. controls: what the probe of a layer has to beat.
+    labels: that were told apart; none where they are numbers. notes: what a reader must know. controls: what the probe
+    of a layer has to beat. skipped: why a measure was, by its name.
     """
 
     store: str
@@ -71,17 +72,25 @@ class Measures:
     labels: tuple[str, ...]
     notes: tuple[str, ...]
     controls: tuple[Control, ...] = ()
+    skipped: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def primary(self) -> str:
+        """The measure that claims rest on: `probe`, or `r2` where the labels are numbers."""
+        return OF_NUMBERS if OF_NUMBERS in self.metrics else PRIMARY
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """Names of the measures."""
         return tuple(dict.fromkeys(row.metric for row in self.rows))
 
-    def best(self, metric: str = PRIMARY) -> Measure | None:
-        """The layer that separates best by a measure; None where it was skipped everywhere. Raises InputError.
+    def best(self, metric: str = "") -> Measure | None:
+        """The best layer by a measure; None where it was skipped everywhere. Raises InputError.
 
-        The primary measure is `probe`, the balanced accuracy of a linear probe. Of a dispersion the smallest is best.
+        metric: by default the primary one: `probe`, the balanced accuracy of a linear probe, or `r2` of one that
+        predicts numbers. Of a dispersion the smallest is best.
         """
+        metric = metric or self.primary
         if metric not in self.metrics:
             raise InputError(f"{self.group} has no measure {metric}", hint=f"It has {', '.join(self.metrics)}.")
         found = [row for row in self.rows if row.metric == metric and row.value == row.value]
@@ -93,13 +102,13 @@ class Measures:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; null where a number is not known."""
-        best = None if PRIMARY not in self.metrics else self.best()
+        best = None if self.primary not in self.metrics else self.best()
         facts: dict[str, Any] = without_nan({**asdict(self), "best": None if best is None else asdict(best)})
         return facts
 
     def __repr__(self) -> str:
-        best = None if PRIMARY not in self.metrics else self.best()
-        words = "no layer has a probe" if best is None else f"best {PRIMARY} {best.value:.2f} at {best.layer_name}"
+        best = None if self.primary not in self.metrics else self.best()
+        words = "no layer has a probe" if best is None else f"best {best.metric} {best.value:.2f} at {best.layer_name}"
         known = [f"{CONTROLS.get(c.name, c.name)} {c.value:.2f}" for c in self.controls if c.value == c.value]
         controls = f"; without the model: {', '.join(known)}" if known else ""
         return f"measures of {self.group}: {', '.join(self.metrics)}; {words}{controls}"
@@ -107,7 +116,8 @@ class Measures:
     def _repr_html_(self) -> str:
         rows = [[row.layer, row.layer_name, row.metric, *_numbers(row.value, row.low, row.high)] for row in self.rows]
         rows += [["", "", f"control: {c.name}", *_numbers(c.value, c.low, c.high)] for c in self.controls]
-        return table(repr(self), ("layer", "name", "measure", "value", "low", "high"), rows, self.notes)
+        notes = [*self.notes, *(f"{name} not measured: {why}" for name, why in self.skipped.items())]
+        return table(repr(self), ("layer", "name", "measure", "value", "low", "high"), rows, notes)
 
 
 @dataclass(frozen=True)
@@ -182,7 +192,8 @@ def measure(store: AnyStore, group: str | None = None) -> Measures:
     labels, notes = (tuple(map(str, measured.facts.get(name, ()))) for name in ("labels", "notes"))
     recorded: dict[str, dict[str, float | None]] = measured.facts.get("controls", {})
     controls = [Control(name, *map(_known, (each.get(bound) for bound in BOUNDS))) for name, each in recorded.items()]
-    return Measures(address_of(store), found.path, tuple(rows), labels, notes, tuple(controls))
+    skipped = {str(name): str(why) for name, why in measured.facts.get("skipped", {}).items()}
+    return Measures(address_of(store), found.path, tuple(rows), labels, notes, tuple(controls), skipped)
 
 
 def compare(store: AnyStore, a: str, b: str, metrics: Sequence[str] = ()) -> Comparison:

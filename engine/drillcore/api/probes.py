@@ -1,6 +1,6 @@
 """The stored probe of a group as one safetensors file, for states that come from somewhere else.
 
-Shape legend: L layers, C labels, H hidden size.
+Shape legend: L layers, C labels (1 where they are numbers), H hidden size.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 import drillcore
 from drillcore.errors import StoreError
-from drillcore.runtime.results import result_facts
+from drillcore.measures import OF_NUMBERS
+from drillcore.runtime.results import Measured, read_separation, result_facts
 from drillcore.runtime.stages.extract.recipes import recorded
 from drillcore.store.attributes import attributes_of
 from drillcore.store.freshness import MOST_PROBED, is_asked_for, stale
@@ -34,12 +35,17 @@ def write_probe(layer: Layer, path: Path) -> str:
     group, slots_L = layer.group, _slots(layer)
     weight_LCH, offset_LC = (read_array(group, name)[slots_L] for name in ("probe_weight", "probe_offset"))
     labels = [str(label) for label in read_array(group, "probe_label")]
+    measured = read_separation(group)
+    is_number = measured is not None and measured.primary == OF_NUMBERS
     tensors: dict[str, NDArray[Any]] = {"weight": weight_LCH, "offset": offset_LC}
-    if len(labels) == 2:
+    if len(labels) == 2 and not is_number:
         tensors |= {"direction": weight_LCH[:, 1] - weight_LCH[:, 0], "threshold": offset_LC[:, 0] - offset_LC[:, 1]}
     tensors["layer"] = read_array(group, "layer")[slots_L]
     contiguous = {name: np.ascontiguousarray(values) for name, values in tensors.items()}
-    save_file(contiguous, path, metadata=_metadata(layer, slots_L, labels))
+    said = _metadata(layer, slots_L, labels)
+    if measured is not None and is_number:
+        said |= _of_numbers(measured, slots_L)
+    save_file(contiguous, path, metadata=said)
     left_out = [str(n) for k, n in enumerate(read_array(group, "layer_name")) if layer.every and k not in slots_L]
     return f"Without a probe, as all of their states are the same: {', '.join(left_out)}." if left_out else ""
 
@@ -55,7 +61,7 @@ def _slots(layer: Layer) -> NDArray[np.int64]:
             raise StoreError(f"{path} has not been measured", hint=run)
         if is_asked_for(group, "probe_weight"):
             raise StoreError(f"{path} holds no probes: they were measured, and not stored", hint=run)
-        what = f"probes are stored where `measure.metrics` has `probe`, of 2 to {MOST_PROBED} labels"
+        what = f"probes are stored where `measure.metrics` has `probe`, of 2 to {MOST_PROBED} labels, and of numbers"
         raise StoreError(f"{path} holds no probes", hint=what[0].upper() + what[1:] + ".")
     fitted_L = ~np.isnan(read_array(group, "probe_offset")).any(axis=1)
     slots_L = np.flatnonzero(fitted_L) if layer.every else np.array([layer.slot])
@@ -89,3 +95,17 @@ def _metadata(layer: Layer, slots_L: NDArray[np.int64], labels: list[str]) -> di
     if len(labels) == 2:
         said["threshold"] = "labels[1] where states @ direction[k] > threshold[k], else labels[0]"
     return said
+
+
+def _of_numbers(measured: Measured, slots_L: NDArray[np.int64]) -> dict[str, str]:
+    """What is said in other words of a probe that predicts a number."""
+    values_L = measured.values_LMB[slots_L, measured.metrics.index(OF_NUMBERS), 0]
+    return {
+        "label_type": "number",
+        "labels": "[]",
+        "use": "states @ weight[k, 0] + offset[k, 0] is the predicted label, for raw states of layers[k]",
+        "r2": json.dumps([float(f"{value:.6g}") if np.isfinite(value) else None for value in values_L]),
+        "r2_of": "the test rows of the split"
+        if "split" in measured.facts
+        else "sentences held out by cross-validation",
+    }

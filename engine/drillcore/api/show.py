@@ -10,7 +10,6 @@ import zarr
 
 from drillcore.api.page import table
 from drillcore.api.stores import AnyStore, address_of, num_sentences, said_of_rows
-from drillcore.measures import PRIMARY
 from drillcore.runtime.results import Measured, read_prediction, read_separation
 from drillcore.store.arrays import HEADLINES
 from drillcore.store.attributes import GROUPS, attributes_of
@@ -69,7 +68,7 @@ class Group:
 
     sentences, rows: how many; as many of both unless a sentence has any number of rows. complete: share of committed
     shards, 0 to 1. in_job: whether it belongs to the job still. results: names of those that are there, stale ones
-    included.
+    included. skipped: why measures were not taken, by their names.
     """
 
     model: str
@@ -86,6 +85,7 @@ class Group:
     separation: Curve | None = None
     prediction: Curve | None = None
     rows: int = 0
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def path(self) -> str:
@@ -178,8 +178,9 @@ def show(store: AnyStore) -> Shown:
 def _group(model: str, dataset: str, group: zarr.Group, in_job: bool) -> Group:
     stale = _stale(group, stale_results(group), in_job)
     curves: dict[str, Any] = {
-        "separation": _curve(group, read_separation, PRIMARY),
+        "separation": _curve(group, read_separation),
         "prediction": _curve(group, read_prediction, "top1"),
+        "skipped": _skipped(group),
     }
     if "hidden_states" not in group:
         return Group(model, dataset, in_job=in_job, stale=stale, **curves)
@@ -219,8 +220,16 @@ def _audit(group: zarr.Group, fingerprints: Sequence[str]) -> Audit | None:
     return Audit(state, record.sentences, record.worst_relative_error)
 
 
-def _curve(group: zarr.Group, read: Callable[[zarr.Group], Measured | None], metric: str) -> Curve | None:
+def _skipped(group: zarr.Group) -> Mapping[str, str]:
+    """Why measures were not taken, by their names."""
+    measured = read_separation(group)
+    return {} if measured is None else {str(k): str(why) for k, why in measured.facts.get("skipped", {}).items()}
+
+
+def _curve(group: zarr.Group, read: Callable[[zarr.Group], Measured | None], metric: str = "") -> Curve | None:
+    """metric: by default the primary one."""
     measured = read(group)
+    metric = metric or ("" if measured is None else measured.primary)
     by_bound, best = (None, None) if measured is None else (measured.of(metric), measured.best(metric))
     if measured is None or by_bound is None or best is None:
         return None

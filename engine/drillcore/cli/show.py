@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from drillcore.api.show import Curve, Group, Shown, show
 from drillcore.cli.tables import sparkline
-from drillcore.measures import CONTROLS
+from drillcore.measures import CONTROLS, OF_NUMBERS
 from drillcore.system.columns import align_columns
 
 WIDTH = 48
@@ -33,10 +33,22 @@ def lines_of(shown: Shown) -> Iterator[str]:
     left = [group.path for group in shown.groups if not group.in_job]
     if left:
         yield f"left the job: {', '.join(left)}; `drillcore rm {shown.store} GROUP` removes one"
-    separated = [(group, group.separation) for group in shown.groups]
-    yield from _curves(separated, "linear probe (primary; from chance to 1)")
+    yield from _skipped(shown.groups)
+    measured = [(group, group.separation) for group in shown.groups if group.separation is not None]
+    classes, numbers = ([pair for pair in measured if (pair[1].metric == OF_NUMBERS) is own] for own in (False, True))
+    yield from _curves(classes, "linear probe (primary; from chance to 1)")
+    yield from _curves(numbers, "R² of the linear probe (primary; 0 to 1)")
     predicted = [(group, group.prediction) for group in shown.groups]
     yield from _curves(predicted, "expected next token the likeliest (0 to 1)")
+
+
+def _skipped(groups: Sequence[Group]) -> Iterator[str]:
+    """Why measures were not taken: a line for each group and reason."""
+    for group in groups:
+        names: dict[str, list[str]] = {}
+        for name, why in group.skipped.items():
+            names.setdefault(why, []).append(name)
+        yield from (f"not measured: {group.path}: {', '.join(each)}: {why}" for why, each in names.items())
 
 
 def _facts(group: Group) -> tuple[str, str, str, str, str, str]:

@@ -204,6 +204,9 @@ class Dataset(Closed):
     """Rows whose text is null, empty or blank: stop, or leave them out and say how many."""
     label: str | None = "auto"
     """Field that holds the label; auto is `label` where the rows have it, null ignores it."""
+    label_type: Literal["auto", "classes", "number"] = "auto"
+    """What labels are: classes that a probe tells apart, or numbers that it predicts; auto takes them for numbers where
+    all are, and one has a fraction."""
     unlabelled: Literal["error", "keep", "drop"] = "error"
     """Rows whose label is null, empty or absent: stop, keep them (grey, left out of measures), or leave them out."""
     missing: tuple[str, ...] = ()
@@ -333,6 +336,12 @@ class Dataset(Closed):
         for name, field in {**others, "expected_next": self.expected_next}.items():
             if self.split is not None and self.split == field:
                 raise ValueError(f"split: {shortened(self.split)} is the field of `{name}`; it needs one of its own")
+        return self
+
+    @model_validator(mode="after")
+    def _type_of_labels(self) -> Dataset:
+        if self.label is None and self.label_type != "auto":
+            raise ValueError("label_type: is that of labels, and `label: null` ignores them")
         return self
 
     @property

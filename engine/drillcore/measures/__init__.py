@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections import ChainMap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -67,8 +68,11 @@ HELD_OUT = {
         "recall at 1 % false positives", "drillcore.measures.held_out:recall_at_1_fpr", 1, 0.0, 1.0, 2
     ),
 }
-# Of both tables; a map looks them up when it is asked.
-ROWS = ChainMap(HELD_OUT, METRICS)
+# Measured in place of all others where the labels are numbers: the probe is a regression then.
+NUMBERS = {"r2": MetricRow("linear probe, R²", "drillcore.measures.regression:r2", 1, -math.inf, 1.0, 2)}
+OF_NUMBERS = "r2"
+# Of all tables; a map looks them up when it is asked.
+ROWS = ChainMap(HELD_OUT, METRICS, NUMBERS)
 
 
 def chosen(metrics: Literal["all"] | Sequence[str]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from drillcore.errors import InputError
 from drillcore.job.choices import did_you_mean
-from drillcore.measures import ROWS
+from drillcore.measures import NUMBERS, ROWS
 from drillcore.system.nearly import shown
 
 # "Tighter" is claimed only where both agree: a few massive dimensions can decide either one alone.
@@ -162,6 +162,8 @@ def _wider(num_layers: int) -> float:
 
 def _word(metric: str, difference: float, a: Side, b: Side) -> str:
     better = a.name if difference * ROWS[metric].sign > 0 else b.name
+    if metric in NUMBERS:
+        return f"{better} predicts better"
     return f"{better} {'tighter' if metric in DISPERSIONS else 'separates better'}"
 
 

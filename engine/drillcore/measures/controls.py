@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, hstack
 
 from drillcore.job.stages import Measure
-from drillcore.measures import CONTROLS
+from drillcore.measures import CONTROLS, OF_NUMBERS, PRIMARY
 from drillcore.measures.draws import Draws
 from drillcore.measures.intervals import Bounds, skip
 from drillcore.measures.probe import Probe, without_scatter
+from drillcore.measures.regression import Regression
 from drillcore.measures.separation import Separation, combine
 
 # The probe's cost grows with the square of the features.
@@ -34,14 +35,16 @@ def controls(
 ) -> dict[str, Separation]:
     """The probe, with the folds and permutations of the layers, on each control's features.
 
-    Each Separation has one layer and the one measure `probe`; where it was skipped its values are NaN.
+    Each Separation has one layer and the one measure `probe`, or `r2` where the labels are numbers; where it was
+    skipped its values are NaN.
     """
     rows_U = draws.rows_U
     features: dict[str, Callable[[], Any]] = {
         "last_token_and_length": lambda: last_token_and_length(last_token_ids[rows_U], n_tokens[rows_U]),
         "tfidf": lambda: tfidf([texts[k] for k in rows_U]),
     }
-    return {name: combine([{"probe": _probe(features[name], draws)}]) for name in CONTROLS}
+    metric = PRIMARY if draws.values_U is None else OF_NUMBERS
+    return {name: combine([{metric: _probe(features[name], draws)}]) for name in CONTROLS}
 
 
 def last_token_and_length(last_token_ids_U: NDArray[Any], n_tokens_U: NDArray[Any]) -> csr_matrix:
@@ -99,7 +102,7 @@ def _probe(features: Callable[[], Any], draws: Draws) -> Bounds:
     if not _varies(matrix):
         return skip(f"the same in all {matrix.shape[0]:,} sentences")
     reason = without_scatter(matrix, draws)
-    return skip(reason) if reason else Probe(matrix, draws).measure()
+    return skip(reason) if reason else (Probe if draws.values_U is None else Regression)(matrix, draws).measure()
 
 
 def _varies(features: csr_matrix) -> bool:

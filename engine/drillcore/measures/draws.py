@@ -42,6 +42,7 @@ class Draws:
     is_test_U: whether a probe is tested on a sentence rather than learns from it; None where it is cross-validated.
     Fold 1 then holds the tested ones and fold 0 the others, and a group may lie in both.
     skipped: why measures that compare labels mean nothing; empty where they do. notes: what a reader must know.
+    values_U: labels that are numbers, float64; `codes_U` is 0 then, and `labels` empty. None where they are classes.
     """
 
     num_sentences: int
@@ -57,6 +58,7 @@ class Draws:
     skipped: str = ""
     notes: tuple[str, ...] = ()
     is_test_U: NDArray[np.bool_] | None = None
+    values_U: NDArray[np.float64] | None = None
 
     @property
     def num_labels(self) -> int:
@@ -80,6 +82,7 @@ class Draws:
             return self
         tested_T = np.flatnonzero(self.is_test_U)
         changes: dict[str, Any] = {name: getattr(self, name)[tested_T] for name in ("rows_U", "codes_U", "fold_U")}
+        changes["values_U"] = None if self.values_U is None else self.values_U[tested_T]
         # Numbered anew: a block of train rows alone would count as one that changes nothing.
         for name in ("group_U", "jackknife_U"):
             changes[name] = np.unique(getattr(self, name)[tested_T], return_inverse=True)[1]
@@ -93,7 +96,7 @@ class Draws:
         return int((~one_code_each(self.group_U, self.fold_U)).sum())
 
     @cached_property
-    def _exchanging_U(self) -> NDArray[np.int64]:
+    def exchanging_U(self) -> NDArray[np.int64]:
         """Sentences whose groups may exchange labels: of one fold, or of groups on both sides of a split."""
         if self.is_test_U is None:
             return self.fold_U
@@ -107,8 +110,8 @@ class Draws:
     def _exchanged(self) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """For each fold: labels of its groups of one label, and for their sentences the place in those labels."""
         exchanged = []
-        for fold in np.unique(self._exchanging_U):
-            own_M = np.flatnonzero((self._exchanging_U == fold) & self._constant_U)
+        for fold in np.unique(self.exchanging_U):
+            own_M = np.flatnonzero((self.exchanging_U == fold) & self._constant_U)
             _, first_G, place_M = np.unique(self.group_U[own_M], return_index=True, return_inverse=True)
             exchanged.append((self.codes_U[own_M][first_G], np.stack([own_M, place_M])))
         return exchanged
@@ -177,7 +180,7 @@ def make_draws(
     (('a', 'b'), 9, (9, 20))
     """
     codes_N, names = number(labels) if labels is not None else (np.zeros(num_sentences, np.int64), ["all"])
-    group_N = _groups(groups, num_sentences)
+    group_N = groups_of(groups, num_sentences)
     groups_C = _groups_per_label(codes_N, group_N, len(names))
     enough_C = groups_C >= (2 if len(names) > 1 else 1)
     draws = _draws_of(codes_N, names, group_N, enough_C, settings, is_test_N)
@@ -205,13 +208,13 @@ def _draws_of(
     group_U = np.unique(group_N[rows_U], return_inverse=True)[1].astype(np.int64)
     skipped = _why_not(codes_N, names, counted, len(rows_U), int(group_U.max(initial=-1)) + 1)
     notes = []
-    permutations = 0 if skipped else _affordable(settings.permutations, len(rows_U) * max(1, len(counted)))
+    permutations = 0 if skipped else affordable(settings.permutations, len(rows_U) * max(1, len(counted)))
     if permutations < settings.permutations and not skipped:
         notes.append(f"{permutations} permutations instead of {settings.permutations}, to bound the work")
-    affordable = int(math.sqrt(SAMPLE_WORK / max(1, permutations * len(counted))))
-    sampled = min(settings.sample, max(FEWEST_SAMPLED, affordable), len(rows_U))
+    most = int(math.sqrt(SAMPLE_WORK / max(1, permutations * len(counted))))
+    sampled = min(settings.sample, max(FEWEST_SAMPLED, most), len(rows_U))
     is_test_U = None if is_test_N is None else is_test_N[rows_U]
-    fold_U, jackknife_U, sample_S = _draw(codes_U, group_U, is_test_U, len(counted), settings, sampled)
+    fold_U, jackknife_U, sample_S = draw(codes_U, group_U, is_test_U, len(counted), settings, sampled)
     if len(sample_S) < len(rows_U):
         notes.append(f"silhouette on {len(sample_S):,} sentences drawn by the seed")
     return Draws(
@@ -238,11 +241,15 @@ def _in_one_fold(draws: Draws) -> list[Any]:
     return [name for name, num_folds in zip(draws.labels, folds_C, strict=True) if num_folds < 2]
 
 
-def _groups(groups: Sequence[Any] | NDArray[Any] | None, num_sentences: int) -> NDArray[np.int64]:
+def groups_of(groups: Sequence[Any] | NDArray[Any] | None, num_sentences: int) -> NDArray[np.int64]:
+    """The number of each sentence's group [N]; one without a group is a group of its own.
+
+    >>> groups_of(["a", "b", "a", None], 4).tolist()
+    [0, 1, 0, 2]
+    """
     if groups is None:
         return np.arange(num_sentences)
     group_N, names = number(groups)
-    # A sentence without a group is a group of its own.
     ungrouped_M = np.flatnonzero(group_N < 0)
     group_N[ungrouped_M] = len(names) + np.arange(len(ungrouped_M))
     return group_N
@@ -288,11 +295,12 @@ def _why_not(codes_N: NDArray[np.int64], names: list[Any], counted: list[Any], n
     return f"one group, of {num_rows:,} sentences" if num_groups < 2 else ""
 
 
-def _affordable(wanted: int, work: int) -> int:
+def affordable(wanted: int, work: int) -> int:
+    """Permutations that bound the work: as many as are wanted, or fewer. work: values of one permutation."""
     return min(wanted, max(FEWEST_PERMUTATIONS, NULL_WORK // max(1, work)))
 
 
-def _draw(
+def draw(
     codes_U: NDArray[np.int64],
     group_U: NDArray[np.int64],
     is_test_U: NDArray[np.bool_] | None,
@@ -300,6 +308,7 @@ def _draw(
     settings: Measure,
     sampled: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Fold and jackknife block of each sentence [U], and a sample [S]: groups stay whole, dealt evenly by label."""
     rng = np.random.default_rng(settings.seed)
     if not len(codes_U):
         return codes_U, codes_U, codes_U

@@ -72,8 +72,11 @@ def _ends(states_RH: Any) -> tuple[NDArray[Any], NDArray[Any]]:
     return (low, high) if isinstance(low, np.ndarray) else (low.toarray().ravel(), high.toarray().ravel())
 
 
-class Probe:
-    """The probe on any features that have scatter. states: [U, H] float32 array, or a SciPy sparse matrix."""
+class Folds:
+    """Features that have scatter, and what training without each tested fold needs.
+
+    states: [U, H] float32 array, or a SciPy sparse matrix.
+    """
 
     def __init__(self, states: Any, draws: Draws) -> None:
         self._features, self._draws = Features(states), draws
@@ -87,6 +90,10 @@ class Probe:
             k: without_fold(parts[k], gram_HH - grams[k], sum_H - sums[k], num_rows - len(parts[k]))
             for k in draws.tested_folds
         }
+
+
+class Probe(Folds):
+    """The probe on any features that have scatter."""
 
     def measure(self) -> Bounds:
         """Balanced accuracy over all tested sentences, with its interval and null."""

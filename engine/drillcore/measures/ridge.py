@@ -60,8 +60,8 @@ class Features:
             sum_H += wide_RH.sum(axis=0)
         return gram_HH, sum_H
 
-    def label_sums(self, rows_U: NDArray[np.int64], labels_UBC: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Sum of the states of each label, [H, B * C]."""
+    def label_sums(self, rows_U: NDArray[np.int64], labels_UBC: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Sum of the states of each label, or of the states times the numbers that are labels, [H, B * C]."""
         sums_HK = np.zeros((len(self.centre_H), labels_UBC[0].size))
         for rows_R, states_RH in self.chunks(rows_U):
             sums_HK += states_RH.T @ labels_UBC[rows_R].reshape(len(rows_R), -1)
@@ -84,11 +84,38 @@ def fitted(
     weights_HBC, offsets_BC = train(
         fold, features.label_sums(rows_U, labels_UBC), labels_UBC.sum(axis=0, dtype=np.float64)
     )
-    weights_HC, centre_H = weights_HBC[:, 0].astype(np.float64), features.centre_H.astype(np.float64)
+    return _of_states(features, states_UH, weights_HBC[:, 0], offsets_BC[0])
+
+
+def fitted_numbers(
+    states_UH: NDArray[np.float32], values_U: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weights [1, H] and offset [1] of the number that is predicted, learned from all of these sentences.
+
+    >>> states = np.float32(np.random.default_rng(0).normal(size=(50, 2)))
+    >>> weights, offset = fitted_numbers(states, states @ np.array([2.0, -1.0]) + 3)
+    >>> weights.round(2).tolist(), offset.round(2).tolist()
+    ([[2.0, -1.0]], [3.0])
+    """
+    features, rows_U = Features(states_UH), np.arange(len(values_U))
+    fold = without_fold(rows_U[:0], *features.moments(rows_U), len(rows_U))
+    # Divided first: the largest numbers have no square.
+    size = float(np.abs(values_U).max(initial=1e-300))
+    small_U = values_U / size
+    sums_HB = features.label_sums(rows_U, small_U[:, None, None])
+    weights_HB, offsets_B = train_numbers(fold, sums_HB, small_U.sum()[None], (small_U**2).sum()[None])
+    return _of_states(features, states_UH, size * weights_HB, size * offsets_B)
+
+
+def _of_states(
+    features: Features, states_UH: NDArray[np.float32], weights_HC: NDArray[Any], offsets_C: NDArray[Any]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weights [C, H] and offsets [C] for the states as they are, of those for centred, or rotated, features."""
+    weights_HC, centre_H = weights_HC.astype(np.float64), features.centre_H.astype(np.float64)
     if features.turning is not None:
         centre_H = states_UH.mean(axis=0, dtype=np.float64)
         weights_HC = (states_UH - centre_H).T @ (features.turning @ weights_HC)
-    return weights_HC.T, offsets_BC[0] - centre_H @ weights_HC
+    return weights_HC.T, offsets_C - centre_H @ weights_HC
 
 
 def _rotated(states: Any) -> tuple[Any, NDArray[np.float32], NDArray[np.float64] | None]:
@@ -142,7 +169,8 @@ def train(
     """
     between_HK = sums_HK - fold.mean_H[:, None] * counts_BC.ravel()
     turned_HBC = (fold.vectors_HH.T @ between_HK).reshape(-1, *counts_BC.shape)
-    shrunk_HB = 1 / (fold.values_H[:, None] + _penalty(fold, turned_HBC, counts_BC))
+    total_B = (counts_BC - counts_BC**2 / fold.num_train).sum(axis=1)
+    shrunk_HB = 1 / (fold.values_H[:, None] + _penalty(fold, (turned_HBC**2).sum(axis=2), total_B))
     solved_HBC = turned_HBC * shrunk_HB[:, :, None]
     own_BC = (turned_HBC * solved_HBC).sum(axis=0)
     weights_HK = fold.vectors_HH @ solved_HBC.reshape(len(solved_HBC), -1)
@@ -159,10 +187,26 @@ def train(
     return (weights_HBC / size_B).astype(np.float32), (offsets_BC / size_B).astype(np.float32)
 
 
-def _penalty(fold: Fold, turned_HBC: NDArray[np.float64], counts_BC: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The penalty of each permutation [B] by generalised cross-validation."""
-    squares_HB = (turned_HBC**2).sum(axis=2)
-    total_B = (counts_BC - counts_BC**2 / fold.num_train).sum(axis=1)
+def train_numbers(
+    fold: Fold, sums_HB: NDArray[np.float64], sum_B: NDArray[np.float64], squares_B: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weights [H, B] and offsets [B] of ridge regression onto numbers, centred on the training sentences.
+
+    sums_HB: sum of the states times the numbers; sum_B, squares_B: of the numbers and of their squares. The penalty of
+    each permutation is chosen as for labels.
+    """
+    turned_HB = fold.vectors_HH.T @ (sums_HB - fold.mean_H[:, None] * sum_B)
+    penalty_B = _penalty(fold, turned_HB**2, squares_B - sum_B**2 / fold.num_train)
+    weights_HB = fold.vectors_HH @ (turned_HB / (fold.values_H[:, None] + penalty_B))
+    return weights_HB, sum_B / fold.num_train - fold.mean_H @ weights_HB
+
+
+def _penalty(fold: Fold, squares_HB: NDArray[np.float64], total_B: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The penalty of each permutation [B] by generalised cross-validation.
+
+    squares_HB: squared sums of the states times the labels, in the directions of the scatter. total_B: of the labels'
+    squared distances from their mean.
+    """
     shrunk_PH = 1 / (fold.values_H + fold.penalties_P[:, None])
     explained_PB = (2 * shrunk_PH - fold.values_H * shrunk_PH**2) @ squares_HB
     residual_PB = np.maximum(total_B - explained_PB, 0)

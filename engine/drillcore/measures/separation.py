@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drillcore.job.stages import Measure
-from drillcore.measures import BOUNDS, HELD_OUT, PRIMARY, ROWS, chosen, load_measure
+from drillcore.measures import BOUNDS, HELD_OUT, NUMBERS, PRIMARY, ROWS, chosen, load_measure
 from drillcore.measures.draws import Draws
 from drillcore.measures.intervals import LEVEL, Bounds, skip
 from drillcore.measures.layer import LayerStates
@@ -64,7 +64,12 @@ def measure_layer(
 
 
 def measured_of(settings: Measure, draws: Draws) -> tuple[str, ...]:
-    """The measures of a dataset: those that are chosen, and with the probe those of a split of two labels."""
+    """The measures of a dataset: those that are chosen, and with the probe those of a split of two labels.
+
+    Where the labels are numbers: the one that they have.
+    """
+    if draws.values_U is not None:
+        return tuple(NUMBERS)
     names = chosen(settings.metrics)
     of_split = PRIMARY in names and draws.is_test_U is not None and draws.num_labels == 2
     return (*names, *(HELD_OUT if of_split else ()))

@@ -10,7 +10,7 @@ Shape legend: N sentences, U labelled ones, H hidden size, C labels, B permutati
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from drillcore.job.stages import Measure, Project, Render
 from drillcore.measures import chosen
@@ -28,13 +28,17 @@ EPOCHS, FEWER_EPOCHS, FEWER_FROM = 500, 200, 10_000
 
 @dataclass(frozen=True)
 class Size:
-    """What decides the cost of a group: rows, those with a label, distinct labels, stored layers, hidden size."""
+    """What decides the cost of a group: rows, those with a label, distinct labels, stored layers, hidden size.
+
+    is_number: labels are numbers, and `labels` is 1.
+    """
 
     rows: int
     labelled: int
     labels: int
     layers: int
     hidden: int
+    is_number: bool = field(default=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,8 @@ def layer_measured(size: Size, settings: Measure) -> float:
     names, (permutations, sampled) = chosen(settings.metrics), draws_of(size, settings)
     rows, hidden = size.labelled, size.hidden
     read = 4e-9 * size.rows * hidden
+    if size.is_number:
+        return read + _probe(rows, hidden, permutations, settings.folds)
     if size.labels < 2 or rows < 2:
         return read + 1e-7 * rows * hidden * ("dispersion" in names)
     columns = permutations * size.labels
@@ -97,7 +103,7 @@ def group_measured(size: Size, settings: Measure) -> float:
     compared = min(size.rows, settings.sample, 10**9 // (4 * max(1, size.layers * size.hidden)))
     cka = size.layers * compared**2 * (2.5e-11 * (size.hidden + size.layers) + 1e-8)
     controls = drawn = 0.0
-    if size.labels > 1:
+    if size.labels > 1 or size.is_number:
         permutations, _ = draws_of(size, settings)
         drawn = permutations * (2.5e-5 + 2.2e-8 * size.labelled)
         controls = sum(_probe(size.labelled, n, permutations * size.labels, settings.folds) for n in (20, WORDS))

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.compute as pc
 import zarr
 from zarr.errors import GroupNotFoundError
@@ -124,6 +125,9 @@ def group_size(inputs: Inputs, pair: Input) -> Size:
     rows, each = pair.num_rows, pair.num_rows / max(1, pair.rows.num_rows)
     if "label" not in pair.rows.columns:
         return Size(rows, rows, 0, layers, hidden)
+    if pair.rows.holds_numbers("label"):
+        labels_N = pair.rows.slice(0, pair.rows.num_rows).column("label").to_numpy()
+        return Size(rows, int(np.isfinite(labels_N).sum() * each), 1, layers, hidden, is_number=True)
     counted = pc.value_counts(pair.rows.slice(0, pair.rows.num_rows).column("label")).to_pylist()
     pair.rows.release()
     # A label that one sentence has is left out.

@@ -12,6 +12,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from drillcore.measures import PRIMARY
 from drillcore.store.attributes import attributes_of
 from drillcore.store.freshness import stale
 from drillcore.store.layout import read_array
@@ -49,6 +50,11 @@ class Measured:
     def num_labels(self) -> int:
         """Distinct labels that were measured; 0 for token prediction."""
         return len(self.facts.get("labels", ()))
+
+    @property
+    def primary(self) -> str:
+        """The measure that claims rest on: `probe`, or `r2` where the labels are numbers."""
+        return str(self.facts.get("primary", PRIMARY))
 
     def of(self, metric: str) -> dict[str, NDArray[np.float32]] | None:
         """Values [L] of one measure by bound; None where it was not chosen, or skipped at every layer."""

@@ -131,7 +131,10 @@ def is_asked_for(group: zarr.Group, name: str) -> bool:
     if name == "candidate_logprob":
         return bool(wanted.get("candidates", {}).get("candidates", True))
     if name in ("probe_weight", "probe_offset"):
-        labels = attributes.get("results", {}).get("separation", {}).get("labels", [])
+        separation = attributes.get("results", {}).get("separation", {})
+        if separation.get("primary") == "r2":
+            return "r2" not in separation.get("skipped", {})
+        labels = separation.get("labels", [])
         metrics = wanted.get("measure", {}).get("metrics", "all")
         return 2 <= len(labels) <= MOST_PROBED and (metrics == "all" or "probe" in metrics)
     if name in ("next_token", "prediction"):

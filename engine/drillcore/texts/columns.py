@@ -23,6 +23,8 @@ from drillcore.texts.readers.separators import SEPARATORS, remedy_for, separator
 # they stay strings.
 INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 FRACTION = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+([eE][+-]?[0-9]+)?|[eE][+-]?[0-9]+)")
+# Any number in digits, where the job says that there is one.
+NUMERAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 INT64 = range(-(1 << 63), 1 << 63)
 # A name that YAML takes as it is.
 PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
@@ -92,7 +94,10 @@ def fields_named(dataset: Dataset) -> list[str]:
 
 
 def columns_of(dataset: Dataset, label: str | None, types: dict[str, Any]) -> list[Column]:
-    """The columns in their fixed order, given the field of the labels and the types of the kept columns."""
+    """The columns in their fixed order, given the field of the labels and the types of the kept columns.
+
+    types: may hold that of the labels too, under `label`; a string by default.
+    """
     columns = [Column(dataset.text, "text", _sentence, pa.string(), setting="text")]
     if dataset.messages is not None:
         convert = partial(conversation, system=dataset.system)
@@ -101,7 +106,10 @@ def columns_of(dataset: Dataset, label: str | None, types: dict[str, Any]) -> li
         columns = [Column(WRITTEN, "text", _sentence, pa.string(), setting="template")]
     if label is not None:
         is_required = dataset.unlabelled == "error"
-        columns.append(Column(label, "label", _label_of(dataset), pa.string(), is_required, _remedy(dataset), "label"))
+        is_number = types.get("label") == pa.float64()
+        label_of = _label_of(dataset, *((_number_label, math.nan) if is_number else (_category, "")))
+        type_ = pa.float64() if is_number else pa.string()
+        columns.append(Column(label, "label", label_of, type_, is_required, _remedy(dataset), "label"))
     if dataset.group is not None:
         columns.append(Column(dataset.group, "group", _category, pa.string(), setting="group"))
     if dataset.expected_next is not None:
@@ -266,19 +274,21 @@ def _sentence(value: Any) -> str:
     return as_sentence(value)
 
 
-def _label_of(dataset: Dataset) -> Callable[[Any], str]:
-    """Turns a value into a label; into an empty one where there is none and the job keeps such rows."""
-    ignores = "" if dataset.label_is_named else "; `label: null` ignores the field"
+def _label_of(dataset: Dataset, label: Callable[[Any], Any], none: str | float) -> Callable[[Any], Any]:
+    """Turns a value into a label; into one that stands for none where there is none and the job keeps such rows."""
+    remedies = [] if dataset.label_is_named else ["; `label: null` ignores the field"]
+    if label is _category and dataset.label_type == "classes":
+        remedies.append("; `label_type: number` takes numbers")
 
-    def convert(value: Any) -> str:
+    def convert(value: Any) -> Any:
         if is_missing(value, dataset.missing):
             if dataset.unlabelled == "error":
                 raise ValueError(f"is {'null' if value is None else 'empty'}; {_remedy(dataset)}")
-            return ""
+            return none
         try:
-            return _category(value)
+            return label(value)
         except ValueError as error:
-            raise ValueError(f"{error}{ignores}") from None
+            raise ValueError(f"{error}{''.join(remedies)}") from None
 
     return convert
 
@@ -298,6 +308,20 @@ def _category(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError(f"must be a string, an integer or a boolean, and is {describe(value)}")
     return as_sentence(value)
+
+
+def _number_label(value: Any) -> float:
+    """A label that is a number; of a string, the number that it writes."""
+    number = math.nan
+    if isinstance(value, int | float) or (isinstance(value, str) and NUMERAL.fullmatch(value)):
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+    if isinstance(value, bool) or not math.isfinite(number):
+        what = quoted(value) if isinstance(value, str) else describe(value)
+        raise ValueError(f"is {what}, and labels that are numbers need a finite one")
+    return number
 
 
 def _side(value: Any) -> str:

@@ -20,10 +20,10 @@ from drillcore.system.nearly import fold, shown
 from drillcore.texts.columns import kind_of
 from drillcore.texts.conversations import conversation
 from drillcore.texts.formats import Format, format_of, read_rows
+from drillcore.texts.label_kind import NUMBERS
 from drillcore.texts.problems import Problems
 from drillcore.texts.readers.lines import Row, TextFile, UnreadableError
 from drillcore.texts.readers.separators import SEPARATORS, remedy_for
-from drillcore.texts.survey import NUMBERS
 
 # Values that are looked at, in all columns together.
 MOST_CELLS = 1_000_000

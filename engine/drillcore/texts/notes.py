@@ -14,9 +14,10 @@ import pyarrow as pa
 
 from drillcore.job.inputs import Dataset
 from drillcore.system.nearly import fold, is_unseen, looks_like, near_groups, shown
+from drillcore.texts.columns import NUMERAL
 from drillcore.texts.readers.lines import quoted
 
-NOTES_VERSION = 3
+NOTES_VERSION = 4
 """Increase this whenever other notes would be made of the same rows: the cache of rows keeps them."""
 # Distinct values of a column that are remembered; a column with more is not one of categories.
 MOST_VALUES = 10_000
@@ -109,7 +110,9 @@ class Notes:
         texts = batch.column("text").to_pylist()
         if self._kind == "txt" and not self._num_rows and _is_header(texts[0]):
             self._note("table", texts[0])
-        labels = batch.column("label").to_pylist() if "label" in batch.schema.names else [""] * len(texts)
+        # Labels that are numbers have no forms to be confused.
+        has_labels = self._is_text(batch.schema, "label")
+        labels = batch.column("label").to_pylist() if has_labels else [""] * len(texts)
         for text, label in zip(texts, labels, strict=True):
             self._see_text(text)
             if '"' in text or '"' in label:
@@ -122,8 +125,10 @@ class Notes:
         self._num_labelled += len(labels) - labels.count("")
 
     def _categories(self, schema: pa.Schema) -> list[str]:
-        kept = [name for name in self._dataset.keep if schema.field(name).type == pa.string()]
-        return [name for name in ("label", "group") if name in schema.names] + kept
+        return [name for name in ("label", "group", *self._dataset.keep) if self._is_text(schema, name)]
+
+    def _is_text(self, schema: pa.Schema, name: str) -> bool:
+        return name in schema.names and schema.field(name).type == pa.string()
 
     def _see_text(self, text: str) -> None:
         # Every row comes here: nearly all of them begin and end in ink, are ASCII, and longer than a word.
@@ -177,10 +182,12 @@ class Notes:
         labels = sorted(filter(None, self._values.get("label", ())))
         if len(labels) <= MANY_LABELS or (len(labels) <= MOST_VALUES and 2 * len(labels) <= self._num_labelled):
             return []
+        is_number = all(NUMERAL.fullmatch(label) for label in labels)
+        remedy = ", `label_type: number` predicts it as a number" if is_number else ""
         number = f"more than {MOST_VALUES:,}" if len(labels) > MOST_VALUES else f"{len(labels):,}"
         return [
             f"the field {quoted(self._field('label'))} holds {number} different labels in {self._num_labelled:,} rows, "
-            f"such as {shown(labels[0])} and {shown(labels[1])}; `label: null` ignores it"
+            f"such as {shown(labels[0])} and {shown(labels[1])}; `label: null` ignores it{remedy}"
         ]
 
     def _field(self, name: str) -> str:

@@ -39,6 +39,8 @@ OF_NO_ROW = {
     *("add_generation_prompt", "positions", "branches", "templates", "revision"),
 }
 """Fields of a dataset that decide no row; of a template, only one of Jinja does."""
+NUMBER_LABELS = "-number"
+"""Ends the digest of rows whose labels are numbers: the same file and job had none, or strings, in earlier versions."""
 ROW_ID_BYTES = 16
 
 
@@ -47,8 +49,8 @@ class RowTable:
     """The rows of one dataset. Cheap to send to another process, which gets the path and maps the file itself.
 
     `digest` is the SHA-256 (hex) of the source's bytes, or its commit on the hub, and of the settings that shape the
-    rows. `notes`: what is nearly right in the file, a line each, for the user. `files`: that the rows stand in, of the
-    hub a copy. `commit`: of the hub.
+    rows, and says whether labels are numbers. `notes`: what is nearly right in the file, a line each, for the user.
+    `files`: that the rows stand in, of the hub a copy. `commit`: of the hub.
     """
 
     path: Path
@@ -61,7 +63,7 @@ class RowTable:
 
     @cached_property
     def _mapped(self) -> tuple[mmap.mmap, pa.Table]:
-        entry = _entry(self.path.parent, self.digest)
+        entry = _entry(self.path.parent, self.digest.removesuffix(NUMBER_LABELS))
         try:
             return _map(entry.open())
         except (OSError, WrongEntry, ValueError) as error:
@@ -93,12 +95,16 @@ class RowTable:
         return sentences
 
     def distinct(self, column: str) -> list[str]:
-        """The distinct strings of a column; none where the rows do not have it."""
-        if column not in self.columns:
+        """The distinct strings of a column; none where the rows do not have it, or it holds numbers."""
+        if column not in self.columns or self.holds_numbers(column):
             return []
         values = list(self._mapped[1].column(column).unique().to_pylist())
         self.release()
         return values
+
+    def holds_numbers(self, column: str) -> bool:
+        """Whether a column is there and its values are numbers."""
+        return column in self.columns and self._mapped[1].schema.field(column).type != pa.string()
 
     def release(self) -> None:
         """Give back the memory of rows that were read; tables from `slice` stay valid."""
@@ -172,10 +178,10 @@ def _table(entry: Entry, files: Sequence[Path], opened: Opened, commit: str = ""
     if not isinstance(opened.facts, list):
         raise ValueError
     mapped, rows = _map(opened)
-    notes = tuple(map(str, opened.facts))
-    table = RowTable(
-        entry.path, rows.num_rows, entry.key, tuple(rows.column_names), notes, files=tuple(files), commit=commit
-    )
+    names, notes = tuple(rows.column_names), tuple(map(str, opened.facts))
+    found = "label" in names and rows.schema.field("label").type == pa.float64()
+    digest = entry.key + NUMBER_LABELS * found
+    table = RowTable(entry.path, rows.num_rows, digest, names, notes, files=tuple(files), commit=commit)
     vars(table)["_mapped"] = mapped, rows  # checked already
     return table
 

@@ -11,18 +11,17 @@ from typing import Any
 from drillcore.job.inputs import Dataset
 from drillcore.system.nearly import looks_like, shown
 from drillcore.texts.columns import WRITTEN, describe, is_missing, kind_of, type_of
+from drillcore.texts.label_kind import NUMBERS, LabelKind
 from drillcore.texts.readers.lines import Row, quoted
-
-NUMBERS = ("integer", "wide integer", "fraction")
 
 
 @dataclass(frozen=True)
 class Survey:
     """What a first reading found.
 
-    label: the field that labels come from, None where there are none. types: pyarrow types of the kept columns.
-    first: the first row, None where there is none. absent: why the rows cannot be used at all, or empty. notes: what
-    the user should know of the kept columns.
+    label: the field that labels come from, None where there are none. types: pyarrow types of the kept columns, and
+    under `label` that of the labels. first: the first row, None where there is none. absent: why the rows cannot be
+    used at all, or empty. notes: what the user should know of the kept columns, and of labels that are numbers.
     """
 
     label: str | None
@@ -37,7 +36,7 @@ def survey(rows: Iterable[Row], dataset: Dataset, is_typed: bool, has_columns: b
 
     is_typed: the format tells numbers from strings. has_columns: all rows have the same fields.
     """
-    labels = Labels(dataset)
+    labels, label_kind = Labels(dataset), LabelKind(dataset, is_typed)
     kept = {name: _Kept(name, is_typed, dataset.missing) for name in dataset.keep}
     first, num_taken, is_decided = None, 0, False
     for _, row in rows:
@@ -49,7 +48,9 @@ def survey(rows: Iterable[Row], dataset: Dataset, is_typed: bool, has_columns: b
             if not is_decided:
                 labels.see(row)
                 is_decided = labels.are_decided or (has_columns and not labels.is_there)
-            if is_decided and not kept:
+            if not label_kind.is_decided:
+                label_kind.see(row)
+            if is_decided and (label_kind.is_decided or not labels.is_there) and not kept:
                 break
             if is_dropped(row, dataset):
                 continue
@@ -60,7 +61,8 @@ def survey(rows: Iterable[Row], dataset: Dataset, is_typed: bool, has_columns: b
         if num_taken == dataset.limit:
             break
     notes = tuple(note for column in kept.values() for note in column.notes())
-    types = {name: column.type for name, column in kept.items()}
+    notes += (label_kind.note(),) if labels.field is not None and label_kind.note() else ()
+    types = {"label": label_kind.type, **{name: column.type for name, column in kept.items()}}
     return Survey(labels.field, types, first, labels.absent(), notes)
 
 
@@ -155,7 +157,7 @@ class Labels:
         """Why a field that the job does not name holds no labels; empty where it does, or some rows could."""
         if not self.kinds:
             return "is empty in all rows"
-        if set(self.kinds) == {"number"} and self.fractions:
+        if set(self.kinds) == {"number"} and self.fractions and self.dataset.label_type == "classes":
             return f"holds numbers of many values (a fraction in {_of(self.fractions, self.num_rows)})"
         if set(self.kinds) == {"other"}:
             described = (f"values {d}" if d.startswith("of ") else d for d in self.examples)

@@ -201,7 +201,7 @@ def test_columns_of_numbers_that_hold_something_else(noted: Any) -> None:
 
 def test_a_field_label_that_holds_no_labels_is_ignored_with_a_word(noted: Any) -> None:
     content = b'{"text": "a", "label": 0.25}\n{"text": "b", "label": 3}\n'
-    (note,), table = noted("a.jsonl", content)
+    (note,), table = noted("a.jsonl", content, label_type="classes")
     assert note.startswith("the field `label` holds numbers of many values (a fraction in 1 of 2 rows) and is ignored")
     assert "`label: null`" in note and table.columns == ("text",)
     (note,), _ = noted("a.jsonl", b'{"text": "a", "label": ["x"]}\n')
@@ -216,7 +216,10 @@ def test_very_many_labels(noted: Any, seed: int) -> None:
     assert (
         note.startswith("the field `label` holds 60 different labels in 60 rows, such as") and "`label: null`" in note
     )
+    assert note.endswith("`label_type: number` predicts it as a number")
     assert len(table.distinct("label")) == 60
+    (note,), _ = noted("w.csv", "".join(["text,label\n", *(f"s{i},w{i}\n" for i in numbers)]).encode())
+    assert "label_type" not in note
     # Too many to be labels, though each of them stands in three rows.
     (note,), _ = noted("b.csv", "".join(["text,label\n", *(f"s,{i % 10_001}\n" for i in range(30_003))]).encode())
     assert note.startswith("the field `label` holds more than 10,000 different labels in 30,003 rows, such as")

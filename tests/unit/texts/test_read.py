@@ -173,7 +173,7 @@ def test_a_job_whose_labels_are_nowhere_is_refused(content: bytes, settings: dic
 @pytest.mark.parametrize(
     ("values", "want"),
     [
-        ([3.75, 2, 4.5], None),
+        ([3.75, 2, 4.5], [3.75, 2.0, 4.5]),
         ([["a"], ["b"], []], None),
         ([{"a": 1}, None, None], None),
         ([None, None, None], None),

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from drillcore.job.groups import Group
 from drillcore.job.stages import Measure
-from drillcore.measures import BOUNDS, CONTROLS, PRIMARY
+from drillcore.measures import BOUNDS, CONTROLS, HELD_OUT, OF_NUMBERS, PRIMARY, ROWS, chosen
 from drillcore.measures.cka import cka_rows, layer_cka
 from drillcore.measures.controls import controls
 from drillcore.measures.draws import Draws, make_draws
 from drillcore.measures.fitted import fitted_probe
 from drillcore.measures.intervals import Bounds
+from drillcore.measures.numbers import number_draws
 from drillcore.measures.separation import Separation, combine, measure_layer
 from drillcore.runtime.context import Context
 from drillcore.runtime.failures import Failures, check_whole
@@ -34,6 +35,8 @@ from drillcore.store.reader import column, num_rows, open_dataset, read_layer
 from drillcore.system.progress import counted
 
 PROBE_ARRAYS = ("probe_label", "probe_weight", "probe_offset")
+# The one coordinate of a probe that predicts a number, and why other measures have none.
+NUMBER, OF_CLASSES = "number", "labels are numbers"
 ARRAYS_MADE = ("metric", "bound", "layer_cka", "separation")
 
 
@@ -101,7 +104,7 @@ def _measure_dataset(context: Context, dataset: Group, writer: GroupWriter) -> N
     num_sentences, (_, num_layers, hidden_size) = num_rows(writer.group), array_of(writer.group, "hidden_states").shape
     rows_M = labelled_rows(labels)
     # A fold must not separate identical sentences: without groups, equal texts form a group.
-    draws = make_draws(
+    draws = _draws_of(
         _of(labels, rows_M),
         _of(column(writer.group, "row_id") if groups is None else groups, rows_M),
         settings,
@@ -143,6 +146,19 @@ def _measure_dataset(context: Context, dataset: Group, writer: GroupWriter) -> N
     _say(context, writer, draws, facts["notes"], time.perf_counter() - started)
 
 
+def _draws_of(
+    labels: NDArray[Any] | None,
+    groups: NDArray[Any] | None,
+    settings: Measure,
+    num_rows: int,
+    is_test_N: NDArray[np.bool_] | None,
+) -> Draws:
+    """The draws of classes, or of numbers."""
+    if labels is not None and labels.dtype.kind == "f":
+        return number_draws(labels, groups, settings, is_test_N)
+    return make_draws(labels, groups, settings, num_rows, is_test_N)
+
+
 def _say(context: Context, writer: GroupWriter, draws: Draws, notes: Sequence[str], seconds: float) -> None:
     """Tell the user the best layer, and what must be known of it."""
     path, layers = writer.group.path, counted(array_of(writer.group, "hidden_states").shape[1], "layers")
@@ -154,7 +170,7 @@ def _say(context: Context, writer: GroupWriter, draws: Draws, notes: Sequence[st
 def _lacks_probe(writer: GroupWriter, inputs: ResultInputs) -> bool:
     """Whether a probe was measured that could be stored and is not."""
     measured = read_separation(writer.group)
-    if measured is None or measured.of(PRIMARY) is None or measured.num_labels > MOST_PROBED:
+    if measured is None or measured.of(measured.primary) is None or measured.num_labels > MOST_PROBED:
         return False
     return not is_up_to_date(writer, PROBE_ARRAYS, inputs, "")
 
@@ -163,14 +179,15 @@ def _fit_probes(context: Context, writer: GroupWriter, tasks: Sequence[MeasureTa
     """Store the probe of each layer, for states as they are stored."""
     num_sentences, (_, num_layers, hidden_size) = num_rows(writer.group), array_of(writer.group, "hidden_states").shape
     draws, settings = tasks[0].draws, tasks[0].settings
-    weight_LCH = np.full((num_layers, draws.num_labels, hidden_size), np.nan, np.float32)
-    offset_LC = np.full((num_layers, draws.num_labels), np.nan, np.float32)
+    names = [str(label) for label in draws.labels] if draws.values_U is None else [NUMBER]
+    weight_LCH = np.full((num_layers, len(names), hidden_size), np.nan, np.float32)
+    offset_LC = np.full((num_layers, len(names)), np.nan, np.float32)
     needed = memory_needed(num_sentences, hidden_size)
     for position, (weight_CH, offset_C) in context.executor.map(fit_one, tasks, memory=needed):
         weight_LCH[position], offset_LC[position] = weight_CH, offset_C
     learned = len(draws.codes_U) if draws.is_test_U is None else int((~draws.is_test_U).sum())
     facts = {"inputs": inputs.record(), "standardise": settings.standardise, "sentences": learned}
-    values = (np.array([str(label) for label in draws.labels]), weight_LCH, offset_LC)
+    values = (np.array(names), weight_LCH, offset_LC)
     arrays = dict(zip(PROBE_ARRAYS, values, strict=True))
     writer.write_results(inputs.digest, arrays, dict.fromkeys(PROBE_ARRAYS[1:], facts))
 
@@ -182,10 +199,13 @@ def labelled_rows(labels: NDArray[Any] | None) -> NDArray[np.int64] | None:
 
     >>> labelled_rows(np.array(["a", "", "b"], object))
     array([0, 2])
+    >>> labelled_rows(np.array([0.5, np.nan, 2.0]))
+    array([0, 2])
     """
     if labels is None:
         return None
-    has_label_N = np.array([label != "" for label in labels], bool)
+    # No label is an empty string, or NaN where labels are numbers.
+    has_label_N = np.array([label != "" and label == label for label in labels], bool)
     return None if has_label_N.all() or not has_label_N.any() else np.flatnonzero(has_label_N)
 
 
@@ -199,7 +219,7 @@ def _facts(
     """What a reader of the measures must know: settings, samples, what was skipped, and the controls."""
     skipped = _skipped(separation, [str(n) for n in read_array(writer.group, "layer_name")])
     facts: dict[str, Any] = {
-        "primary": PRIMARY,
+        "primary": PRIMARY if draws.values_U is None else OF_NUMBERS,
         "standardise": settings.standardise,
         "folds": settings.folds,
         "seed": settings.seed,
@@ -209,8 +229,12 @@ def _facts(
         "notes": list(draws.notes),
         "skipped": skipped,
     }
+    if draws.values_U is not None:
+        others = [name for name in chosen(settings.metrics) if name != PRIMARY]
+        facts["skipped"] = {**dict.fromkeys(chosen(settings.metrics), OF_CLASSES), **skipped}
+        facts["notes"] = [f"{OF_CLASSES}: the probe is a regression" + _without(others), *facts["notes"]]
     if draws.is_test_U is not None:
-        facts |= _facts_of_split(draws)
+        facts |= _facts_of_split(draws, facts["notes"])
     if rows_M is not None:
         facts["unlabelled"] = num_rows(writer.group) - len(rows_M)
         facts["notes"] = [f"{facts['unlabelled']:,} sentences without a label are left out", *facts["notes"]]
@@ -231,12 +255,19 @@ def _facts(
     return facts
 
 
-def _facts_of_split(draws: Draws) -> dict[str, Any]:
+def _without(metrics: Sequence[str]) -> str:
+    """The measures of classes that numbers do not have, as the end of a note."""
+    return (
+        f", and {', '.join(metrics)}, which compare{'s' * (len(metrics) == 1)} classes, not measured" if metrics else ""
+    )
+
+
+def _facts_of_split(draws: Draws, notes: Sequence[str]) -> dict[str, Any]:
     """What the facts say of a split: its rows that count, and the label that `auroc` and the recall are of."""
     tested = len(draws.tested.codes_U)
     facts: dict[str, Any] = {"split": {"train": len(draws.codes_U) - tested, "test": tested}}
     if draws.straddling:
-        facts["notes"] = [*draws.notes, _straddling(draws)]
+        facts["notes"] = [*notes, _straddling(draws)]
     return {**facts, "positive": str(draws.labels[1])} if draws.num_labels == 2 else facts
 
 
@@ -250,9 +281,10 @@ def _straddling(draws: Draws) -> str:
 
 def _unbeaten(separation: Separation, controls: Mapping[str, Separation]) -> list[str]:
     """A note where no layer's probe beats a control: what it found may be in the words alone."""
-    if PRIMARY not in separation.metrics:
+    metric = next((name for name in (PRIMARY, OF_NUMBERS) if name in separation.metrics), None)
+    if metric is None:
         return []
-    probe_L = separation.values_LMB[:, separation.metrics.index(PRIMARY), 0]
+    probe_L = separation.values_LMB[:, separation.metrics.index(metric), 0]
     best = np.max(probe_L, initial=-np.inf, where=np.isfinite(probe_L))
     values = {CONTROLS[name]: control.values_LMB[0, 0, 0] for name, control in controls.items()}
     unbeaten = [f"{title} ({value:.2f})" for title, value in values.items() if np.isfinite(best) and value >= best]
@@ -280,10 +312,11 @@ def _number(value: np.float32) -> float | None:
 def _best_line(writer: GroupWriter, draws: Draws) -> str:
     """The primary measure at its best layer, with its null, as the end of a line."""
     measured = read_separation(writer.group)
-    if draws.skipped or measured is None or PRIMARY not in measured.metrics:
+    if draws.skipped or measured is None or measured.primary not in measured.metrics:
         return f"; skipped: {draws.skipped}" if draws.skipped else ""
-    best, missing = measured.best(PRIMARY), measured.facts.get("skipped", {}).get(PRIMARY, "")
-    not_measured = f"; linear probe not measured: {missing}" if missing else ""
+    best, missing = measured.best(measured.primary), measured.facts.get("skipped", {}).get(measured.primary, "")
+    name = "linear probe" if measured.primary == PRIMARY else "R² of the linear probe"
+    not_measured = f"; {name} not measured: {missing}" if missing else ""
     if best is None:
         return not_measured
     null = f", null up to {best.null_high:.2f} over all layers, p = {best.p:.3g}" if np.isfinite(best.p) else ""
@@ -291,4 +324,6 @@ def _best_line(writer: GroupWriter, draws: Draws) -> str:
     interval = f"{tested} ({best.low:.2f} to {best.high:.2f})"
     values = [f"{CONTROLS.get(name, name)} {value:.2f}" for name, value in measured.controls().items()]
     controls = f"; without the model: {', '.join(values)}" if values else ""
-    return f"; linear probe best at {best.layer_name}: {best.value:.2f}{interval}{null}{not_measured}{controls}"
+    reasons = measured.facts.get("skipped", {})
+    controls += "".join(f"; {ROWS[each].title} not measured: {reasons[each]}" for each in HELD_OUT if each in reasons)
+    return f"; {name} best at {best.layer_name}: {best.value:.2f}{interval}{null}{not_measured}{controls}"

@@ -13,7 +13,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from drillcore.measures import CONTROLS
+from drillcore.measures import CONTROLS, HELD_OUT, OF_NUMBERS, PRIMARY, ROWS
 from drillcore.pictures.data import Chart, Series
 from drillcore.runtime.results import Measured, read_prediction, read_separation, result_facts
 
@@ -44,6 +44,7 @@ LENS = "Logit lens: the model's own final norm and unembedding at each layer; un
 TIGHTER = "Lower is tighter; claim it only where raw and mean-centred agree."
 LOOKS: dict[tuple[str, str], Look] = {
     ("separation", "probe"): Look("Linear probe (primary)", "balanced accuracy", (0, 1), "Cross-validated."),
+    ("separation", "r2"): Look("Linear probe of numbers (primary)", "R²", None, "Cross-validated."),
     ("separation", "auroc"): Look(
         "Linear probe, area under the ROC curve", "area", (0, 1), "Tested on a split's rows."
     ),
@@ -73,8 +74,10 @@ def charts_of(sources: Sequence[LineSource]) -> tuple[Chart, ...]:
             if measured is not None and by_bound is not None:
                 lines.append(_line(source, measured.layers_L, by_bound, look))
         if lines:
-            lines += _controls(results[array]) if metric == "probe" else []
-            note = look.note if metric != "probe" else _how_tested([m for _, m in results[array] if m is not None])
+            own = [(s, m) for s, m in results[array] if m is not None and metric in (m.primary, *m.metrics)]
+            is_probe = metric in (PRIMARY, OF_NUMBERS)
+            lines += _controls(own) if is_probe else []
+            note = _how_tested([m for _, m in own]) if is_probe else look.note
             charts.append(Chart(look.title, look.value_name, tuple(lines), look.value_range, note))
     return tuple(charts)
 
@@ -104,11 +107,11 @@ def _ends(bounds: dict[str, NDArray[Any]], *names: str) -> tuple[NDArray[Any], N
     return first, second
 
 
-def _controls(sources: Sequence[tuple[LineSource, Measured | None]]) -> list[Series]:
+def _controls(sources: Sequence[tuple[LineSource, Measured]]) -> list[Series]:
     """Probes that need no model: flat lines, one where all groups have the same (models share texts and labels)."""
     values: dict[str, list[tuple[LineSource, NDArray[Any], float]]] = {}
     for source, measured in sources:
-        if measured is None or source.control:
+        if source.control:
             continue
         for name, value in measured.controls().items():
             title = f"control: {CONTROLS.get(name, name)}"
@@ -136,13 +139,19 @@ def small_print(sources: Sequence[LineSource]) -> str:
     sentences.append("Measured in the raw space, never on the projection.")
     named: dict[str, list[str]] = {}
     for source, record in zip(sources, records, strict=True):
-        for note in record.get("notes", []):
+        for note in [*record.get("notes", []), *_not_measured(record)]:
             named.setdefault(str(note), []).append(source.name)
     notes = [
         note[:1].upper() + note[1:] if len(names) == len(sources) else f"{', '.join(names)}: {note}"
         for note, names in named.items()
     ]
     return " ".join([*sentences, *(f"{note}." for note in notes)])
+
+
+def _not_measured(record: dict[str, Any]) -> list[str]:
+    """What a split's rows were too few for; that others were skipped shows in their charts."""
+    skipped: dict[str, str] = record.get("skipped", {})
+    return [f"{ROWS[name].title} not measured: {skipped[name]}" for name in HELD_OUT if name in skipped]
 
 
 def chart_inputs(source: LineSource) -> list[Any]:

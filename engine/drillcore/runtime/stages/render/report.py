@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from drillcore.job.fields import Job
+from drillcore.measures import OF_NUMBERS
 from drillcore.pictures.data import Report, ReportDataset
 from drillcore.pictures.report.write import write_report
 from drillcore.runtime.context import Context
+from drillcore.runtime.results import read_separation
 from drillcore.runtime.stages.render.curves import CurvesSpec, report_charts
 from drillcore.runtime.stages.render.grids import GridSpec, build_grid, over_models
 from drillcore.runtime.stages.render.points import Texts, states_in_words, texts_of
@@ -38,9 +40,10 @@ def draw_report(context: Context, curves: list[CurvesSpec]) -> Path:
         texts = texts_of([writer.group for _, writer in spec.members])
         datasets.append(ReportDataset(spec.title, texts, replace(grid, title=spec.title), _notes(job, first)))
     what = states_in_words(writer.group for spec in _specs(context) for _, writer in spec.members)
-    subtitle = (
-        f"{what[0].upper()}{what[1:]} of every layer: how well they separate the labels, and what they look like."
-    )
+    measured = [read_separation(writer.group) for spec in _specs(context) for _, writer in spec.members]
+    primaries = {m.primary for m in measured if m is not None}
+    do = "predict" if primaries == {OF_NUMBERS} else "tell of" if OF_NUMBERS in primaries else "separate"
+    subtitle = f"{what[0].upper()}{what[1:]} of every layer: how well they {do} the labels, and what they look like."
     footer = "Made by drillcore. This file holds all that it shows and asks the network for nothing."
     charts, note = report_charts(curves)
     page = Report(job.name, subtitle, overview(context), charts, tuple(datasets), footer, note)

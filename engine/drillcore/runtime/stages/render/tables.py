@@ -135,10 +135,11 @@ def _figures(context: Context) -> Table:
 def _best_probe(group: zarr.Group) -> tuple[str, str, str, str]:
     """The primary measure at its best layer, the name of that layer, the upper end of the null, and p."""
     measured = read_separation(group)
-    best = None if measured is None else measured.best(PRIMARY)
-    if best is None:
+    best = None if measured is None else measured.best(measured.primary)
+    if measured is None or best is None:
         return (NONE,) * 4
-    interval = f"{best.value:.2f} ({best.low:.2f} to {best.high:.2f})"
+    name = "" if measured.primary == PRIMARY else "R² "
+    interval = f"{name}{best.value:.2f} ({best.low:.2f} to {best.high:.2f})"
     return (interval, best.layer_name, _number(best.null_high, ".2f"), _number(best.p, ".3g"))
 
 
