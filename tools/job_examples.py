@@ -39,7 +39,7 @@ EXAMPLES = {
     "datasets.unlabelled": "unlabelled: keep",
     "datasets.missing": "missing: [NA, nan]",
     "datasets.group": "group: topic",
-    "datasets.split": "split: part",
+    "datasets.split": "split: part # or {test: reviews}",
     "datasets.expected_next": "expected_next: city",
     "datasets.candidates": 'candidates: [" Toronto", " Montreal"]',
     "datasets.keep": "keep: [year, source]",

@@ -36,7 +36,9 @@ def test_a_split_is_measured_shown_drawn_and_kept_up_to_date(new_work):
     rows = with_split(work)
     first = work.forge.run("run", "job.yaml", cwd=work.folder)
     assert first.status == 0, first.err
-    assert "m/d: 1 group has sentences on both sides of the split" in first.err
+    before, _, after = first.err.partition("extract: ")
+    assert "d: 1 group has sentences on both sides of the split" in before
+    assert "recall at 1 % false positives not measured: " in after
     assert "on 20 test rows" in first.err
     measures = drillcore.measure(work.store)
     assert measures.metrics[0] == "probe" and measures.metrics[-2:] == ("auroc", "recall_at_1_fpr")
@@ -58,9 +60,11 @@ def test_a_split_is_measured_shown_drawn_and_kept_up_to_date(new_work):
         assert found["probe"].value == pytest.approx(balanced_accuracy_score(label[is_test], said), abs=0.06)
         assert found["auroc"].value == pytest.approx(roc_auc_score(label[is_test], margin), abs=0.03)
     again = work.forge.run("run", "job.yaml", cwd=work.folder)
-    assert "measures are up to date" in again.err and "on both sides" not in again.err
+    assert "measures are up to date" in again.err and again.err.count("on both sides") == 1
+    assert "not measured: m/d: recall_at_1_fpr: " in work.forge.run("show", str(work.store), cwd=work.folder).out
     page = (work.beside / "report.html").read_text(encoding="utf-8")
     assert "area under the ROC curve" in page and "Tested on a split" in page
+    assert "at least 100 allow for 1 % of false positives" in page
     # Without it the store is measured anew, and the states stay.
     before = work.states()
     work.job["datasets"][0].pop("split")

@@ -45,7 +45,7 @@ class DatasetFields(TypedDict, total=False):
     unlabelled: Literal["error", "keep", "drop"]
     missing: Sequence[str]
     group: str
-    split: str
+    split: str | Mapping[str, str]
     expected_next: str
     candidates: Sequence[str]
     keep: Sequence[str]

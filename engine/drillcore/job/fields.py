@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
+from drillcore.job.choices import did_you_mean, shortened
 from drillcore.job.common import Closed, Name, expand, in_place
 from drillcore.job.extract import Extract
 from drillcore.job.groups import Group, groups_of, positions_of
@@ -81,6 +82,15 @@ class Job(Closed):
                 raise ValueError(f"{kind}: {', '.join(twice)} is named twice; {remedy}")
         return self
 
+    @model_validator(mode="after")
+    def _tested_datasets_exist(self) -> Job:
+        by_name = {dataset.name: dataset for dataset in self.datasets}
+        for dataset in self.datasets:
+            problem = "" if dataset.tested_on is None else _problem_with_test(dataset, dataset.tested_on, by_name)
+            if problem:
+                raise ValueError(f"datasets: {dataset.name}: split: {problem}")
+        return self
+
     @property
     def groups(self) -> tuple[Group, ...]:
         """What each model's states are stored in: every dataset at every position."""
@@ -107,6 +117,24 @@ def _named(name: str, given: Any) -> dict[str, Any]:
     if dataset.get("name", name) != name:
         raise ValueError(f"{name}: is called {dataset['name']} too; leave out its `name:`")
     return {**dataset, "name": name}
+
+
+def _problem_with_test(dataset: Dataset, test: str, by_name: dict[str, Dataset]) -> str:
+    """Why a dataset's probe cannot be tested on another one; empty where it may be, as far as the job tells."""
+    if test == dataset.name:
+        return "it is tested on another dataset, and names itself; without `split` the probe is cross-validated"
+    if test not in by_name:
+        others = [name for name in by_name if name != dataset.name]
+        return f"there is no dataset {shortened(test)}{did_you_mean(test, others)}"
+    if by_name[test].split_field is not None:
+        field = shortened(by_name[test].split_field)
+        return (
+            f"{test} has a split of its own, by the field {field}, and all of its rows would be tested; take that out"
+        )
+    for name, each in ((dataset.name, dataset), (test, by_name[test])):
+        if each.label_field is None:
+            return f"{name} has no labels, which both need"
+    return ""
 
 
 def _problem_with_positions(dataset: Dataset, positions: tuple[Position, ...], too_long: str) -> str:

@@ -25,6 +25,11 @@ class Group(Dataset):
     position: Position = LAST
     branch: str = ""
 
+    @property
+    def tested_group(self) -> str | None:
+        """Name of the group that its probe is tested on: of the other dataset, at the same position or branch."""
+        return None if self.tested_on is None else self.tested_on + self.name.removeprefix(self.of)
+
 
 class Reading(Dataset):
     """A dataset, and the fields that positions need of its rows. Each is a column, as if it were kept.
@@ -101,7 +106,7 @@ def reading_of(dataset: Dataset, positions: Iterable[Position]) -> Dataset:
     if not spans and not found:
         return dataset
     named = [field for pair in spans for field in pair] + [field for field, _ in found]
-    has = {dataset.text, dataset.label_field, dataset.group, dataset.expected_next, dataset.split, *dataset.keep}
+    has = {dataset.text, dataset.label_field, dataset.group, dataset.expected_next, dataset.split_field, *dataset.keep}
     kept = (*dataset.keep, *(field for field in dict.fromkeys(named) if field not in has))
     return Reading.model_construct(**{**dict(_fields(dataset)), "keep": kept}, spans=(*spans,), found=(*found,))
 

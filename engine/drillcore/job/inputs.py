@@ -180,6 +180,16 @@ def _name_of_paths(path: Any) -> str:
     return name_of(first) if isinstance(first, str) else "dataset"
 
 
+class TestedOn(Closed):
+    """What a probe is tested on in place of rows of its own dataset."""
+
+    TAKES: ClassVar = "`{test: DATASET}`"
+    __test__: ClassVar = False
+
+    test: Name
+    """Another dataset of the job, whose labelled rows are all tested; the probe learns from all of this one's."""
+
+
 class Dataset(Closed):
     """Sentences and what is known of each."""
 
@@ -213,9 +223,9 @@ class Dataset(Closed):
     """Values that stand for none, such as NA or nan, in labels and in kept numbers; null and empty always do."""
     group: str | None = None
     """Field whose values must not be split between the folds of a measure."""
-    split: str | None = None
-    """Field that says of each row whether a probe learns from it or is tested on it: `train` or `test`; by default the
-    probe is cross-validated."""
+    split: str | TestedOn | None = None
+    """Field that says of each row whether a probe learns from it or is tested on it: `train` or `test`; or `{test:
+    DATASET}`, another dataset that it is tested on. By default the probe is cross-validated."""
     expected_next: str | None = None
     """Field that holds the text expected next, with its leading space; its first token after the sentence counts."""
     candidates: tuple[str, ...] = ()
@@ -334,8 +344,8 @@ class Dataset(Closed):
     def _split_has_a_field_of_its_own(self) -> Dataset:
         others = {"text": self.text, "messages": self.messages, "label": self.label_field, "group": self.group}
         for name, field in {**others, "expected_next": self.expected_next}.items():
-            if self.split is not None and self.split == field:
-                raise ValueError(f"split: {shortened(self.split)} is the field of `{name}`; it needs one of its own")
+            if self.split_field is not None and self.split_field == field:
+                raise ValueError(f"split: {shortened(field)} is the field of `{name}`; it needs one of its own")
         return self
 
     @model_validator(mode="after")
@@ -343,6 +353,16 @@ class Dataset(Closed):
         if self.label is None and self.label_type != "auto":
             raise ValueError("label_type: is that of labels, and `label: null` ignores them")
         return self
+
+    @property
+    def split_field(self) -> str | None:
+        """The field that says which rows a probe is tested on; None where there is none."""
+        return self.split if isinstance(self.split, str) else None
+
+    @property
+    def tested_on(self) -> str | None:
+        """The dataset that a probe is tested on, where it is another one."""
+        return self.split.test if isinstance(self.split, TestedOn) else None
 
     @property
     def label_is_named(self) -> bool:

@@ -20,6 +20,8 @@ from drillcore.measures.stratify import deal, majority, number, one_code_each
 # Values of the largest array of a chunk: 40 MB of float32.
 CHUNK_VALUES = 10_000_000
 FEWEST_SENTENCES = 10
+# How a note on the sample begins.
+SAMPLED = "silhouette on"
 # Blocks of the jackknife; with fewer groups each group is a block.
 NUM_BLOCKS = 200
 # Sentences x labels x permutations at most; fewer permutations are drawn to stay below, but no fewer than
@@ -216,7 +218,7 @@ def _draws_of(
     is_test_U = None if is_test_N is None else is_test_N[rows_U]
     fold_U, jackknife_U, sample_S = draw(codes_U, group_U, is_test_U, len(counted), settings, sampled)
     if len(sample_S) < len(rows_U):
-        notes.append(f"silhouette on {len(sample_S):,} sentences drawn by the seed")
+        notes.append(f"{SAMPLED} {len(sample_S):,} sentences drawn by the seed")
     return Draws(
         num_sentences=len(codes_N),
         labels=tuple(counted),

@@ -22,6 +22,7 @@ from drillcore.runtime.models import check_all_weights, find_models
 from drillcore.runtime.positions import Placed, place
 from drillcore.runtime.rows import read_tables
 from drillcore.runtime.settings import check_pictures
+from drillcore.runtime.splits import check_tested
 from drillcore.runtime.work.blocks import rows_digest
 from drillcore.system.progress import ProgressListener, counted
 from drillcore.texts.problems import Problems
@@ -164,6 +165,11 @@ def check_job(
         name = base.model.group
         pairs += _at_positions(loaded, base, tokenizers[name], wanted[name], problems)
     problems.raise_if_any()
+    check_tested(
+        pairs,
+        lambda pair: tokenizers[pair.model.group].key(around_of(pair.dataset)),
+        lambda pair: pair.dataset.position.layers or wanted[pair.model.group],
+    )
     for pair in pairs:
         _refuse_size(loaded, pair, wanted[pair.model.group], sources[pair.model.group])
     following = list(_following(pairs, tokenizers))

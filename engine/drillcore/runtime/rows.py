@@ -8,6 +8,7 @@ from drillcore.errors import TextError
 from drillcore.job.fields import LoadedJob
 from drillcore.job.groups import by_template, positions_of, reading_of
 from drillcore.job.inputs import Dataset
+from drillcore.runtime.splits import check_splits
 from drillcore.store.arrays import PLACE_COLUMNS, check_kept_names
 from drillcore.store.layout import check_group_name
 from drillcore.system.files import cache_dir
@@ -46,6 +47,7 @@ def read_tables(loaded: LoadedJob, listener: ProgressListener) -> dict[str, RowT
         _refuse_other_rows(loaded, dataset, tables, problems)
     problems.raise_if_any()
     _say_notes(loaded, tables, listener)
+    check_splits(loaded, tables, listener)
     return tables
 
 
@@ -85,8 +87,9 @@ def _check_names(loaded: LoadedJob) -> None:
         check_kept_names(dataset, more)
         of_positions = [name for name in reading.keep if name not in dataset.keep]
         check_kept_names(dataset.model_copy(update={"keep": tuple(of_positions)}), more, "extract.positions")
-        if dataset.split is not None and dataset.split not in dataset.keep:
-            check_kept_names(dataset.model_copy(update={"keep": (dataset.split,)}), more, "split")
-            check_group_name(dataset.split, "column")
+        split = dataset.split_field
+        if split is not None and split not in dataset.keep:
+            check_kept_names(dataset.model_copy(update={"keep": (split,)}), more, "split")
+            check_group_name(split, "column")
         for column in reading.keep:
             check_group_name(column, "column")

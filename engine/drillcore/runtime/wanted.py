@@ -23,7 +23,7 @@ def wanted_of(job: Job, dataset: Group) -> dict[str, Any]:
         project["datasets"] = [g.name for g in together(job, dataset)]
     measure = job.measure.model_dump(mode="json", exclude_defaults=True)
     if dataset.split is not None:
-        measure["split"] = dataset.split
+        measure["split"] = dataset.split_field or {"test": dataset.tested_on}
     drawn = {name: value for name, value in measure.items() if name in ("seed", "folds")}
     if dataset.cannot_follow != Dataset.model_fields["cannot_follow"].default:
         drawn["cannot_follow"] = dataset.cannot_follow

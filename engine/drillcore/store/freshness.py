@@ -150,7 +150,34 @@ def _stale_by_inputs(group: zarr.Group, inputs: ResultInputs, wanted: dict[str, 
     if _states_of(group, inputs.settings.get("datasets")) != inputs.states:
         return "it was made from other states"
     changed = [name for name, made_from in inputs.columns.items() if column_digest(group, name) != made_from]
-    return f"it was made from another {' and '.join(changed)}" if changed else ""
+    if changed:
+        return f"it was made from another {' and '.join(changed)}"
+    test = inputs.more.get("test")
+    return "" if test is None else _stale_test(group, test)
+
+
+def tested_inputs(group: zarr.Group) -> dict[str, Any]:
+    """What a probe is tested on, of another group than its own, JSON-ready; raises DamageError."""
+    columns = {name: column_digest(group, name) for name in ("label", "group")}
+    return {"dataset": group.path.rsplit("/", 1)[-1], "states": states_digest(group), **columns}
+
+
+def _stale_test(group: zarr.Group, test: dict[str, Any]) -> str:
+    """Why the group that a probe was tested on is not that any more; empty where it is."""
+    name = test["dataset"]
+    try:
+        other = beside(group, name)
+    except (FileNotFoundError, ValueError, KeyError):
+        return f"{name}, which it was tested on, is gone"
+    found = tested_inputs(other)
+    changed = [part for part in ("states", "label", "group") if found[part] != test[part]]
+    return f"it was tested on other {' and '.join(changed)} of {name}" if changed else ""
+
+
+def beside(group: zarr.Group, name: str) -> zarr.Group:
+    """Another group of the same model; raises FileNotFoundError, ValueError or KeyError where there is none."""
+    model = group.path.rsplit("/", 1)[0]
+    return zarr.open_group(group.store, path=f"{model}/{name}", mode="r", use_consolidated=False)
 
 
 def _states_of(group: zarr.Group, datasets: list[str] | None) -> str:

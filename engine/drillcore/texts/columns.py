@@ -87,7 +87,7 @@ def fields_named(dataset: Dataset) -> list[str]:
         label,
         dataset.group,
         dataset.expected_next,
-        dataset.split,
+        dataset.split_field,
         *dataset.keep,
     )
     return [field for field in named if field is not None]
@@ -116,9 +116,9 @@ def columns_of(dataset: Dataset, label: str | None, types: dict[str, Any]) -> li
         columns.append(
             Column(dataset.expected_next, "expected_next", _continuation, pa.string(), setting="expected_next")
         )
-    kept = [name for name in dataset.keep if name != dataset.split]
+    kept = [name for name in dataset.keep if name != dataset.split_field]
     columns += [Column(k, k, _kept_of(types[k], dataset.missing), types[k], setting="keep") for k in kept]
-    split = dataset.split
+    split = dataset.split_field
     return columns if split is None else [*columns, Column(split, split, _side, pa.string(), setting="split")]
 
 

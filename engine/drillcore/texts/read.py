@@ -64,7 +64,7 @@ def _batches(files: FileRows, dataset: Dataset, notes: Notes) -> Iterator[pa.Rec
     at_first: Path | None = files.paths[0]
     rows: list[list[Any]] = []
     num_rows = num_characters = 0
-    split, sides = dataset.split, set[str]()
+    split, sides = dataset.split_field, set[str]()
     for line, row in taken(files.rows(fields_named(dataset)), dataset, labels):
         if row is None:
             continue

@@ -218,7 +218,9 @@ def _settings(dataset: Dataset) -> dict[str, Any]:
     their digest.
     """
     fields = type(dataset).model_fields
-    deciding = dataset.model_dump(exclude=OF_NO_ROW).items()
+    # Another dataset that a probe is tested on decides no row.
+    aside = OF_NO_ROW if dataset.tested_on is None else {*OF_NO_ROW, "split"}
+    deciding = dataset.model_dump(exclude=aside).items()
     kept = {name: value for name, value in deciding if name in ALWAYS or value != fields[name].get_default()}
     if dataset.prompt is not None:
         kept["template"] = [RULES, dataset.prompt]

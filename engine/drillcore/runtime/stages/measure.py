@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import zarr
 from numpy.typing import NDArray
 
 from drillcore.job.groups import Group
@@ -18,17 +19,19 @@ from drillcore.job.stages import Measure
 from drillcore.measures import BOUNDS, CONTROLS, HELD_OUT, OF_NUMBERS, PRIMARY, ROWS, chosen
 from drillcore.measures.cka import cka_rows, layer_cka
 from drillcore.measures.controls import controls
-from drillcore.measures.draws import Draws, make_draws
+from drillcore.measures.draws import Draws
 from drillcore.measures.fitted import fitted_probe
 from drillcore.measures.intervals import Bounds
-from drillcore.measures.numbers import number_draws
 from drillcore.measures.separation import Separation, combine, measure_layer
 from drillcore.runtime.context import Context
 from drillcore.runtime.failures import Failures, check_whole
 from drillcore.runtime.results import read_separation
+from drillcore.runtime.splits import straddling_in_words
 from drillcore.runtime.stages.graphs import LayerGraphs, graphs_of, memory_needed
+from drillcore.runtime.stages.labelled import draws_of, groups_of, labelled_rows, of_rows
+from drillcore.runtime.stages.tested_on import Tested, measure_tested, other_of, tested_of
 from drillcore.runtime.wanted import is_up_to_date, wanted_of
-from drillcore.store.freshness import MOST_PROBED, ResultInputs, inputs_of, old_digest, stale
+from drillcore.store.freshness import MOST_PROBED, ResultInputs, inputs_of, old_digest, stale, tested_inputs
 from drillcore.store.group import GroupWriter
 from drillcore.store.layout import array_of, read_array
 from drillcore.store.reader import column, num_rows, open_dataset, read_layer
@@ -42,7 +45,10 @@ ARRAYS_MADE = ("metric", "bound", "layer_cka", "separation")
 
 @dataclass(frozen=True)
 class MeasureTask:
-    """One layer of a dataset, for an executor. rows_M: the sentences that are measured, None for all."""
+    """One layer of a dataset, for an executor. rows_M: the sentences that are measured, None for all.
+
+    tested: the sentences of another dataset that the probe is tested on, None where there is none.
+    """
 
     store: str
     group: str
@@ -51,6 +57,23 @@ class MeasureTask:
     settings: Measure
     draws: Draws
     graphs: LayerGraphs | None
+    tested: Tested | None = None
+
+    @property
+    def probed(self) -> Draws:
+        """The draws of the probe: of both datasets where it is tested on another one."""
+        return self.draws if self.tested is None else self.tested.draws
+
+    @property
+    def num_tested(self) -> int:
+        """Sentences of another dataset that are read with each layer."""
+        return 0 if self.tested is None else len(self.tested.draws.tested.codes_U)
+
+    def column(self, group: zarr.Group, name: str) -> NDArray[Any] | None:
+        """A coordinate of the sentences that the probe learns from and is tested on."""
+        values_N = column(group, name)
+        own_M = None if values_N is None else of_rows(values_N, self.rows_M)
+        return own_M if self.tested is None else self.tested.with_column(own_M, self.store, name)
 
 
 def measure_one(task: MeasureTask) -> dict[str, Bounds]:
@@ -58,16 +81,20 @@ def measure_one(task: MeasureTask) -> dict[str, Bounds]:
     group = open_dataset(task.store, task.group)
     states_NH = read_layer(group, task.slot)
     graph = None if task.graphs is None else task.graphs.make(states_NH, task.slot)
-    if task.rows_M is not None:
-        states_NH = states_NH[task.rows_M]
-    return measure_layer(states_NH, task.settings, task.draws, graph)
+    states_MH = of_rows(states_NH, task.rows_M)
+    if task.tested is None:
+        return measure_layer(states_MH, task.settings, task.draws, graph)
+    both_KH = task.tested.with_states(states_MH, task.store, task.slot)
+    return measure_tested(states_MH, both_KH, task.settings, task.draws, task.tested, graph)
 
 
 def fit_one(task: MeasureTask) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Read a layer and fit its probe."""
     states_NH = read_layer(open_dataset(task.store, task.group), task.slot)
-    states_NH = states_NH if task.rows_M is None else states_NH[task.rows_M]
-    return fitted_probe(states_NH, task.settings, task.draws)
+    states_MH = of_rows(states_NH, task.rows_M)
+    if task.tested is not None:
+        states_MH = task.tested.with_states(states_MH, task.store, task.slot)
+    return fitted_probe(states_MH, task.settings, task.probed)
 
 
 def measure(context: Context) -> None:
@@ -90,48 +117,36 @@ def measure(context: Context) -> None:
 def _measure_dataset(context: Context, dataset: Group, writer: GroupWriter) -> None:
     job, path = context.job, writer.group.path
     settings = job.measure
-    split = dataset.split
+    split, other = dataset.split_field, other_of(context, dataset, path.split("/")[0])
     read = ("label", "group", *(() if split is None else (split,)))
-    inputs = inputs_of([writer.group], "measure", read, wanted_of(job, dataset)["measure"])
+    tested_inputs_of = {} if other is None else {"test": tested_inputs(other.group)}
+    inputs = inputs_of([writer.group], "measure", read, wanted_of(job, dataset)["measure"], **tested_inputs_of)
     # No older version knew a split.
-    old = old_digest([writer.group], settings) if split is None else ""
+    old = old_digest([writer.group], settings) if dataset.split is None else ""
     is_measured = is_up_to_date(writer, ARRAYS_MADE, inputs, old)
     if is_measured:
         context.listener.say(f"{path}: measures are up to date")
         if not _lacks_probe(writer, inputs):
             return
-    labels, groups = column(writer.group, "label"), column(writer.group, "group")
     num_sentences, (_, num_layers, hidden_size) = num_rows(writer.group), array_of(writer.group, "hidden_states").shape
-    rows_M = labelled_rows(labels)
-    # A fold must not separate identical sentences: without groups, equal texts form a group.
-    draws = _draws_of(
-        _of(labels, rows_M),
-        _of(column(writer.group, "row_id") if groups is None else groups, rows_M),
-        settings,
-        num_sentences if rows_M is None else len(rows_M),
-        None if split is None else np.asarray(_of(column(writer.group, split), rows_M) == "test", bool),
-    )
-    address = context.store.location.address
+    drawn = _drawn(context, writer, split, other)
     if is_measured:
-        tasks = [MeasureTask(address, path, k, rows_M, settings, draws, None) for k in range(num_layers)]
-        _fit_probes(context, writer, tasks, inputs)
+        _fit_probes(context, writer, [replace(drawn, slot=k) for k in range(num_layers)], inputs)
         return
-    if draws.straddling:
-        context.listener.warn(f"{path}: {_straddling(draws)}")
     # The graph of all sentences, which the projection uses too, is not that of the labelled ones.
-    graphs = None if draws.skipped or rows_M is not None else graphs_of(job, writer)
-    tasks = [MeasureTask(address, path, k, rows_M, settings, draws, graphs) for k in range(num_layers)]
+    graphs = None if drawn.draws.skipped or drawn.rows_M is not None else graphs_of(job, writer)
+    tasks = [replace(drawn, slot=k, graphs=graphs) for k in range(num_layers)]
     context.listener.start(f"measure {path}", num_layers, "layers")
     started = time.perf_counter()
     bounds_L: list[dict[str, Bounds]] = [{} for _ in tasks]
-    needed = memory_needed(num_sentences, hidden_size)
+    needed = memory_needed(num_sentences + drawn.num_tested, hidden_size)
     for position, bounds in context.executor.map(measure_one, tasks, memory=needed):
         bounds_L[position] = bounds
         context.listener.advance(1)
     separation = combine(bounds_L)
     rows = cka_rows(num_sentences, num_layers, hidden_size, settings)
     cka_LL = layer_cka(lambda k: read_layer(writer.group, k)[rows], num_layers)
-    facts = _facts(writer, settings, draws, separation, rows_M)
+    facts = _facts(writer, drawn, separation)
     values = (np.array(separation.metrics), np.array(BOUNDS), cka_LL, separation.values_LMB)
     more = {"layer_cka": {"sentences": len(rows)}, "separation": facts}
     recorded = {name: {"inputs": inputs.record(), **own} for name, own in more.items()}
@@ -143,26 +158,27 @@ def _measure_dataset(context: Context, dataset: Group, writer: GroupWriter) -> N
         writer.drop_results(PROBE_ARRAYS)
     context.manifest.record("measures", path, **facts)
     context.manifest.did("measure", path)
-    _say(context, writer, draws, facts["notes"], time.perf_counter() - started)
+    _say(context, writer, drawn, facts["notes"], time.perf_counter() - started)
 
 
-def _draws_of(
-    labels: NDArray[Any] | None,
-    groups: NDArray[Any] | None,
-    settings: Measure,
-    num_rows: int,
-    is_test_N: NDArray[np.bool_] | None,
-) -> Draws:
-    """The draws of classes, or of numbers."""
-    if labels is not None and labels.dtype.kind == "f":
-        return number_draws(labels, groups, settings, is_test_N)
-    return make_draws(labels, groups, settings, num_rows, is_test_N)
+def _drawn(context: Context, writer: GroupWriter, split: str | None, other: GroupWriter | None) -> MeasureTask:
+    """The task of the first layer: which sentences are measured, and what is drawn of them."""
+    group, settings = writer.group, context.job.measure
+    rows_M = labelled_rows(column(group, "label"))
+    labels, groups, sides = (
+        None if values is None else of_rows(values, rows_M)
+        for values in (column(group, "label"), groups_of(group), None if split is None else column(group, split))
+    )
+    is_test_M = None if sides is None else np.asarray(sides == "test", bool)
+    draws = draws_of(labels, groups, settings, num_rows(group) if rows_M is None else len(rows_M), is_test_M)
+    tested = None if other is None else tested_of(group, rows_M, other.group, settings, draws)
+    return MeasureTask(context.store.location.address, group.path, 0, rows_M, settings, draws, None, tested)
 
 
-def _say(context: Context, writer: GroupWriter, draws: Draws, notes: Sequence[str], seconds: float) -> None:
+def _say(context: Context, writer: GroupWriter, drawn: MeasureTask, notes: Sequence[str], seconds: float) -> None:
     """Tell the user the best layer, and what must be known of it."""
     path, layers = writer.group.path, counted(array_of(writer.group, "hidden_states").shape[1], "layers")
-    context.listener.finish(f"{path}: {layers} measured in {seconds:.1f} s{_best_line(writer, draws)}")
+    context.listener.finish(f"{path}: {layers} measured in {seconds:.1f} s{_best_line(writer, drawn)}")
     for note in notes:
         context.listener.warn(f"{path}: {note}")
 
@@ -178,11 +194,11 @@ def _lacks_probe(writer: GroupWriter, inputs: ResultInputs) -> bool:
 def _fit_probes(context: Context, writer: GroupWriter, tasks: Sequence[MeasureTask], inputs: ResultInputs) -> None:
     """Store the probe of each layer, for states as they are stored."""
     num_sentences, (_, num_layers, hidden_size) = num_rows(writer.group), array_of(writer.group, "hidden_states").shape
-    draws, settings = tasks[0].draws, tasks[0].settings
+    draws, settings = tasks[0].probed, tasks[0].settings
     names = [str(label) for label in draws.labels] if draws.values_U is None else [NUMBER]
     weight_LCH = np.full((num_layers, len(names), hidden_size), np.nan, np.float32)
     offset_LC = np.full((num_layers, len(names)), np.nan, np.float32)
-    needed = memory_needed(num_sentences, hidden_size)
+    needed = memory_needed(num_sentences + tasks[0].num_tested, hidden_size)
     for position, (weight_CH, offset_C) in context.executor.map(fit_one, tasks, memory=needed):
         weight_LCH[position], offset_LC[position] = weight_CH, offset_C
     learned = len(draws.codes_U) if draws.is_test_U is None else int((~draws.is_test_U).sum())
@@ -192,31 +208,9 @@ def _fit_probes(context: Context, writer: GroupWriter, tasks: Sequence[MeasureTa
     writer.write_results(inputs.digest, arrays, dict.fromkeys(PROBE_ARRAYS[1:], facts))
 
 
-def labelled_rows(labels: NDArray[Any] | None) -> NDArray[np.int64] | None:
-    """The sentences that have a label; None where all of them or none have one.
-
-    Those without one are not in the measured dataset at all: not in its mean, nor among the neighbours.
-
-    >>> labelled_rows(np.array(["a", "", "b"], object))
-    array([0, 2])
-    >>> labelled_rows(np.array([0.5, np.nan, 2.0]))
-    array([0, 2])
-    """
-    if labels is None:
-        return None
-    # No label is an empty string, or NaN where labels are numbers.
-    has_label_N = np.array([label != "" and label == label for label in labels], bool)
-    return None if has_label_N.all() or not has_label_N.any() else np.flatnonzero(has_label_N)
-
-
-def _of(values_N: NDArray[Any] | None, rows_M: NDArray[np.int64] | None) -> NDArray[Any] | None:
-    return values_N if values_N is None or rows_M is None else values_N[rows_M]
-
-
-def _facts(
-    writer: GroupWriter, settings: Measure, draws: Draws, separation: Separation, rows_M: NDArray[np.int64] | None
-) -> dict[str, Any]:
+def _facts(writer: GroupWriter, task: MeasureTask, separation: Separation) -> dict[str, Any]:
     """What a reader of the measures must know: settings, samples, what was skipped, and the controls."""
+    settings, draws, rows_M = task.settings, task.probed, task.rows_M
     skipped = _skipped(separation, [str(n) for n in read_array(writer.group, "layer_name")])
     facts: dict[str, Any] = {
         "primary": PRIMARY if draws.values_U is None else OF_NUMBERS,
@@ -235,12 +229,14 @@ def _facts(
         facts["notes"] = [f"{OF_CLASSES}: the probe is a regression" + _without(others), *facts["notes"]]
     if draws.is_test_U is not None:
         facts |= _facts_of_split(draws, facts["notes"])
+    if task.tested is not None:
+        facts["split"] = {**facts["split"], "dataset": task.tested.dataset}
     if rows_M is not None:
         facts["unlabelled"] = num_rows(writer.group) - len(rows_M)
         facts["notes"] = [f"{facts['unlabelled']:,} sentences without a label are left out", *facts["notes"]]
     # The token whose states are measured.
     token = "token_id" if "token_id" in writer.group else "last_token_id"
-    last, length, texts = (_of(column(writer.group, name), rows_M) for name in (token, "n_tokens", "text"))
+    last, length, texts = (task.column(writer.group, name) for name in (token, "n_tokens", "text"))
     if not draws.skipped and last is not None and length is not None and texts is not None:
         measured = controls([str(t) for t in texts], last, length, settings, draws)
         facts["controls"] = {
@@ -267,16 +263,8 @@ def _facts_of_split(draws: Draws, notes: Sequence[str]) -> dict[str, Any]:
     tested = len(draws.tested.codes_U)
     facts: dict[str, Any] = {"split": {"train": len(draws.codes_U) - tested, "test": tested}}
     if draws.straddling:
-        facts["notes"] = [*notes, _straddling(draws)]
+        facts["notes"] = [*notes, straddling_in_words(draws.straddling)]
     return {**facts, "positive": str(draws.labels[1])} if draws.num_labels == 2 else facts
-
-
-def _straddling(draws: Draws) -> str:
-    groups = "group has" if draws.straddling == 1 else "groups have"
-    return (
-        f"{draws.straddling:,} {groups} sentences on both sides of the split (`group`, or the same text): the probe "
-        "may have seen what it is tested on"
-    )
 
 
 def _unbeaten(separation: Separation, controls: Mapping[str, Separation]) -> list[str]:
@@ -309,8 +297,9 @@ def _number(value: np.float32) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _best_line(writer: GroupWriter, draws: Draws) -> str:
+def _best_line(writer: GroupWriter, task: MeasureTask) -> str:
     """The primary measure at its best layer, with its null, as the end of a line."""
+    draws = task.probed
     measured = read_separation(writer.group)
     if draws.skipped or measured is None or measured.primary not in measured.metrics:
         return f"; skipped: {draws.skipped}" if draws.skipped else ""
@@ -320,7 +309,8 @@ def _best_line(writer: GroupWriter, draws: Draws) -> str:
     if best is None:
         return not_measured
     null = f", null up to {best.null_high:.2f} over all layers, p = {best.p:.3g}" if np.isfinite(best.p) else ""
-    tested = "" if draws.is_test_U is None else f" on {len(draws.tested.codes_U):,} test rows"
+    of_other = "" if task.tested is None else f" of {task.tested.dataset}"
+    tested = "" if draws.is_test_U is None else f" on {len(draws.tested.codes_U):,} test rows{of_other}"
     interval = f"{tested} ({best.low:.2f} to {best.high:.2f})"
     values = [f"{CONTROLS.get(name, name)} {value:.2f}" for name, value in measured.controls().items()]
     controls = f"; without the model: {', '.join(values)}" if values else ""

@@ -84,9 +84,14 @@ def charts_of(sources: Sequence[LineSource]) -> tuple[Chart, ...]:
 
 def _how_tested(measured: Sequence[Measured]) -> str:
     """What the probe was tested on."""
-    splits = {"split" in m.facts for m in measured}
-    names = {False: "Cross-validated.", True: "Tested on a split's rows."}
-    return names[splits.pop()] if len(splits) == 1 else "Cross-validated, or tested on a split's rows."
+    ways = ", or ".join(sorted({_tested_on(m.facts.get("split")) for m in measured}))
+    return f"{ways[:1].upper()}{ways[1:]}."
+
+
+def _tested_on(split: dict[str, Any] | None) -> str:
+    if split is None:
+        return "cross-validated"
+    return f"tested on {split['dataset']}" if "dataset" in split else "tested on a split's rows"
 
 
 def _line(source: LineSource, layers_L: NDArray[Any], bounds: dict[str, NDArray[Any]], look: Look) -> Series:
