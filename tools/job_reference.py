@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from drillcore.job.common import MOST
 from drillcore.job.extract import Extract
 from drillcore.job.fields import Job
-from drillcore.job.inputs import Dataset, Model
+from drillcore.job.inputs import Dataset, Model, SplitOf
 from drillcore.job.positions import AllOf, MeanOf, Position, TurnsOf
 from drillcore.job.stages import Measure, Project, Render, Run
 from tools.job_examples import EXAMPLES
@@ -41,6 +41,7 @@ SECTIONS: list[tuple[str, type[BaseModel], str, str]] = [
     ("The job", Job, "", ""),
     ("Fields of models", Model, "models", "models:\n  - id: ./my-model\n"),
     ("Fields of datasets", Dataset, "datasets", "datasets:\n  - name: cities\n    path: cities.csv\n"),
+    ("Fields of split", SplitOf, "datasets.split", ""),
     ("Fields of extract", Extract, "extract", "extract:\n"),
     ("Fields of positions", Position, "positions", "extract:\n  positions:\n"),
     ("Fields of mean", MeanOf, "positions.mean", "extract:\n  positions:\n"),

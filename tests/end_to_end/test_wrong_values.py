@@ -52,7 +52,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("datasets.0.group", "family", "family"),
     ("datasets.0.split", "part", "no field `part`"),
     ("datasets.0.split", 7, "split: must be text, or `{test: DATASET}`"),
-    ("datasets.0.split", {"test": "nowhere"}, "there is no dataset nowhere"),
+    ("datasets.0.split", {"test": "nowhere"}, "there is no dataset 'nowhere'"),
     ("datasets.0.split", {"test": 7}, "split.test: must be text"),
     ("datasets.0.unlabelled", "guess", "unlabelled"),
     ("datasets.0.missing", "NA", "missing"),

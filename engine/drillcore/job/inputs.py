@@ -180,11 +180,10 @@ def _name_of_paths(path: Any) -> str:
     return name_of(first) if isinstance(first, str) else "dataset"
 
 
-class TestedOn(Closed):
+class SplitOf(Closed):
     """What a probe is tested on in place of rows of its own dataset."""
 
     TAKES: ClassVar = "`{test: DATASET}`"
-    __test__: ClassVar = False
 
     test: Name
     """Another dataset of the job, whose labelled rows are all tested; the probe learns from all of this one's."""
@@ -223,7 +222,7 @@ class Dataset(Closed):
     """Values that stand for none, such as NA or nan, in labels and in kept numbers; null and empty always do."""
     group: str | None = None
     """Field whose values must not be split between the folds of a measure."""
-    split: str | TestedOn | None = None
+    split: str | SplitOf | None = None
     """Field that says of each row whether a probe learns from it or is tested on it: `train` or `test`; or `{test:
     DATASET}`, another dataset that it is tested on. By default the probe is cross-validated."""
     expected_next: str | None = None
@@ -362,7 +361,7 @@ class Dataset(Closed):
     @property
     def tested_on(self) -> str | None:
         """The dataset that a probe is tested on, where it is another one."""
-        return self.split.test if isinstance(self.split, TestedOn) else None
+        return self.split.test if isinstance(self.split, SplitOf) else None
 
     @property
     def label_is_named(self) -> bool:
