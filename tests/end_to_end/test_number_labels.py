@@ -110,7 +110,7 @@ def test_two_groups_of_numbers_are_compared_by_what_they_predict(new_work):
         ),
         ({4: True}, {"label_type": "number"}, "d.jsonl:5: field `label` is true or false, and labels that are numbers"),
         ({4: None}, {"label_type": "number"}, "d.jsonl:5: field `label` is null; `unlabelled: keep`"),
-        ({4: float("inf")}, {"label_type": "number"}, "d.jsonl:5: field `label` "),
+        ({4: float("inf")}, {"label_type": "number"}, "d.jsonl:5: "),
         ({}, {"label": "label", "label_type": "classes"}, "is a fraction; `label_type: number` takes numbers"),
     ],
 )
@@ -172,3 +172,5 @@ def test_very_many_whole_numbers_are_said_to_be_perhaps_numbers(new_work):
 def test_extract_takes_numbers_as_labels(models):
     states = drillcore.extract(str(models()), ["Hello", "the river is"], labels=[0.5, 2.0])
     assert states.label.values.tolist() == [0.5, 2.0]
+    states = drillcore.extract(str(models()), ["Hello", "the river is"], labels=[0.5, float("nan")])
+    np.testing.assert_array_equal(states.label.values, [0.5, np.nan])

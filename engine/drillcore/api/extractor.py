@@ -75,7 +75,8 @@ class Extractor(Generic[Result]):
     A call takes texts and gives a dataset with `hidden_states` [sentence, layer, hidden], float32, and coordinates
     `sentence`, `text`, `label`, `layer` and `layer_name`; with positions, templates or branches, a tree of such
     datasets by name. Layers come in the order in which `layers` names them. Texts and labels are arrays of Python's
-    strings, which scikit-learn takes; a label of 1 becomes "1", and a text without a label has an empty one.
+    strings, which scikit-learn takes; a label of 1 becomes "1", and a text without a label has an empty one. Labels
+    that are numbers, some with a fraction, stay numbers, and none is NaN.
 
     fields, further values for each text, become coordinates too.
 

@@ -320,7 +320,8 @@ def _number_label(value: Any) -> float:
             number = math.inf
     if isinstance(value, bool) or not math.isfinite(number):
         what = quoted(value) if isinstance(value, str) else describe(value)
-        raise ValueError(f"is {what}, and labels that are numbers need a finite one")
+        remedy = " (`missing: [nan]` makes it none)" if isinstance(value, float) and math.isnan(value) else ""
+        raise ValueError(f"is {what}, and labels that are numbers need a finite one{remedy}")
     return number
 
 
