@@ -68,7 +68,7 @@ class Group:
 
     sentences, rows: how many; as many of both unless a sentence has any number of rows. complete: share of committed
     shards, 0 to 1. in_job: whether it belongs to the job still. results: names of those that are there, stale ones
-    included. skipped: why measures were not taken, by their names.
+    included. skipped: why measures were taken at no layer, by their names.
     """
 
     model: str
@@ -221,9 +221,10 @@ def _audit(group: zarr.Group, fingerprints: Sequence[str]) -> Audit | None:
 
 
 def _skipped(group: zarr.Group) -> Mapping[str, str]:
-    """Why measures were not taken, by their names."""
+    """Why measures were taken at no layer, by their names."""
     measured = read_separation(group)
-    return {} if measured is None else {str(k): str(why) for k, why in measured.facts.get("skipped", {}).items()}
+    reasons = {} if measured is None else measured.facts.get("skipped", {})
+    return {str(k): str(why) for k, why in reasons.items() if measured is not None and measured.of(k) is None}
 
 
 def _curve(group: zarr.Group, read: Callable[[zarr.Group], Measured | None], metric: str = "") -> Curve | None:

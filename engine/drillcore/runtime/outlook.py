@@ -186,7 +186,8 @@ IsFresh = Callable[[Input, str, str], bool]
 
 def _is_fresh(inputs: Inputs, location: Location, changed: set[str], pair: Input, stage: str, array: str) -> bool:
     """Whether a result is there and belongs to what stands beside it, which no extraction is about to change."""
-    if pair.path in changed:
+    tested = f"{pair.model.group}/{pair.dataset.tested_group}"
+    if pair.path in changed or (stage == "measure" and tested in changed):
         return False
     try:
         group: zarr.Group = open_dataset(location.address, pair.path)

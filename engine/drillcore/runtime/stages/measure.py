@@ -133,8 +133,9 @@ def _measure_dataset(context: Context, dataset: Group, writer: GroupWriter) -> N
     if is_measured:
         _fit_probes(context, writer, [replace(drawn, slot=k) for k in range(num_layers)], inputs)
         return
-    # The graph of all sentences, which the projection uses too, is not that of the labelled ones.
-    graphs = None if drawn.draws.skipped or drawn.rows_M is not None else graphs_of(job, writer)
+    # The graph of all sentences, which the projection uses too, is not that of the labelled ones. Numbers need none.
+    needs_none = drawn.draws.skipped or drawn.draws.values_U is not None or drawn.rows_M is not None
+    graphs = None if needs_none else graphs_of(job, writer)
     tasks = [replace(drawn, slot=k, graphs=graphs) for k in range(num_layers)]
     context.listener.start(f"measure {path}", num_layers, "layers")
     started = time.perf_counter()
@@ -253,9 +254,8 @@ def _facts(writer: GroupWriter, task: MeasureTask, separation: Separation) -> di
 
 def _without(metrics: Sequence[str]) -> str:
     """The measures of classes that numbers do not have, as the end of a note."""
-    return (
-        f", and {', '.join(metrics)}, which compare{'s' * (len(metrics) == 1)} classes, not measured" if metrics else ""
-    )
+    compare = "compares classes and is" if len(metrics) == 1 else "compare classes and are"
+    return f"; {', '.join(metrics)} {compare} not measured" if metrics else ""
 
 
 def _facts_of_split(draws: Draws, notes: Sequence[str]) -> dict[str, Any]:
