@@ -12,6 +12,7 @@ PACKAGE = Path("engine/drillcore")
 # Import names that differ from the distribution's.
 DISTRIBUTIONS = {
     "PIL": "pillow",
+    "fontTools": "fonttools",
     "cuml": "cuml-cu13",
     "sklearn": "scikit-learn",
     "umap": "umap-learn",

@@ -107,6 +107,8 @@ EXAMPLES = {
     "render.layers": "layers: 4 # every fourth",
     "render.align_depth": "align_depth: true",
     "render.color": "color: n_tokens",
+    "render.outliers": "outliers: inside",
+    "render.columns": "columns: 16",
     "render.tile_px": "tile_px: 8192",
     "run.executor": "executor: ray",
     "run.address": 'executor: ray\naddress: "ray-head:6379"',

@@ -115,6 +115,8 @@ class RenderFields(TypedDict, total=False):
     """How pictures are drawn."""
 
     panel_px: int
+    outliers: Literal["edge", "inside"]
+    columns: Literal["auto", "all"] | int
     layers: Literal["all", "every"] | int | Sequence[int]
     align_depth: bool
     color: str

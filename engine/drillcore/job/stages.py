@@ -73,6 +73,11 @@ class Render(Closed):
     """Set models of different depths side by side by relative depth."""
     color: str = "label"
     """Coordinate that colours the points."""
+    outliers: Literal["edge", "inside"] = "edge"
+    """edge: a few sentences far away from all others (1 % at most) are triangles at the panel's edge, where all others
+    are then shown at least twice as large; inside: panels hold every sentence."""
+    columns: Literal["auto", "all"] | Annotated[int, Field(ge=1, le=MOST)] = "auto"
+    """Panels side by side in a grid: auto wraps long rows, towards the shape of a page; all: one strip; or a number."""
     tile_px: Annotated[int, Field(ge=1000, le=2**31 - 1)] = 16_384
     """A grid wider or higher than this is written as tiles."""
 

@@ -1,8 +1,10 @@
 """Colours of labels and values.
 
 Up to seven labels take the palette of Okabe and Ito (Color Universal Design, 2008), which colour-blind readers can tell
-apart; more take Glasbey's (colorcet), restricted to colours that are visible on white. The cities of the source
-experiment always have the same colours.
+apart. More labels take further colours, of which each was chosen to be as far as possible from all before it, for
+readers of normal sight and, by the matrices of Machado et al. (2009), for the two common kinds of colour blindness: 20
+labels are at least 17.9 apart (CIE 1976), 100 at least 7.2. The cities of the source experiment always have the same
+colours.
 
 Shape legend: N points.
 """
@@ -15,6 +17,8 @@ import colorcet
 import numpy as np
 from numpy.typing import NDArray
 
+# Paul Tol's "muted": none of them is a colour of labels.
+LINES_HEX = ("#332288", "#117733", "#882255", "#44AA99", "#AA4499", "#999933", "#661100", "#6699CC")
 MAX_LABELS = 100
 OTHER = "(other labels)"
 NO_LABEL_HEX = "#9a9a9a"
@@ -22,20 +26,39 @@ FIXED_HEX = {"Toronto": "#D55E00", "Montreal": "#0072B2"}
 # Okabe and Ito's yellow is left out: it cannot be read on white.
 OKABE_ITO_HEX = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222")
 NUM_STEPS = 256
+# The colours after those of Okabe and Ito; each has a contrast of at least 1.9 to white.
+MORE_HEX = (
+    "0000FF 000049 496DFF 613100 0C009E 79CE79 243D61 3D6161 000024 243186 009EFF C23D3D 003DDB 3D55C2 3DCEDB "
+    "DB7949 31240C 6DCE9E F39E49 AA3D00 556186 00006D 9E0C49 242461 9E1831 DB616D 3D4986 00000C 24243D 9E86C2 "
+    "3131AA C261E7 0000CE 797986 0C3DFF 9EC2B6 180C3D B631AA 3149CE 240C00 6D7949 0079CE 61AA55 E79ECE 184924 "
+    "009E0C 4955FF 79CE55 FF92FF CE8631 B69286 0C0086 55AAB6 9E496D 001824 923D18 86C286 0C00B6 3D5549 610049 "
+    "B6559E 240C61 79249E 7986CE 314961 557955 3124B6 3DCE00 9E6124 493131 3161DB 920C6D DB9261 311886 495586 "
+    "DB3D55 3D3179 AAAA9E 868686 316131 6D0018 616D86 AA3DE7 490CE7 6D559E AA55CE 5586E7 314949 79923D 61799E "
+    "552400 F379E7 79B66D"
+)
 
 
 def category_hex(categories: Sequence[str]) -> list[str]:
-    """A colour for each label, as #rrggbb, in the order given; up to 256 labels differ in colour.
+    """A colour for each label, as #rrggbb, in the order given; up to 356 labels differ in colour.
 
     >>> category_hex(["Montreal", "Ottawa", "Toronto"])
     ['#0072B2', '#009E73', '#D55E00']
     """
-    if len(categories) <= len(OKABE_ITO_HEX):
-        taken = {FIXED_HEX[name] for name in categories if name in FIXED_HEX}
-        free = [color for color in OKABE_ITO_HEX if color not in taken]
-        return [FIXED_HEX[name] if name in FIXED_HEX else free.pop(0) for name in categories]
+    palette = [*OKABE_ITO_HEX, *(f"#{color}" for color in MORE_HEX.split())]
+    palette += colorcet.palette["glasbey_bw_minc_20_maxl_70"][: max(0, len(categories) - len(palette))]
+    taken = {FIXED_HEX[name] for name in categories if name in FIXED_HEX}
+    free = [color for color in palette if color not in taken]
+    return [FIXED_HEX[name] if name in FIXED_HEX else free.pop(0) for name in categories]
+
+
+def line_hex(count: int) -> list[str]:
+    """Colours of some lines of curves, as #rrggbb.
+
+    >>> line_hex(2)
+    ['#332288', '#117733']
+    """
     many = colorcet.palette["glasbey_bw_minc_20_maxl_70"]
-    return [FIXED_HEX.get(name, many[i % len(many)]) for i, name in enumerate(categories)]
+    return [LINES_HEX[i] if i < len(LINES_HEX) else many[i % len(many)] for i in range(count)]
 
 
 def rgb(hex_color: str) -> tuple[int, int, int]:

@@ -65,7 +65,8 @@ class Grid:
     categories, the range of the points' floats and the name of their colour bar. With neither, all points have one
     colour and there is no legend. panel_px: width and height of a panel in pixels. footer: the small print (library,
     seed, parameters). unlabelled: sentences without label or value; where there are some, the legend has their grey and
-    their number. Titles may hold line breaks.
+    their number. every_point: panels hold all points, also those far away from all others (`Frame.around`). Titles may
+    hold line breaks.
 
     Raises ValueError where the grid has no panel, or has both categories and a range of values.
 
@@ -84,6 +85,7 @@ class Grid:
     panel_px: int = 200
     footer: str = ""
     unlabelled: int = 0
+    every_point: bool = False
 
     def __post_init__(self) -> None:
         if not any(row.panels for row in self.rows):
@@ -107,6 +109,7 @@ class Series:
 
     layers_L: layer numbers, ascending. value_L: the measure, NaN where there is a gap. low_L, high_L: ends of its
     interval. null_mean_L, null_high_L: mean and upper end of the null; values between them are explained by chance.
+    p_L: share of permutations that are at least as large, corrected for all layers; told, not drawn.
     control: something that the measure must beat (a probe on the last token, random weights); drawn dashed. of: name of
     the series that a control belongs to and whose colour it has; empty for a control of all, which is grey.
 
@@ -123,11 +126,12 @@ class Series:
     high_L: Floats | None = None
     null_mean_L: Floats | None = None
     null_high_L: Floats | None = None
+    p_L: Floats | None = None
     control: bool = False
     of: str = ""
 
     def __post_init__(self) -> None:
-        for field in ("value_L", "low_L", "high_L", "null_mean_L", "null_high_L"):
+        for field in ("value_L", "low_L", "high_L", "null_mean_L", "null_high_L", "p_L"):
             array = getattr(self, field)
             if array is not None and array.shape != self.layers_L.shape:
                 wrong, right = list(array.shape), list(self.layers_L.shape)

@@ -22,10 +22,11 @@ from PIL import Image
 
 from drillcore.pictures.colors import NUM_STEPS, category_table, value_steps, value_table
 from drillcore.pictures.data import Grid, Panel
+from drillcore.pictures.frame import Frame, outside
+from drillcore.pictures.marks import Pile, beside, with_numbers, with_outliers
 
 FEW_POINTS = 5_000
 SUPERSAMPLING = 2
-MARGIN = 0.05  # of a panel's width, on each side
 MAX_CELLS = 1 << 23  # of an aggregate: 64 MB of float64
 MIN_ALPHA = 100  # opacity of a pixel with a single point, of 255
 RGB = NDArray[np.uint8]
@@ -57,38 +58,12 @@ class Palette:
         return np.where(codes_N < 0, np.int32(last), codes_N)
 
 
-@dataclass(frozen=True)
-class Frame:
-    """The square of the projection that a panel shows, at the same scale on both axes.
-
-    x, y: its centre. half: half its side.
-    """
-
-    x: float
-    y: float
-    half: float
-
-    @classmethod
-    def around(cls, points_N2: NDArray[np.float32]) -> Frame | None:
-        """The square around all finite points, with a margin; None where no point is finite.
-
-        >>> Frame.around(np.array([[0, 0], [9, 1], [np.nan, 0]], np.float32))
-        Frame(x=4.5, y=0.5, half=5.0)
-        """
-        if not points_N2.size:
-            return None
-        # Column by column: NumPy reduces along the long axis of [N, 2] many times slower.
-        ends = [(float(column.min()), float(column.max())) for column in points_N2.T]
-        if not np.isfinite(ends).all():
-            return cls.around(points_N2[np.isfinite(points_N2).all(axis=1)])
-        half = max(high - low for low, high in ends) / 2 / (1 - 2 * MARGIN)
-        x, y = ((low + high) / 2 for low, high in ends)
-        # Float32 cannot resolve smaller squares around this centre.
-        return cls(x, y, max(half, 1e-6 * max(abs(x), abs(y), 1e-3)))
-
-
-def shade(panels: Iterable[Panel | None], panel_px: int, palette: Palette) -> list[RGB | None]:
+def shade(
+    panels: Iterable[Panel | None], panel_px: int, palette: Palette, *, every_point: bool = False
+) -> list[RGB | None]:
     """Each panel as RGB on white, uint8 [panel_px, panel_px, 3]; None where there is no finite point to draw.
+
+    every_point: draw all points to scale; by default a few that are far away are triangles at the edges.
 
     Panels are taken one at a time, so that at most two of many points are in memory at once.
 
@@ -109,7 +84,7 @@ def shade(panels: Iterable[Panel | None], panel_px: int, palette: Palette) -> li
 
     for panel in panels:
         images.append(None)
-        frame = None if panel is None or panel.degenerate else Frame.around(panel.points_N2)
+        frame = None if panel is None or panel.degenerate else Frame.around(panel.points_N2, every=every_point)
         if panel is None or frame is None:
             continue
         if len(panel.points_N2) > FEW_POINTS:
@@ -132,15 +107,24 @@ def disc_px(num_points: int, panel_px: int) -> int:
     return max(1, round(panel_px * SUPERSAMPLING / 100 * crowding))
 
 
+def number_px(panel_px: int) -> int:
+    """Size of the numbers beside piles, in pixels."""
+    return max(9, round(panel_px / 18))
+
+
 def _few(framed: Sequence[tuple[Panel, Frame]], panel_px: int, palette: Palette) -> Iterator[RGB]:
     size, parts = panel_px * SUPERSAMPLING, []
-    for position, (panel, frame) in enumerate(framed):
-        unit_N2 = (panel.points_N2.astype(np.float64) - (frame.x, frame.y)) / (2 * frame.half) + 0.5
+    units = [frame.unit(panel.points_N2) for panel, frame in framed]
+    nobody = np.empty(0, np.int64)
+    outsiders = [nobody if f.is_whole else outside(u) for (_, f), u in zip(framed, units, strict=True)]
+    for position, (unit_N2, out_M) in enumerate(zip(units, outsiders, strict=True)):
         # Centres of pixels: at an edge, rounding would depend on the panel's position among the others.
         parts.append(np.floor(unit_N2 * size) + np.array([0.5 + position * size, 0.5]))
+        parts[-1][out_M] = np.nan
     codes_N = np.concatenate([palette.codes(panel) for panel, _ in framed])
     reach_N = np.repeat([0.6 * disc_px(len(p), panel_px) for p in parts], [len(p) for p in parts])
-    xy_N2 = _beside(np.concatenate(parts), codes_N, reach_N)
+    spots_N2 = np.concatenate(parts)
+    xy_N2, sizes_N = beside(spots_N2, codes_N, reach_N)
     canvas = ds.Canvas(size * len(framed), size, (0, size * len(framed)), (0, size))
     points = pd.DataFrame({"x": xy_N2[:, 0], "y": xy_N2[:, 1], "code": codes_N})
     # The last point in a pixel gives its colour: a mixture would be a colour that is not in the legend.
@@ -150,29 +134,27 @@ def _few(framed: Sequence[tuple[Panel, Frame]], panel_px: int, palette: Palette)
     table = palette.table.astype(np.uint32)
     opaque = np.uint32(0xFF000000) | table[:, 2] << 16 | table[:, 1] << 8 | table[:, 0]
     rgba[drawn] = opaque[codes_YX[drawn].astype(np.int64)]
+    ends = np.cumsum([0, *map(len, parts)])
     for position, (panel, _) in enumerate(framed):
         image = tf.Image(rgba[:, position * size : (position + 1) * size], dims=["y", "x"])
-        spread = tf.spread(image, px=disc_px(len(panel.points_N2), panel_px), shape="circle")
-        yield _reduced(spread)
+        disc = disc_px(len(panel.points_N2), panel_px)
+        reduced = _reduced(tf.spread(image, px=disc, shape="circle"))
+        own, out_M = slice(ends[position], ends[position + 1]), outsiders[position]
+        corner = np.array([position * size, 0.0])
+        piles = _piles(spots_N2[own] - corner, sizes_N[own], disc * 1.6 / SUPERSAMPLING, panel_px)
+        marked = with_outliers(reduced, units[position][out_M], palette.table[codes_N[own][out_M]], number_px(panel_px))
+        yield with_numbers(marked, piles, number_px(panel_px))
 
 
-def _beside(
-    xy_N2: NDArray[np.float64], codes_N: NDArray[np.int32], reach_N: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """The points, but those of several labels on one spot side by side, so that no label hides another.
-
-    reach_N: how far such a point is moved from the spot, in pixels.
-    """
-    spots, spot_N = np.unique(xy_N2[:, 0] * 2.0**20 + xy_N2[:, 1], return_inverse=True)
-    if len(spots) == len(xy_N2):
-        return xy_N2
-    # The distinct labels of each spot in order; a label's rank among them gives the direction in which it moves.
-    pairs, pair_N = np.unique(spot_N * 2**20 + codes_N, return_inverse=True)
-    of_pair = pairs // 2**20
-    first_of_spot, labels_of_spot = np.unique(of_pair, return_index=True, return_counts=True)[1:]
-    turn_N = 2 * np.pi * ((np.arange(len(pairs)) - first_of_spot[of_pair]) / labels_of_spot[of_pair])[pair_N]
-    moved_N2 = np.rint(np.stack([np.cos(turn_N), np.sin(turn_N)], axis=1) * reach_N[:, None])
-    return np.where(labels_of_spot[of_pair][pair_N][:, None] > 1, xy_N2 + moved_N2, xy_N2)
+def _piles(spots_N2: NDArray[np.float64], sizes_N: NDArray[np.int64], reach: float, panel_px: int) -> list[Pile]:
+    """The spots of a panel with more than one point. spots_N2: in supersampled pixels, y upwards."""
+    chosen = np.flatnonzero((sizes_N > 1) & np.isfinite(spots_N2[:, 0]))
+    spots, first = np.unique(spots_N2[chosen], axis=0, return_index=True)
+    xy = spots / SUPERSAMPLING
+    return [
+        Pile(x, panel_px - y, int(sizes_N[chosen[i]]), reach)
+        for (x, y), i in zip(xy.tolist(), first.tolist(), strict=True)
+    ]
 
 
 def _reduced(image: tf.Image) -> RGB:
@@ -194,7 +176,12 @@ def _many(panel: Panel, frame: Frame, panel_px: int, palette: Palette) -> RGB:
     if px:
         image = tf.spread(image, px=px, shape="circle")
     # Without a background, dropping the alpha channel would change the colours.
-    return np.asarray(tf.set_background(image, "white").to_pil().convert("RGB"))
+    pixels = np.asarray(tf.set_background(image, "white").to_pil().convert("RGB"))
+    if frame.is_whole:
+        return pixels
+    unit_N2 = frame.unit(panel.points_N2)
+    out_M = outside(unit_N2)
+    return with_outliers(pixels, unit_N2[out_M], palette.table[palette.codes(panel)[out_M]], number_px(panel_px))
 
 
 def _mean_values(canvas: ds.Canvas, panel: Panel, palette: Palette) -> tf.Image:

@@ -18,6 +18,15 @@ from drillcore.store.freshness import stale
 from drillcore.store.layout import read_array
 
 
+def p_in_words(p: float) -> str:
+    """A p value as it is read: no more digits than the number of permutations gives.
+
+    >>> p_in_words(1 / 1001), p_in_words(0.0123456), p_in_words(1.0)
+    ('< 0.001', '= 0.012', '= 1.000')
+    """
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
+
+
 @dataclass(frozen=True)
 class BestLayer:
     """Where a measure is largest. slot: position of the layer in the store. null_high, p: NaN without a null."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 
 from drillcore.cli.tables import sparkline
-from drillcore.pictures.curves import series_hex, write_curves
+from drillcore.pictures.curves import DPI, STYLE, figure_of, series_hex, write_curves
 from drillcore.pictures.data import Chart, Charts, Series
 
 
@@ -42,17 +44,50 @@ def test_same_charts_same_bytes(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 4
     with Image.open(tmp_path / "one.png") as image:
         colors = {color for _, color in image.convert("RGB").getcolors(1 << 24) or []}
-    assert (0xD5, 0x5E, 0x00) in colors and (0x00, 0x72, 0xB2) in colors
+    assert {(0x33, 0x22, 0x88), (0x11, 0x77, 0x33), (0x44, 0x44, 0x44)} <= colors, "both lines and the null"
 
 
 def test_values_lie_where_they_belong(tmp_path: Path) -> None:
     (text,) = (write_curves(charts("a"), tmp_path / "c.svg").read_text(),)
-    lines = re.findall(r'<path d="([^"]+)"[^>]*stroke: #d55e00', text)
+    lines = re.findall(r'<path d="([^"]+)"[^>]*stroke: #332288', text)
     points = [tuple(map(float, p)) for p in re.findall(r"[ML] ([\d.]+) ([\d.]+)", lines[0])]
     assert len(points) == 6
     steps = np.diff(np.array(points), axis=0)
     assert (steps[:, 0] > 0).all() and (steps[:, 1] < 0).all()
     np.testing.assert_allclose(steps, np.tile(steps[0], (5, 1)), atol=1e-3)
+
+
+LONG = "Rank of the expected next token, in words that go on for longer than any chart is wide, and then for longer"
+
+
+@pytest.mark.parametrize(("num_charts", "num_series", "columns"), [(1, 1, 2), (2, 3, 2), (5, 12, 2), (4, 3, 3)])
+def test_no_text_leaves_its_place_or_touches_another(num_charts: int, num_series: int, columns: int) -> None:
+    lines = tuple(series(f"{'a name of a model that is long ' * (i % 3)}{i}") for i in range(num_series))
+    control = Series(f"control: {LONG}", np.arange(6), np.full(6, 0.55), control=True)
+    notes = ("", LONG, "uncalibrated in early layers")
+    drawn = tuple(
+        Chart(f"{LONG} {i}", LONG, (*lines, control), None if i % 2 else (0.0, 1.0), notes[i % 3])
+        for i in range(num_charts)
+    )
+    page = Charts(f"{LONG} {LONG}", LONG, drawn, f"{LONG}. " * 4)
+    with matplotlib.rc_context({**STYLE, "font.family": ["DejaVu Sans"]}):
+        figure = figure_of(page, min(columns, num_charts))
+        figure.set_dpi(DPI)
+        figure.canvas.draw()
+        renderer = figure.canvas.get_renderer()
+        texts = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip()]
+        hidden = {t for ax in figure.axes if not ax.get_visible() for t in ax.findobj(Text)}
+        for axis in (axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)):
+            low, high = sorted(axis.get_view_interval())
+            hidden |= {tick.label1 for tick in axis.get_major_ticks() if not low <= tick.get_loc() <= high}
+        boxes = [(t.get_text(), t.get_window_extent(renderer)) for t in texts if t not in hidden]
+    width, height = figure.bbox.width, figure.bbox.height
+    assert len(boxes) > 10 * num_charts
+    for i, (text, box) in enumerate(boxes):
+        assert box.x0 >= -1 and box.x1 <= width + 1 and box.y0 >= -1 and box.y1 <= height + 1, (text, box)
+        for other_text, other in boxes[i + 1 :]:
+            across = min(box.x1, other.x1) - max(box.x0, other.x0)
+            assert across <= 1 or min(box.y1, other.y1) - max(box.y0, other.y0) <= 1, (text, other_text)
 
 
 def test_odd_names_gaps_and_single_layers(tmp_path: Path) -> None:

@@ -69,9 +69,28 @@ def test_every_panel_is_in_the_picture(tmp_path: Path) -> None:
         assert (picture[:, -5:] == 255).all() and (picture[-5:] == 255).all()
 
 
-def test_single_long_rows_are_wrapped_and_several_rows_are_not() -> None:
+def test_long_rows_are_wrapped() -> None:
     assert [default_columns(grid(n)) for n in (1, 10, 31, 32, 26)] == [1, 10, 8, 8, 9]
-    assert default_columns(grid(26, 24)) == 26
+    assert default_columns(grid(9, 5)) == 9
+    for rows, columns in ((3, 32), (2, 26), (6, 24), (4, 81)):
+        layout = Layout.of(wide := grid(*[columns] * rows))
+        shape = layout.width / layout.height(wide.rows)
+        assert 1 / 2.6 < shape < 2.6, (rows, columns, shape)
+
+
+def test_the_layers_of_all_rows_stand_under_each_other_in_bands(tmp_path: Path) -> None:
+    one, two = (tuple(panel(20, c + 40 * r) for c in range(8)) for r in range(2))
+    lines = list(
+        Layout.of(Grid("", "", (PanelRow("a", one), PanelRow("b", two[:6]))), 3).lines(
+            (PanelRow("a", one), PanelRow("b", two[:6]))
+        )
+    )
+    assert lines == [("a", one[:3]), ("b", two[:3]), ("a", one[3:6]), ("b", two[3:6]), ("a", one[6:])]
+    wrapped_grid = Grid("Title", "", (PanelRow("a", one), PanelRow("b", two)), ("x", "y"))
+    (banded,) = write_grid(wrapped_grid, tmp_path / "bands.png", columns=3)
+    (strip,) = write_grid(wrapped_grid, tmp_path / "strip.png", columns=8)
+    assert panels_in(pixels(banded), 200) == panels_in(pixels(strip), 200) == 16
+    assert pixels(strip).shape[1] > 2 * pixels(banded).shape[1]
     assert Layout.of(grid(26), columns=13).columns == 13
 
 

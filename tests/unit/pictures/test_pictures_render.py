@@ -165,6 +165,23 @@ def test_the_job_chooses_layers_colours_depths_and_tiles(job: Path, tmp_path: Pa
     assert again == whole, "tiles that are no longer drawn are gone"
 
 
+def test_labels_that_read_like_none_are_labels(tmp_path: Path, models: Any) -> None:
+    labels = ["nan", "None", "null", "NA"]
+    rows = [json.dumps({"text": t, "label": labels[i % 4]}) + "\n" for i, t in enumerate(SENTENCES)]
+    (tmp_path / "d.jsonl").write_text("".join(rows), encoding="utf-8")
+    job = {
+        "store": "job.zarr", "models": [{"id": str(models()), "as": "m"}], "datasets": {"d": "d.jsonl"},
+        "extract": {"threads": 1}, "measure": {"permutations": 20}, "project": {"method": "pca"},
+    }  # fmt: skip
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(job), encoding="utf-8")
+    run_stages(load_job(tmp_path / "job.yaml", (), None, None), ("extract", "measure", "project"), Silent())
+    files, _ = render(tmp_path / "job.yaml", tmp_path / "out")
+    meta = meta_of(files["report.html"])
+    assert meta["datasets"][0]["categories"] == ["NA", "None", "nan", "null"] and not meta["datasets"][0]["unlabelled"]
+    tables = {table["title"]: table for table in meta["tables"]}
+    assert tables["Datasets"]["rows"][0][3] == "NA 10, None 10, nan 10, null 10"
+
+
 @pytest.mark.parametrize(
     ("setting", "message", "hint"),
     [

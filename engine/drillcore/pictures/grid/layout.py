@@ -1,14 +1,19 @@
-"""The layout of a grid: columns, sizes in pixels, lines of panels, and the tiles that a large grid is cut into."""
+"""The layout of a grid: columns, sizes in pixels, bands of panels, and the tiles that a large grid is cut into.
+
+A band holds some columns of all rows: the panels of one layer stand under each other, however many bands there are.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from drillcore.pictures.data import Grid, PanelRow, PanelSource
 
 MIN_WIDTH_PX = 640  # leaves room for title and legend above a single panel
-LONGEST_LINE = 10  # panels; a longer single row is wrapped
+LONGEST_LINE = 10  # panels; longer rows are wrapped
+PAGE_SHAPE = 1.5  # width over height towards which a grid of several rows is wrapped
 
 
 @dataclass(frozen=True)
@@ -44,26 +49,46 @@ class Layout:
         """Height of a line of panels: captions, panels, and the gap below."""
         return self.caption + self.panel + self.gap
 
+    def band_height(self, rows: Sequence[PanelRow]) -> int:
+        """Height of a band in which each row has a line, with their headings."""
+        return sum((self.heading if row.title else 0) + self.line_height for row in rows)
+
     def left(self, column: int) -> int:
         """Left edge of a column's panels."""
         return self.margin + column * (self.panel + self.gap)
 
-    def lines(self, row: PanelRow) -> Iterator[tuple[PanelSource, ...]]:
-        """The row's panels, line by line."""
-        for start in range(0, len(row.panels), self.columns):
-            yield row.panels[start : start + self.columns]
+    def lines(self, rows: Sequence[PanelRow]) -> Iterator[tuple[str, tuple[PanelSource, ...]]]:
+        """Heading and panels of each line, band by band; the heading of a single row stands above its first line."""
+        for start in range(0, max((len(row.panels) for row in rows), default=0), self.columns):
+            for row in rows:
+                panels = row.panels[start : start + self.columns]
+                if any(panel is not None for panel in panels):
+                    yield row.title if len(rows) > 1 or start == 0 else "", panels
 
-    def row_height(self, row: PanelRow) -> int:
-        """Height of a row with its heading."""
-        return (self.heading if row.title else 0) + -(-len(row.panels) // self.columns) * self.line_height
+    def height(self, rows: Sequence[PanelRow]) -> int:
+        """Height of all lines of some rows."""
+        return sum((self.heading if title else 0) + self.line_height for title, _ in self.lines(rows))
 
 
 def default_columns(grid: Grid) -> int:
-    """All panels of a row side by side; a single long row is wrapped into six to ten columns with the fewest gaps."""
-    count = grid.num_columns
-    if len(grid.rows) > 1 or count <= LONGEST_LINE:
+    """Panels side by side: all of a short row; of longer ones what gives few gaps and, with several, a page's shape.
+
+    >>> rows = tuple(PanelRow(name, (None,) * 32) for name in ("one", "two", "three"))
+    >>> default_columns(Grid("", "", rows)), default_columns(Grid("", "", rows[:1]))
+    (16, 8)
+    """
+    count, rows = grid.num_columns, len(grid.rows)
+    if count <= LONGEST_LINE:
         return count
-    return min(range(6, LONGEST_LINE + 1), key=lambda columns: (-count % columns, abs(columns - 8)))
+    if rows == 1:
+        return min(range(6, LONGEST_LINE + 1), key=lambda columns: (-count % columns, abs(columns - 8)))
+
+    def cost(columns: int) -> float:
+        bands = -(-count // columns)
+        gaps = (bands * columns - count) / count
+        return abs(math.log(columns / (bands * rows * 1.3) / PAGE_SHAPE)) + gaps
+
+    return min(range(6, count + 1), key=cost)
 
 
 def tiles(grid: Grid, columns: int | None, tile_px: int, head_px: int) -> tuple[list[list[Grid]], int]:
@@ -73,19 +98,16 @@ def tiles(grid: Grid, columns: int | None, tile_px: int, head_px: int) -> tuple[
     head_px: height of head and foot together.
     """
     layout = Layout.of(grid, columns)
-    height = head_px + sum(layout.row_height(row) for row in grid.rows)
-    if layout.width <= tile_px and height <= tile_px:
+    if layout.width <= tile_px and head_px + layout.height(grid.rows) <= tile_px:
         return [[grid]], layout.columns
-    wide = (tile_px - 2 * layout.margin + layout.gap) // (layout.panel + layout.gap)
-    if len(grid.rows) == 1:
-        across = min(layout.columns, max(1, wide))
-        room = (tile_px - head_px - layout.heading) // layout.line_height
-        step = across * _even(-(-grid.num_columns // across), room)
-        return [[_part(grid, grid.rows, start, start + step)] for start in range(0, grid.num_columns, step)], across
-    across = _even(grid.num_columns, wide)
-    high = _even(len(grid.rows), (tile_px - head_px) // (layout.heading + layout.line_height))
+    wide = max(1, (tile_px - 2 * layout.margin + layout.gap) // (layout.panel + layout.gap))
+    across = layout.columns if layout.columns <= wide else _even(grid.num_columns, wide)
+    room = tile_px - head_px
+    high = _even(len(grid.rows), room // layout.band_height(grid.rows[:1]))
+    bands = room // max(layout.band_height(grid.rows[top : top + high]) for top in range(0, len(grid.rows), high))
+    step = across * _even(-(-grid.num_columns // across), bands)
     return [
-        [_part(grid, grid.rows[top : top + high], left, left + across) for left in range(0, grid.num_columns, across)]
+        [_part(grid, grid.rows[top : top + high], left, left + step) for left in range(0, grid.num_columns, step)]
         for top in range(0, len(grid.rows), high)
     ], across
 

@@ -10,9 +10,11 @@ from PIL import Image, ImageDraw
 
 from drillcore.pictures.colors import NO_LABEL_HEX, category_hex, value_table
 from drillcore.pictures.data import Grid
-from drillcore.pictures.lettering import FAINT_INK, INK, fitted, font, width_px, wrapped
+from drillcore.pictures.lettering import FAINT_INK, INK, fitted, font, width_px, wrapped, write
 
 MAX_LABEL_PX = 320
+# With more labels than this their names are smaller; of those that do not fit into so many lines there is the number.
+MANY_LABELS, MAX_LINES = 24, 10
 
 
 @dataclass(frozen=True)
@@ -56,15 +58,17 @@ def _text_lines(lines: list[Line], width: int, margin: int, ink: tuple[int, int,
         return _blank(0, width)
     draw, y = ImageDraw.Draw(image), 0
     for line, height in zip(lines, heights, strict=True):
-        draw.text((margin, y + height // 2), line.text, fill=ink, font=font(line.size_px, bold=line.bold), anchor="lm")
+        write(draw, (margin, y + height // 2), line.text, font(line.size_px, bold=line.bold), ink)
         y += height
     return np.asarray(image)
 
 
 def _legend(grid: Grid, width: int, margin: int, scale: float) -> list[NDArray[np.uint8]]:
     """Labels beside discs in their colours; in columns of equal width where they need several lines."""
+    is_many = len(grid.categories) > MANY_LABELS
+    scale *= 0.8 if is_many else 1
     face, disc = font(round(14 * scale)), round(12 * scale)
-    names = [fitted(name, face, round(MAX_LABEL_PX * scale)) for name in grid.categories]
+    names = [fitted(name, face, round(MAX_LABEL_PX * scale * (0.5 if is_many else 1))) for name in grid.categories]
     colors = category_hex(grid.categories)
     if grid.unlabelled:
         names, colors = [*names, f"no label ({grid.unlabelled:,})"], [*colors, NO_LABEL_HEX]
@@ -72,6 +76,9 @@ def _legend(grid: Grid, width: int, margin: int, scale: float) -> list[NDArray[n
     if sum(cells) > width - 2 * margin:
         cells = [max(cells)] * len(cells)
     per_line = len(cells) if sum(cells) <= width - 2 * margin else max(1, (width - 2 * margin) // cells[0])
+    if (more := len(names) - per_line * MAX_LINES) > 0:
+        names, colors = names[: -more - 1], colors[: -more - 1]
+        names, colors = [*names, f"and {more + 1:,} more"], [*colors, "#ffffff"]
     line_height = round(22 * scale)
     image = Image.new("RGB", (width, -(-len(names) // per_line) * line_height + round(4 * scale)), "white")
     draw = ImageDraw.Draw(image)
@@ -80,7 +87,7 @@ def _legend(grid: Grid, width: int, margin: int, scale: float) -> list[NDArray[n
         x = margin + sum(cells[line * per_line : line * per_line + column])
         middle = line * line_height + line_height // 2
         image.paste(_disc(disc, color), (x, middle - disc // 2))
-        draw.text((x + disc + round(8 * scale), middle), name, fill=INK, font=face, anchor="lm")
+        write(draw, (x + disc + round(8 * scale), middle), name, face)
     return [np.asarray(image)]
 
 
@@ -101,17 +108,15 @@ def _color_bar(grid: Grid, width: int, margin: int, scale: float) -> list[NDArra
     x = margin
     name = fitted(grid.value_name, face, round(MAX_LABEL_PX * scale))
     before = f"{name}   {grid.value_range[0]:.4g}".lstrip()
-    draw.text((x, middle), before, fill=INK, font=face, anchor="lm")
+    write(draw, (x, middle), before, face)
     x += width_px(before, face) + round(8 * scale)
     bar = Image.fromarray(value_table()[None, :-1]).resize((round(200 * scale), round(12 * scale)))
     image.paste(bar, (x, middle - bar.height // 2))
     x += bar.width + round(8 * scale)
     after = f"{grid.value_range[1]:.4g}"
-    draw.text((x, middle), after, fill=INK, font=face, anchor="lm")
+    write(draw, (x, middle), after, face)
     if grid.unlabelled:
         x, disc = x + width_px(after, face) + round(24 * scale), round(12 * scale)
         image.paste(_disc(disc, NO_LABEL_HEX), (x, middle - disc // 2))
-        draw.text(
-            (x + disc + round(8 * scale), middle), f"no value ({grid.unlabelled:,})", fill=INK, font=face, anchor="lm"
-        )
+        write(draw, (x + disc + round(8 * scale), middle), f"no value ({grid.unlabelled:,})", face)
     return [np.asarray(image)]

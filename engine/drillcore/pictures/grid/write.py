@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from drillcore.pictures.data import Grid, Panel, PanelRow, PanelSource
+from drillcore.pictures.data import Grid, Panel, PanelSource
 from drillcore.pictures.grid.layout import Layout, tiles
 from drillcore.pictures.grid.legend import foot, head
 from drillcore.pictures.grid.png import PngWriter
-from drillcore.pictures.lettering import FAINT_INK, INK, draw_centered, fitted, font
+from drillcore.pictures.lettering import FAINT_INK, INK, draw_centered, fitted, font, write
 from drillcore.pictures.shade import Palette, shade
 
 FRAME = (190, 190, 190)
@@ -30,7 +30,7 @@ HEAD_ROOM_PX = 100  # for what the subtitle of a tile adds to that of the grid
 def write_grid(grid: Grid, path: Path, *, columns: int | None = None, tile_px: int = 16_384) -> list[Path]:
     """Write a grid as PNG and return the files: one, or tiles `<stem>-r1-c1.png` where it is larger than `tile_px`.
 
-    columns: panels side by side; by default a single row of more than ten panels is wrapped, and several rows are not.
+    columns: panels side by side; by default rows of more than ten panels are wrapped, several of them into bands.
     tile_px: largest width and height of a file. Each tile has its own title, legend and small print. Panels are not
     cut: a tile is larger than `tile_px` where a single panel with its head is. The same grid gives the same bytes.
 
@@ -57,25 +57,23 @@ def write_grid(grid: Grid, path: Path, *, columns: int | None = None, tile_px: i
 def _write(grid: Grid, path: Path, layout: Layout) -> None:
     top = head(grid, layout.width, layout.margin, layout.scale)
     bottom = foot(grid, layout.width, layout.margin, layout.scale)
-    height = len(top) + sum(layout.row_height(row) for row in grid.rows) + len(bottom)
+    height = len(top) + layout.height(grid.rows) + len(bottom)
     palette = Palette.of(grid)
     with PngWriter(path, layout.width, height) as png:
         png.write(top)
-        for row in grid.rows:
-            for stripe in _stripes(row, layout, palette):
-                png.write(stripe)
+        for title, panels in layout.lines(grid.rows):
+            if title:
+                png.write(_heading(title, layout))
+            png.write(_line(panels, layout, palette, grid.every_point))
         png.write(bottom)
 
 
-def _stripes(row: PanelRow, layout: Layout, palette: Palette) -> Iterator[NDArray[np.uint8]]:
-    if row.title:
-        image = Image.new("RGB", (layout.width, layout.heading), "white")
-        face = font(round(15 * layout.scale), bold=True)
-        title = fitted(row.title, face, layout.width - 2 * layout.margin)
-        ImageDraw.Draw(image).text((layout.margin, image.height // 2), title, fill=INK, font=face, anchor="lm")
-        yield np.asarray(image)
-    for line in layout.lines(row):
-        yield _line(line, layout, palette)
+def _heading(title: str, layout: Layout) -> NDArray[np.uint8]:
+    image = Image.new("RGB", (layout.width, layout.heading), "white")
+    face = font(round(15 * layout.scale), bold=True)
+    shown = fitted(title, face, layout.width - 2 * layout.margin)
+    write(ImageDraw.Draw(image), (layout.margin, image.height // 2), shown, face)
+    return np.asarray(image)
 
 
 class Caption(NamedTuple):
@@ -85,10 +83,10 @@ class Caption(NamedTuple):
     degenerate: bool
 
 
-def _line(sources: tuple[PanelSource, ...], layout: Layout, palette: Palette) -> NDArray[np.uint8]:
+def _line(sources: tuple[PanelSource, ...], layout: Layout, palette: Palette, every_point: bool) -> NDArray[np.uint8]:
     """One line of panels with their captions, uint8 [line_height, width, 3]."""
     captions: list[Caption | None] = []
-    images = shade(_load_panels(sources, captions), layout.panel, palette)
+    images = shade(_load_panels(sources, captions), layout.panel, palette, every_point=every_point)
     pixels = np.full((layout.line_height, layout.width, 3), 255, np.uint8)
     for i, image in enumerate(images):
         if image is not None:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drillcore.pictures.shade import Frame
+from drillcore.pictures.frame import Frame
 
 LARGEST = 65_534
 MISSING = 65_535

@@ -25,7 +25,7 @@ from drillcore.measures.intervals import Bounds
 from drillcore.measures.separation import Separation, combine, measure_layer
 from drillcore.runtime.context import Context
 from drillcore.runtime.failures import Failures, check_whole
-from drillcore.runtime.results import read_separation
+from drillcore.runtime.results import p_in_words, read_separation
 from drillcore.runtime.splits import straddling_in_words
 from drillcore.runtime.stages.graphs import LayerGraphs, graphs_of, memory_needed
 from drillcore.runtime.stages.labelled import draws_of, groups_of, labelled_rows, of_rows
@@ -308,7 +308,7 @@ def _best_line(writer: GroupWriter, task: MeasureTask) -> str:
     not_measured = f"; {name} not measured: {missing}" if missing else ""
     if best is None:
         return not_measured
-    null = f", null up to {best.null_high:.2f} over all layers, p = {best.p:.3g}" if np.isfinite(best.p) else ""
+    null = f", null up to {best.null_high:.2f} over all layers, p {p_in_words(best.p)}" if np.isfinite(best.p) else ""
     of_other = "" if task.tested is None else f" of {task.tested.dataset}"
     tested = "" if draws.is_test_U is None else f" on {len(draws.tested.codes_U):,} test rows{of_other}"
     interval = f"{tested} ({best.low:.2f} to {best.high:.2f})"

@@ -6,7 +6,7 @@ Shape legend: L layers, M measures, B bounds.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,8 @@ class Look:
     transform: Callable[[NDArray[Any]], NDArray[Any]] = np.asarray
 
 
+# With more lines, intervals and nulls that lie over each other cannot be told apart: each line has a chart then.
+TOGETHER = 3
 READ = {"separation": read_separation, "prediction": read_prediction}
 LENS = "Logit lens: the model's own final norm and unembedding at each layer; uncalibrated in early layers."
 TIGHTER = "Lower is tighter; claim it only where raw and mean-centred agree."
@@ -78,8 +80,33 @@ def charts_of(sources: Sequence[LineSource]) -> tuple[Chart, ...]:
             is_probe = metric in (PRIMARY, OF_NUMBERS)
             lines += _controls(own) if is_probe else []
             note = _how_tested([m for _, m in own]) if is_probe else look.note
-            charts.append(Chart(look.title, look.value_name, tuple(lines), look.value_range, note))
+            charts += _charts(Chart(look.title, look.value_name, tuple(lines), look.value_range, note))
     return tuple(charts)
+
+
+def _charts(chart: Chart) -> list[Chart]:
+    """The chart itself or, where it has many lines, one for each of them with its controls, on the same axes."""
+    lines = [s for s in chart.series if not s.control]
+    if len(lines) <= TOGETHER:
+        return [chart]
+    ends = _ends_of_all(chart.series) if chart.value_range is None else chart.value_range
+    charts = []
+    for line in lines:
+        shown = (line, *(s for s in chart.series if s.control and s.of in ("", line.name)))
+        charts.append(replace(chart, title=f"{chart.title} · {line.name}", series=shown, value_range=ends))
+    return charts
+
+
+def _ends_of_all(series: Sequence[Series]) -> tuple[float, float] | None:
+    """The least and the greatest value of some series with their bands, with some room; None where there is none."""
+    drawn = [v for s in series for v in (s.value_L, s.low_L, s.high_L, s.null_mean_L, s.null_high_L) if v is not None]
+    known = np.concatenate([np.ravel(values) for values in drawn])
+    known = known[np.isfinite(known)]
+    if not len(known) or known.min() == known.max():
+        return None
+    low, high = float(known.min()), float(known.max())
+    room = 0.05 * (high - low)
+    return low - room, high + room
 
 
 def _how_tested(measured: Sequence[Measured]) -> str:
@@ -97,11 +124,13 @@ def _tested_on(split: dict[str, Any] | None) -> str:
 def _line(source: LineSource, layers_L: NDArray[Any], bounds: dict[str, NDArray[Any]], look: Look) -> Series:
     with np.errstate(divide="ignore"):
         drawn = {name: look.transform(values_L).astype(np.float64) for name, values_L in bounds.items() if name != "p"}
+    p_L = bounds.get("p")
     if source.control:
         return Series(source.name, layers_L, drawn["value"], control=True, of=source.of)
     low_L, high_L = _ends(drawn, "low", "high")
     mean_L, upper_L = _ends(drawn, "null_mean", "null_high")
-    return Series(source.name, layers_L, drawn["value"], low_L, high_L, mean_L, upper_L)
+    p_L = None if p_L is None or np.isnan(p_L).all() else p_L
+    return Series(source.name, layers_L, drawn["value"], low_L, high_L, mean_L, upper_L, p_L)
 
 
 def _ends(bounds: dict[str, NDArray[Any]], *names: str) -> tuple[NDArray[Any], NDArray[Any]] | tuple[None, None]:

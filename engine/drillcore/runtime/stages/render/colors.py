@@ -104,7 +104,9 @@ def _numbered(group: zarr.Group, array: Coordinate | None, number_of: dict[str, 
         return codes_N
     for start, labels in _pieces(array):
         names, index = np.unique(labels, return_inverse=True)
-        numbers = [number_of.setdefault("" if str(n) == "nan" else str(n), len(number_of)) for n in names]
+        # A string that reads `nan` is a label; a number that is not one is none.
+        words = ["" if isinstance(n, float | np.floating) and np.isnan(n) else str(n) for n in names.tolist()]
+        numbers = [number_of.setdefault(word, len(number_of)) for word in words]
         codes_N[start : start + len(labels)] = np.array(numbers, np.int32)[index]
     return codes_N
 

@@ -8,6 +8,7 @@ from typing import Any
 from drillcore.job.inputs import Model
 from drillcore.pictures.data import Chart, Charts
 from drillcore.runtime.context import Context
+from drillcore.runtime.stages.render import names
 from drillcore.runtime.stages.render.charts import LineSource, chart_inputs, charts_of, small_print
 from drillcore.runtime.stages.render.layers import model_title
 from drillcore.runtime.stages.render.points import states_in_words
@@ -78,7 +79,7 @@ def _of_model(context: Context, model: Model, datasets: list[str]) -> CurvesSpec
         sources += [LineSource(RANDOM, g, control=True, of=d) for d, g in zip(datasets, groups, strict=True)]
     what = states_in_words(source.group for source in sources)
     subtitle = f"measures of the {what}, layer by layer"
-    return CurvesSpec(f"{model.group}--curves", model_title(context, model.group), subtitle, tuple(sources))
+    return CurvesSpec(names.curves_of_model(model.group), model_title(context, model.group), subtitle, tuple(sources))
 
 
 def _over_models(context: Context, models: tuple[Model, ...], dataset: str) -> CurvesSpec:
@@ -92,4 +93,4 @@ def _over_models(context: Context, models: tuple[Model, ...], dataset: str) -> C
     depths = {context.inputs.layers[m.group][-1] for m in models}
     what = states_in_words(source.group for source in sources)
     subtitle = f"measures of the {what} of all models, layer by layer"
-    return CurvesSpec(f"all-models--{dataset}--curves", dataset, subtitle, tuple(sources), len(depths) > 1, True)
+    return CurvesSpec(names.curves_of_all_models(dataset), dataset, subtitle, tuple(sources), len(depths) > 1, True)

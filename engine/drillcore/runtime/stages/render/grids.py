@@ -15,6 +15,7 @@ from drillcore.pictures.data import Grid, Panel, PanelRow
 from drillcore.pictures.grid.layout import aligned_by_depth
 from drillcore.runtime.context import Context
 from drillcore.runtime.results import ProjectionFacts
+from drillcore.runtime.stages.render import names
 from drillcore.runtime.stages.render.colors import Coloring, coloring
 from drillcore.runtime.stages.render.layers import model_title, slots_of, unprojected
 from drillcore.runtime.stages.render.points import ProjectedPoints, states_in_words
@@ -48,11 +49,12 @@ def grid_specs(context: Context) -> list[GridSpec]:
     for model in models:
         name = model_title(context, model)
         datasets = [d.name for d in context.job.measured_groups if (model, d.name) not in missing]
-        specs += [GridSpec(f"{model}--{d}", f"{name} · {d}", (("", group(model, d)),)) for d in datasets]
+        specs += [GridSpec(names.of_dataset(model, d), f"{name} · {d}", (("", group(model, d)),)) for d in datasets]
         if len(datasets) > 1:
-            specs.append(GridSpec(f"{model}--all-datasets", name, tuple((d, group(model, d)) for d in datasets)))
+            members = tuple((d, group(model, d)) for d in datasets)
+            specs.append(GridSpec(names.of_all_datasets(model), name, members))
     if len(models) > 1:
-        specs += [over_models(context, d.name, f"all-models--{d.name}") for d in context.job.measured_groups]
+        specs += [over_models(context, d.name, names.of_all_models(d.name)) for d in context.job.measured_groups]
     return [spec for spec in specs if spec.members]
 
 
@@ -85,6 +87,7 @@ def build_grid(spec: GridSpec, settings: Render, project: Project) -> Grid:
         value_name=colors.value_name,
         unlabelled=_unlabelled(spec, colors),
         panel_px=settings.panel_px,
+        every_point=settings.outliers == "inside",
         footer=_footer(projections, project),
     )
     if settings.align_depth and len(rows) > 1:

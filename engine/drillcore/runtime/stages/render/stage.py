@@ -25,7 +25,7 @@ from drillcore.system.bounds import objects_in, read_object
 from drillcore.system.files import digest, write_atomic
 
 # Version of the pictures' look: to be increased when the same data are drawn in another way; all are drawn again then.
-LOOK = 2
+LOOK = 3
 NOTES = "made_from.json"
 # Settings that the inputs of every picture hold, whatever their value.
 ALWAYS = frozenset(("panel_px", "layers", "align_depth", "color", "tile_px"))
@@ -92,7 +92,9 @@ def _pictures(context: Context, folder: Path) -> Iterator[Picture]:
 def _grid(context: Context, spec: GridSpec, folder: Path) -> list[Path]:
     job = context.job
     grid = build_grid(spec, job.render, job.project)
-    return write_grid(grid, folder / f"{spec.name}.png", tile_px=job.render.tile_px)
+    chosen = job.render.columns
+    columns = {"auto": None, "all": grid.num_columns}[chosen] if isinstance(chosen, str) else chosen
+    return write_grid(grid, folder / f"{spec.name}.png", columns=columns, tile_px=job.render.tile_px)
 
 
 def _curves(spec: CurvesSpec, folder: Path) -> list[Path]:

@@ -8,7 +8,7 @@ import zarr
 from drillcore.measures import PRIMARY
 from drillcore.pictures.data import Table
 from drillcore.runtime.context import Context
-from drillcore.runtime.results import read_prediction, read_separation, result_facts
+from drillcore.runtime.results import p_in_words, read_prediction, read_separation, result_facts
 from drillcore.runtime.stages.render.colors import coloring
 from drillcore.runtime.stages.render.layers import model_title, unprojected
 from drillcore.store.attributes import attributes_of
@@ -138,9 +138,10 @@ def _best_probe(group: zarr.Group) -> tuple[str, str, str, str]:
     best = None if measured is None else measured.best(measured.primary)
     if measured is None or best is None:
         return (NONE,) * 4
+    p = p_in_words(best.p).removeprefix("= ") if np.isfinite(best.p) else NONE
     name = "" if measured.primary == PRIMARY else "R² "
     interval = f"{name}{best.value:.2f} ({best.low:.2f} to {best.high:.2f})"
-    return (interval, best.layer_name, _number(best.null_high, ".2f"), _number(best.p, ".3g"))
+    return (interval, best.layer_name, _number(best.null_high, ".2f"), p)
 
 
 def _top1(group: zarr.Group) -> str:
