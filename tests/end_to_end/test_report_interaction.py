@@ -39,7 +39,7 @@ def test_close_up_zooms_moves_and_morphs(size: str, visit: Any, request: Any) ->
     shown, texts = visit(path), report.datasets[0].texts
     page = shown.page
     index = isolated_sentence(points[0][5], rng)
-    shown.face(0, 0, 5).click()
+    shown.enlarge(0, 0, 5)
     assert page.locator("#closeup").is_visible() and "block_5" in page.locator("#closeup-title").text_content()
     whole = canvas_bytes(shown)
     x, y = stage_place(shown, places(points[0][5])[index])

@@ -40,10 +40,10 @@ def test_hostile_text_is_shown_as_text(visit: Any, tmp_path: Path, rng: np.rando
             wait_until(lambda page=page: page.locator("#found").text_content() == "")
             shown.hover(shown.face(0, 0, 2), place)
             assert shown.tip() == text
-        shown.face(0, 0, 1).click()
+        shown.enlarge(0, 0, 1)
         assert bad in (page.locator("#closeup-title").text_content() or "")
         page.locator("#closeup-close").click()
-        page.locator("summary").first.click()
+        page.locator(".chart summary").first.click()
         assert page.locator("img, iframe, object, embed, form, main script").count() == 0
         assert page.locator("body > script").count() <= 6
 
@@ -66,7 +66,7 @@ def test_nothing_overflows(width: int, visit: Any, tmp_path: Path, rng: np.rando
             page.locator("#results button").first.wait_for()
             page.locator("#results button").first.click()
         elif step == 1:
-            shown.face(0, 0, 2).click()
+            shown.enlarge(0, 0, 2)
             inside = page.locator("#closeup").evaluate(
                 "node => [node.scrollWidth - node.clientWidth, node.scrollHeight - node.clientHeight]"
             )
@@ -104,11 +104,10 @@ def test_sampled_reports_show_images_and_answer_for_the_sample(
     distances = [np.partition(np.hypot(*(at - place).T), 1)[1] for place in at]
     index = int(np.argmax(distances))
     face = shown.face(0, 0, 2)
-    face.locator("img").wait_for()
-    assert face.locator("img").evaluate("node => node.decode().then(() => node.naturalWidth)") == 400
+    face.locator("canvas[data-image=true]").wait_for()
     shown.hover(face, tuple(at[index]))
     assert shown.tip() == texts[chosen[index]]
-    face.click()
+    shown.enlarge(0, 0, 2)
     first = canvas_bytes(shown)
     page.keyboard.press("+")
     assert canvas_bytes(shown) != first
@@ -116,4 +115,4 @@ def test_sampled_reports_show_images_and_answer_for_the_sample(
     page.locator("#search").fill("lake")
     page.locator("#results button").first.wait_for()
     page.keyboard.press("Escape")
-    wait_until(shown.face(0, 0, 2).locator("img").is_hidden)
+    shown.face(0, 0, 2).locator("canvas[data-image=false]").wait_for()

@@ -57,6 +57,10 @@ class Visit:
         wait_until(lambda: face.evaluate("node => node.firstChild.width !== 300"))
         return face
 
+    def enlarge(self, dataset: int, row: int, panel: int) -> None:
+        """Enlarge a panel by a click on its name."""
+        self.face(dataset, row, panel).locator("xpath=..").locator(".name").click()
+
     def hover(self, face: Any, place: tuple[float, float]) -> None:
         """Move the pointer to a place of a panel: x to the right, y downwards, 0 to 1."""
         box = inner_box(face)

@@ -81,11 +81,15 @@ def category_table(categories: Sequence[str]) -> NDArray[np.uint8]:
     return np.array([rgb(color) for color in [*(category_hex(categories) or ["#0072B2"]), NO_LABEL_HEX]], np.uint8)
 
 
-def value_table() -> NDArray[np.uint8]:
-    """RGB along the colour bar and, in the last row, of no value: uint8 [257, 3]. Every colour is visible on white."""
+def value_table(*, dark: bool = False) -> NDArray[np.uint8]:
+    """RGB along the colour bar and, in the last row, of no value: uint8 [257, 3].
+
+    Every colour is visible on white; dark: on black.
+    """
     ramp = colorcet.palette["CET_L8"]  # blue, magenta, orange, yellow, in even steps of lightness
-    # The last 7 % are too light on white.
-    steps = np.linspace(0, len(ramp) * 0.93, NUM_STEPS).astype(int)
+    # The last 7 % are too light on white, the first 30 % too dark on black.
+    first, last = (0.3, 0.999) if dark else (0.0, 0.93)
+    steps = np.linspace(len(ramp) * first, len(ramp) * last, NUM_STEPS).astype(int)
     return np.array([rgb(color) for color in [*(ramp[i] for i in steps), NO_LABEL_HEX]], np.uint8)
 
 

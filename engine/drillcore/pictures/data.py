@@ -22,7 +22,8 @@ class Panel:
     title: drawn above it (a layer name). points_N2: float32; rows that are not finite are not drawn. values_N: colours
     of the points; integers index `Grid.categories` (negative: no label), floats lie in `Grid.value_range` (NaN: no
     value). degenerate: all states of the layer were identical, so that the points mean nothing; the panel says so
-    instead of drawing them.
+    instead of drawing them. layer: its number. figure: the layer's measure, shown beside the title. is_notable: whether
+    the measure is more than chance.
 
     Raises ValueError where shapes do not fit.
 
@@ -34,6 +35,9 @@ class Panel:
     points_N2: NDArray[np.float32]
     values_N: Values
     degenerate: bool = False
+    layer: int | None = None
+    figure: str = ""
+    is_notable: bool = False
 
     def __post_init__(self) -> None:
         points, values = self.points_N2, self.values_N
@@ -111,7 +115,8 @@ class Series:
     interval. null_mean_L, null_high_L: mean and upper end of the null; values between them are explained by chance.
     p_L: share of permutations that are at least as large, corrected for all layers; told, not drawn.
     control: something that the measure must beat (a probe on the last token, random weights); drawn dashed. of: name of
-    the series that a control belongs to and whose colour it has; empty for a control of all, which is grey.
+    the series that a control belongs to and whose colour it has; empty for a control of all, which is grey. shows: name
+    of the report's dataset and title of its row whose panels are of the same states.
 
     Raises ValueError where lengths differ or one end of an interval is missing.
 
@@ -129,6 +134,7 @@ class Series:
     p_L: Floats | None = None
     control: bool = False
     of: str = ""
+    shows: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
         for field in ("value_L", "low_L", "high_L", "null_mean_L", "null_high_L", "p_L"):
@@ -201,9 +207,24 @@ class ReportDataset:
     notes: Sequence[str] = ()
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What the report says first.
+
+    words: the question, and paragraphs. chart: number of the chart beside them. panel: its dataset, row and layer.
+    """
+
+    words: tuple[str, ...]
+    chart: int
+    panel: tuple[str, str, int]
+
+
 @dataclass(frozen=True, eq=False)
 class Report:
-    """One page: the tables of the overview, charts per layer with their small print, and the datasets' grids."""
+    """One page: an answer, charts per layer with their small print, the datasets' grids, and tables of the run.
+
+    figure: what the figures beside the titles of panels are.
+    """
 
     title: str
     subtitle: str
@@ -212,3 +233,5 @@ class Report:
     datasets: tuple[ReportDataset, ...]
     footer: str = ""
     charts_note: str = ""
+    answer: Answer | None = None
+    figure: str = ""

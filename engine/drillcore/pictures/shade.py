@@ -59,11 +59,17 @@ class Palette:
 
 
 def shade(
-    panels: Iterable[Panel | None], panel_px: int, palette: Palette, *, every_point: bool = False
+    panels: Iterable[Panel | None],
+    panel_px: int,
+    palette: Palette,
+    *,
+    every_point: bool = False,
+    ground: str | None = "white",
 ) -> list[RGB | None]:
     """Each panel as RGB on white, uint8 [panel_px, panel_px, 3]; None where there is no finite point to draw.
 
-    every_point: draw all points to scale; by default a few that are far away are triangles at the edges.
+    every_point: draw all points to scale; by default a few that are far away are triangles at the edges. ground: None
+    for RGBA on no ground, uint8 [panel_px, panel_px, 4], without numbers and triangles.
 
     Panels are taken one at a time, so that at most two of many points are in memory at once.
 
@@ -77,7 +83,7 @@ def shade(
 
     def draw_waiting() -> None:
         if waiting:
-            strip = _few([(panel, frame) for _, panel, frame in waiting], panel_px, palette)
+            strip = _few([(panel, frame) for _, panel, frame in waiting], panel_px, palette, ground)
             for (i, _, _), image in zip(waiting, strip, strict=True):
                 images[i] = image
             waiting.clear()
@@ -88,7 +94,7 @@ def shade(
         if panel is None or frame is None:
             continue
         if len(panel.points_N2) > FEW_POINTS:
-            images[-1] = _many(panel, frame, panel_px, palette)
+            images[-1] = _many(panel, frame, panel_px, palette, ground)
         else:
             waiting.append((len(images) - 1, panel, frame))
         if len(waiting) == at_once:
@@ -112,7 +118,7 @@ def number_px(panel_px: int) -> int:
     return max(9, round(panel_px / 18))
 
 
-def _few(framed: Sequence[tuple[Panel, Frame]], panel_px: int, palette: Palette) -> Iterator[RGB]:
+def _few(framed: Sequence[tuple[Panel, Frame]], panel_px: int, palette: Palette, ground: str | None) -> Iterator[RGB]:
     size, parts = panel_px * SUPERSAMPLING, []
     units = [frame.unit(panel.points_N2) for panel, frame in framed]
     nobody = np.empty(0, np.int64)
@@ -138,7 +144,10 @@ def _few(framed: Sequence[tuple[Panel, Frame]], panel_px: int, palette: Palette)
     for position, (panel, _) in enumerate(framed):
         image = tf.Image(rgba[:, position * size : (position + 1) * size], dims=["y", "x"])
         disc = disc_px(len(panel.points_N2), panel_px)
-        reduced = _reduced(tf.spread(image, px=disc, shape="circle"))
+        reduced = _reduced(tf.spread(image, px=disc, shape="circle"), ground)
+        if ground is None:
+            yield reduced
+            continue
         own, out_M = slice(ends[position], ends[position + 1]), outsiders[position]
         corner = np.array([position * size, 0.0])
         piles = _piles(spots_N2[own] - corner, sizes_N[own], disc * 1.6 / SUPERSAMPLING, panel_px)
@@ -157,14 +166,18 @@ def _piles(spots_N2: NDArray[np.float64], sizes_N: NDArray[np.int64], reach: flo
     ]
 
 
-def _reduced(image: tf.Image) -> RGB:
+def _reduced(image: tf.Image, ground: str | None) -> RGB:
     pixels = image.values
+    if ground is None:
+        # Weighted by opacity, so that what is transparent has no colour.
+        rgba = Image.frombuffer("RGBA", pixels.shape[::-1], pixels, "raw", "RGBA", 0, 1).convert("RGBa")
+        return np.asarray(rgba.reduce(SUPERSAMPLING).convert("RGBA"))[::-1]
     pixels[pixels == 0] = 0xFFFFFFFF
     rgbx = Image.frombuffer("RGBX", pixels.shape[::-1], pixels, "raw", "RGBX", 0, 1).reduce(SUPERSAMPLING)
     return np.asarray(rgbx)[::-1, :, :3]
 
 
-def _many(panel: Panel, frame: Frame, panel_px: int, palette: Palette) -> RGB:
+def _many(panel: Panel, frame: Frame, panel_px: int, palette: Palette, ground: str | None) -> RGB:
     span = ((frame.x - frame.half, frame.x + frame.half), (frame.y - frame.half, frame.y + frame.half))
     canvas = ds.Canvas(panel_px, panel_px, *span)
     if palette.value_range is not None:
@@ -175,6 +188,8 @@ def _many(panel: Panel, frame: Frame, panel_px: int, palette: Palette) -> RGB:
     px = round((0.02 * panel_px**2 / len(panel.points_N2)) ** 0.5)
     if px:
         image = tf.spread(image, px=px, shape="circle")
+    if ground is None:
+        return np.asarray(image.to_pil())
     # Without a background, dropping the alpha channel would change the colours.
     pixels = np.asarray(tf.set_background(image, "white").to_pil().convert("RGB"))
     if frame.is_whole:

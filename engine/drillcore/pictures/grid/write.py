@@ -81,6 +81,7 @@ class Caption(NamedTuple):
 
     title: str
     degenerate: bool
+    is_notable: bool
 
 
 def _line(sources: tuple[PanelSource, ...], layout: Layout, palette: Palette, every_point: bool) -> NDArray[np.uint8]:
@@ -99,10 +100,15 @@ def _line(sources: tuple[PanelSource, ...], layout: Layout, palette: Palette, ev
     return np.asarray(strip)
 
 
+def _caption(panel: Panel) -> Caption:
+    title = f"{panel.title}  {panel.figure}" if panel.figure else panel.title
+    return Caption(title, panel.degenerate, panel.is_notable)
+
+
 def _load_panels(sources: tuple[PanelSource, ...], captions: list[Caption | None]) -> Iterator[Panel | None]:
     for source in sources:
         panel = source() if callable(source) else source
-        captions.append(None if panel is None else Caption(panel.title, panel.degenerate))
+        captions.append(None if panel is None else _caption(panel))
         yield panel
         del panel
 
@@ -112,7 +118,7 @@ def _frame(strip: Image.Image, caption: Caption, left: int, layout: Layout, *, d
     box = (left, layout.caption, left + layout.panel - 1, layout.caption + layout.panel - 1)
     draw.rectangle(box, fill=None if drawn else MARKED, outline=FRAME, width=max(1, round(layout.scale)))
     center = left + layout.panel // 2
-    face = font(round(13 * layout.scale))
+    face = font(round(13 * layout.scale), bold=caption.is_notable)
     draw_centered(strip, (center, layout.caption // 2), fitted(caption.title, face, layout.panel), face, INK)
     if not drawn:
         note = IDENTICAL if caption.degenerate else EMPTY

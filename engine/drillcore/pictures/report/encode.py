@@ -17,27 +17,39 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drillcore.pictures.frame import Frame
+from drillcore.pictures.frame import Frame, outside
 
 LARGEST = 65_534
 MISSING = 65_535
 
 
-def quantised(points_N2: NDArray[np.float32]) -> NDArray[np.uint16]:
+def quantised(points_N2: NDArray[np.float32], frame: Frame | None = None) -> NDArray[np.uint16]:
     """Points within the frame of their panel, 0 to 65,534 on each axis: uint16 [2, N], first all x, then all y.
 
-    A point that is not finite is 65,535 on both axes.
+    A point that is not finite is 65,535 on both axes; one outside of the frame is at its edge.
 
     >>> quantised(np.array([[0, 0], [9, 9], [np.nan, 0]], np.float32))
     array([[ 3277, 62257, 65535],
            [ 3277, 62257, 65535]], dtype=uint16)
     """
-    frame = Frame.around(points_N2) or Frame(0.0, 0.0, 1.0)
-    unit_N2 = (points_N2.astype(np.float64) - (frame.x, frame.y)) / (2 * frame.half) + 0.5
+    frame = frame or Frame.around(points_N2) or Frame(0.0, 0.0, 1.0)
+    unit_N2 = frame.unit(points_N2)
     finite_N = np.isfinite(unit_N2[:, 0]) & np.isfinite(unit_N2[:, 1])
     scaled_N2 = np.rint(np.where(finite_N[:, None], unit_N2, 0) * LARGEST).clip(0, LARGEST).astype(np.uint16)
     scaled_N2[~finite_N] = MISSING
     return np.ascontiguousarray(scaled_N2.T)
+
+
+def outsiders(points_K2: NDArray[np.float32], frame: Frame | None) -> list[tuple[int, float, float]]:
+    """The points outside of the frame: number, and place in units of its side, x to the right and y upwards.
+
+    >>> outsiders(np.array([[0, 0], [9, 3]], np.float32), Frame(0.0, 0.0, 1.0, is_whole=False))
+    [(1, 5.0, 2.0)]
+    """
+    if frame is None or frame.is_whole:
+        return []
+    unit_K2 = frame.unit(points_K2)
+    return [(int(k), *(float(f"{v:.5g}") for v in unit_K2[k])) for k in outside(unit_K2)]
 
 
 def packed_numbers(arrays: Iterable[NDArray[np.uint16]]) -> bytes:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
@@ -22,12 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from drillcore.pictures.colors import value_table
 from drillcore.pictures.curves import series_hex
-from drillcore.pictures.data import Chart, Panel, PanelRow, Report, ReportDataset, Series
+from drillcore.pictures.data import Chart, Grid, Panel, PanelRow, Report, ReportDataset, Series
+from drillcore.pictures.frame import Frame
 from drillcore.pictures.report.encode import (
     cut,
     cut_length,
     numbers,
+    outsiders,
     packed_numbers,
     packed_texts,
     quantised,
@@ -39,7 +42,7 @@ from drillcore.system.files import replacing
 MAX_PANEL_POINTS = 3_200_000  # 100,000 sentences in 32 panels
 MAX_TEXT_CHARACTERS = 12_000_000
 SAMPLE_SENTENCES = (1_000, 20_000)  # fewest and most in a sample
-IMAGE_COLORS = 64
+IMAGE_COLORS = 256
 SCRIPTS = ("data.js", "paint.js", "panels.js", "closeup.js", "charts.js", "page.js")
 
 
@@ -110,6 +113,8 @@ class _Writer:
             "chartsNote": self.report.charts_note,
             "charts": [_chart(chart) for chart in self.report.charts],
             "seriesColors": series_hex(self.report.charts),
+            "figure": self.report.figure,
+            "answer": None if self.report.answer is None else asdict(self.report.answer),
             "datasets": datasets,
         }
         self._element("meta", "application/json", script_json(meta))
@@ -131,7 +136,7 @@ class _Writer:
         codes_N = np.zeros(count, np.int32)
         rows = []
         for r, row in enumerate(grid.rows):
-            content, codes = self._row(f"{name}-r{r}", row, count, sample, palette)
+            content, codes = self._row(f"{name}-r{r}", row, count, sample, grid)
             rows.append(content)
             codes_N = codes_N if codes is None else codes
         chosen = [dataset.texts[i] for i in sample.indexes_K]
@@ -147,10 +152,12 @@ class _Writer:
             "shown": len(sample.indexes_K),
             "cut": length,
             "categories": grid.categories,
+            "counts": np.bincount(codes_N, minlength=len(palette.table))[: len(grid.categories)].tolist(),
             "unlabelled": grid.unlabelled,
             "valueRange": grid.value_range,
             "valueName": grid.value_name,
-            "colors": ["#{:02x}{:02x}{:02x}".format(*color) for color in palette.table.tolist()],
+            "colors": _hex(palette.table),
+            "darkColors": _hex(value_table(dark=True)) if grid.value_range is not None else None,
             "texts": self._blob(f"{name}-texts", packed_texts([cut(text, length) for text in chosen])),
             "notes": self._blob(f"{name}-notes", packed_texts(notes)),
             "codes": self._blob(f"{name}-codes", packed_numbers([codes_N[sample.indexes_K].astype(np.uint16)])),
@@ -166,12 +173,12 @@ class _Writer:
         return _Sample(chosen, 400 if self.num_panels <= 64 else 240 if self.num_panels <= 512 else 150)
 
     def _row(
-        self, name: str, row: PanelRow, count: int, sample: _Sample, palette: Palette
+        self, name: str, row: PanelRow, count: int, sample: _Sample, grid: Grid
     ) -> tuple[dict[str, Any], NDArray[np.int32] | None]:
         panels: list[dict[str, Any] | None] = []
         points = []
         images = []
-        codes = None
+        codes, palette = None, Palette.of(grid)
         for source in row.panels:
             panel = source() if callable(source) else source
             if panel is None:
@@ -182,10 +189,11 @@ class _Writer:
                     f"{row.title}, {panel.title}: {len(panel.points_N2)} points for {count} sentences of the report"
                 )
             codes = palette.codes(panel) if codes is None else codes
-            panels.append({"title": panel.title, "degenerate": panel.degenerate})
+            frame = Frame.around(panel.points_N2, every=grid.every_point)
+            panels.append(_panel(panel, outsiders(panel.points_N2[sample.indexes_K], frame)))
             if not panel.degenerate:
-                points.append(quantised(panel.points_N2)[:, sample.indexes_K])
-                images.append(_image(panel, sample.image_px, palette))
+                points.append(quantised(panel.points_N2, frame)[:, sample.indexes_K])
+                images.append(_image(panel, sample.image_px, palette, every_point=grid.every_point))
         content: dict[str, Any] = {"title": row.title, "panels": panels}
         content["points"] = self._blob(f"{name}-points", packed_numbers(points))
         if sample.image_px:
@@ -194,13 +202,30 @@ class _Writer:
         return content, codes
 
 
-def _image(panel: Panel, image_px: int, palette: Palette) -> str:
-    """The panel as a PNG of few colours in base64; empty without an image."""
-    (pixels,) = shade([panel], image_px, palette) if image_px else (None,)
+def _hex(table: NDArray[np.uint8]) -> list[str]:
+    return ["#{:02x}{:02x}{:02x}".format(*color) for color in table.tolist()]
+
+
+def _panel(panel: Panel, outside: list[tuple[int, float, float]]) -> dict[str, Any]:
+    """What the page is told of a panel, without what it has not."""
+    told = {
+        "layer": panel.layer,
+        "figure": panel.figure,
+        "notable": panel.is_notable or None,
+        "outside": outside,
+    }
+    kept = {name: value for name, value in told.items() if value not in (None, "", [])}
+    return {"title": panel.title, "degenerate": panel.degenerate, **kept}
+
+
+def _image(panel: Panel, image_px: int, palette: Palette, *, every_point: bool) -> str:
+    """The panel as a PNG of few colours on no ground, in base64; empty without an image."""
+    (pixels,) = shade([panel], image_px, palette, every_point=every_point, ground=None) if image_px else (None,)
     if pixels is None:
         return ""
     buffer = BytesIO()
-    Image.fromarray(pixels).quantize(IMAGE_COLORS, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    few = Image.fromarray(pixels).quantize(IMAGE_COLORS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    few.save(buffer, "PNG", optimize=True)
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
@@ -220,10 +245,12 @@ def _series(series: Series) -> dict[str, Any]:
         "name": series.name,
         "control": series.control,
         "of": series.of,
+        "shows": series.shows,
         "layers": [int(layer) for layer in series.layers_L],
         "value": numbers(series.value_L),
         "low": numbers(series.low_L),
         "high": numbers(series.high_L),
         "nullMean": numbers(series.null_mean_L),
         "nullHigh": numbers(series.null_high_L),
+        "p": numbers(series.p_L),
     }

@@ -41,7 +41,7 @@ class ChartView {
       s.places = chart.relativeDepth ? s.layers.map((layer) => layer / deepest) : s.layers;
     }
     this.range = extent(chart);
-    this.read = element("div", { class: "read", role: "status" });
+    this.read = element("div", { class: "read", role: "status", hidden: "" });
     this.place = element("div");
     const label = `${chart.title}: ${chart.valueName} per layer. Arrow keys read the values of a layer.`;
     this.place.setAttribute("role", "application");
@@ -55,6 +55,7 @@ class ChartView {
     this.place.addEventListener("pointermove", (event) => this.showValues(this.placeAt(event)));
     this.place.addEventListener("pointerleave", () => this.showValues(null));
     this.place.addEventListener("blur", () => this.showValues(null));
+    this.place.addEventListener("click", (event) => this.open(event));
     this.place.addEventListener("keydown", (event) => this.key(event));
     this.draw();
   }
@@ -87,7 +88,7 @@ class ChartView {
     const known = layers.map((_, i) => i).filter((i) => low[i] !== null && high[i] !== null);
     const edge = (values, order) => order.map((i) => `${this.x(layers[i]).toFixed(1)} ${this.y(values[i]).toFixed(1)}`);
     const corners = [...edge(high, known), ...edge(low, known.slice().reverse())];
-    return svg("path", { d: corners.length ? `M${corners.join("L")}Z` : "", fill: color, "fill-opacity": opacity });
+    return svg("path", { class: "band", d: corners.length ? `M${corners.join("L")}Z` : "", fill: color, "fill-opacity": opacity });
   }
 
   draw() {
@@ -109,10 +110,14 @@ class ChartView {
     const turned = `translate(13 ${(height - bottom) / 2}) rotate(-90)`;
     const name = chart.valueName.length > 36 ? `${chart.valueName.slice(0, 35)}…` : chart.valueName;
     root.append(svg("text", { transform: turned, "text-anchor": "middle" }, name));
-    const nulls = chart.series.filter((s) => s.nullMean).length;
-    const faint = 1 - (1 - 0.25) ** (1 / Math.max(nulls, 1));
-    for (const s of chart.series) if (s.nullMean) root.append(this.band(s.places, s.nullMean, s.nullHigh, "#808080", faint));
+    const nulls = chart.series.filter((s) => s.nullMean);
+    const faint = 1 - (1 - 0.18) ** (1 / Math.max(nulls.length, 1));
+    for (const s of nulls) root.append(this.band(s.places, s.nullMean, s.nullHigh, nullColor(), faint));
     for (const s of chart.series) if (s.low) root.append(this.band(s.places, s.low, s.high, seriesColor(s), 0.2));
+    for (const s of nulls) {
+      const line = { class: "null", d: this.path(s.places, s.nullHigh), fill: "none", stroke: nullColor(), "stroke-width": 1.8 };
+      root.append(svg("path", line));
+    }
     for (const s of chart.series) {
       const line = { d: this.path(s.places, s.value), fill: "none", stroke: seriesColor(s), "stroke-width": s.control ? 1.5 : 2.2 };
       if (s.control) line["stroke-dasharray"] = dashes(s);
@@ -140,22 +145,48 @@ class ChartView {
 
   showValues(place) {
     this.shown = place ?? null;
-    this.cursor.setAttribute("visibility", place === null || place === undefined ? "hidden" : "visible");
+    this.cursor.setAttribute("visibility", this.shown === null ? "hidden" : "visible");
+    this.read.hidden = this.shown === null;
     this.read.replaceChildren();
     if (this.shown === null) return;
     for (const end of ["x1", "x2"]) this.cursor.setAttribute(end, this.x(place));
+    // Over the chart, on the side where the cursor is not: nothing on the page moves.
+    this.read.classList.toggle("left", this.x(place) > CHART.width / 2);
     const { relativeDepth, series } = this.chart;
     this.read.append(relativeDepth ? `depth ${round(place)}` : `layer ${place}`);
     for (const s of series) {
       const i = relativeDepth ? closest(s.places, place) : s.places.indexOf(place);
       if (i < 0 || s.value[i] === null) continue;
-      const between = s.low && s.low[i] !== null ? ` (${round(s.low[i])} to ${round(s.high[i])})` : "";
       const layer = relativeDepth && !s.control ? `, layer ${s.layers[i]}` : "";
-      this.read.append(lineKey(s, `${seriesName(s)}${layer} ${round(s.value[i])}${between}`));
+      this.read.append(lineKey(s, `${seriesName(s)}${layer}: ${inWords(s, i)}`));
     }
   }
 
+  // Show at which layer a panel is, on the line of its model and dataset.
+  mark(row, layer) {
+    const s = this.chart.series.find((line) => !line.control && isOf(line, row));
+    if (!s) return;
+    const i = s.layers.indexOf(layer);
+    this.showValues(i < 0 ? null : s.places[i]);
+  }
+
+  // A click on the chart enlarges the panel of the layer and of the line that is nearest.
+  open(event) {
+    const place = this.placeAt(event), box = this.place.getBoundingClientRect();
+    const height = ((event.clientY - box.top) / box.height) * CHART.height;
+    let nearest = null, smallest = Infinity;
+    for (const s of this.chart.series) {
+      const i = this.chart.relativeDepth ? closest(s.places, place) : s.places.indexOf(place);
+      if (s.control || i < 0 || s.value[i] === null) continue;
+      const distance = Math.abs(this.y(s.value[i]) - height), row = rowOf(s);
+      const panel = row?.panels.find((each) => each?.layer === s.layers[i]);
+      if (panel && distance < smallest) [nearest, smallest] = [{ row, panel }, distance];
+    }
+    if (nearest) closeup.open(nearest.row, nearest.panel);
+  }
+
   key(event) {
+    if (event.key === "Escape") this.showValues(null);
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (!step || !this.places.length) return;
     event.preventDefault();
@@ -170,11 +201,14 @@ class ChartView {
     details.addEventListener("toggle", () => {
       if (details.open && details.children.length === 1) {
         const layers = [...new Set(this.chart.series.flatMap((s) => s.layers))].sort((a, b) => a - b);
-        const rows = layers.map((layer) => [String(layer), ...this.chart.series.map((s) => {
-          const value = s.value[s.layers.indexOf(layer)];
-          return value === null || value === undefined ? "" : round(value);
-        })]);
-        const header = ["layer", ...this.chart.series.map(seriesName)];
+        const names = [["value", ""], ["low", "from"], ["high", "to"], ["nullHigh", "null to"], ["p", "p"]];
+        const columns = this.chart.series.flatMap((s) => names.filter(([name]) => s[name]).map(([name, title]) => {
+          const of = (layer) => s[name][s.layers.indexOf(layer)] ?? null;
+          return { title: `${seriesName(s)} ${title}`.trim(), of, name };
+        }));
+        const shown = ({ of, name }, layer) => (of(layer) === null ? "" : name === "p" ? pInWords(of(layer)) : round(of(layer)));
+        const rows = layers.map((layer) => [String(layer), ...columns.map((column) => shown(column, layer))]);
+        const header = ["layer", ...columns.map(({ title }) => title)];
         details.append(tableNode({ title: this.chart.title, header, rows }));
       }
     });
@@ -188,6 +222,37 @@ function closest(places, wanted) {
 
 function round(value) {
   return String(Number(value.toPrecision(3)));
+}
+
+function pInWords(p) {
+  return p < 0.001 ? "< 0.001" : p.toFixed(3);
+}
+
+// A value of a line with its interval, null and p.
+function inWords(s, i) {
+  const known = (values) => values && values[i] !== null;
+  const between = known(s.low) ? ` (${round(s.low[i])} to ${round(s.high[i])})` : "";
+  const reach = known(s.nullHigh) ? `; null to ${round(s.nullHigh[i])}` : "";
+  const p = known(s.p) ? `; p ${s.p[i] < 0.001 ? "" : "= "}${pInWords(s.p[i])}` : "";
+  return `${round(s.value[i])}${between}${reach}${p}`;
+}
+
+function isOf(s, row) {
+  return s.shows !== null && s.shows[0] === row.dataset.info.name && s.shows[1] === row.title;
+}
+
+// The row of panels that shows the states of a line.
+function rowOf(s) {
+  return s.shows && datasets.flatMap((dataset) => dataset.rows).find((row) => isOf(s, row));
+}
+
+// Show a panel's layer on the curves that are of it.
+function markLayer(row, layer) {
+  for (const view of chartViews) view.mark(row, layer);
+}
+
+function nullColor() {
+  return dark ? "#b8c0c8" : "#444444";
 }
 
 function seriesColor(s) {
@@ -216,7 +281,12 @@ function seriesKeys() {
   // One entry for each kind of control, whichever series it belongs to.
   const kinds = [...series.values()].map((s) => (s.control ? { ...s, of: "" } : s));
   const keys = element("div", { class: "keys" }, ...kinds.map((s) => lineKey(s, s.name)));
-  if ([...series.values()].some((s) => s.low)) keys.append(key("", "in the line's colour: its interval", "band"));
-  if ([...series.values()].some((s) => s.nullMean)) keys.append(key("", "null: mean to upper end", "band"));
+  if ([...series.values()].some((s) => s.low)) keys.append(key("", "in a line's colour: its 95 % interval", "band"));
+  if ([...series.values()].some((s) => s.nullMean)) {
+    const line = svg("line", { x1: 0, x2: 30, y1: 5, y2: 5, stroke: nullColor(), "stroke-width": 3 });
+    const sample = svg("svg", { viewBox: "0 0 30 10", "aria-hidden": "true" }, line);
+    keys.append(element("span", { class: "key" }, sample, "null (permuted labels): its upper end over all layers"));
+    keys.append(key("", "null: from its mean to its upper end", "band null"));
+  }
   return keys;
 }

@@ -6,7 +6,7 @@ const closeup = (() => {
   const [ring, pin] = stage.querySelectorAll(".ring");
   const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
   let row = null, panels = [], position = 0, zoom = 1, center = [0.5, 0.5], morph = null, drag = null;
-  let frame = 0, motion = 0, buffers = null, image = null;
+  let frame = 0, motion = 0, buffers = null, arrangement = null;
 
   byId("closeup-legend").append(legendPlace(() => row?.dataset));
 
@@ -101,55 +101,50 @@ const closeup = (() => {
     const ratio = devicePixelRatio, place = view();
     canvas.width = Math.max(1, Math.round(stage.clientWidth * ratio));
     canvas.height = Math.max(1, Math.round(stage.clientHeight * ratio));
+    arrangement = null;
     morph = coordinates();
     mark.hidden = morph !== null;
     mark.textContent = "all states identical";
     if (morph) {
       const scaled = { side: place.side * ratio, left: place.left * ratio, top: place.top * ratio };
-      paint(canvas, row.dataset, ...morph, scaled, zoom);
+      const outside = position === Math.round(position) ? row.outsiders(panels[position]) : new Map();
+      const whole = { ...scaled, width: canvas.width, height: canvas.height };
+      arrangement = new Arrangement(row.dataset, ...morph, whole, zoom, outside);
       drawImage(scaled);
+      arrangement.paint(canvas.getContext("2d"));
     }
     placeRings();
   }
 
-  // For a sampled dataset, draw the image of all sentences behind the sample, unless the slider is between layers.
+  // For a sampled dataset, the image of all sentences behind the sample, unless the slider is between layers.
   function drawImage(place) {
-    const panel = panels[position];
-    if (!panel || !row.images || row.dataset.filtered) return;
-    const source = `data:image/png;base64,${row.images[panel.slot]}`;
-    if (image?.src !== source) {
-      image = new Image();
-      image.onload = draw;
-      image.src = source;
-    }
-    if (!image.complete || !image.naturalWidth) return;
+    const panel = panels[Math.round(position)], { dataset } = row;
+    const image = position === Math.round(position) && dataset.sampled && !dataset.filtered && !state.toScale && row.image(panel);
+    if (!image) return;
     const context = canvas.getContext("2d");
-    context.save();
-    context.globalCompositeOperation = "destination-over";
     context.globalAlpha = 0.6;
-    context.filter = dark ? "invert(1) hue-rotate(180deg)" : "none";
     context.drawImage(image, place.left, place.top, place.side, place.side);
-    context.restore();
+    context.globalAlpha = 1;
   }
 
   function placeRings() {
-    if (!dialog.open) return;
-    const place = view();
+    if (!dialog.open || !row) return;
+    const { side, left, top } = view();
     for (const [node, chosen] of [[ring, state.hover], [pin, state.pin]]) {
-      const inside = morph && chosen?.dataset === row.dataset && morph[0][chosen.index] !== MISSING;
-      node.hidden = !inside;
-      if (!inside) continue;
-      node.style.left = `${place.left + (morph[0][chosen.index] / LARGEST) * place.side}px`;
-      node.style.top = `${place.top + (1 - morph[1][chosen.index] / LARGEST) * place.side}px`;
+      const place = morph && arrangement && chosen?.dataset === row.dataset ? arrangement.place(chosen.index) : null;
+      node.hidden = !place;
+      if (!place) continue;
+      node.style.left = `${left + place[0] * side}px`;
+      node.style.top = `${top + place[1] * side}px`;
     }
   }
 
-  function sentenceAt(event) {
-    if (!morph) return -1;
-    const box = stage.getBoundingClientRect(), place = view();
-    const x = (event.clientX - box.left - stage.clientLeft - place.left) / place.side;
-    const y = (event.clientY - box.top - stage.clientTop - place.top) / place.side;
-    return nearest(row.dataset, ...morph, x, y, 16 / place.side);
+  // The sentences under the pointer, the topmost first.
+  function sentencesAt(event) {
+    if (!morph || !arrangement) return [];
+    const box = stage.getBoundingClientRect(), ratio = canvas.width / stage.clientWidth;
+    const x = event.clientX - box.left - stage.clientLeft, y = event.clientY - box.top - stage.clientTop;
+    return arrangement.hits(x * ratio, y * ratio, 16 * ratio);
   }
 
   // Zoom around (x, y), in CSS pixels of the stage: the place under it does not move.
@@ -175,14 +170,29 @@ const closeup = (() => {
     const box = stage.getBoundingClientRect();
     zoomBy(Math.exp(-event.deltaY / 400), event.clientX - box.left, event.clientY - box.top);
   }, { passive: false });
+  // One pointer moves the panel, two zoom it around the middle between them.
+  const pointers = new Map();
+  const spread = () => {
+    const [one, other] = [...pointers.values()];
+    return { x: (one.x + other.x) / 2, y: (one.y + other.y) / 2, far: Math.hypot(one.x - other.x, one.y - other.y) };
+  };
   stage.addEventListener("pointerdown", (event) => {
-    drag = { x: event.clientX, y: event.clientY, moved: 0 };
+    pointers.set(event.pointerId, { x: event.clientX, y: event.clientY });
+    drag = { x: event.clientX, y: event.clientY, moved: pointers.size > 1 ? Infinity : 0 };
     stage.setPointerCapture(event.pointerId);
   });
   stage.addEventListener("pointermove", (event) => {
     if (!drag) {
-      const index = sentenceAt(event);
-      show({ hover: index < 0 ? null : { dataset: row.dataset, index } }, event);
+      const [index, ...more] = sentencesAt(event);
+      show({ hover: index === undefined ? null : { dataset: row.dataset, index, more } }, event);
+      return;
+    }
+    const before = pointers.size > 1 ? spread() : null;
+    pointers.set(event.pointerId, { x: event.clientX, y: event.clientY });
+    if (before) {
+      const after = spread(), box = stage.getBoundingClientRect();
+      panBy(after.x - before.x, after.y - before.y);
+      zoomBy(after.far / Math.max(before.far, 1), after.x - box.left, after.y - box.top);
       return;
     }
     const x = event.clientX - drag.x, y = event.clientY - drag.y;
@@ -192,13 +202,18 @@ const closeup = (() => {
       panBy(x, y);
     }
   });
+  const release = (event) => {
+    pointers.delete(event.pointerId);
+    const [left] = pointers.values();
+    drag = left ? { ...left, moved: Infinity } : null;
+    if (!drag) stage.classList.remove("dragging");
+  };
   stage.addEventListener("pointerup", (event) => {
-    const index = drag && drag.moved <= 4 ? sentenceAt(event) : -1;
-    if (index >= 0) show({ pin: { dataset: row.dataset, index } });
-    drag = null;
-    stage.classList.remove("dragging");
+    const [index, ...more] = drag && drag.moved <= 4 ? sentencesAt(event) : [];
+    if (index !== undefined) show({ pin: { dataset: row.dataset, index, more } });
+    release(event);
   });
-  stage.addEventListener("pointercancel", () => (drag = null));
+  stage.addEventListener("pointercancel", release);
   stage.addEventListener("pointerleave", () => show({ hover: null }));
   stage.addEventListener("keydown", (event) => {
     const step = 60;

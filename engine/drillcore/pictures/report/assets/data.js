@@ -3,6 +3,7 @@
 const meta = JSON.parse(document.getElementById("meta").textContent);
 const LARGEST = 65534;
 const MISSING = 65535;
+const state = { hover: null, pin: null, toScale: false };
 const HIDDEN = 0, DIM = 1, SHOWN = 2;
 const byId = (id) => document.getElementById(id);
 
@@ -80,6 +81,11 @@ class Dataset {
     return this.matched;
   }
 
+  // The colour of a label, or of a step of the colour bar, in the page's theme.
+  color(code) {
+    return dark && this.info.darkColors ? this.info.darkColors[code] : tint(this.info.colors[code]);
+  }
+
   // The label or value of a sentence, as text.
   label(index) {
     const { categories, colors, valueRange, valueName } = this.info, code = this.codes[index];
@@ -96,7 +102,7 @@ class Dataset {
   card(index) {
     const about = element("span", { class: "about" });
     const label = this.label(index);
-    if (label) about.append(key(tint(this.info.colors[this.codes[index]]), label));
+    if (label) about.append(key(this.color(this.codes[index]), label));
     about.append(`sentence ${(this.numbers[index] + 1).toLocaleString("en")} of ${this.info.name}`);
     if (this.notes[index]) about.append(element("bdi", { dir: "auto" }, this.notes[index]));
     const words = element("bdi", { class: "words", dir: "auto" }, this.texts[index]);
@@ -111,40 +117,67 @@ class PanelRow {
     this.dataset = dataset;
     this.title = info.title;
     this.info = info;
+    this.themed = new Map();
     let slot = 0;
-    this.panels = info.panels.map((panel) => panel && { ...panel, slot: panel.degenerate ? -1 : slot++ });
+    this.panels = info.panels.map((panel) => panel && {
+      ...panel,
+      slot: panel.degenerate ? -1 : slot++,
+      outside: new Map((panel.outside ?? []).map(([index, x, y]) => [index, [x, y]])),
+    });
   }
 
   load() {
     this.loading ??= (async () => {
       const [points] = await Promise.all([numbers(this.info.points), this.dataset.load()]);
       if (this.info.images) {
-        this.images = JSON.parse(byId(this.info.images).textContent);
+        const sources = JSON.parse(byId(this.info.images).textContent);
         byId(this.info.images).remove();
+        this.images = await Promise.all(sources.map(async (source) => {
+          const image = new Image();
+          image.src = `data:image/png;base64,${source}`;
+          await image.decode();
+          return image;
+        }));
       }
       this.points = points;
     })();
     return this.loading;
   }
 
-  // Coordinates of a panel's points, x and y, 0 to LARGEST; y upwards.
+  // Coordinates of a panel's points, x and y, 0 to LARGEST; y upwards. Points outside of the frame are at its edge or,
+  // where all are to be shown to scale, in a frame that is large enough for them.
   coordinates(panel) {
     const { size } = this.dataset, start = panel.slot * 2 * size;
-    return [this.points.subarray(start, start + size), this.points.subarray(start + size, start + 2 * size)];
+    const xs = this.points.subarray(start, start + size), ys = this.points.subarray(start + size, start + 2 * size);
+    if (!state.toScale || !panel.outside.size) return [xs, ys];
+    panel.scaled ??= toScale(xs, ys, panel.outside);
+    return panel.scaled;
+  }
+
+  // The panel's points that are drawn as triangles at its edge.
+  outsiders(panel) {
+    return state.toScale ? new Map() : panel.outside;
+  }
+
+  // The image of all sentences of a sampled dataset, in the colours of the theme.
+  image(panel) {
+    const image = this.images?.[panel.slot];
+    if (!image) return null;
+    const name = `${panel.slot} ${dark}`;
+    if (!this.themed.has(name)) this.themed.set(name, recolored(image, this.dataset));
+    return this.themed.get(name);
   }
 }
 
-// The sentence whose point is nearest to a place (x to the right, y downwards, 0 to 1), or -1 if none is within reach.
-function nearest(dataset, xs, ys, x, y, reach) {
-  const px = x * LARGEST, py = (1 - y) * LARGEST, { status } = dataset;
-  const wanted = dataset.matched && dataset.matched.includes(1) ? SHOWN : DIM;
-  let smallest = (reach * LARGEST) ** 2, index = -1;
-  for (let i = 0; i < xs.length; i++) {
-    const distance = (xs[i] - px) ** 2 + (ys[i] - py) ** 2;
-    if (distance < smallest && status[i] >= wanted && xs[i] !== MISSING) {
-      smallest = distance;
-      index = i;
-    }
-  }
-  return index;
+function toScale(xs, ys, outside) {
+  const wide = [[], []];
+  for (const place of outside.values()) place.forEach((value, axis) => wide[axis].push(value));
+  const ends = wide.map((values) => [Math.min(0, ...values), Math.max(1, ...values)]);
+  const side = Math.max(...ends.map(([low, high]) => high - low)) * 1.1;
+  const from = ends.map(([low, high]) => (low + high - side) / 2);
+  return [xs, ys].map((values, axis) => Float32Array.from(values, (value, i) => {
+    if (value === MISSING) return MISSING;
+    const unit = outside.has(i) ? outside.get(i)[axis] : value / LARGEST;
+    return ((unit - from[axis]) / side) * LARGEST;
+  }));
 }

@@ -1,8 +1,6 @@
 // Page: overview, navigation, search, theme, and the order in which everything is set up.
 
 const chartViews = [];
-const LISTED = 50;
-
 function tableNode({ title, header, rows }) {
   const node = element("table", {}, element("caption", {}, title));
   if (header.length) {
@@ -29,27 +27,53 @@ function build() {
   byId("title").textContent = meta.title;
   byId("subtitle").textContent = meta.subtitle;
   byId("footer").textContent = meta.footer;
-  if (meta.tables.length) {
-    const section = byId("overview"), tables = element("div", { class: "tables" });
-    tables.append(...meta.tables.map(tableNode));
-    section.append(tables);
-    section.hidden = false;
-    link(section, "Overview");
-  }
   if (meta.charts.length) {
     const section = byId("curves");
     section.hidden = false;
+    section.append(help("Each line is a measure of the hidden states, layer by layer. What lies above the grey line is more than chance; bands are 95 % intervals. Point to read the values, click to enlarge the panel of that layer."));
     section.append(element("div", { id: "series" }), element("div", { class: "charts" }));
     chartViews.push(...meta.charts.map((chart) => new ChartView(chart)));
     section.querySelector(".charts").append(...chartViews.map((view) => view.node));
     if (meta.chartsNote) section.append(element("p", { class: "small" }, meta.chartsNote));
-    link(section, "Curves");
   }
+  if (meta.answer) buildAnswer();
+  if (meta.charts.length) link(byId("curves"), "Curves");
   datasets.forEach((dataset, number) => {
     const section = datasetSection(dataset, number);
     byId("datasets").append(section);
     link(section, dataset.info.name);
   });
+  if (meta.tables.length) {
+    const section = byId("overview"), tables = element("div", { class: "tables" });
+    tables.append(...meta.tables.map(tableNode));
+    section.append(tables);
+    section.hidden = false;
+    link(section, "The run");
+  }
+}
+
+// The first screen: what was asked, where the labels separate best, that layer's curve and its panel.
+function buildAnswer() {
+  const { words, chart, panel: [name, title, layer] } = meta.answer, section = byId("answer");
+  const row = datasets.filter(({ info }) => info.name === name).flatMap(({ rows }) => rows).find((each) => each.title === title);
+  const panel = row?.panels.find((each) => each?.layer === layer);
+  const [question, ...answers] = words;
+  byId("answer-title").append(element("bdi", {}, question));
+  section.append(...answers.map((text) => element("p", { class: "lead" }, text)));
+  const both = element("div", { class: "both" });
+  if (meta.charts[chart]) {
+    const { series, ...rest } = meta.charts[chart], own = series.find((s) => s.shows?.[0] === name && s.shows[1] === title);
+    const shown = series.filter((s) => s === own || (s.control && (!s.of || s.of === own?.name)));
+    chartViews.push(new ChartView({ ...rest, series: shown }));
+    both.append(chartViews[chartViews.length - 1].node);
+  }
+  if (panel) {
+    const beside = element("div", { class: "beside" }, new PanelView(row, panel).node, legendPlace(() => row.dataset));
+    both.append(beside);
+  }
+  section.append(both);
+  section.hidden = false;
+  link(section, "Answer");
 }
 
 // Theme: that of the system, or the reader's choice, which some browsers cannot remember.
@@ -66,7 +90,7 @@ function applyTheme() {
   drawLegends();
   for (const view of chartViews) view.draw();
   if (chartViews.length) byId("series").replaceChildren(seriesKeys());
-  if (state.pin) byId("pinned").firstElementChild.replaceChildren(state.pin.dataset.card(state.pin.index));
+  if (state.pin) showPinned();
   repaint();
   closeup.redraw();
 }
@@ -107,20 +131,6 @@ async function search(query) {
   closeup.redraw();
 }
 
-function result(dataset, index) {
-  const button = element("button", { type: "button", class: "sentence" });
-  button.append(dataset.card(index));
-  const point = () => show({ hover: { dataset, index } });
-  button.addEventListener("focus", point);
-  button.addEventListener("pointerenter", point);
-  button.addEventListener("pointerleave", () => show({ hover: null }));
-  button.addEventListener("click", () => {
-    show({ pin: { dataset, index }, hover: null });
-    byId("results-box").hidden = true;
-  });
-  return element("li", {}, button);
-}
-
 function setUpSearch() {
   const field = byId("search"), box = byId("results-box");
   let waiting = 0;
@@ -143,6 +153,53 @@ function setUpSearch() {
   byId("unpin").addEventListener("click", () => show({ pin: null }));
 }
 
+// Panels far away from all others: a switch shows every panel to scale.
+function setUpScale() {
+  const button = byId("scale");
+  const has = datasets.some((dataset) => dataset.rows.some((row) => row.panels.some((panel) => panel?.outside.size)));
+  button.hidden = !has;
+  button.addEventListener("click", () => {
+    state.toScale = !state.toScale;
+    button.setAttribute("aria-pressed", state.toScale);
+    repaint();
+    closeup.redraw();
+  });
+}
+
+function setUpHelp() {
+  const button = byId("explain");
+  button.addEventListener("click", () => {
+    const open = button.getAttribute("aria-pressed") !== "true";
+    button.setAttribute("aria-pressed", open);
+    for (const node of document.querySelectorAll("details.help")) node.open = open;
+  });
+}
+
+// Paper: all panels, in the light theme. What a panel needs is loaded when the browser has nothing else to do, since
+// nothing can be waited for once printing has begun.
+function setUpPrint() {
+  const rows = datasets.flatMap((dataset) => dataset.rows);
+  const idle = window.requestIdleCallback ?? ((work) => setTimeout(work, 50));
+  const next = async () => {
+    const row = rows.shift();
+    if (!row) return void (document.documentElement.dataset.loaded = "true");
+    await row.load();
+    idle(next);
+  };
+  idle(next);
+  let before = null;
+  addEventListener("beforeprint", () => {
+    before = theme;
+    theme = "light";
+    applyTheme();
+    for (const view of views) view.paint();
+  });
+  addEventListener("afterprint", () => {
+    theme = before ?? theme;
+    applyTheme();
+  });
+}
+
 function fail(error) {
   byId("problem").hidden = false;
   byId("problem").textContent = `This report could not be shown: ${error.message ?? error}`;
@@ -152,10 +209,13 @@ function fail(error) {
 addEventListener("unhandledrejection", (event) => fail(event.reason));
 addEventListener("resize", () => repaint());
 if (!("DecompressionStream" in window)) {
-  fail(new Error("the browser is too old; Chrome 80, Firefox 113 and Safari 16.4 or newer show it"));
+  fail(new Error("the browser is too old; Chrome 92, Firefox 113 and Safari 16.4 or newer show it"));
 } else {
   build();
   setUpTheme();
   setUpSearch();
+  setUpScale();
+  setUpHelp();
+  setUpPrint();
   document.documentElement.dataset.ready = "true";
 }

@@ -1,10 +1,10 @@
-// Panels: the grids on the page, the sentence under the pointer, and the pinned sentence.
+// Panels: the grids on the page, the sentences under the pointer, and the pinned ones.
 
 const datasets = meta.datasets.map((info) => new Dataset(info));
 const views = [];
 const dirty = new Set();
-const state = { hover: null, pin: null };
 const tip = byId("tip");
+const LISTED = 50;
 
 // Panels are painted when they come near the screen, a few in each frame, so that the page stays responsive.
 const watcher = new IntersectionObserver(
@@ -16,7 +16,10 @@ const watcher = new IntersectionObserver(
 let painting = false;
 
 function repaint(some = views) {
-  for (const view of some) dirty.add(view);
+  for (const view of some) {
+    view.arranged = null;
+    dirty.add(view);
+  }
   if (!painting) requestAnimationFrame(paintSome);
   painting = true;
 }
@@ -42,14 +45,19 @@ class PanelView {
     this.ring = element("span", { class: "ring", hidden: "" });
     this.pin = element("span", { class: "ring pin", hidden: "" });
     this.canvas = element("canvas", { "aria-hidden": "true" });
-    const label = `${panel.title}, ${row.title || row.dataset.info.name}: `;
-    const about = panel.degenerate ? "all states identical" : `${plural(row.dataset.info.count, "sentence")}; enlarge`;
-    this.node = element("button", { type: "button", class: "panel", "aria-label": label + about });
+    const of = `${panel.title}, ${row.title || row.dataset.info.name}: `;
+    const figure = panel.figure ? `; ${meta.figure} ${panel.figure}, ${panel.notable ? "above" : "not above"} the null` : "";
+    const about = panel.degenerate ? "all states identical" : `${plural(row.dataset.info.count, "sentence")}${figure}; enlarge`;
+    this.node = element("button", { type: "button", class: "panel", "aria-label": of + about });
     if (panel.degenerate) this.face.append(element("span", { class: "mark" }, "all states identical"));
     else this.face.append(this.canvas, this.pin, this.ring);
-    this.node.append(element("bdi", { class: "name" }, panel.title), this.face);
+    const name = element("span", { class: "name" }, element("bdi", {}, panel.title));
+    if (panel.figure) name.append(" ", element("span", { class: panel.notable ? "figure notable" : "figure" }, panel.figure));
+    this.node.append(name, this.face);
     this.node.view = this;
-    this.node.addEventListener("click", () => closeup.open(row, panel));
+    this.node.addEventListener("click", (event) => this.click(event));
+    this.node.addEventListener("pointerenter", () => markLayer(row, panel.layer));
+    this.node.addEventListener("pointerleave", () => markLayer(row, null));
     this.face.addEventListener("pointermove", (event) => this.point(event));
     this.face.addEventListener("pointerleave", () => show({ hover: null }));
     watcher.observe(this.node);
@@ -66,49 +74,60 @@ class PanelView {
     else repaint([]);
   }
 
+  // Where this panel's points are drawn, in device pixels.
+  get arrangement() {
+    const side = Math.max(1, Math.round(this.face.clientWidth * devicePixelRatio));
+    if (this.arranged?.view.side !== side) {
+      const view = { side, left: 0, top: 0, width: side, height: side }, { row, panel } = this;
+      this.arranged = new Arrangement(row.dataset, ...row.coordinates(panel), view, 1, row.outsiders(panel));
+    }
+    return this.arranged;
+  }
+
   paint() {
     const { row, panel, canvas } = this, { dataset } = row;
     if (panel.degenerate || !row.points) return;
     this.painted = true;
-    const side = Math.max(1, Math.round(this.face.clientWidth * devicePixelRatio));
-    if (dataset.sampled) this.paintImage();
-    if (dataset.sampled && !dataset.filtered) {
-      canvas.width = 1;
-      return;
-    }
-    if (canvas.width !== side || canvas.height !== side) canvas.width = canvas.height = side;
-    const [xs, ys] = row.coordinates(panel);
-    paint(canvas, dataset, xs, ys, { side, left: 0, top: 0 });
+    const arrangement = this.arrangement, { side } = arrangement.view, context = canvas.getContext("2d");
+    canvas.width = canvas.height = side;
+    // The image shows every sentence; the sample is drawn while a search or the legend selects some of them.
+    const image = dataset.filtered || state.toScale ? null : row.image(panel);
+    if (image) context.drawImage(image, 0, 0, side, side);
+    else arrangement.paint(context);
+    if (image) arrangement.paintTriangles(context, dimColor(), (i) => table(dataset)[dataset.codes[i]]);
+    canvas.dataset.image = image !== null;
+    this.place();
   }
 
-  // The image shows every sentence; it is hidden while a search or the legend selects some of them.
-  paintImage() {
-    if (!this.image) {
-      this.image = element("img", { alt: "", src: `data:image/png;base64,${this.row.images[this.panel.slot]}` });
-      this.face.prepend(this.image);
-    }
-    this.image.hidden = this.row.dataset.filtered;
+  // The sentences under the pointer, the topmost first.
+  sentencesAt(event) {
+    if (this.panel.degenerate || !this.row.points) return [];
+    const box = this.face.getBoundingClientRect(), ratio = this.arrangement.view.side / this.face.clientWidth;
+    const x = event.clientX - box.left - this.face.clientLeft, y = event.clientY - box.top - this.face.clientTop;
+    return this.arrangement.hits(x * ratio, y * ratio, 14 * ratio);
   }
 
   point(event) {
-    const { row, panel } = this;
-    if (panel.degenerate || !row.points) return;
-    const box = this.face.getBoundingClientRect();
-    const [xs, ys] = row.coordinates(panel);
-    const x = (event.clientX - box.left) / box.width, y = (event.clientY - box.top) / box.height;
-    const index = nearest(row.dataset, xs, ys, x, y, 14 / box.width);
-    show({ hover: index < 0 ? null : { dataset: row.dataset, index } }, event);
+    const [index, ...more] = this.sentencesAt(event);
+    show({ hover: index === undefined ? null : { dataset: this.row.dataset, index, more } }, event);
+  }
+
+  // A click on a sentence pins it; elsewhere, and by keyboard, it enlarges the panel.
+  click(event) {
+    const onFace = event.detail > 0 && this.face.contains(event.target);
+    const [index, ...more] = onFace ? this.sentencesAt(event) : [];
+    if (index === undefined) closeup.open(this.row, this.panel);
+    else show({ pin: { dataset: this.row.dataset, index, more } });
   }
 
   place() {
     if (this.panel.degenerate || !this.row.points) return;
-    const [xs, ys] = this.row.coordinates(this.panel);
     for (const [ring, chosen] of [[this.ring, state.hover], [this.pin, state.pin]]) {
-      const inside = chosen?.dataset === this.row.dataset && xs[chosen.index] !== MISSING;
-      ring.hidden = !inside;
-      if (!inside) continue;
-      ring.style.left = `${(100 * xs[chosen.index]) / LARGEST}%`;
-      ring.style.top = `${100 - (100 * ys[chosen.index]) / LARGEST}%`;
+      const place = chosen?.dataset === this.row.dataset ? this.arrangement.place(chosen.index) : null;
+      ring.hidden = !place;
+      if (!place) continue;
+      ring.style.left = `${100 * place[0]}%`;
+      ring.style.top = `${100 * place[1]}%`;
     }
   }
 }
@@ -118,19 +137,54 @@ function show(change, event = null) {
   const before = state.hover, pinned = state.pin;
   Object.assign(state, change);
   if (event && state.hover) moveTip(event.clientX, event.clientY);
-  const same = before?.dataset === state.hover?.dataset && before?.index === state.hover?.index;
+  const same = before?.dataset === state.hover?.dataset && before?.index === state.hover?.index
+    && before?.more?.length === state.hover?.more?.length;
   if (same && pinned === state.pin) return;
   tip.hidden = !state.hover || !event;
   if (!tip.hidden) {
-    tip.replaceChildren(state.hover.dataset.card(state.hover.index));
+    const { dataset, index, more } = state.hover;
+    tip.replaceChildren(dataset.card(index), ...alsoHere(dataset, more));
     moveTip(event.clientX, event.clientY);
   }
-  if (pinned !== state.pin) {
-    byId("pinned").hidden = !state.pin;
-    if (state.pin) byId("pinned").firstElementChild.replaceChildren(state.pin.dataset.card(state.pin.index));
-  }
+  if (pinned !== state.pin) showPinned();
   for (const view of views) if (view.visible) view.place();
   closeup.place();
+}
+
+function showPinned() {
+  byId("pinned").hidden = !state.pin;
+  if (!state.pin) return;
+  const { dataset, index, more } = state.pin, place = byId("pinned").firstElementChild;
+  place.replaceChildren(dataset.card(index));
+  if (!more?.length) return;
+  const list = element("ul", {}, ...more.slice(0, LISTED).map((other) => result(dataset, other)));
+  const listed = more.length > LISTED ? ` (the first ${LISTED} are listed)` : "";
+  const words = `${plural(more.length, "other sentence")} on this spot${listed}`;
+  place.append(element("details", { class: "pile" }, element("summary", {}, words), list));
+}
+
+// How many sentences are below the topmost one, and of which labels.
+function alsoHere(dataset, more) {
+  if (!more?.length) return [];
+  const counts = new Map();
+  for (const index of more) counts.set(dataset.label(index), (counts.get(dataset.label(index)) ?? 0) + 1);
+  const named = [...counts].sort((a, b) => b[1] - a[1]).slice(0, 4).map(([name, count]) => `${name || "sentences"} ${count.toLocaleString("en")}`);
+  return [element("span", { class: "also" }, `and ${plural(more.length, "other")} on this spot: ${named.join(", ")}; click to list them`)];
+}
+
+// A sentence in a list: pointing at it rings it, a click pins it.
+function result(dataset, index) {
+  const button = element("button", { type: "button", class: "sentence" });
+  button.append(dataset.card(index));
+  const point = () => show({ hover: { dataset, index } });
+  button.addEventListener("focus", point);
+  button.addEventListener("pointerenter", point);
+  button.addEventListener("pointerleave", () => show({ hover: null }));
+  button.addEventListener("click", () => {
+    show({ pin: { dataset, index }, hover: null });
+    byId("results-box").hidden = true;
+  });
+  return element("li", {}, button);
 }
 
 function moveTip(x, y) {
@@ -140,36 +194,50 @@ function moveTip(x, y) {
   tip.style.transform = `translate(${Math.max(4, left)}px, ${Math.max(4, top)}px)`;
 }
 
-// The labels as switches, or the colour bar; empty where points have neither.
+// The labels as switches with their numbers of sentences, or the colour bar; empty where points have neither.
 function legend(dataset) {
   const { info } = dataset, keys = element("div", { class: "keys", role: "group", "aria-label": "Labels" });
-  if (info.valueRange) keys.append(colorBar(info));
+  if (info.valueRange) keys.append(colorBar(dataset));
   if (info.valueRange && info.unlabelled) {
     const count = info.unlabelled.toLocaleString("en");
-    keys.append(element("span", { class: "key" }, ...key(tint(info.colors.at(-1)), `no value (${count})`).childNodes));
+    keys.append(element("span", { class: "key" }, ...key(dataset.color(info.colors.length - 1), `no value (${count})`).childNodes));
   }
-  const names = info.categories.length && info.unlabelled ? [...info.categories, `no label (${info.unlabelled.toLocaleString("en")})`] : info.categories;
-  names.forEach((name, code) => {
+  const counted = info.categories.map((name, code) => `${name} (${info.counts[code].toLocaleString("en")})`);
+  if (info.categories.length && info.unlabelled) counted.push(`no label (${info.unlabelled.toLocaleString("en")})`);
+  const change = (pressed) => {
+    dataset.refresh();
+    drawLegends(pressed);
+    repaint();
+    closeup.redraw();
+  };
+  counted.forEach((name, code) => {
     const on = !dataset.hiddenCodes.has(code);
-    const button = element("button", { type: "button", class: "key", "aria-pressed": on, title: "Show or hide" });
-    button.append(...key(tint(info.colors[code]), name).childNodes);
-    button.addEventListener("click", () => {
-      if (!dataset.hiddenCodes.delete(code)) dataset.hiddenCodes.add(code);
-      dataset.refresh();
-      drawLegends(button);
-      repaint();
-      closeup.redraw();
+    const button = element("button", { type: "button", class: "key", "aria-pressed": on, title: "Show or hide; with Shift: this one alone" });
+    button.append(...key(dataset.color(code), name).childNodes);
+    button.addEventListener("click", (event) => {
+      if (event.shiftKey) dataset.hiddenCodes = new Set(counted.map((_, other) => other).filter((other) => other !== code));
+      else if (!dataset.hiddenCodes.delete(code)) dataset.hiddenCodes.add(code);
+      change(button);
     });
     keys.append(button);
   });
+  if (dataset.hiddenCodes.size) {
+    const all = element("button", { type: "button", class: "all" }, "Show all");
+    all.addEventListener("click", () => {
+      dataset.hiddenCodes.clear();
+      change(null);
+    });
+    keys.append(all);
+  }
   return keys;
 }
 
-function colorBar(info) {
+function colorBar(dataset) {
+  const { info } = dataset;
   const ramp = element("canvas", { class: "ramp", width: "256", height: "1", "aria-hidden": "true" });
   const context = ramp.getContext("2d");
-  info.colors.slice(0, -1).forEach((color, i) => {
-    context.fillStyle = tint(color);
+  info.colors.slice(0, -1).forEach((_, i) => {
+    context.fillStyle = dataset.color(i);
     context.fillRect(i, 0, 1, 1);
   });
   const [low, high] = info.valueRange.map((value) => String(Number(value.toPrecision(4))));
@@ -196,12 +264,13 @@ function legendPlace(datasetOf) {
 
 function datasetSection(dataset, number) {
   const { info } = dataset, title = `dataset-${number}`;
-  const section = element("section", { id: `${title}-section`, "aria-labelledby": title });
+  const section = element("section", { id: `${title}-section`, class: "dataset", "aria-labelledby": title });
   section.append(element("h2", { id: title }, element("bdi", {}, info.title || info.name)));
   const facts = [info.subtitle, plural(info.count, "sentence")];
   if (dataset.sampled) facts.push(`images show all of them; ${info.shown.toLocaleString("en")}, drawn at random, can be pointed at`);
   if (info.cut) facts.push(`texts are cut at ${info.cut} characters`);
   section.append(element("p", { class: "subtitle" }, facts.filter(Boolean).join(" · ")));
+  section.append(help("Each panel is a layer, each dot a sentence in its label's colour. UMAP keeps who is near whom; distances between clusters, their sizes and the axes mean nothing. Click a dot to pin its sentence in every panel, a panel's name to enlarge it, a label to hide it."));
   section.append(legendPlace(() => dataset));
   for (const row of dataset.rows) {
     if (row.title) section.append(element("h3", {}, element("bdi", {}, row.title)));
@@ -211,4 +280,9 @@ function datasetSection(dataset, number) {
   }
   if (info.footer) section.append(element("p", { class: "small" }, info.footer));
   return section;
+}
+
+// A line of explanation, open when asked for; the button in the bar opens all.
+function help(words) {
+  return element("details", { class: "help" }, element("summary", { "aria-label": "What is this?" }, "?"), element("p", {}, words));
 }

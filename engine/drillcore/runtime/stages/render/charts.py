@@ -20,12 +20,16 @@ from drillcore.runtime.results import Measured, read_prediction, read_separation
 
 @dataclass(frozen=True)
 class LineSource:
-    """A group whose measures are drawn as a line. control: what the line named by `of`, or every line, must beat."""
+    """A group whose measures are drawn as a line.
+
+    control: what the line named by `of`, or every line, must beat. shows: dataset and row of the report's panels of it.
+    """
 
     name: str
     group: zarr.Group
     control: bool = False
     of: str = ""
+    shows: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,9 @@ class Look:
     transform: Callable[[NDArray[Any]], NDArray[Any]] = np.asarray
 
 
-# With more lines, intervals and nulls that lie over each other cannot be told apart: each line has a chart then.
+# More lines and controls, with intervals and nulls over each other, cannot be told apart: each line has a chart then.
 TOGETHER = 3
+SPLIT = " · "
 READ = {"separation": read_separation, "prediction": read_prediction}
 LENS = "Logit lens: the model's own final norm and unembedding at each layer; uncalibrated in early layers."
 TIGHTER = "Lower is tighter; claim it only where raw and mean-centred agree."
@@ -87,14 +92,21 @@ def charts_of(sources: Sequence[LineSource]) -> tuple[Chart, ...]:
 def _charts(chart: Chart) -> list[Chart]:
     """The chart itself or, where it has many lines, one for each of them with its controls, on the same axes."""
     lines = [s for s in chart.series if not s.control]
-    if len(lines) <= TOGETHER:
+    if len(lines) < 2 or len(chart.series) <= TOGETHER:
         return [chart]
     ends = _ends_of_all(chart.series) if chart.value_range is None else chart.value_range
     charts = []
     for line in lines:
         shown = (line, *(s for s in chart.series if s.control and s.of in ("", line.name)))
-        charts.append(replace(chart, title=f"{chart.title} · {line.name}", series=shown, value_range=ends))
+        charts.append(replace(chart, title=f"{chart.title}{SPLIT}{line.name}", series=shown, value_range=ends))
     return charts
+
+
+def side_by_side(charts: Sequence[Chart]) -> int:
+    """Charts of a line in a picture: those of one measure, where there are two to four of them."""
+    measures = [chart.title.partition(SPLIT)[0] for chart in charts]
+    most = max((measures.count(measure) for measure in measures), default=2)
+    return max(2, min(most, 4))
 
 
 def _ends_of_all(series: Sequence[Series]) -> tuple[float, float] | None:
@@ -130,7 +142,7 @@ def _line(source: LineSource, layers_L: NDArray[Any], bounds: dict[str, NDArray[
     low_L, high_L = _ends(drawn, "low", "high")
     mean_L, upper_L = _ends(drawn, "null_mean", "null_high")
     p_L = None if p_L is None or np.isnan(p_L).all() else p_L
-    return Series(source.name, layers_L, drawn["value"], low_L, high_L, mean_L, upper_L, p_L)
+    return Series(source.name, layers_L, drawn["value"], low_L, high_L, mean_L, upper_L, p_L, shows=source.shows)
 
 
 def _ends(bounds: dict[str, NDArray[Any]], *names: str) -> tuple[NDArray[Any], NDArray[Any]] | tuple[None, None]:

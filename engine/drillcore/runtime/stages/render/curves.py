@@ -10,7 +10,7 @@ from drillcore.pictures.data import Chart, Charts
 from drillcore.runtime.context import Context
 from drillcore.runtime.stages.render import names
 from drillcore.runtime.stages.render.charts import LineSource, chart_inputs, charts_of, small_print
-from drillcore.runtime.stages.render.layers import model_title
+from drillcore.runtime.stages.render.layers import drawn_models, model_title
 from drillcore.runtime.stages.render.points import states_in_words
 
 RANDOM = "control: random weights"
@@ -66,6 +66,15 @@ def report_charts(specs: list[CurvesSpec]) -> tuple[tuple[Chart, ...], str]:
     return tuple(all_charts), " ".join(notes)
 
 
+def panels_of(context: Context, model: str, dataset: str) -> tuple[str, str]:
+    """Name of the dataset and title of the row that a model's panels have in the report."""
+    title = model_title(context, model)
+    group = next(g for g in context.job.measured_groups if g.name == dataset)
+    # Rows are tokens, and those of another model are others.
+    is_alone = group.position.is_ragged and len(drawn_models(context, dataset)) > 1
+    return (f"{dataset} · {title}", "") if is_alone else (dataset, title)
+
+
 def _is_control(model: Model, models: tuple[Model, ...]) -> bool:
     """Whether a model has random weights, and the job also has the same model with trained weights."""
     return model.random_weights and any(m.id == model.id and not m.random_weights for m in models)
@@ -73,7 +82,10 @@ def _is_control(model: Model, models: tuple[Model, ...]) -> bool:
 
 def _of_model(context: Context, model: Model, datasets: list[str]) -> CurvesSpec:
     beside = [m for m in context.job.models if _is_control(m, (model,))]
-    sources = [LineSource(d, context.store.dataset(model.group, d).group) for d in datasets]
+    sources = [
+        LineSource(d, context.store.dataset(model.group, d).group, shows=panels_of(context, model.group, d))
+        for d in datasets
+    ]
     for other in beside:
         groups = [context.store.dataset(other.group, d).group for d in datasets]
         sources += [LineSource(RANDOM, g, control=True, of=d) for d, g in zip(datasets, groups, strict=True)]
@@ -89,7 +101,8 @@ def _over_models(context: Context, models: tuple[Model, ...], dataset: str) -> C
         control = _is_control(model, models)
         group = context.store.dataset(model.group, dataset).group
         of = model_title(context, same.group) if control else ""
-        sources.append(LineSource(RANDOM if control else model_title(context, model.group), group, control, of))
+        name = RANDOM if control else model_title(context, model.group)
+        sources.append(LineSource(name, group, control, of, panels_of(context, model.group, dataset)))
     depths = {context.inputs.layers[m.group][-1] for m in models}
     what = states_in_words(source.group for source in sources)
     subtitle = f"measures of the {what} of all models, layer by layer"

@@ -11,15 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drillcore.job.stages import Project, Render
+from drillcore.measures import OF_NUMBERS, PRIMARY
 from drillcore.pictures.data import Grid, Panel, PanelRow
 from drillcore.pictures.grid.layout import aligned_by_depth
 from drillcore.runtime.context import Context
-from drillcore.runtime.results import ProjectionFacts
+from drillcore.runtime.results import ProjectionFacts, read_separation, result_facts
 from drillcore.runtime.stages.render import names
 from drillcore.runtime.stages.render.colors import Coloring, coloring
-from drillcore.runtime.stages.render.layers import model_title, slots_of, unprojected
+from drillcore.runtime.stages.render.layers import drawn_models, model_title, slots_of, unprojected
 from drillcore.runtime.stages.render.points import ProjectedPoints, states_in_words
 from drillcore.store.writer import GroupWriter
+
+# What the figures beside layers' names are, by the primary measure.
+FIGURES = {PRIMARY: "balanced accuracy", OF_NUMBERS: "R²"}
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,8 @@ class GridSpec:
 
     def inputs(self, method: str) -> list[Any]:
         """What the grid depends on, JSON-ready."""
-        return [self.title, *([heading, *point_inputs(w, method)] for heading, w in self.members)]
+        measured = [result_facts(w.group, "separation") for _, w in self.members]
+        return [self.title, measured, *([heading, *point_inputs(w, method)] for heading, w in self.members)]
 
 
 def point_inputs(writer: GroupWriter, method: str) -> list[str]:
@@ -60,8 +65,7 @@ def grid_specs(context: Context) -> list[GridSpec]:
 
 def over_models(context: Context, dataset: str, name: str) -> GridSpec:
     """A dataset with the models as rows for which it is projected."""
-    missing = unprojected(context)
-    models = [m.group for m in context.job.models if (m.group, dataset) not in missing]
+    models = drawn_models(context, dataset)
     rows = tuple((model_title(context, m), context.store.dataset(m, dataset)) for m in models)
     return GridSpec(name, dataset, rows)
 
@@ -73,9 +77,12 @@ def build_grid(spec: GridSpec, settings: Render, project: Project) -> Grid:
     """
     projections = [ProjectedPoints(writer.group, project.method) for _, writer in spec.members]
     colors = coloring([writer.group for _, writer in spec.members], settings.color)
+    figures = [_figures(writer, settings.color) for _, writer in spec.members]
     rows = tuple(
-        PanelRow(heading, _panels(projection, values_N, settings))
-        for (heading, _), projection, values_N in zip(spec.members, projections, colors.values, strict=True)
+        PanelRow(heading, _panels(projection, values_N, settings, of_layers))
+        for (heading, _), projection, values_N, of_layers in zip(
+            spec.members, projections, colors.values, figures, strict=True
+        )
     )
     states = states_in_words(writer.group for _, writer in spec.members)
     grid = Grid(
@@ -88,7 +95,7 @@ def build_grid(spec: GridSpec, settings: Render, project: Project) -> Grid:
         unlabelled=_unlabelled(spec, colors),
         panel_px=settings.panel_px,
         every_point=settings.outliers == "inside",
-        footer=_footer(projections, project),
+        footer=_footer(projections, project) + _about_figures(spec, figures),
     )
     if settings.align_depth and len(rows) > 1:
         grid = aligned_by_depth(grid)
@@ -102,14 +109,40 @@ def _unlabelled(spec: GridSpec, colors: Coloring) -> int:
     return sum(dict(zip(groups, colors.unlabelled, strict=False)).values())
 
 
-def _panels(projection: ProjectedPoints, values_N: NDArray[Any], settings: Render) -> tuple[Callable[[], Panel], ...]:
-    return tuple(partial(_panel, projection, values_N, k) for k in slots_of(settings, projection.numbers))
+def _panels(
+    projection: ProjectedPoints, values_N: NDArray[Any], settings: Render, figures: dict[int, tuple[str, bool]]
+) -> tuple[Callable[[], Panel], ...]:
+    return tuple(partial(_panel, projection, values_N, figures, k) for k in slots_of(settings, projection.numbers))
 
 
-def _panel(projection: ProjectedPoints, values_N: NDArray[Any], slot: int) -> Panel:
+def _panel(
+    projection: ProjectedPoints, values_N: NDArray[Any], figures: dict[int, tuple[str, bool]], slot: int
+) -> Panel:
     values_N = values_N if values_N.dtype == np.float32 else values_N.astype(np.int32, copy=False)
-    degenerate = bool(projection.degenerate_L[slot])
-    return Panel(projection.names[slot], projection.layer(slot), values_N, degenerate)
+    degenerate, number = bool(projection.degenerate_L[slot]), projection.numbers[slot]
+    figure, is_notable = figures.get(number, ("", False))
+    return Panel(projection.names[slot], projection.layer(slot), values_N, degenerate, number, figure, is_notable)
+
+
+def _figures(writer: GroupWriter, color: str) -> dict[int, tuple[str, bool]]:
+    """The primary measure of each layer in words, and whether it is above the null; none where colours are others."""
+    measured = read_separation(writer.group) if color == "label" else None
+    by_bound = None if measured is None else measured.of(measured.primary)
+    if measured is None or by_bound is None:
+        return {}
+    value_L, high_L = by_bound["value"], by_bound["null_high"]
+    return {
+        int(layer): (f"{value:.2f}", bool(value > high))
+        for layer, value, high in zip(measured.layers_L, value_L, high_L, strict=True)
+        if np.isfinite(value)
+    }
+
+
+def _about_figures(spec: GridSpec, figures: Sequence[dict[int, tuple[str, bool]]]) -> str:
+    """What the figures beside the names of layers are, as the end of the small print."""
+    measured = [read_separation(w.group) for (_, w), own in zip(spec.members, figures, strict=True) if own]
+    kinds = sorted({FIGURES[m.primary] for m in measured if m is not None})
+    return f" Beside a layer's name: {' or '.join(kinds)} of its linear probe, bold above the null." if kinds else ""
 
 
 def _footer(projections: Sequence[ProjectedPoints], project: Project) -> str:

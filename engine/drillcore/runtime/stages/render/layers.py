@@ -40,6 +40,12 @@ def unprojected(context: Context) -> dict[tuple[str, str], str]:
     return why
 
 
+def drawn_models(context: Context, dataset: str) -> list[str]:
+    """Groups of the models for which a dataset is projected."""
+    missing = unprojected(context)
+    return [m.group for m in context.job.models if (m.group, dataset) not in missing]
+
+
 def model_title(context: Context, group: str) -> str:
     """The name of a model in pictures; for converted models with their kind and quantisation."""
     source = context.inputs.sources[group]

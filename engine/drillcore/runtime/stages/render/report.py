@@ -12,8 +12,9 @@ from drillcore.pictures.data import Report, ReportDataset
 from drillcore.pictures.report.write import write_report
 from drillcore.runtime.context import Context
 from drillcore.runtime.results import read_separation
+from drillcore.runtime.stages.render.answer import answer_of
 from drillcore.runtime.stages.render.curves import CurvesSpec, report_charts
-from drillcore.runtime.stages.render.grids import GridSpec, build_grid, over_models
+from drillcore.runtime.stages.render.grids import FIGURES, GridSpec, build_grid, over_models
 from drillcore.runtime.stages.render.points import Texts, states_in_words, texts_of
 from drillcore.runtime.stages.render.tables import overview
 from drillcore.store.writer import GroupWriter
@@ -43,10 +44,14 @@ def draw_report(context: Context, curves: list[CurvesSpec]) -> Path:
     measured = [read_separation(writer.group) for spec in _specs(context) for _, writer in spec.members]
     primaries = {m.primary for m in measured if m is not None}
     do = "predict" if primaries == {OF_NUMBERS} else "tell of" if OF_NUMBERS in primaries else "separate"
-    subtitle = f"{what[0].upper()}{what[1:]} of every layer: how well they {do} the labels, and what they look like."
-    footer = "Made by drillcore. This file holds all that it shows and asks the network for nothing."
+    kinds = [FIGURES[primary] for primary in sorted(primaries)]
+    figure = f"{' or '.join(kinds)} of the linear probe"
     charts, note = report_charts(curves)
-    page = Report(job.name, subtitle, overview(context), charts, tuple(datasets), footer, note)
+    answer = answer_of(context, charts)
+    how_well = f"how well they {do} the labels, and " if answer is not None else ""
+    subtitle = f"{what[0].upper()}{what[1:]} of every layer: {how_well}what they look like."
+    footer = "Made by drillcore. This file holds all that it shows and asks the network for nothing."
+    page = Report(job.name, subtitle, overview(context), charts, tuple(datasets), footer, note, answer, figure)
     return write_report(page, context.out / REPORT)
 
 

@@ -16,6 +16,7 @@ from drillcore.pictures.curves import write_curves
 from drillcore.pictures.grid.write import write_grid
 from drillcore.runtime.context import Context
 from drillcore.runtime.failures import Failures
+from drillcore.runtime.stages.render.charts import side_by_side
 from drillcore.runtime.stages.render.curves import CurvesSpec, curve_specs
 from drillcore.runtime.stages.render.grids import GridSpec, build_grid, grid_specs
 from drillcore.runtime.stages.render.layers import unprojected
@@ -99,7 +100,9 @@ def _grid(context: Context, spec: GridSpec, folder: Path) -> list[Path]:
 
 def _curves(spec: CurvesSpec, folder: Path) -> list[Path]:
     charts = spec.charts()
-    return [write_curves(charts, folder / f"{spec.name}.png")] if charts else []
+    if charts is None:
+        return []
+    return [write_curves(charts, folder / f"{spec.name}.png", columns=side_by_side(charts.charts))]
 
 
 def _drawn(picture: Picture, folder: Path, notes: dict[str, Any]) -> bool:
