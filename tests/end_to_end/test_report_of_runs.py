@@ -50,10 +50,11 @@ def test_the_report_of_a_run(run: Any, visit: Any, rng: np.random.Generator) -> 
     layer = len(points) - 1
     for index in {*range(len(HOSTILE)), isolated_sentence(points[layer], rng)}:
         place = places(points[layer])[index]
-        nearest = int(np.argmin(np.hypot(*(places(points[layer]) - place).T)))
+        # The topmost disc at that place may be another's.
+        there = np.hypot(*(places(points[layer]) - place).T) < 0.03
         face = shown.drawn(0, 0, layer)
         shown.hover(face, tuple(place))
-        assert shown.tip() == texts[nearest]
+        assert shown.tip() in {texts[i] for i in np.flatnonzero(there)}
         assert "expected next:  Toronto" in (page.locator("#tip .about").text_content() or "")
     tables = page.locator("#overview table").all_text_contents()
     assert any("Linear probe" in t or "best linear probe" in t for t in tables)

@@ -117,10 +117,15 @@ def test_pictures_are_drawn_once_and_again_only_after_a_change(job: Path, drawn:
 def test_the_report_shows_measures_tables_and_datasets_of_the_run(job: Path, drawn: Any) -> None:
     meta = meta_of(drawn[1]["report.html"])
     titles = [chart["title"] for chart in meta["charts"]]
-    assert "labelled · Linear probe (primary)" in titles and not any("plain · Linear" in t for t in titles)
-    probe = meta["charts"][titles.index("labelled · Linear probe (primary)")]
-    assert probe["relativeDepth"] and probe["range"] == [0, 1]
-    lines = {s["name"]: s for s in probe["series"]}
+    assert not any("plain · Linear" in t for t in titles)
+    probes = [meta["charts"][titles.index(f"labelled · Linear probe (primary) · {name}")] for name in ("small", "deep")]
+    assert all(probe["relativeDepth"] and probe["range"] == [0, 1] for probe in probes)
+    assert [[s["name"] for s in probe["series"] if not s["control"]] for probe in probes] == [["small"], ["deep"]]
+    lines = {s["name"]: s for probe in probes for s in probe["series"]}
+    assert lines["deep"]["shows"] == ["labelled", "deep"]
+    answer, measured = meta["answer"], [p["figure"] for p in meta["datasets"][0]["rows"][1]["panels"]]
+    assert "north and south" in answer["words"][0] and answer["panel"][0] == "labelled"
+    np.testing.assert_allclose([float(v) for v in measured], lines["deep"]["value"], atol=0.0051)
     assert not lines["small"]["control"] and len(lines["deep"]["value"]) == 6
     untrained = lines["control: random weights"]
     assert untrained["control"] and untrained["of"] == "small" and untrained["low"] is None
