@@ -25,7 +25,7 @@ from pathlib import Path
 
 project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
 extras = project["optional-dependencies"]
-parts = [*project["dependencies"], *extras["umap"], *extras["pictures"], *extras["transformers"]]
+parts = [*project["dependencies"], *extras["umap"], *extras["pictures"], *extras["transformers"], *extras["adapters"]]
 tools = [p for p in extras["dev"] if p.split(">")[0] in ("pytest", "pytest-timeout", "hypothesis", "psutil")]
 # torch and transformers are installed already, at the versions that vLLM wants.
 print("\n".join(p for p in (*parts, *tools) if p.split(">")[0] not in ("torch", "transformers")))

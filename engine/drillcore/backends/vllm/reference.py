@@ -24,6 +24,7 @@ from drillcore.backends.source import ModelSource
 from drillcore.backends.transformers.checking import Checked, check_engine, reference_states
 from drillcore.backends.transformers.plain import load_plain
 from drillcore.job.extract import Extract
+from drillcore.system.quiet import quiet_transformers
 from drillcore.tokens.sequences import Sequences
 
 
@@ -52,7 +53,8 @@ class Reference:
         self._checked = Checked(self._loaded, self._layers, rules=length_rules(source.config))
         self._alone = reference_states(self._checked, sentences)
         if save_to is not None:
-            self._loaded.causal.save_pretrained(save_to)
+            with quiet_transformers():
+                self._loaded.causal.save_pretrained(save_to)
         self._free_decoder_layers()
 
     def _free_decoder_layers(self) -> None:
