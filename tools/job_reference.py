@@ -19,7 +19,8 @@ from pydantic import BaseModel
 from drillcore.job.common import MOST
 from drillcore.job.extract import Extract
 from drillcore.job.fields import Job
-from drillcore.job.inputs import Dataset, Model, SplitOf
+from drillcore.job.inputs import Dataset, SplitOf
+from drillcore.job.model import Model
 from drillcore.job.positions import AllOf, MeanOf, Position, TurnsOf
 from drillcore.job.stages import Measure, Project, Render, Run
 from tools.job_examples import EXAMPLES

@@ -19,7 +19,7 @@ from drillcore.backends.source import ModelSource, locate
 from drillcore.backends.transformers import loading
 from drillcore.backends.transformers.backend import TransformersBackend
 from drillcore.job.extract import Extract
-from drillcore.job.inputs import Model
+from drillcore.job.model import Model
 from drillcore.runtime.work.tasks import ModelTask
 from drillcore.tokens.sequences import Sequences
 

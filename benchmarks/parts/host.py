@@ -26,7 +26,7 @@ from benchmarks.common import results, write_json
 from drillcore.backends.base import Work
 from drillcore.backends.transformers.host import BatchCopy, keep_freed_memory
 from drillcore.job.extract import Extract
-from drillcore.job.inputs import Model
+from drillcore.job.model import Model
 from drillcore.runtime.work.blocks import make_blocks, rows_digest
 from drillcore.runtime.work.pipeline import Assembler, Buffers, Shard, extract_blocks
 from drillcore.runtime.work.sink import ShardSink

@@ -26,7 +26,7 @@ from drillcore.backends.source import ModelSource, locate
 from drillcore.backends.transformers.backend import TransformersBackend
 from drillcore.cli.bench.texts import encode, read_texts
 from drillcore.job.extract import Extract
-from drillcore.job.inputs import Model
+from drillcore.job.model import Model
 from drillcore.system.machine import num_cores
 from drillcore.tokens.sequences import Sequences
 

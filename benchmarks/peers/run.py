@@ -22,7 +22,7 @@ from benchmarks.peers.processes import PEERS, AbsentError, Peer, VllmBare
 from benchmarks.peers.workload import Text, facts_of, make_texts
 from drillcore.backends.source import locate
 from drillcore.errors import DrillcoreError
-from drillcore.job.inputs import Model
+from drillcore.job.model import Model
 from drillcore.system.machine import busy_cores, num_cores
 
 DEFAULT_MODEL = "demo/smollm2-135m-instruct"

@@ -15,7 +15,7 @@ from drillcore.backends.layers import resolve_layers
 from drillcore.backends.source import locate
 from drillcore.errors import JobError
 from drillcore.job.extract import Extract
-from drillcore.job.inputs import Model
+from drillcore.job.model import Model
 from drillcore.system import tables
 from drillcore.tokens.sequences import Sequences
 from support.plain import relative_error

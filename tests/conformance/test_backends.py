@@ -12,7 +12,7 @@ from drillcore.backends import layers
 from drillcore.backends.fake import FakeBackend
 from drillcore.backends.source import locate
 from drillcore.job.extract import Extract
-from drillcore.job.inputs import Model
+from drillcore.job.model import Model
 from drillcore.tokens.sequences import Sequences
 from support.backends import open_transformers
 from support.plain import plain_states, random_sentences, relative_error

@@ -17,7 +17,7 @@ from drillcore.backends.demo_model import DEMO_ID
 from drillcore.backends.source import locate
 from drillcore.errors import RunError
 from drillcore.job.extract import Extract
-from drillcore.job.inputs import Model
+from drillcore.job.model import Model
 from drillcore.tokens.sequences import Sequences
 from support.plain import plain_states, random_sentences, relative_error
 from support.vllm import CHUNK, open_vllm

@@ -17,7 +17,7 @@ from drillcore.backends.source import locate
 from drillcore.backends.vllm import engine as vllm_engine
 from drillcore.errors import JobError, ModelError, RunError, SelfCheckError
 from drillcore.job.extract import Extract
-from drillcore.job.inputs import Model
+from drillcore.job.model import Model
 from drillcore.system.cached import Entry
 from drillcore.tokens.sequences import Sequences
 from support.plain import random_sentences

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import drillcore
 from drillcore.cli.main import app
 from drillcore.errors import DrillcoreError, ModelError
-from drillcore.job.inputs import Model
+from drillcore.job.model import Model
 from drillcore.runtime import preflight
 from drillcore.runtime.stages.extract.recipes import as_recorded
 from drillcore.tokens.sequences import Sequences

@@ -16,7 +16,7 @@ import drillcore
 from drillcore.backends.source import locate
 from drillcore.backends.transformers.spreading import planned, refuse_offload
 from drillcore.errors import ModelError
-from drillcore.job.inputs import Model
+from drillcore.job.model import Model
 from support.checkpoints import copied
 from support.plain import plain_states, relative_error
 

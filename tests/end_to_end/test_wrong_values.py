@@ -9,7 +9,8 @@ from pydantic import BaseModel
 
 from drillcore.job.extract import Extract
 from drillcore.job.fields import Job
-from drillcore.job.inputs import Dataset, Model
+from drillcore.job.inputs import Dataset
+from drillcore.job.model import Model
 from drillcore.job.stages import Measure, Project, Render, Run
 from support.runs import snapshot
 

@@ -9,7 +9,7 @@ from drillcore.backends.layers import resolve_layers
 from drillcore.backends.source import locate
 from drillcore.backends.transformers.backend import TransformersBackend
 from drillcore.job.extract import Extract
-from drillcore.job.inputs import Model
+from drillcore.job.model import Model
 from drillcore.tokens.sequences import Sequences
 
 

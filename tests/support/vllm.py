@@ -10,7 +10,7 @@ from drillcore.backends.layers import resolve_layers
 from drillcore.backends.source import locate
 from drillcore.backends.vllm.backend import VllmBackend
 from drillcore.job.extract import Extract
-from drillcore.job.inputs import Model
+from drillcore.job.model import Model
 from drillcore.tokens.sequences import Sequences
 
 # Tokens of a step, so that the longest sentences are computed in several.

@@ -76,7 +76,7 @@ def run_layers(kind: str, model: Any, folder: Path, wanted: Any) -> Outcome:
     from drillcore.backends.source import locate
     from drillcore.backends.transformers.backend import TransformersBackend
     from drillcore.job.extract import Extract
-    from drillcore.job.inputs import Model
+    from drillcore.job.model import Model
     from drillcore.tokens.sequences import Sequences
 
     source = locate(Model(id=str(folder)), Path("/"))
@@ -142,7 +142,7 @@ def _unbuilt(kind: str, folder: Path, error: Exception) -> Outcome:
     """What the product says of a configuration that no tiny model can be made of here."""
     from drillcore.backends.source import locate
     from drillcore.errors import DrillcoreError
-    from drillcore.job.inputs import Model
+    from drillcore.job.model import Model
 
     lines = [line for line in str(error).splitlines() if line.strip()] or [""]
     reason = f"no tiny model could be made here ({type(error).__name__}: {lines[0].strip()})"

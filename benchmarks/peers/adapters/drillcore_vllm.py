@@ -12,7 +12,7 @@ from drillcore.backends import layers
 from drillcore.backends.source import locate
 from drillcore.cli.bench.scratch_job import make_job
 from drillcore.job.extract import Extract
-from drillcore.job.inputs import Model
+from drillcore.job.model import Model
 from drillcore.runtime.work.tasks import ModelTask
 from drillcore.runtime.work.worker import Worker
 from drillcore.tokens.sequences import Sequences

@@ -23,7 +23,7 @@ from drillcore.job.extract import Extract
 from drillcore.job.fields import LoadedJob
 from drillcore.job.file import checked_job
 from drillcore.job.groups import SEPARATOR
-from drillcore.job.inputs import is_local
+from drillcore.job.model import is_local
 from drillcore.runtime.runner import run_stages
 from drillcore.runtime.session import Session
 from drillcore.store.tree import open_tree

@@ -18,7 +18,8 @@ from drillcore.job.common import expand, in_place
 from drillcore.job.fields import Job as Fields
 from drillcore.job.fields import LoadedJob
 from drillcore.job.file import checked_job, limited_store, load_job
-from drillcore.job.inputs import Dataset, Model, is_local
+from drillcore.job.inputs import Dataset
+from drillcore.job.model import Model, is_local
 from drillcore.job.overrides import override
 from drillcore.system.bounds import problem_with_output, real_path
 from drillcore.system.files import canonical, write_atomic

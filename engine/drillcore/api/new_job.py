@@ -19,7 +19,8 @@ from drillcore.errors import JobError, ModelError, TextError
 from drillcore.job.common import NAME, expand, in_place
 from drillcore.job.file import load_job
 from drillcore.job.hub import is_on_hub
-from drillcore.job.inputs import Dataset, Model, is_local
+from drillcore.job.inputs import Dataset
+from drillcore.job.model import Model, is_local
 from drillcore.runtime.rows import read_tables
 from drillcore.store.arrays import check_kept_names
 from drillcore.system.bounds import problem_with_output

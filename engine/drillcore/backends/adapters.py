@@ -10,7 +10,7 @@ from typing import Any
 
 from drillcore.errors import MissingExtraError, ModelError
 from drillcore.job.common import expand
-from drillcore.job.inputs import Model, is_local
+from drillcore.job.model import Model, is_local
 from drillcore.system.bounds import problem_with, read_json, real_path
 
 # What peft writes: the configuration of an adapter, and its weights.

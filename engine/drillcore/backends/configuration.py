@@ -16,7 +16,7 @@ from typing import Any
 from drillcore.backends.weight_files import read_headers, weight_files
 from drillcore.errors import ModelError
 from drillcore.job.choices import did_you_mean
-from drillcore.job.inputs import Model
+from drillcore.job.model import Model
 from drillcore.system.bounds import MOST_BYTES, BeyondBounds, bounded, problem_with, read_json
 from drillcore.system.quiet import quiet_transformers
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from drillcore.backends.source import ModelSource
 from drillcore.errors import JobError, MissingExtraError
 from drillcore.job.extract import Extract
-from drillcore.job.inputs import Model
+from drillcore.job.model import Model
 from drillcore.system.machine import cpu_model, num_cores, total_memory_bytes
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from drillcore.backends.transformers.loading import Loaded, load_model
 from drillcore.backends.transformers.surroundings import pinned
 from drillcore.backends.transformers.trace import relative_error
 from drillcore.job.extract import Extract
-from drillcore.job.inputs import Model
+from drillcore.job.model import Model
 
 # The same operations on the same shape differ by nothing or by rounding; a scale that is left out by 1e-1 and more.
 BOUNDS = {torch.float32: 1e-4, torch.float16: 3e-3, torch.bfloat16: 2e-2}

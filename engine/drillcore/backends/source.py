@@ -24,7 +24,7 @@ from drillcore.backends.lengths import longest_sentence
 from drillcore.backends.weight_files import weight_files
 from drillcore.errors import MissingExtraError, ModelError
 from drillcore.job.common import expand
-from drillcore.job.inputs import Model, is_local
+from drillcore.job.model import Model, is_local
 from drillcore.job.quantization import settings_of
 from drillcore.system.bounds import real_path
 from drillcore.system.cached import remembered_digest

@@ -14,7 +14,8 @@ from drillcore.job.choices import did_you_mean, shortened
 from drillcore.job.common import Closed, Name, expand, in_place
 from drillcore.job.extract import Extract
 from drillcore.job.groups import Group, groups_of, positions_of
-from drillcore.job.inputs import Dataset, Model
+from drillcore.job.inputs import Dataset
+from drillcore.job.model import Model
 from drillcore.job.positions import Position
 from drillcore.job.stages import Measure, Project, Render, Run
 

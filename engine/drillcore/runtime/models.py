@@ -9,7 +9,7 @@ from drillcore.backends import check_weights
 from drillcore.backends.source import ModelSource
 from drillcore.errors import InputError
 from drillcore.job.fields import LoadedJob
-from drillcore.job.inputs import Model
+from drillcore.job.model import Model
 
 
 def find_models(loaded: LoadedJob, find: Callable[[Model, Path], ModelSource]) -> dict[str, ModelSource]:

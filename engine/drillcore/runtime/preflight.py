@@ -15,7 +15,8 @@ from drillcore.backends.source import ModelSource, locate
 from drillcore.errors import JobError, TextError
 from drillcore.job.fields import LoadedJob
 from drillcore.job.groups import Group, branch_of, by_template, group_of, positions_of
-from drillcore.job.inputs import Dataset, Model
+from drillcore.job.inputs import Dataset
+from drillcore.job.model import Model
 from drillcore.job.positions import LAST
 from drillcore.runtime.continuing import Following, around_of, continuations_of
 from drillcore.runtime.models import check_all_weights, find_models

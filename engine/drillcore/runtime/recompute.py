@@ -25,7 +25,7 @@ from drillcore.errors import DrillcoreError, StoreError
 from drillcore.job.extract import Extract
 from drillcore.job.fields import Job
 from drillcore.job.groups import Group
-from drillcore.job.inputs import Model
+from drillcore.job.model import Model
 from drillcore.runtime.audit import LONGEST_ALONE, Witness, choose_rows, column_rows, compare, confirmed
 from drillcore.runtime.canaries import changed, stored_tokens
 from drillcore.runtime.continuing import around_of

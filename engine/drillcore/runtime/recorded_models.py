@@ -17,7 +17,7 @@ from drillcore.backends import MODEL_DISTRIBUTIONS
 from drillcore.backends.source import ModelSource, identity, locate, weights_folder
 from drillcore.backends.weight_files import few
 from drillcore.errors import DrillcoreError, ModelError
-from drillcore.job.inputs import Model
+from drillcore.job.model import Model
 from drillcore.runtime.audit import column_rows
 from drillcore.runtime.continuing import around_of
 from drillcore.runtime.recompute import Line, RecordedJob

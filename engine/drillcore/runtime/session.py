@@ -7,7 +7,7 @@ from typing import cast
 
 from drillcore.backends.source import ModelSource, locate
 from drillcore.job.fields import LoadedJob
-from drillcore.job.inputs import Model
+from drillcore.job.model import Model
 from drillcore.runtime.executors import EXECUTORS
 from drillcore.runtime.executors.base import Executor
 from drillcore.system.progress import ProgressListener, Silent

@@ -17,7 +17,8 @@ from drillcore.api.run import _chosen
 from drillcore.errors import JobError
 from drillcore.job.extract import Extract
 from drillcore.job.file import load_job
-from drillcore.job.inputs import Dataset, Model
+from drillcore.job.inputs import Dataset
+from drillcore.job.model import Model
 from drillcore.job.stages import Measure, Project, Render, Run
 
 WRONG = {"extract": {"backend": "vlm", "threads": 0, "layrs": "all"}, "render": {"panels": 3}}

@@ -13,7 +13,7 @@ from drillcore.backends.base import all_states
 from drillcore.backends.source import locate
 from drillcore.backends.transformers.plain import alone_states, compute_alone, float32_noise, plain_model
 from drillcore.job.extract import Extract
-from drillcore.job.inputs import Model
+from drillcore.job.model import Model
 from drillcore.tokens.sequences import Sequences
 from support.backends import open_transformers
 from support.plain import plain_states, random_sentences, relative_error

@@ -12,7 +12,7 @@ from drillcore.backends import auto
 from drillcore.backends.auto import Choice, choose_backend
 from drillcore.backends.source import locate
 from drillcore.job.extract import Extract
-from drillcore.job.inputs import Model
+from drillcore.job.model import Model
 from drillcore.system.progress import with_lines
 from drillcore.tokens.sequences import Sequences
 from support.damage import damages

@@ -18,7 +18,7 @@ from drillcore.backends.transformers.fit import examine, fold
 from drillcore.backends.transformers.loading import _read
 from drillcore.errors import ModelError
 from drillcore.job.file import load_job
-from drillcore.job.inputs import Model
+from drillcore.job.model import Model
 from drillcore.runtime.preflight import check_job
 from drillcore.runtime.runner import run_stages
 from drillcore.system.progress import Silent

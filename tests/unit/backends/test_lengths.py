@@ -12,7 +12,7 @@ from drillcore.backends.self_check import choose_sentences
 from drillcore.backends.source import locate
 from drillcore.backends.transformers.backend import TransformersBackend
 from drillcore.job.extract import Extract
-from drillcore.job.inputs import Model
+from drillcore.job.model import Model
 from drillcore.tokens.packs import build_packs
 from drillcore.tokens.sequences import Sequences
 from drillcore.tokens.widths import PackRule

@@ -12,7 +12,7 @@ from transformers.utils import hub
 
 from drillcore.backends.source import locate
 from drillcore.errors import ModelError
-from drillcore.job.inputs import Model
+from drillcore.job.model import Model
 from support.words import LIBRARY_WORDS
 
 

@@ -16,7 +16,7 @@ from drillcore.backends.transformers.fit import examine
 from drillcore.backends.transformers.loading import load_model
 from drillcore.errors import InputError, MissingExtraError, ModelError
 from drillcore.job.extract import Extract
-from drillcore.job.inputs import Model
+from drillcore.job.model import Model
 from drillcore.tokens.sequences import Sequences
 from support.backends import open_transformers
 from support.checkpoints import configure, copied, drop, rewrite

@@ -9,7 +9,7 @@ from drillcore.backends.base import all_states
 from drillcore.backends.source import locate
 from drillcore.backends.vllm.reference import Reference
 from drillcore.job.extract import Extract
-from drillcore.job.inputs import Model
+from drillcore.job.model import Model
 from drillcore.tokens.sequences import Sequences
 from support.backends import open_transformers
 from support.plain import random_sentences

@@ -16,7 +16,7 @@ from drillcore.backends.transformers import cpu_attention, cpu_trees, masks, pac
 from drillcore.backends.transformers.hooks import Gatherer
 from drillcore.errors import ModelError, SelfCheckError
 from drillcore.job.extract import Extract
-from drillcore.job.inputs import Model
+from drillcore.job.model import Model
 from drillcore.tokens.sequences import Sequences
 from support.tiny import tiny_model
 

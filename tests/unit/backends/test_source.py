@@ -18,7 +18,7 @@ from drillcore.backends.transformers.loading import load_model
 from drillcore.errors import JobError, MissingExtraError, ModelError, StoreError, TextError
 from drillcore.job.extract import Extract
 from drillcore.job.file import load_job
-from drillcore.job.inputs import Model
+from drillcore.job.model import Model
 from drillcore.runtime.preflight import check_job
 from drillcore.runtime.runner import run_stages
 from drillcore.runtime.stages.extract.recipes import Recipe

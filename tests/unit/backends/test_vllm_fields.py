@@ -20,7 +20,7 @@ from drillcore.backends.vllm.reference import Reference
 from drillcore.backends.vllm.refusals import EXTRACT_FIELDS, MODEL_FIELDS, refuse
 from drillcore.errors import JobError
 from drillcore.job.extract import Extract
-from drillcore.job.inputs import Model
+from drillcore.job.model import Model
 from drillcore.tokens.places import Among
 from drillcore.tokens.sequences import Sequences
 from support.adapters import with_peft, write_adapter

@@ -23,7 +23,7 @@ from drillcore.backends.vllm.settings import check_memory, resolve_settings
 from drillcore.backends.vllm.shared_rows import SharedRows
 from drillcore.errors import JobError, MissingExtraError, ModelError, RunError
 from drillcore.job.extract import Extract
-from drillcore.job.inputs import Model
+from drillcore.job.model import Model
 from drillcore.tokens.sequences import Sequences
 from support.adapters import write_adapter
 from support.checkpoints import copied

@@ -11,7 +11,7 @@ from drillcore.backends.source import locate
 from drillcore.backends.transformers.fit import examine
 from drillcore.backends.weight_files import read_headers, weight_files
 from drillcore.errors import ModelError
-from drillcore.job.inputs import Model
+from drillcore.job.model import Model
 from support.checkpoints import INDEX, WEIGHTS, copied, read_index, rewrite, split, write_index
 
 

@@ -18,7 +18,7 @@ from benchmarks.peers.processes import PEERS, PEERS_PYTHON, AbsentError, Peer, V
 from benchmarks.peers.workload import Text, make_texts
 from conftest import require
 from drillcore.backends.source import locate
-from drillcore.job.inputs import Model
+from drillcore.job.model import Model
 from drillcore.tokens.packs import build_packs
 from drillcore.tokens.widths import PackRule
 

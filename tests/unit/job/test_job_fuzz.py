@@ -18,7 +18,8 @@ from drillcore.errors import DrillcoreError, JobError
 from drillcore.job.extract import Extract
 from drillcore.job.fields import Job
 from drillcore.job.file import load_job
-from drillcore.job.inputs import Dataset, Model
+from drillcore.job.inputs import Dataset
+from drillcore.job.model import Model
 from drillcore.job.stages import Measure, Project, Render, Run
 from drillcore.runtime.preflight import check_job
 from drillcore.system.progress import Silent

@@ -12,7 +12,8 @@ from drillcore.errors import JobError
 from drillcore.job.extract import Extract
 from drillcore.job.fields import Job
 from drillcore.job.file import load_job
-from drillcore.job.inputs import Dataset, Model
+from drillcore.job.inputs import Dataset
+from drillcore.job.model import Model
 from drillcore.job.positions import AllOf, MeanOf, Position, TurnsOf
 from drillcore.job.stages import Measure, Project, Render, Run
 from support.words import LIBRARY_WORDS

@@ -16,7 +16,7 @@ from zarr.storage import LocalStore
 from drillcore.backends.base import States, Work
 from drillcore.errors import CommitError, NumericsError
 from drillcore.job.extract import Extract
-from drillcore.job.inputs import Model
+from drillcore.job.model import Model
 from drillcore.runtime.work import pipeline
 from drillcore.runtime.work.blocks import Block, make_blocks, rows_digest
 from drillcore.runtime.work.pipeline import LOOP_BYTES, WAITING_SHARDS, _put, extract_blocks

@@ -24,7 +24,7 @@ from drillcore.cli.bench.scratch_job import make_job
 from drillcore.cli.bench.texts import Lengths, encode, read_texts
 from drillcore.errors import DrillcoreError
 from drillcore.job.extract import Extract
-from drillcore.job.inputs import Model
+from drillcore.job.model import Model
 from drillcore.runtime.work.tasks import ModelTask
 from drillcore.runtime.work.worker import Worker
 from drillcore.system.files import write_atomic

@@ -9,7 +9,7 @@ from typing import Any
 from drillcore.backends.base import Prepared
 from drillcore.errors import DrillcoreError
 from drillcore.job.extract import Extract
-from drillcore.job.inputs import Model
+from drillcore.job.model import Model
 from drillcore.runtime.work.blocks import Block
 from drillcore.store.layout import Shape
 from drillcore.store.places.hold import Hold

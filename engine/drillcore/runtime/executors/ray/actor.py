@@ -18,7 +18,7 @@ from drillcore.backends.device import Hardware, host_hardware
 from drillcore.backends.source import HUB_PATTERNS, locate
 from drillcore.errors import NumericsError
 from drillcore.job.extract import Extract
-from drillcore.job.inputs import Model
+from drillcore.job.model import Model
 from drillcore.runtime.work.pipeline import extract_blocks
 from drillcore.runtime.work.tasks import BlockDone, BlockFailed, BlockTask, ModelTask
 from drillcore.runtime.work.worker import Worker

@@ -22,7 +22,7 @@ from drillcore.backends.base import Prepared
 from drillcore.backends.source import locate
 from drillcore.errors import ModelChangedError
 from drillcore.job.extract import Extract
-from drillcore.job.inputs import Model
+from drillcore.job.model import Model
 from drillcore.runtime.audit import (
     Comparison,
     Witness,

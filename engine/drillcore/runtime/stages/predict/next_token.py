@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drillcore.job.extract import Extract
-from drillcore.job.inputs import Model
+from drillcore.job.model import Model
 from drillcore.job.stages import Measure
 from drillcore.measures import BOUNDS
 from drillcore.measures.draws import make_draws

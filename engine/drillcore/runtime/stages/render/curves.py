@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from drillcore.job.inputs import Model
+from drillcore.job.model import Model
 from drillcore.pictures.data import Chart, Charts
 from drillcore.runtime.context import Context
 from drillcore.runtime.stages.render import names

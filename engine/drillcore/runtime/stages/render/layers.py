@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from drillcore.job.inputs import Model, is_local
+from drillcore.job.model import Model, is_local
 from drillcore.job.quantization import name_of_quantization
 from drillcore.job.stages import Render
 from drillcore.runtime.context import Context
