@@ -268,3 +268,14 @@ def test_stores_in_buckets_are_merged_too(work, s3):
     now = values_of(back)
     assert now.keys() == held.keys() and all((now[path] == values).all() for path, values in held.items())
     assert drillcore.verify(back).whole
+
+
+def test_groups_that_left_their_job_come_along_and_need_not_agree(work):
+    one, two = ran(work, "one"), ran(work, "two", "e", layers=[0, 1])
+    # The dataset e leaves the second job, whose settings are then those of the first one.
+    ran(work, "two", model="n")
+    shown = {g.path: g.in_job for g in drillcore.show(two).groups}
+    assert shown == {"m/e": False, "n/d": True}
+    merged = drillcore.merge([one, two], work.folder / "runs" / "both.zarr")
+    assert {g.path: g.in_job for g in drillcore.show(merged.store).groups} == {"m/d": True, **shown}
+    assert drillcore.verify(merged.store).whole
