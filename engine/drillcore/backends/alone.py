@@ -49,7 +49,7 @@ class Alone:
     the dtype of the computation, but for quantised weights: that of some sentences in other batches. machine: device
     and threads that it ran on. routed: the model chooses among experts or tokens. seconds: spent. peaks_CK3: of means,
     how many times as large the largest of their tokens' states is as the middle one, and as all others together, and
-    the number of that token in its sentence; None where there are no means.
+    the number of that token in its sentence; None where there are no means. quantised: whether the weights are.
     """
 
     states_CKH: NDArray[np.float32]
@@ -60,9 +60,15 @@ class Alone:
     routed: bool
     seconds: float
     peaks_CK3: NDArray[np.float64] | None = None
+    quantised: bool = False
 
     def __len__(self) -> int:
         return len(self.states_CKH)
+
+    @property
+    def quantised_bound(self) -> float:
+        """What the noise of quantised weights allows; 0 for others."""
+        return quantised_bound(self.noise_CK) if self.quantised else 0.0
 
     def part(self, start: int, stop: int) -> Alone:
         """Sentences start .. stop - 1."""
@@ -90,7 +96,7 @@ class Alone:
         """
         if self.dtype == own_dtype or own_dtype not in ONE_STEP:
             plain = OWN_DTYPE_BOUNDS.get(own_dtype, BOUND)
-            bounds_CK = np.full(self.noise_CK.shape, max(plain, quantised_bound(self.noise_CK)))
+            bounds_CK = np.full(self.noise_CK.shape, max(plain, self.quantised_bound))
         elif own_dtype != self.own_dtype:
             bounds_CK = np.full(self.noise_CK.shape, OWN_DTYPE_BOUNDS[own_dtype])
         else:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from drillcore.backends import MODEL_DISTRIBUTIONS
-from drillcore.backends.alone import BOUND, OWN_DTYPE_BOUNDS, Alone, quantised_bound, relative_errors
+from drillcore.backends.alone import BOUND, OWN_DTYPE_BOUNDS, Alone, relative_errors
 from drillcore.backends.source import ModelSource, identity
 from drillcore.store.canaries import Canaries
 from drillcore.system.versions import installed_versions
@@ -124,7 +124,7 @@ def _bound(facts: Mapping[str, Any], alone: Alone) -> float:
     if same and alone.dtype == "float32":
         return SAME_MACHINE_BOUND
     bound = OWN_DTYPE_BOUNDS.get(alone.dtype, BOUND)
-    return max(bound, quantised_bound(alone.noise_CK)) if alone.dtype == alone.own_dtype else bound
+    return max(bound, alone.quantised_bound)
 
 
 def other_tokens(canaries: Canaries, tokens: Sequences, special_tokens: str) -> str:

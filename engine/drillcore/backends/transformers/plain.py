@@ -52,9 +52,9 @@ def compute_alone(loaded: Loaded, layers: Sequence[int], sentences: Sequences, p
     elif loaded.is_quantised:
         noise_CK = quantised_noise(loaded, layers, sentences, states_CKH, places)
     routed, seconds = is_routed(loaded.decoder.config), time.perf_counter() - started
-    return Alone(
-        states_CKH, noise_CK, dtype, own, _machine(loaded), routed, seconds, np.stack(peaks) if peaks else None
-    )
+    peaks_CK3 = np.stack(peaks) if peaks else None
+    machine, quantised = _machine(loaded), loaded.is_quantised
+    return Alone(states_CKH, noise_CK, dtype, own, machine, routed, seconds, peaks_CK3, quantised)
 
 
 @pinned()
