@@ -49,7 +49,7 @@ def outsiders(points_K2: NDArray[np.float32], frame: Frame | None) -> list[tuple
     if frame is None or frame.is_whole:
         return []
     unit_K2 = frame.unit(points_K2)
-    return [(int(k), *(float(f"{v:.5g}") for v in unit_K2[k])) for k in outside(unit_K2)]
+    return [(int(k), float(f"{unit_K2[k, 0]:.5g}"), float(f"{unit_K2[k, 1]:.5g}")) for k in outside(unit_K2)]
 
 
 def packed_numbers(arrays: Iterable[NDArray[np.uint16]]) -> bytes:
