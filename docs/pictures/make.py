@@ -35,7 +35,7 @@ def main() -> None:
 def keep(path: Path, name: str) -> None:
     """Store a picture, small."""
     with Image.open(path) as image:
-        reduced = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+        reduced = image.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     reduced.save(HERE / name, optimize=True)
     print(HERE / name, (HERE / name).stat().st_size)
 
@@ -57,7 +57,7 @@ def scatter(group: zarr.Group) -> None:
 
 
 def screenshots(report: Path) -> None:
-    """The report in a browser: its curves, and its panels with a sentence pointed at."""
+    """The report in a browser: its answer, its curves, and its panels with a sentence pointed at."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -66,6 +66,8 @@ def screenshots(report: Path) -> None:
         page = browser.new_page(viewport={"width": 1500, "height": 1000})
         page.goto(report.as_uri())
         page.wait_for_selector("html[data-ready=true]")
+        page.wait_for_timeout(1000)
+        take(page, None, "report-answer.png")
         take(page, "#curves", "report-curves.png")
         section = page.locator("#datasets > section").last
         section.evaluate("node => node.scrollIntoView()")
