@@ -269,7 +269,7 @@ class TransformersBackend:
             narrow=WIDEST if numerics["attention"] == trees.NAME else None,
         )
         layout, most = numerics["layout"], 0.0 if self._is_single else self._most
-        check = run_check(checked, sentences, self._check_states, layout, most=most)
+        check = run_check(checked, sentences, self._check_states, layout, most)
         return replace(check, notes=(*notes, *check.notes))
 
     def _check_states(self, sentences: CheckSentences, dtype: torch.dtype) -> FloatStates:

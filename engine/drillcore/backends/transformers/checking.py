@@ -94,7 +94,6 @@ def run_check(
     sentences: CheckSentences,
     states: Callable[[CheckSentences, torch.dtype], NDArray[Any]],
     layout: str,
-    *,
     most: float = 0.0,
 ) -> SelfCheck:
     """Compare structure in float32, and a lower dtype with its own noise.
