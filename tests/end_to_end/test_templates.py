@@ -285,6 +285,8 @@ def test_python_gives_a_tree(models):
         ({"templates": {"mean": "{{ passage }}"}, "positions": ["last", "mean"]}, "of a position and of a template"),
         ({"template": "{{ passage }}", "text": "passage"}, "text: 'passage' is not read"),
         ({"templates": {"a": "{{ passage }}", "b": "{{ hint }}"}, "empty": "drop"}, "rows with a text and d~a has 12"),
+        ({"templates": {"a": "{{ passage if label == 'a' }}", "b": "{{ passage if label == 'b' }}"}, "empty": "drop"},
+         "d~a, d~b leave out different rows"),
     ],
 )  # fmt: skip
 def test_wrong_templates_are_refused_before_anything_is_written(dataset, message, prompted):

@@ -15,6 +15,7 @@ from drillcore.system.files import cache_dir
 from drillcore.system.progress import ProgressListener
 from drillcore.texts.notes import note_across, notes_on_job, said
 from drillcore.texts.problems import Problems
+from drillcore.texts.read import digest_of_places
 from drillcore.texts.rows import RowTable, ingest
 
 
@@ -53,12 +54,17 @@ def read_tables(loaded: LoadedJob, listener: ProgressListener) -> dict[str, RowT
 
 def _refuse_other_rows(loaded: LoadedJob, dataset: Dataset, tables: Mapping[str, RowTable], problems: Problems) -> None:
     """Report templates of a dataset of which one leaves out rows that another one takes."""
+    remedy = "templates of one dataset take the same rows; make it a dataset of its own, or write a text for each"
     counts = {each.name: tables[each.name].num_rows for each in by_template(dataset) if each.name in tables}
     if len({*counts.values()}) > 1:
         few, many = min(counts, key=lambda name: counts[name]), max(counts, key=lambda name: counts[name])
         what = f"{few} has {counts[few]:,} rows with a text and {many} has {counts[many]:,}"
-        remedy = "templates of one dataset take the same rows; make it a dataset of its own, or write a text for each"
         problems.add(loaded.called(dataset), None, f"{what} (`empty: drop`): {remedy}")
+    elif len(counts) > 1 and dataset.empty == "drop":
+        places = {digest_of_places(tables[d.name].files, d) for d in by_template(dataset) if d.name in tables}
+        if len(places) > 1:
+            what = f"{', '.join(counts)} leave out different rows"
+            problems.add(loaded.called(dataset), None, f"{what} (`empty: drop`): {remedy}")
 
 
 def _say_notes(loaded: LoadedJob, tables: Mapping[str, RowTable], listener: ProgressListener) -> None:
