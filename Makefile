@@ -35,13 +35,14 @@ demo: $(INSTALLED) ## Run the source experiment on a real pretrained model, from
 	@echo "== running $(JOB)"
 	@$(BIN)/drillcore run $(JOB)
 
-check: $(INSTALLED) ## Lint, types, import layers, sizes, dependencies, schemas
+check: $(INSTALLED) ## Lint, types, import layers, sizes, dependencies, schemas, the page's scripts where node is
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python tools/sizes.py
 	$(BIN)/python tools/dependencies.py
+	@! command -v node >/dev/null || for script in engine/drillcore/pictures/report/assets/*.js; do node --check $$script || exit 1; done
 	@$(BIN)/drillcore schema job | cmp - schemas/job.schema.json || { echo "schemas/ is stale: make schemas"; exit 1; }
 
 test: $(INSTALLED) ## The test suite, in two processes (TEST_PROCESSES=1 for one; 20 minutes on two cores)

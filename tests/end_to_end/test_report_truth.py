@@ -137,6 +137,9 @@ def test_the_null_is_drawn_read_and_listed(visit: Any, tmp_path: Path, rng: np.r
     assert "null to 0.62" in words and "p < 0.001" in words and re.search(r"\(0\.\d+ to 0\.\d+\)", words)
     assert chart.bounding_box() == before, "nothing moves"
     chart.locator("summary").click()
+    with page.expect_download() as download:
+        chart.locator("details button").click()
+    assert Path(download.value.path()).read_text(encoding="utf-8").splitlines()[1] == "0,0.5,0.4,0.6,0.62,0.0009,0.55"
     header = chart.locator("thead th").all_text_contents()
     assert header == ["layer", "m", "m from", "m to", "m null to", "m p", "control: TF-IDF · m"]
     assert chart.locator("tbody tr").nth(2).locator("td").all_text_contents()[3:5] == ["0.62", "< 0.001"]

@@ -43,7 +43,7 @@ MAX_PANEL_POINTS = 3_200_000  # 100,000 sentences in 32 panels
 MAX_TEXT_CHARACTERS = 12_000_000
 SAMPLE_SENTENCES = (1_000, 20_000)  # fewest and most in a sample
 IMAGE_COLORS = 256
-SCRIPTS = ("data.js", "paint.js", "panels.js", "closeup.js", "charts.js", "page.js")
+SCRIPTS = ("data.js", "paint.js", "panels.js", "closeup.js", "selection.js", "charts.js", "page.js")
 
 
 def write_report(

@@ -209,6 +209,10 @@ class ChartView {
         const shown = ({ of, name }, layer) => (of(layer) === null ? "" : name === "p" ? pInWords(of(layer)) : round(of(layer)));
         const rows = layers.map((layer) => [String(layer), ...columns.map((column) => shown(column, layer))]);
         const header = ["layer", ...columns.map(({ title }) => title)];
+        const exact = layers.map((layer) => [layer, ...columns.map(({ of }) => of(layer) ?? "")]);
+        const button = element("button", { type: "button" }, "CSV");
+        button.addEventListener("click", () => save(`${this.chart.title}.csv`, csvOf([header, ...exact]), "text/csv"));
+        details.append(button);
         details.append(tableNode({ title: this.chart.title, header, rows }));
       }
     });

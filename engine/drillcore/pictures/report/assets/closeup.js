@@ -20,6 +20,7 @@ const closeup = (() => {
     resetView();
     dialog.showModal();
     dialog.append(tip);
+    byId("selection-place").append(byId("selection"));
     tip.hidden = true;
     goTo(panels.indexOf(panel));
     stage.focus();
@@ -112,6 +113,7 @@ const closeup = (() => {
       arrangement = new Arrangement(row.dataset, ...morph, whole, zoom, outside);
       drawImage(scaled);
       arrangement.paint(canvas.getContext("2d"));
+      drawLine();
     }
     placeRings();
   }
@@ -125,6 +127,41 @@ const closeup = (() => {
     context.globalAlpha = 0.6;
     context.drawImage(image, place.left, place.top, place.side, place.side);
     context.globalAlpha = 1;
+  }
+
+  // The line that is being drawn around sentences.
+  let line = null, selecting = false;
+  function drawLine() {
+    if (!line) return;
+    const context = canvas.getContext("2d");
+    context.strokeStyle = dark ? "#ffffff" : "#111111";
+    context.setLineDash([6, 4]);
+    context.lineWidth = 1.5 * devicePixelRatio;
+    context.beginPath();
+    line.forEach(([x, y]) => context.lineTo(x, y));
+    context.closePath();
+    context.stroke();
+    context.setLineDash([]);
+  }
+
+  function setSelecting(on) {
+    selecting = on;
+    line = null;
+    byId("select").setAttribute("aria-pressed", on);
+    stage.classList.toggle("selecting", on);
+  }
+  byId("select").addEventListener("click", () => setSelecting(!selecting));
+
+  // A place of the stage in device pixels of its canvas.
+  function onCanvas(event) {
+    const box = stage.getBoundingClientRect(), ratio = canvas.width / stage.clientWidth;
+    return [(event.clientX - box.left - stage.clientLeft) * ratio, (event.clientY - box.top - stage.clientTop) * ratio];
+  }
+
+  function endLine() {
+    const chosen = line && line.length > 2 && arrangement ? arrangement.within(line) : [];
+    line = null;
+    selection.set(row.dataset, chosen);
   }
 
   function placeRings() {
@@ -142,9 +179,7 @@ const closeup = (() => {
   // The sentences under the pointer, the topmost first.
   function sentencesAt(event) {
     if (!morph || !arrangement) return [];
-    const box = stage.getBoundingClientRect(), ratio = canvas.width / stage.clientWidth;
-    const x = event.clientX - box.left - stage.clientLeft, y = event.clientY - box.top - stage.clientTop;
-    return arrangement.hits(x * ratio, y * ratio, 16 * ratio);
+    return arrangement.hits(...onCanvas(event), (16 * canvas.width) / stage.clientWidth);
   }
 
   // Zoom around (x, y), in CSS pixels of the stage: the place under it does not move.
@@ -180,11 +215,17 @@ const closeup = (() => {
     pointers.set(event.pointerId, { x: event.clientX, y: event.clientY });
     drag = { x: event.clientX, y: event.clientY, moved: pointers.size > 1 ? Infinity : 0 };
     stage.setPointerCapture(event.pointerId);
+    if (selecting && pointers.size === 1) line = [onCanvas(event)];
   });
   stage.addEventListener("pointermove", (event) => {
     if (!drag) {
       const [index, ...more] = sentencesAt(event);
       show({ hover: index === undefined ? null : { dataset: row.dataset, index, more } }, event);
+      return;
+    }
+    if (line && pointers.size === 1) {
+      line.push(onCanvas(event));
+      draw();
       return;
     }
     const before = pointers.size > 1 ? spread() : null;
@@ -209,6 +250,11 @@ const closeup = (() => {
     if (!drag) stage.classList.remove("dragging");
   };
   stage.addEventListener("pointerup", (event) => {
+    if (line) {
+      endLine();
+      release(event);
+      return;
+    }
     const [index, ...more] = drag && drag.moved <= 4 ? sentencesAt(event) : [];
     if (index !== undefined) show({ pin: { dataset: row.dataset, index, more } });
     release(event);
@@ -255,10 +301,23 @@ const closeup = (() => {
   byId("zoom-in").addEventListener("click", () => zoomBy(1.5));
   byId("zoom-out").addEventListener("click", () => zoomBy(1 / 1.5));
   byId("zoom-reset").addEventListener("click", resetView);
+  byId("closeup-save").addEventListener("click", () => {
+    const copy = document.createElement("canvas");
+    copy.width = canvas.width;
+    copy.height = canvas.height;
+    const context = copy.getContext("2d");
+    context.fillStyle = dark ? "#000000" : "#ffffff";
+    context.fillRect(0, 0, copy.width, copy.height);
+    context.drawImage(canvas, 0, 0);
+    const name = [row.dataset.info.name, row.title, panels[Math.round(position)].title].filter(Boolean).join(" ");
+    copy.toBlob((blob) => save(`${name.replaceAll(/[^\w.~+=@-]+/g, "-")}.png`, blob, "image/png"));
+  });
   byId("closeup-close").addEventListener("click", () => dialog.close());
   dialog.addEventListener("close", () => {
     stop();
     document.body.append(tip);
+    document.body.append(byId("selection"));
+    setSelecting(false);
     show({ hover: null });
   });
   new ResizeObserver(draw).observe(stage);

@@ -3,7 +3,7 @@
 const meta = JSON.parse(document.getElementById("meta").textContent);
 const LARGEST = 65534;
 const MISSING = 65535;
-const state = { hover: null, pin: null, toScale: false };
+const state = { hover: null, pin: null, toScale: false, selected: null };
 const HIDDEN = 0, DIM = 1, SHOWN = 2;
 const byId = (id) => document.getElementById(id);
 

@@ -91,6 +91,7 @@ function applyTheme() {
   for (const view of chartViews) view.draw();
   if (chartViews.length) byId("series").replaceChildren(seriesKeys());
   if (state.pin) showPinned();
+  selection.draw();
   repaint();
   closeup.redraw();
 }

@@ -187,7 +187,29 @@ class Arrangement {
     if (this.few) this.paintDiscs(context, this.shown, own);
     else this.paintDensity(context, this.shown, own, dataset.filtered);
     this.paintTriangles(context, pale, own);
+    this.paintSelected(context);
     this.paintNumbers(context);
+  }
+
+  // Selected sentences have a ring each.
+  paintSelected(context) {
+    if (state.selected?.dataset !== this.dataset) return;
+    context.strokeStyle = dark ? "#ffffff" : "#111111";
+    context.lineWidth = 1.2 * devicePixelRatio;
+    for (const list of [this.shown, this.triangles.map(({ index }) => index)]) {
+      for (const i of list) {
+        if (!state.selected.members.has(i)) continue;
+        context.beginPath();
+        context.arc(this.x[i], this.y[i], this.radius + 1.5 * devicePixelRatio, 0, 2 * Math.PI);
+        context.stroke();
+      }
+    }
+  }
+
+  // The sentences whose points are inside of a closed line of places in device pixels.
+  within(line) {
+    const drawn = [...this.shown, ...this.triangles.map(({ index }) => index)];
+    return drawn.filter((i) => isInside(this.x[i], this.y[i], line));
   }
 
   paintDiscs(context, list, colorOf) {

@@ -94,7 +94,10 @@ class PanelView {
     const image = dataset.filtered || state.toScale ? null : row.image(panel);
     if (image) context.drawImage(image, 0, 0, side, side);
     else arrangement.paint(context);
-    if (image) arrangement.paintTriangles(context, dimColor(), (i) => table(dataset)[dataset.codes[i]]);
+    if (image) {
+      arrangement.paintTriangles(context, dimColor(), (i) => table(dataset)[dataset.codes[i]]);
+      arrangement.paintSelected(context);
+    }
     canvas.dataset.image = image !== null;
     this.place();
   }
