@@ -47,7 +47,8 @@ def answer_of(context: Context, charts: Sequence[Chart]) -> Answer | None:
     question = f"Which layers of the {_plural(models, 'model')} {what}?"
     where = f"Best{among} at {best.layer_name.replace('_', ' ')} of {title}, in {dataset_name} ({count:,} sentences)"
     alone = [f"{CONTROLS.get(name, name)} {value:.2f}" for name, value in measured.controls().items()]
-    without = f" Without the model: {', '.join(alone)}." if alone else ""
+    beaten = "" if all(value < best.value for value in measured.controls().values()) else ", which no layer beats"
+    without = f" Without the model: {', '.join(alone)}{beaten}." if alone else ""
     value = f"{look.value_name} {best.value:.2f} (95 % interval {best.low:.2f} to {best.high:.2f})"
     return Answer((question, f"{where}: {value}{_verdict(best)}{without}"), chart, (*shows, layer))
 
