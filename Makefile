@@ -6,6 +6,7 @@ INSTALLED := $(VENV)/.installed
 DOCS_INSTALLED := $(VENV)/.installed-docs
 VLLM_VENV := .venv-vllm
 PEERS_VENV := .venv-peers
+PAGE := engine/drillcore/pictures/report/assets
 JOB ?= jobs/demo.yaml
 TEST_PROCESSES ?= 2
 VLLM_TESTS ?= long or not long
@@ -14,7 +15,7 @@ FAILING ?= torture-failing.txt
 quoted = '$(subst ','\'',$(1))'
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check test test-long docs reference vllm test-vllm torture bench bench-peers bench-gpu support-table schemas wheel format clean
+.PHONY: help install demo check page test test-long docs reference vllm test-vllm torture bench bench-peers bench-gpu support-table schemas wheel format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,8 +43,13 @@ check: $(INSTALLED) ## Lint, types, import layers, sizes, dependencies, schemas,
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python tools/sizes.py
 	$(BIN)/python tools/dependencies.py
-	@! command -v node >/dev/null || for script in engine/drillcore/pictures/report/assets/*.js; do node --check $$script || exit 1; done
+	@! command -v node >/dev/null || for script in $(PAGE)/*.js; do node --check $$script || exit 1; done
+	@! test -x tools/page/node_modules/.bin/eslint || { echo '"use strict"; (() => {'; cat $(PAGE)/*.js; echo '})();'; } \
+	  | tools/page/node_modules/.bin/eslint --config tools/page/eslint.config.mjs --stdin --stdin-filename report.js
 	@$(BIN)/drillcore schema job | cmp - schemas/job.schema.json || { echo "schemas/ is stale: make schemas"; exit 1; }
+
+page: ## Install ESLint, with which `make check` then looks at the scripts of the report's page (needs npm)
+	@npm install --silent --no-save --no-package-lock --no-audit --no-fund --prefix tools/page
 
 test: $(INSTALLED) ## The test suite, in two processes (TEST_PROCESSES=1 for one; 20 minutes on two cores)
 	@echo "== testing; the demo model is fetched once"

@@ -55,9 +55,9 @@ class Dataset {
   load() {
     this.loading ??= (async () => {
       const { info } = this;
-      const parts = [texts(info.texts), texts(info.notes), numbers(info.codes), numbers(info.numbers)];
-      [this.texts, this.notes, this.codes] = await Promise.all(parts);
-      this.numbers = new Uint32Array((await parts[3]).buffer);
+      const blobs = [texts(info.texts), texts(info.notes), numbers(info.codes), numbers(info.numbers)];
+      [this.texts, this.notes, this.codes] = await Promise.all(blobs);
+      this.numbers = new Uint32Array((await blobs[3]).buffer);
       this.refresh();
     })();
     return this.loading;

@@ -44,9 +44,9 @@ function build() {
     link(section, dataset.info.name);
   });
   if (meta.tables.length) {
-    const section = byId("overview"), tables = element("div", { class: "tables" });
-    tables.append(...meta.tables.map(tableNode));
-    section.append(tables);
+    const section = byId("overview"), place = element("div", { class: "tables" });
+    place.append(...meta.tables.map(tableNode));
+    section.append(place);
     section.hidden = false;
     link(section, "The run");
   }

@@ -87,11 +87,11 @@ function csvOf(rows) {
 
 // Offer a file for download; nothing leaves the page.
 function save(name, content, type) {
-  const link = element("a", { download: name, href: URL.createObjectURL(new Blob([content], { type })) });
-  document.body.append(link);
-  link.click();
-  link.remove();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  const anchor = element("a", { download: name, href: URL.createObjectURL(new Blob([content], { type })) });
+  document.body.append(anchor);
+  anchor.click();
+  anchor.remove();
+  setTimeout(() => URL.revokeObjectURL(anchor.href), 10_000);
 }
 
 // Whether a point is inside of a closed line, by the number of times that a ray to the right crosses it.
