@@ -36,6 +36,7 @@ EXAMPLES = {
     "datasets.empty": "empty: drop",
     "datasets.label": "label: country",
     "datasets.label_type": "label: score\nlabel_type: number",
+    "datasets.labels": "labels: [city, kind]",
     "datasets.unlabelled": "unlabelled: keep",
     "datasets.missing": "missing: [NA, nan]",
     "datasets.group": "group: topic",

@@ -51,6 +51,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("datasets.0.label_type", "numbers", "label_type"),
     ("datasets.0.label_type", "number", "is `Toronto`, and labels that are numbers need a finite one"),
     ("datasets.0.group", "family", "family"),
+    ("datasets.0.labels", ["label", "kind"], "no field `kind`"),
     ("datasets.0.split", "part", "no field `part`"),
     ("datasets.0.split", 7, "split: must be text, or `{test: DATASET}`"),
     ("datasets.0.split", {"test": "nowhere"}, "there is no dataset 'nowhere'"),

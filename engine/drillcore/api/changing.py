@@ -9,7 +9,7 @@ from typing import Any
 from drillcore.api.stores import AnyStore, address_of
 from drillcore.errors import StoreError
 from drillcore.job.common import check_name
-from drillcore.store.arrays import HEADLINES
+from drillcore.store.arrays import is_headline
 from drillcore.store.attributes import GROUPS, MEMBERS, attributes_of, read_attributes
 from drillcore.store.checks.groups import group_paths
 from drillcore.store.layout import shape_of
@@ -123,7 +123,7 @@ def _held(attributes: dict[str, Any]) -> str:
         shape = shape_of(attributes)
     except (KeyError, ValueError, TypeError):
         return "its metadata were damaged"
-    results = [name for name in attributes.get("results", {}) if name in HEADLINES]
+    results = [name for name in attributes.get("results", {}) if is_headline(name)]
     states = f"states of {shape.num_sentences:,} sentences × {len(shape.layers)} layers"
     return ", ".join([states, *results])
 

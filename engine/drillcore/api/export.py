@@ -6,7 +6,7 @@ Shape legend: N sentences, H hidden size, B sentences of a piece, K neighbours.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
 from os import PathLike
@@ -24,7 +24,7 @@ from drillcore.api.probes import write_probe
 from drillcore.api.stores import AnyStore, find_group, num_sentences, said_of_rows
 from drillcore.errors import CommitError, InputError, MissingExtraError, StoreError
 from drillcore.neighbours import EXACT_UP_TO, build
-from drillcore.runtime.results import result_facts
+from drillcore.runtime.results import columns_of_labels, further_label, result_facts
 from drillcore.store.arrays import PROJECTIONS
 from drillcore.store.attributes import BEGUN, CONTENTS, attributes_of
 from drillcore.store.freshness import stale_results
@@ -43,13 +43,15 @@ RESERVED = ("sentence", "hidden_state", "projection_x", "projection_y", "neighbo
 class Layer:
     """The layer to export. group: its model and dataset. slot: its position in the store. name: such as `block_3`.
 
-    every: all layers are meant, and `slot` is that of the first.
+    every: all layers are meant, and `slot` is that of the first. label: a further label whose probe is written; "" is
+    the main one.
     """
 
     group: zarr.Group
     slot: int
     name: str
     every: bool = False
+    label: str = ""
 
     @property
     def num_sentences(self) -> int:
@@ -61,11 +63,12 @@ class Layer:
         number = "row" if "row_size" in self.group else "sentence"
         columns: dict[str, NDArray[Any]] = {number: np.arange(rows.start, rows.stop)}
         names = [name for name, _ in attributes_of(self.group).get("columns", [])]
+        labels = {"label", *columns_of_labels(self.group).values()}
         for name in [*names, *(["sentence"] if number == "row" else [])]:
             values = Coordinate(self.group, name)[rows]
             column = f"{name}_" if name in RESERVED and name != "sentence" else name
             # The store writes no label as an empty one; a reader of the file must not take that for a class.
-            is_class = name == "label" and values.dtype.kind != "f"
+            is_class = name in labels and values.dtype.kind != "f"
             columns[column] = np.array([v or None for v in values], object) if is_class else values
         return columns | self._quantities(rows)
 
@@ -123,14 +126,21 @@ class Exported:
 
 
 def export(
-    store: AnyStore, *, layer: int | str | None = None, to: str, out: str | PathLike[str], group: str | None = None
+    store: AnyStore,
+    *,
+    layer: int | str | None = None,
+    to: str,
+    out: str | PathLike[str],
+    group: str | None = None,
+    label: str | None = None,
 ) -> Exported:
     """Write one layer with its sentences as a file for notebooks and other viewers, replacing what was there.
 
     layer: its number or name; -1 is the last one, where it is stored. to: parquet, npy, anndata, embedding-atlas or
     probe: the probe of a layer, or of all (`layer="all"`, the default there), as safetensors tensors for raw states.
-    group: `model/dataset`, required where the store has several. Raises InputError where the file's name ends as one of
-    another format, StoreError where something is missing or incomplete, MissingExtraError where a package is missing,
+    group: `model/dataset`, required where the store has several. label: one of several labels, whose probe is written;
+    by default the main one. Raises InputError where there is no such label or the file's name ends as one of another
+    format, StoreError where something is missing or incomplete, MissingExtraError where a package is missing,
     CommitError where the file cannot be written.
 
     >>> written = drillcore.export("runs/job.zarr", layer="block_1", to="npy", out="block_1.npy")
@@ -149,10 +159,14 @@ def export(
     problem = problem_with_output(path)
     if problem:
         raise InputError(f"{path} {problem}", hint="Name another file.")
+    if label is not None and not FORMATS[to].is_of_label:
+        raise InputError(f"a file of the format {to} holds all labels, and one is named", hint="Leave --label out.")
     if layer is None and not FORMATS[to].takes_all:
         raise InputError(f"a file of the format {to} holds one layer, and none is named", hint="Name it: --layer 3.")
     wanted = "all" if layer is None else str(layer)
-    chosen = _find_layer(_whole(find_group(store, group)), wanted, every=FORMATS[to].takes_all and wanted == "all")
+    found = _whole(find_group(store, group))
+    chosen = _find_layer(found, wanted, every=FORMATS[to].takes_all and wanted == "all")
+    chosen = replace(chosen, label=further_label(found, label))
     _check(to, chosen)
     try:
         with replacing(path) as scratch:
@@ -289,8 +303,9 @@ def _write_anndata(layer: Layer, path: Path) -> str:
     rows = slice(0, layer.num_sentences)
     observed = pd.DataFrame(layer.columns(rows))
     observed.index = observed.pop("sentence").astype(str)
-    if "label" in observed and observed["label"].dtype.kind != "f":
-        observed["label"] = pd.Categorical(observed["label"])  # None is no category
+    for name in {"label", *columns_of_labels(layer.group).values()}:
+        if name in observed and observed[name].dtype.kind != "f":
+            observed[name] = pd.Categorical(observed[name])  # None is no category
     annotated = anndata.AnnData(X=read_layer(layer.group, layer.slot), obs=observed)
     if layer.projection is not None:
         annotated.obsm[f"X_{layer.projection}"] = np.stack(list(layer.points(rows).values()), axis=1)
@@ -305,7 +320,7 @@ class Format:
 
     write: writes a layer to a path, and returns advice for the user (with `{path}`) or "". packages: those that it
     imports beyond what drillcore requires. has_results: whether it holds results of later stages too. ending: of the
-    names of its files. takes_all: whether it can hold all layers.
+    names of its files. takes_all: whether it can hold all layers. is_of_label: whether it is of one label.
     """
 
     write: Callable[[Layer, Path], str]
@@ -314,6 +329,7 @@ class Format:
     has_results: bool = True
     ending: str = ".parquet"
     takes_all: bool = False
+    is_of_label: bool = False
 
 
 FORMATS = {
@@ -321,5 +337,12 @@ FORMATS = {
     "npy": Format(_write_npy, has_results=False, ending=".npy"),
     "anndata": Format(_write_anndata, packages=("anndata", "pandas"), ending=".h5ad"),
     "embedding-atlas": Format(_write_atlas, needs_projection=True),
-    "probe": Format(write_probe, packages=("safetensors",), has_results=False, ending=".safetensors", takes_all=True),
+    "probe": Format(
+        write_probe,
+        packages=("safetensors",),
+        has_results=False,
+        ending=".safetensors",
+        takes_all=True,
+        is_of_label=True,
+    ),
 }

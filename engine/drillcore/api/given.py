@@ -42,6 +42,7 @@ class DatasetFields(TypedDict, total=False):
     text: str
     label: str | None
     label_type: Literal["auto", "classes", "number"]
+    labels: Sequence[str]
     unlabelled: Literal["error", "keep", "drop"]
     missing: Sequence[str]
     group: str

@@ -18,7 +18,8 @@ from drillcore.errors import CommitError, InputError
 from drillcore.measures import BOUNDS, CONTROLS, OF_NUMBERS, PRIMARY, ROWS
 from drillcore.measures.comparison import Difference, Side, as_csv
 from drillcore.measures.comparison import compare as compare_sides
-from drillcore.runtime.results import Measured, read_separation
+from drillcore.runtime.results import Measured, further_label, labels_of, read_separation
+from drillcore.store.arrays import of_label
 from drillcore.store.freshness import stale
 from drillcore.store.places.location import Location
 from drillcore.store.reader import open_root
@@ -63,7 +64,8 @@ class Measures:
     """How well each layer of a group separates its labels. rows: by layer, then by measure; NaN where it was skipped.
 
     labels: that were told apart; none where they are numbers. notes: what a reader must know. controls: what the probe
-    of a layer has to beat. skipped: why a measure was, by its name.
+    of a layer has to beat. skipped: why a measure was, by its name. label: the field of the labels, where the group has
+    several; else "".
     """
 
     store: str
@@ -73,6 +75,7 @@ class Measures:
     notes: tuple[str, ...]
     controls: tuple[Control, ...] = ()
     skipped: Mapping[str, str] = field(default_factory=dict)
+    label: str = ""
 
     @property
     def primary(self) -> str:
@@ -111,7 +114,8 @@ class Measures:
         words = "no layer has a probe" if best is None else f"best {best.metric} {best.value:.2f} at {best.layer_name}"
         known = [f"{CONTROLS.get(c.name, c.name)} {c.value:.2f}" for c in self.controls if c.value == c.value]
         controls = f"; without the model: {', '.join(known)}" if known else ""
-        return f"measures of {self.group}: {', '.join(self.metrics)}; {words}{controls}"
+        of = f"{self.group}, label {self.label}" if self.label else self.group
+        return f"measures of {of}: {', '.join(self.metrics)}; {words}{controls}"
 
     def _repr_html_(self) -> str:
         rows = [[row.layer, row.layer_name, row.metric, *_numbers(row.value, row.low, row.high)] for row in self.rows]
@@ -122,12 +126,16 @@ class Measures:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two groups of a store, layer by layer. rows: of each layer and measure, see `measures.comparison.Difference`."""
+    """Two groups of a store, layer by layer. rows: of each layer and measure, see `measures.comparison.Difference`.
+
+    label: the label by which both were measured, where one was named; else "".
+    """
 
     store: str
     a: str
     b: str
     rows: tuple[Difference, ...]
+    label: str = ""
 
     @property
     def note(self) -> str:
@@ -159,7 +167,8 @@ class Comparison:
         verdicts = [row.verdict or "not known" for row in self.rows]
         counts = {verdict: verdicts.count(verdict) for verdict in dict.fromkeys(verdicts)}
         said = ", ".join(f"{verdict} ({count})" for verdict, count in counts.items())
-        return f"A = {self.a}, B = {self.b}: {said}" + (f"; {self.note}" if self.note else "")
+        of = f", label {self.label}" if self.label else ""
+        return f"A = {self.a}, B = {self.b}{of}: {said}" + (f"; {self.note}" if self.note else "")
 
     def _repr_html_(self) -> str:
         rows = [
@@ -167,14 +176,17 @@ class Comparison:
             for row in self.rows
         ]
         header, notes = ("layer", "measure", "A", "B", "A - B", "low", "high", ""), [self.note] if self.note else []
-        return table(f"A = {self.a}, B = {self.b}", header, rows, notes)
+        of = f", label {self.label}" if self.label else ""
+        return table(f"A = {self.a}, B = {self.b}{of}", header, rows, notes)
 
 
-def measure(store: AnyStore, group: str | None = None) -> Measures:
+def measure(store: AnyStore, group: str | None = None, *, label: str | None = None) -> Measures:
     """The stored measures of a group, `model/dataset`, which need not be named where the store has one.
 
-    Nothing is computed: the stage `measure` of a run has done that. Raises StoreError where there is no store or no
-    such group, InputError where the group has not been measured, or was measured before its states or labels changed.
+    Nothing is computed: the stage `measure` of a run has done that. They are those of the main label by default, and
+    `label` is the field of another of several (`labels` of a dataset). Raises StoreError where there is no store or no
+    such group, InputError where the group has no such label, has not been measured, or was measured before its states
+    or labels changed.
 
     >>> measures = drillcore.measure("runs/job.zarr")
     >>> measures.metrics[0], measures.best().metric
@@ -183,7 +195,8 @@ def measure(store: AnyStore, group: str | None = None) -> Measures:
     ['layer', 'layer_name', 'metric', 'value']
     """
     found = find_group(store, group)
-    measured = _measured(found, found.path)
+    further = further_label(found, label)
+    measured = _measured(found, found.path, further)
     rows = []
     for slot, (number, name) in enumerate(zip(measured.layers_L.tolist(), measured.layer_names, strict=True)):
         for place, metric in enumerate(measured.metrics):
@@ -193,14 +206,17 @@ def measure(store: AnyStore, group: str | None = None) -> Measures:
     recorded: dict[str, dict[str, float | None]] = measured.facts.get("controls", {})
     controls = [Control(name, *map(_known, (each.get(bound) for bound in BOUNDS))) for name, each in recorded.items()]
     skipped = {str(name): str(why) for name, why in measured.facts.get("skipped", {}).items()}
-    return Measures(address_of(store), found.path, tuple(rows), labels, notes, tuple(controls), skipped)
+    of = further or next(iter(labels_of(found)), "")
+    return Measures(address_of(store), found.path, tuple(rows), labels, notes, tuple(controls), skipped, of)
 
 
-def compare(store: AnyStore, a: str, b: str, metrics: Sequence[str] = ()) -> Comparison:
+def compare(store: AnyStore, a: str, b: str, metrics: Sequence[str] = (), *, label: str | None = None) -> Comparison:
     """Two groups of a store, each `model/dataset`, layer by layer; by default by every measure that both have.
 
     Groups with different layers are paired by relative depth, and each row names both layers. Works from stored
-    measures. Raises InputError where a group is missing or has not been measured, StoreError where there is no store.
+    measures, by default those of the main label of each; `label` is the field of another of several, which both have.
+    Raises InputError where a group is missing, has no such label or has not been measured, StoreError where there is no
+    store.
 
     >>> compared = drillcore.compare("runs/job.zarr", "model/sentences", "model/sentences", ["probe"])
     >>> compared.rows[1].layer_name, compared.rows[1].difference
@@ -208,25 +224,25 @@ def compare(store: AnyStore, a: str, b: str, metrics: Sequence[str] = ()) -> Com
     """
     address, named = address_of(store), [metrics] if isinstance(metrics, str) else metrics
     root = open_root(Location(address))
-    sides = [_side(root, path) for path in (a, b)]
-    return Comparison(address, a, b, tuple(compare_sides(sides[0], sides[1], named)))
+    sides = [_side(root, path, label) for path in (a, b)]
+    return Comparison(address, a, b, tuple(compare_sides(sides[0], sides[1], named)), label or "")
 
 
-def _side(root: zarr.Group, path: str) -> Side:
+def _side(root: zarr.Group, path: str, label: str | None) -> Side:
     names = group_names(root)
     group = root[path.strip("/")] if path.strip("/") in names else None
     if not isinstance(group, zarr.Group) or "hidden_states" not in group:
         raise InputError(f"the store has no {path}", hint=f"It has {', '.join(names)}." if names else "It is empty.")
-    measured = _measured(group, path)
+    measured = _measured(group, path, further_label(group, label))
     numbers = tuple(measured.layers_L.tolist())
     return Side(path, numbers, measured.layer_names, measured.metrics, measured.values_LMB)
 
 
-def _measured(group: zarr.Group, path: str) -> Measured:
-    why = stale(group, "separation")
+def _measured(group: zarr.Group, path: str, label: str) -> Measured:
+    why = stale(group, of_label("separation", label))
     if why:
         raise InputError(f"{path}: its measures are stale: {why}", hint="Run `drillcore measure` on its job first.")
-    measured = read_separation(group)
+    measured = read_separation(group, label)
     if measured is None:
         raise InputError(f"{path} has not been measured", hint="Run `drillcore measure` on its job first.")
     return measured

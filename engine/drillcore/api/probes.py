@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 import drillcore
 from drillcore.errors import StoreError
 from drillcore.measures import OF_NUMBERS
-from drillcore.runtime.results import Measured, read_separation, result_facts
+from drillcore.runtime.results import Measured, labels_of, read_separation, result_facts
 from drillcore.runtime.stages.extract.recipes import recorded
+from drillcore.store.arrays import of_label
 from drillcore.store.attributes import attributes_of
 from drillcore.store.freshness import MOST_PROBED, is_asked_for, stale
 from drillcore.store.layout import read_array
@@ -33,9 +34,10 @@ def write_probe(layer: Layer, path: Path) -> str:
     from safetensors.numpy import save_file
 
     group, slots_L = layer.group, _slots(layer)
-    weight_LCH, offset_LC = (read_array(group, name)[slots_L] for name in ("probe_weight", "probe_offset"))
-    labels = [str(label) for label in read_array(group, "probe_label")]
-    measured = read_separation(group)
+    names = [of_label(name, layer.label) for name in ("probe_weight", "probe_offset")]
+    weight_LCH, offset_LC = (read_array(group, name)[slots_L] for name in names)
+    labels = [str(label) for label in read_array(group, of_label("probe_label", layer.label))]
+    measured = read_separation(group, layer.label)
     is_number = measured is not None and measured.primary == OF_NUMBERS
     tensors: dict[str, NDArray[Any]] = {"weight": weight_LCH, "offset": offset_LC}
     if len(labels) == 2 and not is_number:
@@ -53,17 +55,18 @@ def write_probe(layer: Layer, path: Path) -> str:
 def _slots(layer: Layer) -> NDArray[np.int64]:
     """The layers that are written; raises StoreError where one has no probe."""
     group, path = layer.group, layer.group.path
+    weight, offset, measures = (of_label(n, layer.label) for n in ("probe_weight", "probe_offset", "separation"))
     run = "Run `drillcore measure` on its job: it fits them."
-    if why := stale(group, "probe_weight"):
+    if why := stale(group, weight):
         raise StoreError(f"{path}: its probes are stale: {why}", hint=run)
-    if result_facts(group, "probe_weight") is None:
-        if result_facts(group, "separation") is None:
+    if result_facts(group, weight) is None:
+        if result_facts(group, measures) is None:
             raise StoreError(f"{path} has not been measured", hint=run)
-        if is_asked_for(group, "probe_weight"):
+        if is_asked_for(group, weight):
             raise StoreError(f"{path} holds no probes: they were measured, and not stored", hint=run)
         what = f"probes are stored where `measure.metrics` has `probe`, of 2 to {MOST_PROBED} labels, and of numbers"
         raise StoreError(f"{path} holds no probes", hint=what[0].upper() + what[1:] + ".")
-    fitted_L = ~np.isnan(read_array(group, "probe_offset")).any(axis=1)
+    fitted_L = ~np.isnan(read_array(group, offset)).any(axis=1)
     slots_L = np.flatnonzero(fitted_L) if layer.every else np.array([layer.slot])
     if not len(slots_L) or not fitted_L[slots_L].all():
         raise StoreError(
@@ -75,7 +78,7 @@ def _slots(layer: Layer) -> NDArray[np.int64]:
 def _metadata(layer: Layer, slots_L: NDArray[np.int64], labels: list[str]) -> dict[str, str]:
     """What the tensors mean, as safetensors holds it: text by name; lists as JSON."""
     group, attributes = layer.group, attributes_of(layer.group)
-    facts = result_facts(group, "probe_weight") or {}
+    facts, fields = result_facts(group, of_label("probe_weight", layer.label)) or {}, labels_of(group)
     identities = [dict(recipe.request["model"]) for recipe in recorded(attributes)]
     names = read_array(group, "layer_name")[slots_L]
     said = {
@@ -86,6 +89,7 @@ def _metadata(layer: Layer, slots_L: NDArray[np.int64], labels: list[str]) -> di
         "layers": json.dumps(read_array(group, "layer")[slots_L].tolist()),
         "layer_names": json.dumps([str(name) for name in names]),
         "position": str(attributes.get("position", "last")),
+        **({"label": layer.label or fields[0]} if fields else {}),
         "labels": json.dumps(labels, ensure_ascii=False),
         "standardise": f"{facts.get('standardise', '')}, folded into weight and offset",
         "sentences": str(facts.get("sentences", "")),

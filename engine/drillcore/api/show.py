@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -10,8 +10,8 @@ import zarr
 
 from drillcore.api.page import table
 from drillcore.api.stores import AnyStore, address_of, num_sentences, said_of_rows
-from drillcore.runtime.results import Measured, read_prediction, read_separation
-from drillcore.store.arrays import HEADLINES
+from drillcore.runtime.results import Measured, further_label, labels_of, read_prediction, read_separation
+from drillcore.store.arrays import HEADLINES, is_headline, split_name
 from drillcore.store.attributes import GROUPS, attributes_of
 from drillcore.store.audits import read_audit
 from drillcore.store.committed import fingerprints_of
@@ -68,7 +68,8 @@ class Group:
 
     sentences, rows: how many; as many of both unless a sentence has any number of rows. complete: share of committed
     shards, 0 to 1. in_job: whether it belongs to the job still. results: names of those that are there, stale ones
-    included. skipped: why measures were taken at no layer, by their names.
+    included. separation: of the main label. by_label: of each label, by its field, where there are several. skipped:
+    why measures were taken at no layer, by their names; of a label beside the main one after its field: `kind: probe`.
     """
 
     model: str
@@ -86,6 +87,7 @@ class Group:
     prediction: Curve | None = None
     rows: int = 0
     skipped: Mapping[str, str] = field(default_factory=dict)
+    by_label: Mapping[str, Curve | None] = field(default_factory=dict)
 
     @property
     def path(self) -> str:
@@ -178,8 +180,9 @@ def show(store: AnyStore) -> Shown:
 def _group(model: str, dataset: str, group: zarr.Group, in_job: bool) -> Group:
     stale = _stale(group, stale_results(group), in_job)
     curves: dict[str, Any] = {
-        "separation": _curve(group, read_separation),
-        "prediction": _curve(group, read_prediction, "top1"),
+        "separation": _curve(read_separation(group)),
+        "prediction": _curve(read_prediction(group), "top1"),
+        "by_label": {label: _curve(read_separation(group, further_label(group, label))) for label in labels_of(group)},
         "skipped": _skipped(group),
     }
     if "hidden_states" not in group:
@@ -198,7 +201,7 @@ def _group(model: str, dataset: str, group: zarr.Group, in_job: bool) -> Group:
         in_job=in_job,
         has_states=True,
         audit=_audit(group, prints),
-        results=tuple(name for name in HEADLINES if name in results),
+        results=tuple(sorted(filter(is_headline, results), key=_place)),
         stale=stale,
         **curves,
     )
@@ -206,8 +209,16 @@ def _group(model: str, dataset: str, group: zarr.Group, in_job: bool) -> Group:
 
 def _stale(group: zarr.Group, why: Mapping[str, str], in_job: bool) -> tuple[Stale, ...]:
     return tuple(
-        Stale(name, reason, in_job and is_asked_for(group, name)) for name, reason in why.items() if name in NAMED
+        Stale(name, reason, in_job and is_asked_for(group, name))
+        for name, reason in why.items()
+        if split_name(name)[0] in NAMED
     )
+
+
+def _place(name: str) -> tuple[bool, int]:
+    """Where a result is named: in the order of the table, and those of further labels last."""
+    own, label = split_name(name)
+    return bool(label), HEADLINES.index(own)
 
 
 def _audit(group: zarr.Group, fingerprints: Sequence[str]) -> Audit | None:
@@ -222,14 +233,18 @@ def _audit(group: zarr.Group, fingerprints: Sequence[str]) -> Audit | None:
 
 def _skipped(group: zarr.Group) -> Mapping[str, str]:
     """Why measures were taken at no layer, by their names."""
-    measured = read_separation(group)
-    reasons = {} if measured is None else measured.facts.get("skipped", {})
-    return {str(k): str(why) for k, why in reasons.items() if measured is not None and measured.of(k) is None}
+    found = dict[str, str]()
+    for label in labels_of(group) or ("",):
+        further = further_label(group, label) if label else ""
+        measured = read_separation(group, further)
+        for name, why in {} if measured is None else measured.facts.get("skipped", {}).items():
+            if measured is not None and measured.of(name) is None:
+                found[f"{further}: {name}" if further else str(name)] = str(why)
+    return found
 
 
-def _curve(group: zarr.Group, read: Callable[[zarr.Group], Measured | None], metric: str = "") -> Curve | None:
+def _curve(measured: Measured | None, metric: str = "") -> Curve | None:
     """metric: by default the primary one."""
-    measured = read(group)
     metric = metric or ("" if measured is None else measured.primary)
     by_bound, best = (None, None) if measured is None else (measured.of(metric), measured.best(metric))
     if measured is None or by_bound is None or best is None:

@@ -15,7 +15,9 @@ from drillcore.system.columns import align_columns
 HEADER = ("layer", "measure", "A", "B", "A - B", "95 %", "all layers at once", "verdict")
 
 
-def comparison(address: str, a: str, b: str, metrics: Sequence[str] = (), csv: Path | None = None) -> Comparison:
+def comparison(
+    address: str, a: str, b: str, metrics: Sequence[str] = (), csv: Path | None = None, label: str | None = None
+) -> Comparison:
     """Compare two groups, each `model/dataset`; csv: a file to write the same rows to.
 
     Raises InputError where a group is missing or has not been measured, StoreError where there is no store, CommitError
@@ -24,7 +26,7 @@ def comparison(address: str, a: str, b: str, metrics: Sequence[str] = (), csv: P
     problem = "" if csv is None else problem_with_output(csv)
     if problem:
         raise InputError(f"--csv {csv} {problem}", hint="Name another file.")
-    compared = compare(address, a, b, metrics)
+    compared = compare(address, a, b, metrics, label=label)
     if csv is not None:
         compared.to_csv(csv)
     return compared
@@ -32,7 +34,7 @@ def comparison(address: str, a: str, b: str, metrics: Sequence[str] = (), csv: P
 
 def lines_of(compared: Comparison) -> Iterator[str]:
     """The lines of a table that compares two groups."""
-    yield f"A = {compared.a}, B = {compared.b}"
+    yield f"A = {compared.a}, B = {compared.b}" + (f", label {compared.label}" if compared.label else "")
     if compared.note:
         yield compared.note
     yield from align_columns([HEADER, *(_cells(row) for row in compared.rows)])

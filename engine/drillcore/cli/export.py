@@ -8,9 +8,11 @@ from pathlib import Path
 from drillcore.api.export import export
 
 
-def export_layer(address: str, layer: str | None, kind: str, path: Path, group: str | None = None) -> Iterator[str]:
+def export_layer(
+    address: str, layer: str | None, kind: str, path: Path, group: str | None = None, label: str | None = None
+) -> Iterator[str]:
     """Write a layer to `path` in the format `kind`; yields what was written. Raises what `export` does."""
-    written = export(address, layer=layer, to=kind, out=path, group=group)
+    written = export(address, layer=layer, to=kind, out=path, group=group, label=label)
     yield repr(written)
     if written.advice:
         yield written.advice

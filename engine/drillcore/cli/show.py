@@ -34,11 +34,17 @@ def lines_of(shown: Shown) -> Iterator[str]:
     if left:
         yield f"left the job: {', '.join(left)}; `drillcore rm {shown.store} GROUP` removes one"
     yield from _skipped(shown.groups)
-    measured = [(group, group.separation) for group in shown.groups if group.separation is not None]
-    classes, numbers = ([pair for pair in measured if (pair[1].metric == OF_NUMBERS) is own] for own in (False, True))
+    # By label, where a group has several.
+    measured = [
+        (group, label, curve)
+        for group in shown.groups
+        for label, curve in (group.by_label or {"": group.separation}).items()
+        if curve is not None
+    ]
+    classes, numbers = ([each for each in measured if (each[2].metric == OF_NUMBERS) is own] for own in (False, True))
     yield from _curves(classes, "linear probe (primary; from chance to 1)")
     yield from _curves(numbers, "R² of the linear probe (primary; 0 to 1)")
-    predicted = [(group, group.prediction) for group in shown.groups]
+    predicted = [(group, "", group.prediction) for group in shown.groups]
     yield from _curves(predicted, "expected next token the likeliest (0 to 1)")
 
 
@@ -57,19 +63,24 @@ def _facts(group: Group) -> tuple[str, str, str, str, str, str]:
     return (*counts, group.said_of_states, group.said_of_audit, group.said_of_results)
 
 
-def _curves(curves: Sequence[tuple[Group, Curve | None]], title: str) -> Iterator[str]:
-    """A table with a sparkline for each group that has the measure, its largest value, and the layer of that."""
+def _curves(curves: Sequence[tuple[Group, str, Curve | None]], title: str) -> Iterator[str]:
+    """A table with a sparkline for each group that has the measure, its largest value, and the layer of that.
+
+    The label of each is named where a group has several.
+    """
+    named = any(label for _, label, _ in curves)
     rows = [
         (
-            *(group.model, group.dataset),
+            *(group.model, group.dataset, *([label] if named else [])),
             sparkline(curve.values, low=curve.low, high=1.0, width=WIDTH),
             *(f"{curve.best:.2f}", curve.best_layer),
             ", ".join(f"{CONTROLS.get(name, name)} {value:.2f}" for name, value in curve.controls.items()),
         )
-        for group, curve in curves
+        for group, label, curve in curves
         if curve is not None
     ]
     if rows:
         yield ""
-        header = ("model", "dataset", title, "best", "layer", "without the model" if any(r[-1] for r in rows) else "")
+        of = ("model", "dataset", *(["label"] if named else []))
+        header = (*of, title, "best", "layer", "without the model" if any(r[-1] for r in rows) else "")
         yield from align_columns([header, *rows])

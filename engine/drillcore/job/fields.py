@@ -135,6 +135,12 @@ def _problem_with_test(dataset: Dataset, test: str, by_name: dict[str, Dataset])
     for name, each in ((dataset.name, dataset), (test, by_name[test])):
         if each.label_field is None:
             return f"{name} has no labels, which both need"
+    fields = (by_name[test].label_field, *by_name[test].more_labels)
+    if dataset.more_labels or by_name[test].more_labels:
+        lacking = [name for name in (dataset.label_field, *dataset.more_labels) if name not in fields]
+        if lacking:
+            named = ", ".join(shortened(str(name)) for name in lacking)
+            return f"{test} lacks the label {named}: where there are several, `labels` of both name the same fields"
     return ""
 
 

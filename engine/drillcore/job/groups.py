@@ -106,7 +106,8 @@ def reading_of(dataset: Dataset, positions: Iterable[Position]) -> Dataset:
     if not spans and not found:
         return dataset
     named = [field for pair in spans for field in pair] + [field for field, _ in found]
-    has = {dataset.text, dataset.label_field, dataset.group, dataset.expected_next, dataset.split_field, *dataset.keep}
+    has = {dataset.text, dataset.group, dataset.expected_next, dataset.split_field}
+    has |= {dataset.label_field, *dataset.more_labels, *dataset.keep}
     kept = (*dataset.keep, *(field for field in dict.fromkeys(named) if field not in has))
     return Reading.model_construct(**{**dict(_fields(dataset)), "keep": kept}, spans=(*spans,), found=(*found,))
 

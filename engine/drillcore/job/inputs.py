@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from drillcore.job.choices import shortened
 from drillcore.job.common import MOST, Closed, Name, check_name
 from drillcore.job.hub import HubRows, is_on_hub
+from drillcore.job.labels import check_labels, with_one_label
 from drillcore.job.positions import Position, distinct
 from drillcore.job.prompts import check_template, is_prompt
 
@@ -93,8 +94,12 @@ class Dataset(Closed):
     label_type: Literal["auto", "classes", "number"] = "auto"
     """What labels are: classes that a probe tells apart, or numbers that it predicts; auto takes them for numbers where
     all are, and one has a fraction."""
+    labels: tuple[str, ...] = ()
+    """Several fields of labels, in place of `label`: measures, pictures and report for each; the first is the main
+    one."""
     unlabelled: Literal["error", "keep", "drop"] = "error"
-    """Rows whose label is null, empty or absent: stop, keep them (grey, left out of measures), or leave them out."""
+    """Rows whose label, or one of several, is null, empty or absent: stop, keep them (grey, left out of the measures of
+    that label), or leave them out."""
     missing: tuple[str, ...] = ()
     """Values that stand for none, such as NA or nan, in labels and in kept numbers; null and empty always do."""
     group: str | None = None
@@ -140,8 +145,8 @@ class Dataset(Closed):
         if isinstance(value, str):
             value = {"path": value}
         if isinstance(value, dict) and "name" not in value:
-            return {**value, "name": _name_of_paths(value.get("path"))}
-        return value
+            value = {**value, "name": _name_of_paths(value.get("path"))}
+        return with_one_label(value) if isinstance(value, dict) else value
 
     @field_validator("path")
     @classmethod
@@ -230,6 +235,14 @@ class Dataset(Closed):
             raise ValueError("label_type: is that of labels, and `label: null` ignores them")
         return self
 
+    @model_validator(mode="after")
+    def _labels_have_fields_of_their_own(self) -> Dataset:
+        others = {"text": self.text, "messages": self.messages, "group": self.group, "split": self.split_field}
+        named = {field: name for name, field in others.items() if field is not None}
+        named |= {} if self.expected_next is None else {self.expected_next: "expected_next"}
+        check_labels(self.labels, self.label, {**dict.fromkeys(self.keep, "keep"), **named})
+        return self
+
     @property
     def split_field(self) -> str | None:
         """The field that says which rows a probe is tested on; None where there is none."""
@@ -243,11 +256,18 @@ class Dataset(Closed):
     @property
     def label_is_named(self) -> bool:
         """Whether the job names the field of the labels, so that it must be there."""
-        return self.label not in (None, "auto")
+        return bool(self.labels) or self.label not in (None, "auto")
+
+    @property
+    def more_labels(self) -> tuple[str, ...]:
+        """The fields of further labels, each a column of its own name; the main one is the column `label`."""
+        return self.labels[1:]
 
     @property
     def label_field(self) -> str | None:
         """The field that labels come from if rows have it; None where the job wants none."""
+        if self.labels:
+            return self.labels[0]
         return (None if self.text == "label" else "label") if self.label == "auto" else self.label
 
     @field_validator("candidates")

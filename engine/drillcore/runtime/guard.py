@@ -16,6 +16,7 @@ from drillcore.runtime.stages.extract.coordinates import former_made_from, made_
 from drillcore.runtime.stages.extract.pending import asked
 from drillcore.runtime.stages.extract.standing import Standing, stand
 from drillcore.runtime.wanted import wanted_of
+from drillcore.store.arrays import of_label
 from drillcore.store.attributes import read_attributes
 from drillcore.store.freshness import stale_results
 from drillcore.store.places.location import Location
@@ -97,12 +98,13 @@ def refuse_stale(inputs: Inputs, location: Location, stages: Sequence[str]) -> N
     asked = {"separation": "measure", job.project.method: "project"}
     for pair in inputs.pairs:
         predicted = {"prediction": "predict"} if pair.dataset.expected_next else {}
+        measured = {of_label("separation", label): "measure" for label in pair.dataset.more_labels}
         try:
             group = open_dataset(location.address, pair.path)
             why = stale_results(group, wanted_of(job, pair.dataset))
         except (GroupNotFoundError, FileNotFoundError, ValueError, KeyError, TypeError, DamageError):
             continue  # missing or damaged: the run says so
-        for name, stage in {**asked, **predicted}.items():
+        for name, stage in {**asked, **measured, **predicted}.items():
             if name in why and stage not in stages:
                 wrong.append(f"  {pair.path}: {name}: {why[name]}")
                 remedies[f"`drillcore {stage}`"] = None

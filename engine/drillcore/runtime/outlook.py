@@ -30,6 +30,7 @@ from drillcore.runtime.stages.extract.standing import Asked, Standing, stand
 from drillcore.runtime.stages.extract.together import pending_sentences
 from drillcore.runtime.stages.graphs import memory_needed
 from drillcore.runtime.wanted import together, wanted_of
+from drillcore.store.arrays import of_label
 from drillcore.store.attributes import attributes_of, read_attributes
 from drillcore.store.freshness import stale
 from drillcore.store.places.location import Location
@@ -119,16 +120,16 @@ def alone_work(inputs: Inputs, name: str, sentences: float, tokens: float) -> fl
     return 3 * node_work(inputs, name) * (ALONE_LENGTH * sentences + tokens)
 
 
-def group_size(inputs: Inputs, pair: Input) -> Size:
-    """What decides the cost of a group in the stages after extraction."""
+def group_size(inputs: Inputs, pair: Input, label: str = "label") -> Size:
+    """What decides the cost of a group in the stages after extraction. label: the column of the labels."""
     hidden, layers = inputs.sources[pair.model.group].facts.hidden_size, len(inputs.layers_of(pair))
     rows, each = pair.num_rows, pair.num_rows / max(1, pair.rows.num_rows)
-    if "label" not in pair.rows.columns:
+    if label not in pair.rows.columns:
         return Size(rows, rows, 0, layers, hidden)
-    if pair.rows.holds_numbers("label"):
-        labels_N = pair.rows.slice(0, pair.rows.num_rows).column("label").to_numpy()
+    if pair.rows.holds_numbers(label):
+        labels_N = pair.rows.slice(0, pair.rows.num_rows).column(label).to_numpy()
         return Size(rows, int(np.isfinite(labels_N).sum() * each), 1, layers, hidden, is_number=True)
-    counted = pc.value_counts(pair.rows.slice(0, pair.rows.num_rows).column("label")).to_pylist()
+    counted = pc.value_counts(pair.rows.slice(0, pair.rows.num_rows).column(label)).to_pylist()
     pair.rows.release()
     # A label that one sentence has is left out.
     known = [c["counts"] for c in counted if c["values"] not in ("", None) and c["counts"] > 1]
@@ -200,10 +201,11 @@ def _is_fresh(inputs: Inputs, location: Location, changed: set[str], pair: Input
 def _measuring(inputs: Inputs, is_fresh: IsFresh) -> list[Piece]:
     settings, found = inputs.loaded.job.measure, list[Piece]()
     for pair in _measured(inputs):
-        if not is_fresh(pair, "measure", "separation"):
-            size = group_size(inputs, pair)
-            work, setting = _spread(costs.group_measured(size, settings), size.rows, size)
-            found.append(Piece("measure", "measure", work, setting, group=pair.path))
+        for label in ("", *pair.dataset.more_labels):
+            if not is_fresh(pair, "measure", of_label("separation", label)):
+                size = group_size(inputs, pair, label or "label")
+                work, setting = _spread(costs.group_measured(size, settings), size.rows, size)
+                found.append(Piece("measure", "measure", work, setting, group=pair.path))
     return [_start(costs.MEASURE_STARTS, found), *found] if found else []
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import zarr
 
 from drillcore.errors import DamageError
-from drillcore.store.arrays import ARRAYS, CANARIES
+from drillcore.store.arrays import CANARIES, is_result
 from drillcore.store.attributes import (
     CONTENTS,
     UNREADABLE,
@@ -192,8 +192,8 @@ def _sweep(store: StoreWriter, path: str) -> None:
     place = store.root.store
     attributes = read_attributes(place, path)
     known = {"zarr.json", *attributes.get(CONTENTS, {}), *(name for name, _ in attributes.get("columns", []))}
-    ours = {CANARIES} if "/" not in path else {name for name, spec in ARRAYS.items() if spec.is_result}
-    for name in ours.intersection(list_names(place, path)) - known:
+    ours = is_result if "/" in path else CANARIES.__eq__
+    for name in {name for name in list_names(place, path) if ours(name)} - known:
         remove_folder(place, f"{path}/{name}")
 
 

@@ -12,9 +12,11 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from drillcore.errors import InputError
 from drillcore.measures import PRIMARY
+from drillcore.store.arrays import of_label
 from drillcore.store.attributes import attributes_of
-from drillcore.store.freshness import stale
+from drillcore.store.freshness import LABELS, WANTED, stale
 from drillcore.store.layout import read_array
 
 
@@ -88,9 +90,36 @@ class Measured:
         return {name: float(c["value"]) for name, c in recorded.items() if c.get("value") is not None}
 
 
-def read_separation(group: zarr.Group) -> Measured | None:
-    """How well the layers of a group separate its labels; None where it has not been measured."""
-    return _read_measured(group, "separation", "metric")
+def read_separation(group: zarr.Group, label: str = "") -> Measured | None:
+    """How well the layers of a group separate its labels; None where it has not been measured.
+
+    label: a further label; "" is the main one.
+    """
+    return _read_measured(group, of_label("separation", label), of_label("metric", label))
+
+
+def labels_of(group: zarr.Group) -> tuple[str, ...]:
+    """The fields of a group's labels, the main one first; none where it has one label, or no label, alone."""
+    return tuple(map(str, attributes_of(group).get(WANTED, {}).get(LABELS, ())))
+
+
+def columns_of_labels(group: zarr.Group) -> dict[str, str]:
+    """The coordinate of each label by its field, the main one first; empty where there are not several."""
+    return {field: field if place else "label" for place, field in enumerate(labels_of(group))}
+
+
+def further_label(group: zarr.Group, wanted: str | None) -> str:
+    """The further label that a reader names; "" for the main one: None, its field, or `label`.
+
+    Raises InputError where the group has no such label.
+    """
+    fields = labels_of(group)
+    if wanted in (None, "label", *fields[:1]):
+        return ""
+    if wanted in fields:
+        return str(wanted)
+    has = f"It has {', '.join(fields)}." if fields else "Several are named by `labels` of a dataset; leave this out."
+    raise InputError(f"{group.path} has no label {wanted} beside others", hint=has)
 
 
 def read_prediction(group: zarr.Group) -> Measured | None:

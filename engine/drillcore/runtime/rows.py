@@ -91,11 +91,12 @@ def _check_names(loaded: LoadedJob) -> None:
         check_group_name(dataset.name, "dataset")
         reading = reading_of(dataset, positions)
         check_kept_names(dataset, more)
+        check_kept_names(dataset.model_copy(update={"keep": dataset.more_labels}), more, "labels")
         of_positions = [name for name in reading.keep if name not in dataset.keep]
         check_kept_names(dataset.model_copy(update={"keep": tuple(of_positions)}), more, "extract.positions")
         split = dataset.split_field
         if split is not None and split not in dataset.keep:
             check_kept_names(dataset.model_copy(update={"keep": (split,)}), more, "split")
             check_group_name(split, "column")
-        for column in reading.keep:
+        for column in (*reading.keep, *dataset.more_labels):
             check_group_name(column, "column")

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from drillcore.errors import JobError, TextError
-from drillcore.job.fields import LoadedJob
-from drillcore.job.groups import by_template
+from drillcore.job.fields import Job, LoadedJob
+from drillcore.job.groups import by_template, column_of
 from drillcore.job.inputs import Dataset
 from drillcore.system.nearly import shown
 from drillcore.system.progress import ProgressListener
@@ -35,8 +35,8 @@ def check_splits(loaded: LoadedJob, tables: Mapping[str, RowTable], listener: Pr
             if tested not in tables:
                 continue
             own, other = tables[each.name], tables[tested]
-            if dataset.tested_on is not None:
-                for note in _notes_on_labels(each, tested, own, other):
+            for pair in _label_columns(loaded.job, dataset):
+                for note in _notes_on_labels(each, tested, own, other, pair):
                     listener.warn(f"{each.name}: {note}")
             both = num_straddling(each, own, other)
             if both:
@@ -67,13 +67,28 @@ def check_tested(pairs: Sequence[Input], key: Callable[[Input], str], layers: Ca
             raise JobError(f"{where}, which has other layers", hint="Let both positions name the same layers.")
 
 
+def _label_columns(job: Job, dataset: Dataset) -> Iterator[tuple[str, str, str]]:
+    """The columns of each label in a dataset and in the one that it is tested on; and its field, where it has several.
+
+    There are none where it is tested on its own rows.
+    """
+    other = next((each for each in job.datasets if each.name == dataset.tested_on), None)
+    if other is None:
+        return
+    if not (dataset.more_labels or other.more_labels):
+        yield "label", "label", ""
+        return
+    for field in (dataset.label_field, *dataset.more_labels):
+        yield column_of(dataset, str(field)), column_of(other, str(field)), str(field)
+
+
 def num_straddling(dataset: Dataset, own: RowTable, other: RowTable) -> int:
     """Number of groups, or of equal texts where there are none, that a probe learns from and is tested on."""
     if dataset.tested_on is not None:
-        learned, tested = ({key for key, _ in _keys(table, None)} for table in (own, other))
+        learned, tested = ({key for key, _ in _keys(table, None, dataset)} for table in (own, other))
         return len(learned & tested)
     sides: dict[str, set[str]] = {"train": set(), "test": set()}
-    for key, side in _keys(own, dataset.split_field):
+    for key, side in _keys(own, dataset.split_field, dataset):
         sides[side].add(key)
     return len(sides["train"] & sides["test"])
 
@@ -91,26 +106,36 @@ def straddling_in_words(count: int) -> str:
     )
 
 
-def _keys(table: RowTable, field: str | None) -> Iterator[tuple[str, str]]:
-    """The group of each labelled row, or its text's hash, and its value of a field."""
+def _keys(table: RowTable, field: str | None, dataset: Dataset) -> Iterator[tuple[str, str]]:
+    """The group of each row that has a label of a dataset, or its text's hash, and its value of a field."""
+    of_labels = [name for name in ("label", *dataset.more_labels) if name in table.columns]
+    read = [*of_labels, *(name for name in ("group", field) if name in table.columns)]
     for start in range(0, table.num_rows, PIECE):
         piece = table.slice(start, min(start + PIECE, table.num_rows))
-        columns = {name: piece.column(name).to_pylist() for name in ("group", "label", field) if name in table.columns}
+        columns = {name: piece.column(name).to_pylist() for name in read}
         keys = columns.get("group") or row_ids(piece.column("text").to_pylist())
-        labels, values = columns.get("label", [None] * len(keys)), columns.get(field or "", [""] * len(keys))
-        for key, label, value in zip(keys, labels, values, strict=True):
-            if label != "" and (label is None or label == label):
+        labels = [columns[name] for name in of_labels] or [[None] * len(keys)]
+        values = columns.get(field or "", [""] * len(keys))
+        for key, value, *of_row in zip(keys, values, *labels, strict=True):
+            if any(label != "" and (label is None or label == label) for label in of_row):
                 yield key, value
         table.release()
 
 
-def _notes_on_labels(dataset: Dataset, test: str, own: RowTable, other: RowTable) -> Iterator[str]:
-    """Labels that only one of two datasets has, which cannot be tested; raises TextError where nothing can."""
-    where = f"datasets: {dataset.name}: split"
-    for name, table in ((dataset.name, own), (test, other)):
-        if "label" not in table.columns:
+def _notes_on_labels(
+    dataset: Dataset, test: str, own: RowTable, other: RowTable, columns: tuple[str, str, str]
+) -> Iterator[str]:
+    """Labels that only one of two datasets has, which cannot be tested; raises TextError where nothing can.
+
+    columns: as `_label_columns` gives them.
+    """
+    here, there, field = columns
+    of = f": label {field}" if field else ""
+    where = f"datasets: {dataset.name}: split{of}"
+    for name, table, column in ((dataset.name, own, here), (test, other, there)):
+        if column not in table.columns:
             raise TextError(f"{where}: {name} has no labels, and both need them", hint="Name their field with `label`.")
-    numbers = [table.holds_numbers("label") for table in (own, other)]
+    numbers = [own.holds_numbers(here), other.holds_numbers(there)]
     if numbers[0] != numbers[1]:
         kinds = ["numbers" if number else "classes" for number in numbers]
         raise TextError(
@@ -119,7 +144,7 @@ def _notes_on_labels(dataset: Dataset, test: str, own: RowTable, other: RowTable
         )
     if numbers[0]:
         return
-    learned, tested = (set(filter(None, table.distinct("label"))) for table in (own, other))
+    learned, tested = (set(filter(None, labels)) for labels in (own.distinct(here), other.distinct(there)))
     if len(learned & tested) < 2:
         raise TextError(
             f"{where}: {dataset.name} and {test} have fewer than two labels in common: {_some(learned)} there, "
@@ -129,7 +154,7 @@ def _notes_on_labels(dataset: Dataset, test: str, own: RowTable, other: RowTable
     for labels, has, lacks in ((learned - tested, dataset.name, test), (tested - learned, test, dataset.name)):
         if labels:
             yield (
-                f"split: {has} has labels that {lacks} lacks: {_some(labels)}; their rows are left out of what the "
+                f"split{of}: {has} has labels that {lacks} lacks: {_some(labels)}; their rows are left out of what the "
                 "probe learns from and is tested on"
             )
 

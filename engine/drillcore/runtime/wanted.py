@@ -9,9 +9,9 @@ from drillcore.job.fields import Job
 from drillcore.job.groups import Group
 from drillcore.job.inputs import Dataset
 from drillcore.runtime.preflight import Inputs
-from drillcore.store.arrays import ARRAYS
+from drillcore.store.arrays import spec_of
 from drillcore.store.attributes import attributes_of, read_attributes
-from drillcore.store.freshness import WANTED, ResultInputs
+from drillcore.store.freshness import LABELS, WANTED, ResultInputs
 from drillcore.store.group import GroupWriter
 from drillcore.store.writer import StoreWriter
 
@@ -28,7 +28,8 @@ def wanted_of(job: Job, dataset: Group) -> dict[str, Any]:
     if dataset.cannot_follow != Dataset.model_fields["cannot_follow"].default:
         drawn["cannot_follow"] = dataset.cannot_follow
     candidates = {"candidates": list(dataset.candidates), **drawn}
-    return {"measure": measure, "project": project, "predict": drawn, "candidates": candidates}
+    wanted: dict[str, Any] = {"measure": measure, "project": project, "predict": drawn, "candidates": candidates}
+    return {**wanted, LABELS: list(dataset.labels)} if dataset.more_labels else wanted
 
 
 def together(job: Job, group: Group) -> list[Group]:
@@ -53,7 +54,8 @@ def is_up_to_date(writer: GroupWriter, names: Sequence[str], inputs: ResultInput
     results = attributes_of(writer.group).get("results", {})
     if not all(name in results and name in writer.group for name in names):
         return False
-    for facts in (results[name] for name in names if not ARRAYS[name].is_coordinate):
+    specs = {name: spec_of(name) for name in names}
+    for facts in (results[name] for name, spec in specs.items() if spec is not None and not spec.is_coordinate):
         same = facts["inputs"] == inputs.record() if "inputs" in facts else facts.get("made_from") == old
         if not same:
             return False

@@ -25,7 +25,8 @@ class ArraySpec:
     dims: names of its dimensions. dtype: as Zarr names it; `store` for the job's `extract.store_dtype`. writers: who
     writes it; the first three write whenever they run, the others as a result with a record of its inputs.
     headline: named by `drillcore show`; the other arrays come with one of these. internal: by which the store proves
-    what it holds; left out of the tree that users open.
+    what it holds; left out of the tree that users open. by_label: whether there is one of each further label too, whose
+    name, and the dimensions that are arrays of this kind, end in `~LABEL`.
     """
 
     name: str
@@ -34,6 +35,7 @@ class ArraySpec:
     writers: tuple[Writer, ...]
     headline: bool = False
     internal: bool = False
+    by_label: bool = False
 
     @property
     def is_result(self) -> bool:
@@ -85,13 +87,13 @@ _ROWS = (
     ArraySpec("n_tokens", ("sentence",), "int32", ("columns",)),
     ArraySpec("last_token_id", ("sentence",), "int32", ("columns",)),
     ArraySpec("row_id", ("sentence",), "string", ("columns",), internal=True),
-    ArraySpec("metric", ("metric",), "string", ("measure",)),
+    ArraySpec("metric", ("metric",), "string", ("measure",), by_label=True),
     ArraySpec("bound", ("bound",), "string", ("measure", "predict")),
-    ArraySpec("separation", ("layer", "metric", "bound"), "float32", ("measure",), headline=True),
+    ArraySpec("separation", ("layer", "metric", "bound"), "float32", ("measure",), headline=True, by_label=True),
     ArraySpec("layer_cka", ("layer", "layer_2"), "float32", ("measure",), headline=True),
-    ArraySpec("probe_label", ("probe_label",), "string", ("measure",)),
-    ArraySpec("probe_weight", ("layer", "probe_label", "hidden"), "float32", ("measure",)),
-    ArraySpec("probe_offset", ("layer", "probe_label"), "float32", ("measure",)),
+    ArraySpec("probe_label", ("probe_label",), "string", ("measure",), by_label=True),
+    ArraySpec("probe_weight", ("layer", "probe_label", "hidden"), "float32", ("measure",), by_label=True),
+    ArraySpec("probe_offset", ("layer", "probe_label"), "float32", ("measure",), by_label=True),
     ArraySpec("quantity", ("quantity",), "string", ("predict",)),
     ArraySpec("next_token", ("sentence", "layer", "quantity"), "float32", ("predict",), headline=True),
     ArraySpec("prediction_metric", ("prediction_metric",), "string", ("predict",)),
@@ -121,6 +123,55 @@ INTERNALS = tuple(row.name for row in _ROWS if row.internal)
 PROJECTIONS = tuple(row.name for row in _ROWS if row.headline and row.writers == ("project",))
 # A kept column becomes an array of its own; one that is named like a dimension could not be opened by xarray.
 RESERVED = frozenset((*ARRAYS, "spare")) | {dim for row in _ROWS for dim in row.dims}
+# Between the name of an array and the further label that it is of.
+OF_LABEL = "~"
+
+
+def of_label(name: str, label: str) -> str:
+    """The name of an array of a further label; of the main one, which is "", and of any label, the name itself.
+
+    >>> of_label("separation", "kind"), of_label("separation", ""), of_label("bound", "kind")
+    ('separation~kind', 'separation', 'bound')
+    """
+    return f"{name}{OF_LABEL}{label}" if label and name in ARRAYS and ARRAYS[name].by_label else name
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """The name of an array in the table, and the further label that it is of; "" of the main one, or of none.
+
+    >>> split_name("separation~kind"), split_name("separation"), split_name("umap~kind")
+    (('separation', 'kind'), ('separation', ''), ('umap~kind', ''))
+    """
+    own, _, label = name.partition(OF_LABEL)
+    return (own, label) if label and own in ARRAYS and ARRAYS[own].by_label else (name, "")
+
+
+def spec_of(name: str) -> ArraySpec | None:
+    """The row of an array by its name in a group, also of a further label; None where the table has none.
+
+    >>> spec_of("separation~kind").dims, spec_of("text~kind")
+    (('layer', 'metric~kind', 'bound'), None)
+    """
+    own, label = split_name(name)
+    spec = ARRAYS.get(own)
+    if spec is None or not label:
+        return spec
+    return replace(spec, name=name, dims=tuple(of_label(dim, label) for dim in spec.dims))
+
+
+def is_result(name: str) -> bool:
+    """Whether a name is that of an array which a stage after extraction writes."""
+    spec = spec_of(name)
+    return spec is not None and spec.is_result
+
+
+def is_headline(name: str) -> bool:
+    """Whether `drillcore show` names an array.
+
+    >>> is_headline("separation~kind"), is_headline("metric")
+    (True, False)
+    """
+    return split_name(name)[0] in HEADLINES
 
 
 def check_kept_names(dataset: Dataset, more: Sequence[str] = (), named_by: str = "keep") -> None:
@@ -131,10 +182,14 @@ def check_kept_names(dataset: Dataset, more: Sequence[str] = (), named_by: str =
     Raises:
         TextError: a name is one of drillcore's own, named twice, or cannot name an array.
     """
-    hint = "Rename the column in the file" + (", or leave it out of `keep`." if named_by == "keep" else ".")
+    remedies = {
+        "keep": ", or leave it out of `keep`.",
+        "labels": ", or name it first: the first of `labels` is the column `label`.",
+    }
+    hint = "Rename the column in the file" + remedies.get(named_by, ".")
     for name in dataset.keep:
         where = f"dataset {dataset.name}: {named_by}: {_printable(name)}"
-        if name in RESERVED or name in more:
+        if name in RESERVED or name in more or is_result(name):
             raise TextError(f"{where} is a name that drillcore uses itself", hint=hint)
         if dataset.keep.count(name) > 1:
             raise TextError(f"{where} is named twice", hint="Name it once.")

@@ -14,12 +14,14 @@ import zarr
 
 from drillcore.errors import DamageError
 from drillcore.job.stages import Measure, Project
-from drillcore.store.arrays import ARRAYS, PROJECTIONS
+from drillcore.store.arrays import ARRAYS, PROJECTIONS, of_label, spec_of, split_name
 from drillcore.store.attributes import attributes_of
 from drillcore.store.layout import WITHDRAWN, read_array
 from drillcore.system.files import ValuesDigest, digest
 
 WANTED = "wanted"
+# Of what is wanted: the fields of the labels, the main one first, where a dataset has several.
+LABELS = "labels"
 # Labels at most of a probe that is stored.
 MOST_PROBED = 20
 # Settings that the digests of older versions held whatever their value.
@@ -114,7 +116,8 @@ def stale(group: zarr.Group, name: str, wanted: dict[str, Any] | None = None) ->
 
 def stale_results(group: zarr.Group, wanted: dict[str, Any] | None = None) -> dict[str, str]:
     """Why, for each result of a group that does not belong to what it stands beside; coordinates are left out."""
-    names = [n for n in attributes_of(group).get("results", {}) if n in ARRAYS and not ARRAYS[n].is_coordinate]
+    specs = {name: spec_of(name) for name in attributes_of(group).get("results", {})}
+    names = [name for name, spec in specs.items() if spec is not None and not spec.is_coordinate]
     return {name: why for name in names if (why := stale(group, name, wanted))}
 
 
@@ -125,13 +128,16 @@ def is_asked_for(group: zarr.Group, name: str) -> bool:
     """
     attributes = attributes_of(group)
     wanted: dict[str, Any] = attributes.get(WANTED, {})
+    name, label = split_name(name)
+    if label and label not in wanted.get(LABELS, [])[1:]:
+        return False
     method = name.removesuffix("_raw")
     if method in PROJECTIONS:
         return bool(method == wanted.get("project", {}).get("method", Project().method))
     if name == "candidate_logprob":
         return bool(wanted.get("candidates", {}).get("candidates", True))
     if name in ("probe_weight", "probe_offset"):
-        separation = attributes.get("results", {}).get("separation", {})
+        separation = attributes.get("results", {}).get(of_label("separation", label), {})
         if separation.get("primary") == "r2":
             return "r2" not in separation.get("skipped", {})
         labels = separation.get("labels", [])
@@ -156,10 +162,14 @@ def _stale_by_inputs(group: zarr.Group, inputs: ResultInputs, wanted: dict[str, 
     return "" if test is None else _stale_test(group, test)
 
 
-def tested_inputs(group: zarr.Group) -> dict[str, Any]:
-    """What a probe is tested on, of another group than its own, JSON-ready; raises DamageError."""
-    columns = {name: column_digest(group, name) for name in ("label", "group")}
-    return {"dataset": group.path.rsplit("/", 1)[-1], "states": states_digest(group), **columns}
+def tested_inputs(group: zarr.Group, label: str = "label") -> dict[str, Any]:
+    """What a probe is tested on, of another group than its own, JSON-ready; raises DamageError.
+
+    label: the column of the labels.
+    """
+    columns = {"label": column_digest(group, label), "group": column_digest(group, "group")}
+    named = {} if label == "label" else {"column": label}
+    return {"dataset": group.path.rsplit("/", 1)[-1], "states": states_digest(group), **columns, **named}
 
 
 def _stale_test(group: zarr.Group, test: dict[str, Any]) -> str:
@@ -169,7 +179,7 @@ def _stale_test(group: zarr.Group, test: dict[str, Any]) -> str:
         other = beside(group, name)
     except (FileNotFoundError, ValueError, KeyError):
         return f"{name}, which it was tested on, is gone"
-    found = tested_inputs(other)
+    found = tested_inputs(other, test.get("column", "label"))
     changed = [part for part in ("states", "label", "group") if found[part] != test[part]]
     return f"it was tested on other {' and '.join(changed)} of {name}" if changed else ""
 

@@ -17,19 +17,12 @@ from numpy.typing import NDArray
 
 from drillcore.errors import CommitError, DamageError
 from drillcore.store import layout
-from drillcore.store.arrays import ARRAYS
+from drillcore.store.arrays import ARRAYS, is_result, spec_of
 from drillcore.store.attributes import BEGUN, CONTENTS, attributes_of, put_attributes
 from drillcore.store.committed import each_shard, fingerprints_of
 from drillcore.store.contents import Digests, array_digests, fast_digest
 from drillcore.store.layout import BORDERS, COLUMN_CHUNK, WITHDRAWN, Shape, array_of, create_array
-from drillcore.store.places.files import (
-    list_names,
-    read_file,
-    read_size,
-    remove_folder,
-    write_file,
-    write_pieces,
-)
+from drillcore.store.places.files import list_names, read_file, read_size, remove_folder, write_file, write_pieces
 from drillcore.store.record import (
     BlockPart,
     ShardRecord,
@@ -117,7 +110,7 @@ class GroupWriter:
         attributes = self.attributes
         kept = {*attributes[CONTENTS], *(name for name, _ in attributes["columns"])}
         for name in list_names(self._store, self._path):
-            if name in ARRAYS and ARRAYS[name].is_result and name not in kept:
+            if is_result(name) and name not in kept:
                 remove_folder(self._store, f"{self._path}/{name}")
 
     def _create(self, shape: Shape) -> None:
@@ -147,7 +140,7 @@ class GroupWriter:
         bare = {**self._without_columns(), "results": {}, CONTENTS: {name: {} for name in expected}, BEGUN: begun}
         self._set_attributes(bare)
         for name in list_names(self._store, self._path):
-            if name in ARRAYS and ARRAYS[name].is_result:
+            if is_result(name):
                 remove_folder(self._store, f"{self._path}/{name}")
         remove_folder(self._store, f"{self._path}/shard_planned")
         for name in {*differing, "shard_planned"}:
@@ -186,13 +179,18 @@ class GroupWriter:
         contents = {name: d for name, d in before.get(CONTENTS, {}).items() if name not in names}
         return {**before, CONTENTS: contents}
 
-    def write_columns(self, made_from: str, pieces: Iterator[tuple[int, dict[str, Any]]]) -> None:
-        """Write the coordinates, given as (first sentence, values by name), unless their input has not changed."""
+    def write_columns(
+        self, made_from: str, pieces: Iterator[tuple[int, dict[str, Any]]], labels: Sequence[str] = ()
+    ) -> None:
+        """Write the coordinates, given as (first sentence, values by name), unless their input has not changed.
+
+        labels: coordinates of further labels.
+        """
         if self.columns_made_from() == made_from and self._records_columns():
             return
         before = self._without_columns()
         self._set_attributes(before)  # from here on they hold a mixture
-        digests = {name: ValuesDigest() for name in RESULTS_READ}
+        digests = {name: ValuesDigest() for name in (*RESULTS_READ, *labels)}
         arrays: dict[str, zarr.Array[Any]] = {}
         for start, columns in pieces:
             for name, values in columns.items():
@@ -332,19 +330,19 @@ class GroupWriter:
 
         Raises ValueError where values do not fit the table, or a name is one of the user's columns.
         """
-        before = self.attributes
+        before, specs = self.attributes, {name: spec_of(name) or ARRAYS[name] for name in arrays}
         for name, values in arrays.items():
-            ARRAYS[name].check(values)
+            specs[name].check(values)
             if name in [column for column, _ in before.get("columns", [])]:
                 raise ValueError(f"{self._path}: {name} is a column of the user's: a result may not overwrite it")
         # A coordinate that several stages write stays where it is the same.
-        held = {n for n, values in arrays.items() if ARRAYS[n].is_coordinate and self._holds(before, n, values)}
+        held = {n for n, values in arrays.items() if specs[n].is_coordinate and self._holds(before, n, values)}
         names = [name for name in arrays if name not in held]
         before = _without_results(before, names)
         self._set_attributes(before)
         results, contents = {**before["results"], **{name: {} for name in held}}, dict(before[CONTENTS])
         for name in names:
-            values, spec = arrays[name], ARRAYS[name]
+            values, spec = arrays[name], specs[name]
             spec = spec.with_rows() if "rows" in before.get("shape", {}) else spec
             array = create_array(self.group, spec, values.shape, tuple(min(n, COLUMN_CHUNK) for n in values.shape))
             array[...] = values.astype(np.dtypes.StringDType()) if spec.dtype == "string" else values

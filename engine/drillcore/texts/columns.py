@@ -85,6 +85,7 @@ def fields_named(dataset: Dataset) -> list[str]:
     named = (
         dataset.messages or (dataset.text if dataset.prompt is None else None),
         label,
+        *dataset.more_labels,
         dataset.group,
         dataset.expected_next,
         dataset.split_field,
@@ -96,7 +97,7 @@ def fields_named(dataset: Dataset) -> list[str]:
 def columns_of(dataset: Dataset, label: str | None, types: dict[str, Any]) -> list[Column]:
     """The columns in their fixed order, given the field of the labels and the types of the kept columns.
 
-    types: may hold that of the labels too, under `label`; a string by default.
+    types: may hold those of labels too, by their columns; strings by default.
     """
     columns = [Column(dataset.text, "text", _sentence, pa.string(), setting="text")]
     if dataset.messages is not None:
@@ -105,21 +106,27 @@ def columns_of(dataset: Dataset, label: str | None, types: dict[str, Any]) -> li
     elif dataset.prompt is not None:
         columns = [Column(WRITTEN, "text", _sentence, pa.string(), setting="template")]
     if label is not None:
-        is_required = dataset.unlabelled == "error"
-        is_number = types.get("label") == pa.float64()
-        label_of = _label_of(dataset, *((_number_label, math.nan) if is_number else (_category, "")))
-        type_ = pa.float64() if is_number else pa.string()
-        columns.append(Column(label, "label", label_of, type_, is_required, _remedy(dataset), "label"))
+        columns.append(_column_of_labels(dataset, label, "label", types))
     if dataset.group is not None:
         columns.append(Column(dataset.group, "group", _category, pa.string(), setting="group"))
     if dataset.expected_next is not None:
         columns.append(
             Column(dataset.expected_next, "expected_next", _continuation, pa.string(), setting="expected_next")
         )
+    columns += [_column_of_labels(dataset, name, name, types) for name in dataset.more_labels]
     kept = [name for name in dataset.keep if name != dataset.split_field]
     columns += [Column(k, k, _kept_of(types[k], dataset.missing), types[k], setting="keep") for k in kept]
     split = dataset.split_field
     return columns if split is None else [*columns, Column(split, split, _side, pa.string(), setting="split")]
+
+
+def _column_of_labels(dataset: Dataset, field: str, name: str, types: Mapping[str, Any]) -> Column:
+    """The column of a label. types: may hold its type, by the column's name; a string by default."""
+    is_required, setting = dataset.unlabelled == "error", "labels" if dataset.labels else "label"
+    is_number = types.get(name) == pa.float64()
+    label_of = _label_of(dataset, *((_number_label, math.nan) if is_number else (_category, "")))
+    type_ = pa.float64() if is_number else pa.string()
+    return Column(field, name, label_of, type_, is_required, _remedy(dataset), setting)
 
 
 def is_missing(value: Any, named: Sequence[str]) -> bool:
@@ -193,10 +200,11 @@ def _meant(lacking: Sequence[Column], row: Mapping[str, Any], line: int | None, 
     if sign and kind in ("csv", "tsv"):
         return f"; its fields are separated by {SEPARATORS[sign]}: {remedy_for(sign, kind)}"
     for column in lacking:
-        if (line is not None or column.setting == "template") and (near := did_you_mean(column.field, list(row))):
+        names_one = line is None and column.setting not in ("labels", "template")
+        if not names_one and (near := did_you_mean(column.field, list(row))):
             return near
         found = nearest(column.field, list(row)) or (_sentence_field(row) if column.setting == "text" else "")
-        if line is None and found and column.setting != "template":
+        if names_one and found:
             value = found if PLAIN.fullmatch(found) else json.dumps(found)
             value = f"[{value}]" if column.setting == "keep" else value
             return f": set `{column.setting}: {value}`"
@@ -279,6 +287,8 @@ def _label_of(dataset: Dataset, label: Callable[[Any], Any], none: str | float) 
     remedies = [] if dataset.label_is_named else ["; `label: null` ignores the field"]
     if label is _category and dataset.label_type == "classes":
         remedies.append("; `label_type: number` takes numbers")
+    if label is _number_label and dataset.labels and dataset.label_type == "number":
+        remedies.append("; `label_type: auto` decides for each of `labels`")
 
     def convert(value: Any) -> Any:
         if is_missing(value, dataset.missing):

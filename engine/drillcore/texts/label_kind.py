@@ -19,7 +19,7 @@ class LabelKind:
     """What the labels are, by all rows.
 
     is_typed: the format tells numbers from strings. Where it does not, strings that are written as JSON writes numbers
-    count as such.
+    count as such. name: their field, by default that of the main label.
 
     >>> kind = LabelKind(Dataset(name="d", path="a.csv", label="score"), is_typed=False)
     >>> for score in ("1", "0.5", ""):
@@ -30,17 +30,19 @@ class LabelKind:
 
     dataset: Dataset
     is_typed: bool
+    name: str | None = None
     is_decided: bool = field(init=False)
     _has_fraction: bool = False
     _is_class: bool = False
 
     def __post_init__(self) -> None:
         """Only where the job leaves it open do rows decide."""
-        self.is_decided = self.dataset.label_field is None or self.dataset.label_type != "auto"
+        self.name = self.dataset.label_field if self.name is None else self.name
+        self.is_decided = self.name is None or self.dataset.label_type != "auto"
 
     def see(self, row: dict[str, Any]) -> None:
         """One more row."""
-        value: Any = row.get(self.dataset.label_field or "")
+        value: Any = row.get(self.name or "")
         if self.is_decided or is_missing(value, self.dataset.missing):
             return
         if kind_of(value, self.is_typed, ()) not in NUMBERS:
@@ -62,7 +64,9 @@ class LabelKind:
         if self.dataset.label_type != "auto" or self.type != pa.float64():
             return ""
         other = "" if self.is_typed else ", `classes` takes each value for a class"
+        if self.dataset.labels:
+            return f"the field {quoted(self.name or '')} holds numbers with fractions: this label is a number, no class"
         return (
-            f"the field {quoted(self.dataset.label_field or '')} holds numbers with fractions, so that labels are "
+            f"the field {quoted(self.name or '')} holds numbers with fractions, so that labels are "
             f"numbers and not classes; `label_type: number` says so in the job{other}"
         )

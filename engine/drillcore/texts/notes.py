@@ -94,7 +94,8 @@ class Notes:
         self._said: list[str] = []
         self._values: dict[str, Counter[str]] = {}
         self._found: dict[str, _Count] = {}
-        self._num_rows = self._num_labelled = 0
+        self._num_rows = 0
+        self._num_labelled = Counter[str]()
         self._header = fold(dataset.text) if kind in ("csv", "tsv") and dataset.prompt is None else None
 
     def add(self, lines: Iterable[str]) -> None:
@@ -111,6 +112,9 @@ class Notes:
         if self._kind == "txt" and not self._num_rows and _is_header(texts[0]):
             self._note("table", texts[0])
         # Labels that are numbers have no forms to be confused.
+        for name in self._label_columns(batch.schema):
+            values = batch.column(name).to_pylist()
+            self._num_labelled[name] += len(values) - values.count("")
         has_labels = self._is_text(batch.schema, "label")
         labels = batch.column("label").to_pylist() if has_labels else [""] * len(texts)
         for text, label in zip(texts, labels, strict=True):
@@ -122,10 +126,13 @@ class Notes:
                 if _goes_on_a_word(text, expected):
                     self._note("glued", expected)
         self._num_rows += len(texts)
-        self._num_labelled += len(labels) - labels.count("")
 
     def _categories(self, schema: pa.Schema) -> list[str]:
-        return [name for name in ("label", "group", *self._dataset.keep) if self._is_text(schema, name)]
+        others = [name for name in ("group", *self._dataset.keep) if self._is_text(schema, name)]
+        return [*self._label_columns(schema), *others]
+
+    def _label_columns(self, schema: pa.Schema) -> list[str]:
+        return [name for name in ("label", *self._dataset.more_labels) if self._is_text(schema, name)]
 
     def _is_text(self, schema: pa.Schema, name: str) -> bool:
         return name in schema.names and schema.field(name).type == pa.string()
@@ -171,23 +178,25 @@ class Notes:
         lines = list(self._said)
         for name, counts in self._values.items():
             if len(counts) <= MOST_VALUES:
-                lines += note_on_values(name, counts, self._field(name))
-        lines += self._many_labels()
+                lines += note_on_values(name, counts, self._field(name), is_label=name in self._num_labelled)
+        for name in self._num_labelled:
+            lines += self._many_labels(name)
         for what, found in self._found.items():
             lines.append(self._line(what, found))
         return lines
 
-    def _many_labels(self) -> list[str]:
-        """A note where most labels are different: their field may hold something else."""
-        labels = sorted(filter(None, self._values.get("label", ())))
-        if len(labels) <= MANY_LABELS or (len(labels) <= MOST_VALUES and 2 * len(labels) <= self._num_labelled):
+    def _many_labels(self, column: str) -> list[str]:
+        """A note where most labels of a column are different: their field may hold something else."""
+        labels, num_labelled = sorted(filter(None, self._values.get(column, ()))), self._num_labelled[column]
+        if len(labels) <= MANY_LABELS or (len(labels) <= MOST_VALUES and 2 * len(labels) <= num_labelled):
             return []
-        is_number = all(NUMERAL.fullmatch(label) for label in labels)
-        remedy = ", `label_type: number` predicts it as a number" if is_number else ""
+        is_number = not self._dataset.labels and all(NUMERAL.fullmatch(label) for label in labels)
+        as_number = ", `label_type: number` predicts it as a number" if is_number else ""
         number = f"more than {MOST_VALUES:,}" if len(labels) > MOST_VALUES else f"{len(labels):,}"
+        remedy = "leave it out of `labels` if it is none" if self._dataset.labels else "`label: null` ignores it"
         return [
-            f"the field {quoted(self._field('label'))} holds {number} different labels in {self._num_labelled:,} rows, "
-            f"such as {shown(labels[0])} and {shown(labels[1])}; `label: null` ignores it{remedy}"
+            f"the field {quoted(self._field(column))} holds {number} different labels in {num_labelled:,} rows, "
+            f"such as {shown(labels[0])} and {shown(labels[1])}; {remedy}{as_number}"
         ]
 
     def _field(self, name: str) -> str:
@@ -201,10 +210,10 @@ class Notes:
         return FOUND[what].format(**values, **fields)
 
 
-def note_on_values(column: str, counts: Mapping[str, int], field_name: str) -> list[str]:
+def note_on_values(column: str, counts: Mapping[str, int], field_name: str, *, is_label: bool) -> list[str]:
     """A note where values of a column are nearly the same, and one where they begin or end with what is not seen.
 
-    counts: rows by value; the empty one stands for none.
+    counts: rows by value; the empty one stands for none. is_label: whether the column holds labels.
     """
     groups = near_groups(value for value in counts if value)
     notes = []
@@ -218,7 +227,7 @@ def note_on_values(column: str, counts: Mapping[str, int], field_name: str) -> l
     none = [value for value in counts if fold(value) in LIKE_NONE]
     if none:
         examples = " and ".join(f"{shown(v)} ({counts[v]:,})" for v in none[:2])
-        remedy = f"; `missing: {json.dumps(none)}` makes that none" if column == "label" else ""
+        remedy = f"; `missing: {json.dumps(none)}` makes that none" if is_label else ""
         values = "1 value is" if len(none) == 1 else f"{len(none):,} values are"
         notes.append(
             f"{column}: {values} what programs write for a missing one, {examples}, and counted like any other (field "

@@ -102,7 +102,8 @@ def _batches(files: FileRows, dataset: Dataset, notes: Notes) -> Iterator[pa.Rec
     if problems.count == before and rows:
         yield _record_batch(columns, rows, notes)
     elif problems.count == before and not num_rows:
-        on_problem(None, "holds no sentence")
+        dropped = ", in which no row has all of its labels (`unlabelled: drop`)"
+        on_problem(None, f"holds no sentence{dropped if labels.more and labels.num_rows else ''}")
     if num_rows:
         notes.add(f"{path.name} holds no row" for path in files.empty)
     if problems.count == before and split is not None and (gone := [s for s in SIDES if s not in sides]):

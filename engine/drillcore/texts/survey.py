@@ -19,8 +19,8 @@ from drillcore.texts.readers.lines import Row, quoted
 class Survey:
     """What a first reading found.
 
-    label: the field that labels come from, None where there are none. types: pyarrow types of the kept columns, and
-    under `label` that of the labels. first: the first row, None where there is none. absent: why the rows cannot be
+    label: the field that labels come from, None where there are none. types: pyarrow types of the kept columns, and of
+    those of labels. first: the first row, None where there is none. absent: why the rows cannot be
     used at all, or empty. notes: what the user should know of the kept columns, and of labels that are numbers.
     """
 
@@ -36,7 +36,8 @@ def survey(rows: Iterable[Row], dataset: Dataset, is_typed: bool, has_columns: b
 
     is_typed: the format tells numbers from strings. has_columns: all rows have the same fields.
     """
-    labels, label_kind = Labels(dataset), LabelKind(dataset, is_typed)
+    labels = Labels(dataset)
+    kinds = {each.name: LabelKind(dataset, is_typed, each.name) for each in (labels, *labels.more)}
     kept = {name: _Kept(name, is_typed, dataset.missing) for name in dataset.keep}
     first, num_taken, is_decided = None, 0, False
     for _, row in rows:
@@ -48,9 +49,11 @@ def survey(rows: Iterable[Row], dataset: Dataset, is_typed: bool, has_columns: b
             if not is_decided:
                 labels.see(row)
                 is_decided = labels.are_decided or (has_columns and not labels.is_there)
-            if not label_kind.is_decided:
-                label_kind.see(row)
-            if is_decided and (label_kind.is_decided or not labels.is_there) and not kept:
+            for label_kind in kinds.values():
+                if not label_kind.is_decided:
+                    label_kind.see(row)
+            are_known = all(label_kind.is_decided for label_kind in kinds.values())
+            if is_decided and (are_known or not labels.is_there) and not kept:
                 break
             if is_dropped(row, dataset):
                 continue
@@ -61,8 +64,10 @@ def survey(rows: Iterable[Row], dataset: Dataset, is_typed: bool, has_columns: b
         if num_taken == dataset.limit:
             break
     notes = tuple(note for column in kept.values() for note in column.notes())
-    notes += (label_kind.note(),) if labels.field is not None and label_kind.note() else ()
-    types = {"label": label_kind.type, **{name: column.type for name, column in kept.items()}}
+    of_kinds = (label_kind.note() for label_kind in kinds.values())
+    notes += tuple(filter(None, of_kinds)) if labels.field is not None else ()
+    types = {name: column.type for name, column in kept.items()}
+    types |= {"label" if name == labels.name else str(name): label_kind.type for name, label_kind in kinds.items()}
     return Survey(labels.field, types, first, labels.absent(), notes)
 
 
@@ -94,17 +99,23 @@ def is_empty(row: dict[str, Any], dataset: Dataset) -> bool:
 
 
 def is_dropped(row: dict[str, Any], dataset: Dataset) -> bool:
-    """Whether `unlabelled: drop` leaves a row out."""
+    """Whether `unlabelled: drop` leaves a row out: one that lacks its label, or any of several."""
     if dataset.unlabelled != "drop" or dataset.label_field is None:
         return False
-    return is_missing(row.get(dataset.label_field), dataset.missing)
+    fields = (dataset.label_field, *dataset.more_labels)
+    return any(is_missing(row.get(name), dataset.missing) for name in fields)
 
 
 @dataclass
 class Labels:
-    """The field that labels may come from, over all rows. num_empty: rows without a text, which are left out."""
+    """The field that labels may come from, over all rows, and those of further labels.
+
+    num_empty: rows without a text, which are left out. more: the further fields. name: the field; by default that of
+    the main label.
+    """
 
     dataset: Dataset
+    name: str | None = None
     num_rows: int = 0
     num_missing: int = 0
     num_empty: int = 0
@@ -113,14 +124,20 @@ class Labels:
     near: Counter[str] = field(default_factory=Counter)
     examples: dict[str, Any] = field(default_factory=dict)
     is_there: bool = False
-    name: str | None = field(init=False)
+    more: list[Labels] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Look the field's name up once, not for each row."""
-        self.name = self.dataset.label_field
+        """Look the fields' names up once, not for each row."""
+        if self.name is None:
+            self.name = self.dataset.label_field
+            self.more = [Labels(self.dataset, name) for name in self.dataset.more_labels]
 
     def see(self, row: dict[str, Any]) -> None:
         """One more row."""
+        for each in (self, *self.more):
+            each._see_own(row)
+
+    def _see_own(self, row: dict[str, Any]) -> None:
         name = self.name
         if name is None:
             return
@@ -146,6 +163,10 @@ class Labels:
     @property
     def are_decided(self) -> bool:
         """Whether no further row can change where labels come from."""
+        return all(each._is_decided for each in (self, *self.more))
+
+    @property
+    def _is_decided(self) -> bool:
         return self.name is None or self.kinds["word"] > 0 or (self.dataset.label_is_named and bool(self.kinds))
 
     @property
@@ -166,6 +187,9 @@ class Labels:
 
     def absent(self) -> str:
         """Why the job's wish cannot be met: no row has the named field, or none has a label and such rows go."""
+        return next(filter(None, (each._absent() for each in (self, *self.more))), "")
+
+    def _absent(self) -> str:
         name, unlabelled = self.name, self.dataset.unlabelled
         if name is None or unlabelled == "error" or not self.num_rows:
             return ""
@@ -178,20 +202,25 @@ class Labels:
 
     def notes(self) -> list[str]:
         """What to say of the labels."""
-        name, notes = self.name, list[str]()
+        notes = list[str]()
         if self.num_empty:
             have = "row has" if self.num_empty == 1 else "rows have"
             field = f"in the field {quoted(self.dataset.messages or self.dataset.text)}"
             field = "by `template`" if self.dataset.prompt is not None else field
             notes.append(f"{self.num_empty:,} {have} no text {field}: left out (`empty: drop`)")
-        if name is None or self.absent():
+        return notes if self.absent() else [*notes, *(note for each in (self, *self.more) for note in each._notes())]
+
+    def _notes(self) -> list[str]:
+        name, notes = self.name, list[str]()
+        if name is None:
             return notes
         if self.near:
             near, count = self.near.most_common(1)[0]
             where = "" if not self.is_there else " there"
+            remedy = f"`label: {json.dumps(near)}` names it, `label: null` ignores it"
             notes.append(
                 f"{_of(count, self.num_rows)} {_have(count)} no field {quoted(name)} but a field {shown(near)}: "
-                f"no label is taken from it{where}; `label: {json.dumps(near)}` names it, `label: null` ignores it"
+                f"no label is taken from it{where}; {'name it in `labels`' if self.dataset.labels else remedy}"
             )
         if self.is_there and self.field is None:
             notes.append(

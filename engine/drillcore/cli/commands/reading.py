@@ -38,11 +38,14 @@ def export(
     group: Annotated[
         str | None, typer.Option("--group", metavar="MODEL/DATASET", help="One of several groups.")
     ] = None,
+    label: Annotated[
+        str | None, typer.Option("--label", metavar="FIELD", help="One of several labels, whose probe is written.")
+    ] = None,
 ) -> None:
     """Write one layer with its sentences as a file for notebooks and other viewers."""
     from drillcore.cli.export import export_layer
 
-    for line in export_layer(store, layer, to, out, group):
+    for line in export_layer(store, layer, to, out, group, label):
         write_line(line)
 
 
@@ -51,13 +54,14 @@ def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="A group: MODEL/DATASET.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Another.")],
     metric: Annotated[list[str] | None, typer.Option(help="Measures; by default all that both groups have.")] = None,
+    label: Annotated[str | None, typer.Option(metavar="FIELD", help="One of several labels, of both groups.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Also write the rows to this CSV file.")] = None,
     json: Json = False,
 ) -> None:
     """Compare two groups layer by layer: which is tighter or separates better, and by how much."""
     from drillcore.cli.compare import comparison, lines_of
 
-    compared = comparison(store, a, b, metric or (), csv)
+    compared = comparison(store, a, b, metric or (), csv, label)
     if json:
         write_json(compared.to_dict())
         return

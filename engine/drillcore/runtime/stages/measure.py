@@ -25,12 +25,14 @@ from drillcore.measures.intervals import Bounds
 from drillcore.measures.separation import Separation, combine, measure_layer
 from drillcore.runtime.context import Context
 from drillcore.runtime.failures import Failures, check_whole
-from drillcore.runtime.results import p_in_words, read_separation
+from drillcore.runtime.results import Measured, p_in_words, read_separation
 from drillcore.runtime.splits import straddling_in_words
 from drillcore.runtime.stages.graphs import LayerGraphs, graphs_of, memory_needed
 from drillcore.runtime.stages.labelled import draws_of, groups_of, labelled_rows, of_rows
-from drillcore.runtime.stages.tested_on import Tested, measure_tested, other_of, tested_of
+from drillcore.runtime.stages.tested_on import Tested, column_there, measure_tested, other_of, tested_of
 from drillcore.runtime.wanted import is_up_to_date, wanted_of
+from drillcore.store.arrays import of_label, split_name
+from drillcore.store.attributes import attributes_of
 from drillcore.store.freshness import MOST_PROBED, ResultInputs, inputs_of, old_digest, stale, tested_inputs
 from drillcore.store.group import GroupWriter
 from drillcore.store.layout import array_of, read_array
@@ -40,6 +42,7 @@ from drillcore.system.progress import counted
 PROBE_ARRAYS = ("probe_label", "probe_weight", "probe_offset")
 # The one coordinate of a probe that predicts a number, and why other measures have none.
 NUMBER, OF_CLASSES = "number", "labels are numbers"
+# Of a further label all but `layer_cka`, which no label decides.
 ARRAYS_MADE = ("metric", "bound", "layer_cka", "separation")
 
 
@@ -109,35 +112,50 @@ def measure(context: Context) -> None:
             writer = context.store.dataset(model.group, dataset.name)
             with failures.of(writer.group.path):
                 check_whole(writer)
-                _measure_dataset(context, dataset, writer)
+                _drop_left(context, dataset, writer)
+                for label in ("", *dataset.more_labels):
+                    _measure_dataset(context, dataset, writer, label)
     failures.raise_if_any()
     context.manifest.record("stages", "measure", wall_seconds=round(time.perf_counter() - started, 3))
 
 
-def _measure_dataset(context: Context, dataset: Group, writer: GroupWriter) -> None:
+def _drop_left(context: Context, dataset: Group, writer: GroupWriter) -> None:
+    """Remove the measures of labels that the dataset no longer has."""
+    of = {name: split_name(name)[1] for name in attributes_of(writer.group).get("results", {})}
+    left = [name for name, label in of.items() if label and label not in dataset.more_labels]
+    if left:
+        writer.drop_results(left)
+        labels = ", ".join(dict.fromkeys(of[name] for name in left))
+        context.listener.say(f"{writer.group.path}: removed measures of labels beside the main one that left: {labels}")
+
+
+def _measure_dataset(context: Context, dataset: Group, writer: GroupWriter, label: str = "") -> None:
+    """Measure a dataset by a further label; "" is the main one."""
     job, path = context.job, writer.group.path
-    settings = job.measure
+    settings, called = job.measure, _called(path, dataset, label)
+    made = tuple(of_label(name, label) for name in ARRAYS_MADE if not label or name != "layer_cka")
     split, other = dataset.split_field, other_of(context, dataset, path.split("/")[0])
-    read = ("label", "group", *(() if split is None else (split,)))
-    tested_inputs_of = {} if other is None else {"test": tested_inputs(other.group)}
+    read = (label or "label", "group", *(() if split is None else (split,)))
+    there = column_there(job, dataset, label)
+    tested_inputs_of = {} if other is None else {"test": tested_inputs(other.group, there)}
     inputs = inputs_of([writer.group], "measure", read, wanted_of(job, dataset)["measure"], **tested_inputs_of)
     # No older version knew a split.
-    old = old_digest([writer.group], settings) if dataset.split is None else ""
-    is_measured = is_up_to_date(writer, ARRAYS_MADE, inputs, old)
+    old = old_digest([writer.group], settings) if dataset.split is None and not label else ""
+    is_measured = is_up_to_date(writer, made, inputs, old)
     if is_measured:
-        context.listener.say(f"{path}: measures are up to date")
-        if not _lacks_probe(writer, inputs):
+        context.listener.say(f"{called}: measures are up to date")
+        if not _lacks_probe(writer, inputs, label):
             return
     num_sentences, (_, num_layers, hidden_size) = num_rows(writer.group), array_of(writer.group, "hidden_states").shape
-    drawn = _drawn(context, writer, split, other)
+    drawn = _drawn(context, writer, split, other, (label or "label", there))
     if is_measured:
-        _fit_probes(context, writer, [replace(drawn, slot=k) for k in range(num_layers)], inputs)
+        _fit_probes(context, writer, [replace(drawn, slot=k) for k in range(num_layers)], inputs, label)
         return
     # The graph of all sentences, which the projection uses too, is not that of the labelled ones. Numbers need none.
     needs_none = drawn.draws.skipped or drawn.draws.values_U is not None or drawn.rows_M is not None
     graphs = None if needs_none else graphs_of(job, writer)
     tasks = [replace(drawn, slot=k, graphs=graphs) for k in range(num_layers)]
-    context.listener.start(f"measure {path}", num_layers, "layers")
+    context.listener.start(f"measure {called}", num_layers, "layers")
     started = time.perf_counter()
     bounds_L: list[dict[str, Bounds]] = [{} for _ in tasks]
     needed = memory_needed(num_sentences + drawn.num_tested, hidden_size)
@@ -145,58 +163,75 @@ def _measure_dataset(context: Context, dataset: Group, writer: GroupWriter) -> N
         bounds_L[position] = bounds
         context.listener.advance(1)
     separation = combine(bounds_L)
-    rows = cka_rows(num_sentences, num_layers, hidden_size, settings)
-    cka_LL = layer_cka(lambda k: read_layer(writer.group, k)[rows], num_layers)
     facts = _facts(writer, drawn, separation)
-    values = (np.array(separation.metrics), np.array(BOUNDS), cka_LL, separation.values_LMB)
-    more = {"layer_cka": {"sentences": len(rows)}, "separation": facts}
+    values: dict[str, NDArray[Any]] = {
+        of_label("metric", label): np.array(separation.metrics),
+        "bound": np.array(BOUNDS),
+        of_label("separation", label): separation.values_LMB,
+    }
+    more: dict[str, dict[str, Any]] = {of_label("separation", label): facts}
+    if not label:
+        rows = cka_rows(num_sentences, num_layers, hidden_size, settings)
+        values["layer_cka"] = layer_cka(lambda k: read_layer(writer.group, k)[rows], num_layers)
+        more["layer_cka"] = {"sentences": len(rows)}
     recorded = {name: {"inputs": inputs.record(), **own} for name, own in more.items()}
-    writer.write_results(inputs.digest, dict(zip(ARRAYS_MADE, values, strict=True)), recorded)
-    if _lacks_probe(writer, inputs):
-        _fit_probes(context, writer, tasks, inputs)
-    elif stale(writer.group, PROBE_ARRAYS[1]):
+    writer.write_results(inputs.digest, {name: values[name] for name in made}, recorded)
+    if _lacks_probe(writer, inputs, label):
+        _fit_probes(context, writer, tasks, inputs, label)
+    elif stale(writer.group, of_label(PROBE_ARRAYS[1], label)):
         # Of earlier settings, which had a probe.
-        writer.drop_results(PROBE_ARRAYS)
-    context.manifest.record("measures", path, **facts)
+        writer.drop_results(_probe_arrays(label))
+    context.manifest.record("measures", path, *(["by_label", label] if label else []), **facts)
     context.manifest.did("measure", path)
-    _say(context, writer, drawn, facts["notes"], time.perf_counter() - started)
+    seconds, best = time.perf_counter() - started, _best_line(read_separation(writer.group, label), drawn)
+    context.listener.finish(f"{called}: {counted(num_layers, 'layers')} measured in {seconds:.1f} s{best}")
+    for note in facts["notes"]:
+        context.listener.warn(f"{called}: {note}")
 
 
-def _drawn(context: Context, writer: GroupWriter, split: str | None, other: GroupWriter | None) -> MeasureTask:
-    """The task of the first layer: which sentences are measured, and what is drawn of them."""
+def _called(path: str, dataset: Group, label: str) -> str:
+    """A group in lines, with the label where it has several."""
+    return f"{path}, label {label or dataset.label_field}" if dataset.more_labels else path
+
+
+def _drawn(
+    context: Context, writer: GroupWriter, split: str | None, other: GroupWriter | None, names: tuple[str, str]
+) -> MeasureTask:
+    """The task of the first layer: which sentences are measured, and what is drawn of them.
+
+    names: the columns of the labels, here and in the other group.
+    """
     group, settings = writer.group, context.job.measure
-    rows_M = labelled_rows(column(group, "label"))
+    rows_M = labelled_rows(column(group, names[0]))
     labels, groups, sides = (
         None if values is None else of_rows(values, rows_M)
-        for values in (column(group, "label"), groups_of(group), None if split is None else column(group, split))
+        for values in (column(group, names[0]), groups_of(group), None if split is None else column(group, split))
     )
     is_test_M = None if sides is None else np.asarray(sides == "test", bool)
     draws = draws_of(labels, groups, settings, num_rows(group) if rows_M is None else len(rows_M), is_test_M)
-    tested = None if other is None else tested_of(group, rows_M, other.group, settings, draws)
+    tested = None if other is None else tested_of(group, rows_M, other.group, settings, draws, names)
     return MeasureTask(context.store.location.address, group.path, 0, rows_M, settings, draws, None, tested)
 
 
-def _say(context: Context, writer: GroupWriter, drawn: MeasureTask, notes: Sequence[str], seconds: float) -> None:
-    """Tell the user the best layer, and what must be known of it."""
-    path, layers = writer.group.path, counted(array_of(writer.group, "hidden_states").shape[1], "layers")
-    context.listener.finish(f"{path}: {layers} measured in {seconds:.1f} s{_best_line(writer, drawn)}")
-    for note in notes:
-        context.listener.warn(f"{path}: {note}")
+def _probe_arrays(label: str) -> tuple[str, ...]:
+    return tuple(of_label(name, label) for name in PROBE_ARRAYS)
 
 
-def _lacks_probe(writer: GroupWriter, inputs: ResultInputs) -> bool:
+def _lacks_probe(writer: GroupWriter, inputs: ResultInputs, label: str) -> bool:
     """Whether a probe was measured that could be stored and is not."""
-    measured = read_separation(writer.group)
+    measured = read_separation(writer.group, label)
     if measured is None or measured.of(measured.primary) is None or measured.num_labels > MOST_PROBED:
         return False
-    return not is_up_to_date(writer, PROBE_ARRAYS, inputs, "")
+    return not is_up_to_date(writer, _probe_arrays(label), inputs, "")
 
 
-def _fit_probes(context: Context, writer: GroupWriter, tasks: Sequence[MeasureTask], inputs: ResultInputs) -> None:
+def _fit_probes(
+    context: Context, writer: GroupWriter, tasks: Sequence[MeasureTask], inputs: ResultInputs, label: str
+) -> None:
     """Store the probe of each layer, for states as they are stored."""
     num_sentences, (_, num_layers, hidden_size) = num_rows(writer.group), array_of(writer.group, "hidden_states").shape
     draws, settings = tasks[0].probed, tasks[0].settings
-    names = [str(label) for label in draws.labels] if draws.values_U is None else [NUMBER]
+    names = [str(each) for each in draws.labels] if draws.values_U is None else [NUMBER]
     weight_LCH = np.full((num_layers, len(names), hidden_size), np.nan, np.float32)
     offset_LC = np.full((num_layers, len(names)), np.nan, np.float32)
     needed = memory_needed(num_sentences + tasks[0].num_tested, hidden_size)
@@ -205,8 +240,8 @@ def _fit_probes(context: Context, writer: GroupWriter, tasks: Sequence[MeasureTa
     learned = len(draws.codes_U) if draws.is_test_U is None else int((~draws.is_test_U).sum())
     facts = {"inputs": inputs.record(), "standardise": settings.standardise, "sentences": learned}
     values = (np.array(names), weight_LCH, offset_LC)
-    arrays = dict(zip(PROBE_ARRAYS, values, strict=True))
-    writer.write_results(inputs.digest, arrays, dict.fromkeys(PROBE_ARRAYS[1:], facts))
+    made = _probe_arrays(label)
+    writer.write_results(inputs.digest, dict(zip(made, values, strict=True)), dict.fromkeys(made[1:], facts))
 
 
 def _facts(writer: GroupWriter, task: MeasureTask, separation: Separation) -> dict[str, Any]:
@@ -297,10 +332,9 @@ def _number(value: np.float32) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _best_line(writer: GroupWriter, task: MeasureTask) -> str:
+def _best_line(measured: Measured | None, task: MeasureTask) -> str:
     """The primary measure at its best layer, with its null, as the end of a line."""
     draws = task.probed
-    measured = read_separation(writer.group)
     if draws.skipped or measured is None or measured.primary not in measured.metrics:
         return f"; skipped: {draws.skipped}" if draws.skipped else ""
     best, missing = measured.best(measured.primary), measured.facts.get("skipped", {}).get(measured.primary, "")

@@ -13,7 +13,8 @@ import zarr
 from numpy.typing import NDArray
 
 from drillcore.errors import RunError
-from drillcore.job.groups import Group
+from drillcore.job.fields import Job
+from drillcore.job.groups import Group, column_of
 from drillcore.job.stages import Measure
 from drillcore.measures import PRIMARY, ROWS, chosen
 from drillcore.measures.draws import SAMPLED, Draws
@@ -69,17 +70,33 @@ def other_of(context: Context, dataset: Group, model: str) -> GroupWriter | None
     return other
 
 
+def column_there(job: Job, dataset: Group, label: str) -> str:
+    """The column of a label in the dataset that the probe is tested on.
+
+    Labels go by their fields where a dataset has several; the main one is "".
+    """
+    other = next((each for each in job.datasets if each.name == dataset.tested_on), None)
+    if other is None or not (dataset.more_labels or other.more_labels):
+        return "label"
+    return column_of(other, label or str(dataset.label_field))
+
+
 def tested_of(
-    own: zarr.Group, rows_M: NDArray[np.int64] | None, other: zarr.Group, settings: Measure, of_own: Draws
+    own: zarr.Group,
+    rows_M: NDArray[np.int64] | None,
+    other: zarr.Group,
+    settings: Measure,
+    of_own: Draws,
+    names: tuple[str, str],
 ) -> Tested:
     """What the probe of a group is tested on in another one.
 
-    rows_M, of_own: its labelled sentences, and their draws.
+    rows_M, of_own: its labelled sentences, and their draws. names: the columns of the labels, here and there.
     """
-    rows_T = labelled_rows(column(other, "label"))
+    rows_T = labelled_rows(column(other, names[1]))
     labels, groups = (
         [of_rows(values, rows) for values, rows in ((one, rows_M), (two, rows_T)) if values is not None]
-        for one, two in ((column(own, "label"), column(other, "label")), (groups_of(own), groups_of(other)))
+        for one, two in ((column(own, names[0]), column(other, names[1])), (groups_of(own), groups_of(other)))
     )
     is_test = np.repeat([False, True], [len(each) for each in groups])
     # Both have labels: preflight refuses a job where one has none.

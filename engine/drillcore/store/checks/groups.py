@@ -13,7 +13,7 @@ from zarr.abc.store import Store
 from drillcore.errors import DamageError
 from drillcore.store import attributes as documents
 from drillcore.store import layout
-from drillcore.store.arrays import ARRAYS, CANARIES, dtype_name
+from drillcore.store.arrays import ARRAYS, CANARIES, dtype_name, spec_of
 from drillcore.store.attributes import CONTENTS, checked_attributes
 from drillcore.store.checks.contents import check_contents
 from drillcore.store.checks.finding import Finding
@@ -144,9 +144,10 @@ def check_result(group: zarr.Group, name: str) -> Iterator[Finding]:
     """A result is the array that the table says, and every chunk of it can be read."""
     findings = list(_check_chunks(group, name, "result"))
     yield from findings
-    if findings or name not in ARRAYS:
+    spec = spec_of(name)
+    if findings or spec is None:
         return
-    array, spec = array_of(group, name), ARRAYS[name]
+    array = array_of(group, name)
     spec = spec.with_rows() if "row_size" in group else spec
     dims = tuple(array.metadata.dimension_names or ())  # type: ignore[union-attr]
     dtype = dtype_name(np.empty(0, array.dtype))

@@ -44,7 +44,7 @@ def write_columns(writer: GroupWriter, pair: Input, tokenizer: Tokenizer) -> Non
     """Write the coordinates unless the rows and tokens have not changed. tokenizer: of the pair's model."""
     # Older versions left out the tokens themselves: their columns stay where they hold what they must.
     if writer.columns_made_from() != former_made_from(pair) or not _holds(writer, _token_facts(pair.tokens)):
-        writer.write_columns(made_from(pair), _pieces(pair, tokenizer))
+        writer.write_columns(made_from(pair), _pieces(pair, tokenizer), pair.dataset.more_labels)
 
 
 def made_from(pair: Input) -> str:

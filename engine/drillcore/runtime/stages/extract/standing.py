@@ -19,7 +19,7 @@ from drillcore.runtime.positions import Placed
 from drillcore.runtime.preflight import Input, Inputs
 from drillcore.runtime.stages.extract.recipes import Recipe, recorded, recover
 from drillcore.runtime.work.blocks import Block, make_blocks, make_row_blocks
-from drillcore.store.arrays import HEADLINES
+from drillcore.store.arrays import is_headline
 from drillcore.store.attributes import read_attributes
 from drillcore.store.committed import claimed_shards
 from drillcore.store.layout import Rows, Shape, choose_shape, read_array, shape_of
@@ -251,7 +251,7 @@ def stand(asked: Asked, pair: Input, store: Store, path: str | None = None) -> S
     if not lost:
         return standing
     sentences = sum(stop - start for start, stop in map(stored.bounds, lost) if stop > start)
-    results = tuple(name for name in attributes.get("results", {}) if name in HEADLINES)
+    results = tuple(name for name in attributes.get("results", {}) if is_headline(name))
     return replace(standing, loss=Loss(path, sentences, len(stored.layers), results, tuple(reasons)))
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from drillcore.measures import CONTROLS, HELD_OUT, OF_NUMBERS, PRIMARY, ROWS
 from drillcore.pictures.data import Chart, Series
 from drillcore.runtime.results import Measured, read_prediction, read_separation, result_facts
+from drillcore.store.arrays import of_label
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class LineSource:
     """A group whose measures are drawn as a line.
 
     control: what the line named by `of`, or every line, must beat. shows: dataset and row of the report's panels of it.
+    label: the further label whose measures they are; "" is the main one.
     """
 
     name: str
@@ -30,6 +32,18 @@ class LineSource:
     control: bool = False
     of: str = ""
     shows: tuple[str, str] | None = None
+    label: str = ""
+
+    def read(self, array: str) -> Measured | None:
+        """The measures of an array; predictions, which are of no label, with those of the main one."""
+        if array == "separation":
+            return read_separation(self.group, self.label)
+        return None if self.label else read_prediction(self.group)
+
+    def records(self) -> list[dict[str, Any] | None]:
+        """The facts of all that may be drawn."""
+        names = [of_label("separation", self.label), *(["prediction"] if not self.label else [])]
+        return [result_facts(self.group, name) for name in names]
 
 
 @dataclass(frozen=True)
@@ -46,7 +60,6 @@ class Look:
 # More lines and controls, with intervals and nulls over each other, cannot be told apart: each line has a chart then.
 TOGETHER = 3
 SPLIT = " · "
-READ = {"separation": read_separation, "prediction": read_prediction}
 LENS = "Logit lens: the model's own final norm and unembedding at each layer; uncalibrated in early layers."
 TIGHTER = "Lower is tighter; claim it only where raw and mean-centred agree."
 LOOKS: dict[tuple[str, str], Look] = {
@@ -70,9 +83,18 @@ LOOKS: dict[tuple[str, str], Look] = {
 }
 
 
-def charts_of(sources: Sequence[LineSource]) -> tuple[Chart, ...]:
-    """A chart for each measure that any of the groups has; none where nothing was measured."""
-    results = {array: [(s, read(s.group)) for s in sources] for array, read in READ.items()}
+def title_of(metric: str, label: str = "") -> str:
+    """The title of the chart of a measure of labels. label: that it names; "" where there is no other."""
+    title = LOOKS["separation", metric].title
+    return f"{title}{SPLIT}{label}" if label else title
+
+
+def charts_of(sources: Sequence[LineSource], label: str = "") -> tuple[Chart, ...]:
+    """A chart for each measure that any of the groups has; none where nothing was measured.
+
+    label: that the titles name; "" where there is no other.
+    """
+    results = {array: [(s, s.read(array)) for s in sources] for array in ("separation", "prediction")}
     charts = []
     for (array, metric), look in LOOKS.items():
         lines: list[Series] = []
@@ -85,7 +107,8 @@ def charts_of(sources: Sequence[LineSource]) -> tuple[Chart, ...]:
             is_probe = metric in (PRIMARY, OF_NUMBERS)
             lines += _controls(own) if is_probe else []
             note = _how_tested([m for _, m in own]) if is_probe else look.note
-            charts += _charts(Chart(look.title, look.value_name, tuple(lines), look.value_range, note))
+            title = title_of(metric, label) if array == "separation" else look.title
+            charts += _charts(Chart(title, look.value_name, tuple(lines), look.value_range, note))
     return tuple(charts)
 
 
@@ -171,9 +194,9 @@ def _controls(sources: Sequence[tuple[LineSource, Measured]]) -> list[Series]:
     return lines
 
 
-def small_print(sources: Sequence[LineSource]) -> str:
-    """What a reader must know of the intervals and the null."""
-    records = [result_facts(s.group, "separation") or {} for s in sources]
+def small_print(sources: Sequence[LineSource], label: str = "") -> str:
+    """What a reader must know of the intervals and the null. label: that notes name; "" where there is no other."""
+    records = [s.records()[0] or {} for s in sources]
     permutations = sorted({int(r["permutations"]) for r in records if r.get("permutations")})
     sentences = ["Bands: 95 % intervals, by leaving out groups of sentences."]
     if permutations:
@@ -187,9 +210,11 @@ def small_print(sources: Sequence[LineSource]) -> str:
     for source, record in zip(sources, records, strict=True):
         for note in [*record.get("notes", []), *_not_measured(record)]:
             named.setdefault(str(note), []).append(source.name)
+    of = [label] if label else []
     notes = [
-        note[:1].upper() + note[1:] if len(names) == len(sources) else f"{', '.join(names)}: {note}"
+        f"{', '.join(about)}: {note}" if about else note[:1].upper() + note[1:]
         for note, names in named.items()
+        for about in [([] if len(names) == len(sources) else names) + of]
     ]
     return " ".join([*sentences, *(f"{note}." for note in notes)])
 
@@ -202,5 +227,5 @@ def _not_measured(record: dict[str, Any]) -> list[str]:
 
 def chart_inputs(source: LineSource) -> list[Any]:
     """What a group's lines depend on, JSON-ready."""
-    records = [result_facts(source.group, array) for array in READ]
-    return [source.name, source.control, source.of, source.group.path, *records]
+    label = [source.label] if source.label else []
+    return [source.name, source.control, source.of, source.group.path, *source.records(), *label]

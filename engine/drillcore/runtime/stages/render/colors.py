@@ -46,10 +46,11 @@ class Coloring:
         return f"colour: {self.value_name}" if self.categories else f"no {self.value_name}, one colour for all"
 
 
-def coloring(groups: Sequence[zarr.Group], name: str) -> Coloring:
+def coloring(groups: Sequence[zarr.Group], name: str, shown: str = "") -> Coloring:
     """The colours by a coordinate: numbers along a colour bar, everything else (and `label`, if not float) as labels.
 
-    Where no group has labels, all points have one colour. Raises RunError for any other coordinate that no group has.
+    shown: what the coordinate is called in pictures; "" for its name. Where no group has labels, all points have one
+    colour. Raises RunError for any other coordinate that no group has.
     """
     arrays = [Coordinate(g, name) if name in _columns(g) else None for g in groups]
     if all(a is None for a in arrays) and name not in ("label", *OF_PLACES):
@@ -60,8 +61,8 @@ def coloring(groups: Sequence[zarr.Group], name: str) -> Coloring:
         )
     kinds = [a.dtype.kind for a in arrays if a is not None]
     if kinds and (all(k == "f" for k in kinds) or (name != "label" and all(k in "if" for k in kinds))):
-        return _values(groups, arrays, name)
-    return _labels(groups, arrays, name)
+        return _values(groups, arrays, shown or name)
+    return _labels(groups, arrays, shown or name)
 
 
 def _columns(group: zarr.Group) -> list[str]:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from drillcore.job.fields import Job
+from drillcore.job.groups import Group
 from drillcore.job.stages import Project, Render
 from drillcore.measures import OF_NUMBERS, PRIMARY
 from drillcore.pictures.data import Grid, Panel, PanelRow
@@ -18,8 +20,17 @@ from drillcore.runtime.context import Context
 from drillcore.runtime.results import ProjectionFacts, read_separation, result_facts
 from drillcore.runtime.stages.render import names
 from drillcore.runtime.stages.render.colors import Coloring, coloring
-from drillcore.runtime.stages.render.layers import drawn_models, model_title, slots_of, unprojected
+from drillcore.runtime.stages.render.layers import (
+    MAIN,
+    drawn_models,
+    model_title,
+    named_label,
+    panels_name,
+    slots_of,
+    unprojected,
+)
 from drillcore.runtime.stages.render.points import ProjectedPoints, states_in_words
+from drillcore.store.arrays import of_label
 from drillcore.store.writer import GroupWriter
 
 # What the figures beside layers' names are, by the primary measure.
@@ -28,16 +39,23 @@ FIGURES = {PRIMARY: "balanced accuracy", OF_NUMBERS: "R²"}
 
 @dataclass(frozen=True)
 class GridSpec:
-    """A grid to draw. name: of its file. members: heading and group of each row."""
+    """A grid to draw. name: of its file. members: heading and group of each row.
+
+    label: the further label that colours the points; "" for what the job colours by. named: the label's field, where a
+    dataset of the grid has several.
+    """
 
     name: str
     title: str
     members: tuple[tuple[str, GroupWriter], ...]
+    label: str = ""
+    named: str = ""
 
     def inputs(self, method: str) -> list[Any]:
         """What the grid depends on, JSON-ready."""
-        measured = [result_facts(w.group, "separation") for _, w in self.members]
-        return [self.title, measured, *([heading, *point_inputs(w, method)] for heading, w in self.members)]
+        measured = [result_facts(w.group, of_label("separation", self.label)) for _, w in self.members]
+        label = [[self.label, self.named]] if self.named else []
+        return [self.title, measured, *label, *([heading, *point_inputs(w, method)] for heading, w in self.members)]
 
 
 def point_inputs(writer: GroupWriter, method: str) -> list[str]:
@@ -48,26 +66,47 @@ def point_inputs(writer: GroupWriter, method: str) -> list[str]:
 
 def grid_specs(context: Context) -> list[GridSpec]:
     """All grids of a job, of the models and datasets that are projected."""
-    models = [m.group for m in context.job.models]
-    group, missing = context.store.dataset, unprojected(context)
+    models, missing = [m.group for m in context.job.models], unprojected(context)
     specs: list[GridSpec] = []
-    for model in models:
-        name = model_title(context, model)
-        datasets = [d.name for d in context.job.measured_groups if (model, d.name) not in missing]
-        specs += [GridSpec(names.of_dataset(model, d), f"{name} · {d}", (("", group(model, d)),)) for d in datasets]
-        if len(datasets) > 1:
-            members = tuple((d, group(model, d)) for d in datasets)
-            specs.append(GridSpec(names.of_all_datasets(model), name, members))
-    if len(models) > 1:
-        specs += [over_models(context, d.name, names.of_all_models(d.name)) for d in context.job.measured_groups]
+    for label in colored_by(context.job, context.job.measured_groups):
+        having = [d for d in context.job.measured_groups if not label or label in d.more_labels]
+        for model in models:
+            specs += _of_model(context, model, [d for d in having if (model, d.name) not in missing], label)
+        if len(models) > 1:
+            specs += [over_models(context, d, names.of_all_models(d.name, label), label) for d in having]
     return [spec for spec in specs if spec.members]
 
 
-def over_models(context: Context, dataset: str, name: str) -> GridSpec:
+def colored_by(job: Job, datasets: Sequence[Group]) -> list[str]:
+    """The further labels of datasets after "", the main one: each has grids. The main alone where the job names another
+    coordinate that colours the points."""
+    further = (label for dataset in datasets for label in dataset.more_labels)
+    return ["", *(dict.fromkeys(further) if job.render.color == MAIN else ())]
+
+
+def _of_model(context: Context, model: str, datasets: Sequence[Group], label: str) -> list[GridSpec]:
+    """The grids of a model: of each dataset, and of all."""
+    title, specs = model_title(context, model), list[GridSpec]()
+    writers = {d.name: context.store.dataset(model, d.name) for d in datasets}
+    for d in datasets:
+        name, members = names.of_dataset(model, d.name, label), (("", writers[d.name]),)
+        named = named_label(context, [d], label)
+        specs.append(GridSpec(name, f"{title} · {panels_name(context, d, label)}", members, label, named))
+    if len(datasets) > 1:
+        named = named_label(context, datasets, label)
+        name, called = names.of_all_datasets(model, label), f"{title} · {named}" if named else title
+        specs.append(GridSpec(name, called, tuple(writers.items()), label, named))
+    return specs
+
+
+def over_models(context: Context, dataset: Group, name: str, label: str) -> GridSpec:
     """A dataset with the models as rows for which it is projected."""
-    models = drawn_models(context, dataset)
-    rows = tuple((model_title(context, m), context.store.dataset(m, dataset)) for m in models)
-    return GridSpec(name, dataset, rows)
+    rows = tuple(
+        (model_title(context, model), context.store.dataset(model, dataset.name))
+        for model in drawn_models(context, dataset.name)
+    )
+    named = named_label(context, [dataset], label)
+    return GridSpec(name, panels_name(context, dataset, label), rows, label, named)
 
 
 def build_grid(spec: GridSpec, settings: Render, project: Project) -> Grid:
@@ -76,8 +115,8 @@ def build_grid(spec: GridSpec, settings: Render, project: Project) -> Grid:
     Raises RunError where the job colours by a coordinate that does not exist.
     """
     projections = [ProjectedPoints(writer.group, project.method) for _, writer in spec.members]
-    colors = coloring([writer.group for _, writer in spec.members], settings.color)
-    figures = [_figures(writer, settings.color) for _, writer in spec.members]
+    colors = coloring([writer.group for _, writer in spec.members], spec.label or settings.color, spec.named)
+    figures = [_figures(writer, settings.color, spec.label) for _, writer in spec.members]
     rows = tuple(
         PanelRow(heading, _panels(projection, values_N, settings, of_layers))
         for (heading, _), projection, values_N, of_layers in zip(
@@ -124,9 +163,9 @@ def _panel(
     return Panel(projection.names[slot], projection.layer(slot), values_N, degenerate, number, figure, is_notable)
 
 
-def _figures(writer: GroupWriter, color: str) -> dict[int, tuple[str, bool]]:
+def _figures(writer: GroupWriter, color: str, label: str) -> dict[int, tuple[str, bool]]:
     """The primary measure of each layer in words, and whether it is above the null; none where colours are others."""
-    measured = read_separation(writer.group) if color == "label" else None
+    measured = read_separation(writer.group, label) if color == MAIN else None
     by_bound = None if measured is None else measured.of(measured.primary)
     if measured is None or by_bound is None:
         return {}
@@ -140,7 +179,7 @@ def _figures(writer: GroupWriter, color: str) -> dict[int, tuple[str, bool]]:
 
 def _about_figures(spec: GridSpec, figures: Sequence[dict[int, tuple[str, bool]]]) -> str:
     """What the figures beside the names of layers are, as the end of the small print."""
-    measured = [read_separation(w.group) for (_, w), own in zip(spec.members, figures, strict=True) if own]
+    measured = [read_separation(w.group, spec.label) for (_, w), own in zip(spec.members, figures, strict=True) if own]
     kinds = sorted({FIGURES[m.primary] for m in measured if m is not None})
     return f" Beside a layer's name: {' or '.join(kinds)} of its linear probe, bold above the null." if kinds else ""
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from drillcore.job.inputs import Dataset
 from drillcore.job.model import Model, is_local
 from drillcore.job.quantization import name_of_quantization
 from drillcore.job.stages import Render
 from drillcore.runtime.context import Context
 from drillcore.runtime.results import result_facts
 from drillcore.system.bounds import read_object
+
+# The coordinate of the main label, which colours points unless the job names another one.
+MAIN = "label"
 
 
 def slots_of(settings: Render, numbers: Sequence[int]) -> list[int]:
@@ -44,6 +48,27 @@ def drawn_models(context: Context, dataset: str) -> list[str]:
     """Groups of the models for which a dataset is projected."""
     missing = unprojected(context)
     return [m.group for m in context.job.models if (m.group, dataset) not in missing]
+
+
+def panels_name(context: Context, dataset: Dataset, label: str) -> str:
+    """What a dataset's panels, coloured by one of its labels, are called; label: a further one, "" is the main one."""
+    named = named_label(context, [dataset], label)
+    return f"{dataset.name} · {named}" if named else dataset.name
+
+
+def named_label(context: Context, datasets: Sequence[Dataset], label: str) -> str:
+    """The field of a label that colours points of some datasets; "" where there is no other, or the colours are none.
+
+    label: a further label; "" is the main one of each.
+    """
+    return label_fields(datasets, label) if context.job.render.color == MAIN else ""
+
+
+def label_fields(datasets: Sequence[Dataset], label: str) -> str:
+    """The field of a label of some datasets; "" where none of them has several, so that none need be named."""
+    if label or not any(d.more_labels for d in datasets):
+        return label
+    return ", ".join(dict.fromkeys(d.label_field for d in datasets if d.label_field is not None))
 
 
 def model_title(context: Context, group: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ from drillcore.measures import OF_NUMBERS
 from drillcore.pictures.data import Report, ReportDataset
 from drillcore.pictures.report.write import write_report
 from drillcore.runtime.context import Context
-from drillcore.runtime.results import read_separation
+from drillcore.runtime.results import Measured, read_separation
 from drillcore.runtime.stages.render.answer import answer_of
 from drillcore.runtime.stages.render.curves import CurvesSpec, report_charts
-from drillcore.runtime.stages.render.grids import FIGURES, GridSpec, build_grid, over_models
+from drillcore.runtime.stages.render.grids import FIGURES, GridSpec, build_grid, colored_by, over_models
 from drillcore.runtime.stages.render.points import Texts, states_in_words, texts_of
 from drillcore.runtime.stages.render.tables import overview
 from drillcore.store.writer import GroupWriter
@@ -41,8 +42,7 @@ def draw_report(context: Context, curves: list[CurvesSpec]) -> Path:
         texts = texts_of([writer.group for _, writer in spec.members])
         datasets.append(ReportDataset(spec.title, texts, replace(grid, title=spec.title), _notes(job, first)))
     what = states_in_words(writer.group for spec in _specs(context) for _, writer in spec.members)
-    measured = [read_separation(writer.group) for spec in _specs(context) for _, writer in spec.members]
-    primaries = {m.primary for m in measured if m is not None}
+    primaries = {m.primary for m in _measured(context) if m is not None}
     do = "predict" if primaries == {OF_NUMBERS} else "tell of" if OF_NUMBERS in primaries else "separate"
     kinds = [FIGURES[primary] for primary in sorted(primaries)]
     figure = f"{' or '.join(kinds)} of the linear probe"
@@ -56,16 +56,26 @@ def draw_report(context: Context, curves: list[CurvesSpec]) -> Path:
 
 
 def _specs(context: Context) -> list[GridSpec]:
-    """A grid for each dataset that is projected, models as rows."""
+    """A grid for each dataset that is projected, and for each of its labels, models as rows."""
     specs = list[GridSpec]()
     for group in context.job.measured_groups:
-        spec = over_models(context, group.name, group.name)
-        if group.position.is_ragged and len(spec.members) > 1:
-            # Rows are tokens, and those of another model are others.
-            specs += [GridSpec(spec.name, f"{group.name} · {title}", (("", w),)) for title, w in spec.members]
-        else:
-            specs.append(spec)
+        for label in colored_by(context.job, [group]):
+            spec = over_models(context, group, group.name, label)
+            if group.position.is_ragged and len(spec.members) > 1:
+                # Rows are tokens, and those of another model are others.
+                each = [(f"{spec.title} · {title}", (("", w),)) for title, w in spec.members]
+                specs += [replace(spec, title=title, members=members) for title, members in each]
+            else:
+                specs.append(spec)
     return [spec for spec in specs if spec.members]
+
+
+def _measured(context: Context) -> Iterator[Measured | None]:
+    """The measures of every group by each of its labels."""
+    for model in context.job.models:
+        for group in context.job.measured_groups:
+            for label in ("", *group.more_labels):
+                yield read_separation(context.store.dataset(model.group, group.name).group, label)
 
 
 def _notes(job: Job, writer: GroupWriter) -> Texts | tuple[str, ...]:

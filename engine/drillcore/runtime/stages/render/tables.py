@@ -8,7 +8,13 @@ import zarr
 from drillcore.measures import PRIMARY
 from drillcore.pictures.data import Table
 from drillcore.runtime.context import Context
-from drillcore.runtime.results import p_in_words, read_prediction, read_separation, result_facts
+from drillcore.runtime.results import (
+    columns_of_labels,
+    p_in_words,
+    read_prediction,
+    read_separation,
+    result_facts,
+)
 from drillcore.runtime.stages.render.colors import coloring
 from drillcore.runtime.stages.render.layers import model_title, unprojected
 from drillcore.store.attributes import attributes_of
@@ -60,7 +66,13 @@ def _datasets(context: Context) -> Table:
 
 
 def _labels(group: zarr.Group) -> str:
-    colors = coloring([group], "label")
+    named = columns_of_labels(group)
+    return "; ".join(f"{field}: {_counts(group, name)}" for field, name in named.items()) or _counts(group, "label")
+
+
+def _counts(group: zarr.Group, column: str) -> str:
+    """How many sentences have each label of a column."""
+    colors = coloring([group], column)
     if colors.value_range is not None:
         return "{:.4g} to {:.4g}".format(*colors.value_range)
     if not colors.categories:
@@ -114,14 +126,20 @@ def _audited(context: Context, model: str) -> str:
 
 def _figures(context: Context) -> Table:
     job, rows = context.job, []
+    several = any(dataset.more_labels for dataset in job.measured_groups)
     for model in job.models:
         for dataset in job.measured_groups:
             group = context.store.dataset(model.group, dataset.name).group
             title = model_title(context, model.group)
-            rows.append((title, dataset.name, *_best_probe(group), _top1(group), _trustworthiness(group)))
+            for label in ("", *dataset.more_labels):
+                # What no label decides stands beside the main one.
+                others = (_top1(group), _trustworthiness(group)) if not label else (NONE, NONE)
+                named = ((label or str(dataset.label_field)) if dataset.more_labels else NONE,) if several else ()
+                rows.append((title, dataset.name, *named, *_best_probe(group, label), *others))
     header = (
         "model",
         "dataset",
+        *(("label",) if several else ()),
         "best linear probe (95 % interval)",
         "at layer",
         "null, upper end",
@@ -132,9 +150,9 @@ def _figures(context: Context) -> Table:
     return Table("Figures", header, tuple(rows))
 
 
-def _best_probe(group: zarr.Group) -> tuple[str, str, str, str]:
+def _best_probe(group: zarr.Group, label: str) -> tuple[str, str, str, str]:
     """The primary measure at its best layer, the name of that layer, the upper end of the null, and p."""
-    measured = read_separation(group)
+    measured = read_separation(group, label)
     best = None if measured is None else measured.best(measured.primary)
     if measured is None or best is None:
         return (NONE,) * 4
