@@ -66,6 +66,44 @@ def test_the_report_of_a_run(run: Any, visit: Any, rng: np.random.Generator) -> 
     assert page.locator("#pinned .words").text_content() == "The city number 7 is"
 
 
+def test_each_label_colours_the_same_points_which_the_page_holds_once(
+    new_work: Any, visit: Any, rng: np.random.Generator
+) -> None:
+    import zarr
+
+    work = new_work(
+        project={"method": "pca"},
+        measure={"permutations": 20},
+        datasets=[{"name": "d", "path": "d.jsonl", "labels": ["city", "kind"]}],
+    )
+    rows = [{"text": f"The city number {i} is", "city": f"c{i % 2}", "kind": f"k{i % 3}"} for i in range(40)]
+    work.texts("d", rows)
+    work.save()
+    command = work.forge.run("run", work.file, cwd=work.folder)
+    assert command.status == 0, command.err
+    path = work.beside / "report.html"
+    written = path.read_text(encoding="utf-8")
+    assert [written.count(f'id="{name}-{what}"') for what in ("texts", "codes") for name in ("d0", "d1")] == [
+        1,
+        0,
+        1,
+        1,
+    ]
+    assert [written.count(f'id="d{number}-r0-points"') for number in (0, 1)] == [1, 0]
+    shown = visit(path)
+    page = shown.page
+    assert page.locator("#datasets > section h2").all_text_contents() == ["d · city", "d · kind"]
+    points = np.asarray(zarr.open_group(work.store, path="m/d", mode="r")["pca"][-1])
+    index = isolated_sentence(points, rng)
+    # The second first: it reads what the first one holds.
+    for dataset, label in ((1, "kind"), (0, "city")):
+        shown.hover(shown.drawn(dataset, 0, 4), tuple(places(points)[index]))
+        assert shown.tip() == rows[index]["text"]
+        assert (page.locator("#tip .about").text_content() or "").startswith(rows[index][label])
+    titles = page.locator(".chart figcaption").all_text_contents()
+    assert titles.count("Linear probe (primary) · city") == titles.count("Linear probe (primary) · kind") == 1
+
+
 @pytest.fixture(scope="module")
 def demo(forge: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which the demo job has run; on a slow machine that takes many minutes."""

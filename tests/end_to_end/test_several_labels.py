@@ -105,6 +105,7 @@ def test_each_label_is_measured_drawn_and_read_as_if_it_stood_alone(new_work, se
     page = (work.beside / "report.html").read_text(encoding="utf-8")
     for title in ("d · city", "d · kind", "d~asked · kind", "Linear probe (primary) · kind", "colour: kind"):
         assert title in page, title
+    assert work.manifest["measures"]["m/d"]["by_label"]["kind"]["labels"] == ["a", "b"]
     again = command(work, "run", "job.yaml")
     assert "9 up to date" in again.err and again.err.count("measures are up to date") == 4
     command(work, "verify", str(work.store))
@@ -201,6 +202,39 @@ def test_a_changed_label_makes_its_own_measures_stale_and_no_other(new_work, see
     grown = measured(work)
     assert "label city: 5 layers measured" in grown.err and "label kind: 5 layers measured" in grown.err
     command(work, "verify", str(work.store))
+
+
+def test_damage_of_one_label_is_found_and_made_again_alone(new_work, seed):
+    work = work_of(new_work, rows_of(seed), labels=["city", "kind"])
+    measured(work)
+    whole, kind = arrays_of(work), arrays_of(work, "~kind")
+    chunk = next(path for path in (work.store / "m/d/separation~kind/c").rglob("*") if path.is_file())
+    chunk.write_bytes(chunk.read_bytes()[:-1] + b"x")
+    # As a run that was killed while it wrote leaves it.
+    (work.store / "m/d/probe_weight~gone").mkdir()
+    (work.store / "m/d/probe_weight~gone/zarr.json").write_bytes(b"{}")
+    found = work.forge.run("verify", str(work.store), cwd=work.folder)
+    assert found.status == 1 and "separation~kind" in found.err + found.out
+    command(work, "extract", "job.yaml")
+    again = command(work, "measure", "job.yaml")
+    assert "label city: measures are up to date" in again.err and "label kind: 5 layers measured" in again.err
+    assert_same(arrays_of(work), whole)
+    assert_same(arrays_of(work, "~kind"), kind)
+    assert not (work.store / "m/d/probe_weight~gone").exists()
+    command(work, "verify", str(work.store))
+
+
+def test_every_place_of_a_sentence_is_measured_by_every_label(new_work, seed):
+    rows = rows_of(seed)
+    for row in rows[:5]:
+        row["kind"] = ""
+    work = work_of(new_work, rows, labels=["city", "kind"], unlabelled="keep", positions=["mean", {"last": 2}])
+    measured(work)
+    for path, count in (("m/d~mean", 55), ("m/d~last-2", 110)):
+        results = dict(zarr.open_group(work.store, path=path, mode="r").attrs)["results"]
+        assert results["separation~kind"]["labels"] == ["a", "b"] and results["separation"]["labels"][0] == "Montreal"
+        assert results["probe_weight~kind"]["sentences"] == count
+        assert drillcore.measure(work.store, path, label="kind").label == "kind"
 
 
 def test_a_row_may_lack_one_label_and_have_another(new_work, seed, tmp_path):

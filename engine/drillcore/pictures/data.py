@@ -198,13 +198,15 @@ class Table:
 class ReportDataset:
     """The sentences of a dataset and their grid: a row for each model, and in every panel one point for each sentence.
 
-    notes: shown beside the texts (an expected next token, the id of a row); as many as texts, or none.
+    notes: shown beside the texts (an expected next token, the id of a row); as many as texts, or none. recolours: the
+    sentences and points are those of a dataset before it, in other colours: the page holds them once.
     """
 
     name: str
     texts: Sequence[str]
     grid: Grid
     notes: Sequence[str] = ()
+    recolours: bool = False
 
 
 @dataclass(frozen=True)

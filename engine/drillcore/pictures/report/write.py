@@ -89,9 +89,11 @@ class _Writer:
         self.report, self.file = report, file
         panels = [sum(p is not None for row in d.grid.rows for p in row.panels) for d in report.datasets]
         self.num_panels = sum(panels)
-        points = sum(len(d.texts) * count for d, count in zip(report.datasets, panels, strict=True))
-        self.room = max_panel_points // max(self.num_panels, 1) if points > max_panel_points else None
-        self.text_room = max_text_characters // max(len(report.datasets), 1)
+        held = [(len(d.texts), n) for d, n in zip(report.datasets, panels, strict=True) if not d.recolours]
+        points, num_held = sum(size * n for size, n in held), sum(n for _, n in held)
+        self.room = max_panel_points // max(num_held, 1) if points > max_panel_points else None
+        self.text_room = max_text_characters // max(len(held), 1)
+        self.blobs: dict[bytes, str] = {}
 
     def write(self) -> None:
         script = '"use strict";\n(() => {\n' + "".join(_asset(name) for name in SCRIPTS) + "})();\n"
@@ -124,6 +126,11 @@ class _Writer:
         self.file.write(f'<script type="{kind}" id="{name}">{content}</script>\n')
 
     def _blob(self, name: str, data: bytes) -> str:
+        """Write data as an element of the page, and return its name, or that of one that holds the same."""
+        digest = hashlib.sha256(data).digest()
+        if digest in self.blobs:
+            return self.blobs[digest]
+        self.blobs[digest] = name
         self._element(name, "application/octet-stream", data.decode("ascii"))
         return name
 

@@ -25,15 +25,24 @@ async function bytes(id) {
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
-async function numbers(id) {
-  const raw = await bytes(id), count = raw.length / 2;
-  const values = new Uint16Array(count);
-  for (let i = 0; i < count; i++) values[i] = raw[i] | (raw[count + i] << 8);
-  return values;
+// Datasets that show the same in other colours share what an element holds.
+const decoded = new Map();
+
+function once(id, decode) {
+  if (!decoded.has(id)) decoded.set(id, bytes(id).then(decode));
+  return decoded.get(id);
 }
 
-async function texts(id) {
-  return JSON.parse(new TextDecoder().decode(await bytes(id)));
+function numbers(id) {
+  return once(id, (raw) => {
+    const count = raw.length / 2, values = new Uint16Array(count);
+    for (let i = 0; i < count; i++) values[i] = raw[i] | (raw[count + i] << 8);
+    return values;
+  });
+}
+
+function texts(id) {
+  return once(id, (raw) => JSON.parse(new TextDecoder().decode(raw)));
 }
 
 function plural(count, word) {

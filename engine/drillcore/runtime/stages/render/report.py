@@ -40,7 +40,8 @@ def draw_report(context: Context, curves: list[CurvesSpec]) -> Path:
         grid = build_grid(spec, settings, job.project)
         first = spec.members[0][1]
         texts = texts_of([writer.group for _, writer in spec.members])
-        datasets.append(ReportDataset(spec.title, texts, replace(grid, title=spec.title), _notes(job, first)))
+        grid = replace(grid, title=spec.title)
+        datasets.append(ReportDataset(spec.title, texts, grid, _notes(job, first), recolours=bool(spec.label)))
     what = states_in_words(writer.group for spec in _specs(context) for _, writer in spec.members)
     primaries = {m.primary for m in _measured(context) if m is not None}
     do = "predict" if primaries == {OF_NUMBERS} else "tell of" if OF_NUMBERS in primaries else "separate"
