@@ -161,7 +161,10 @@ def test_a_label_that_is_added_renamed_reordered_or_removed_changes_no_state(new
 
     dataset["labels"] = ["kind", "city"]
     work.save()
-    swapped = measured(work)
+    command(work, "extract", "job.yaml")
+    stale = {each.name: each.asked for each in drillcore.show(work.store).groups[0].stale}
+    assert stale == {"layer_cka": True, "separation": True, "separation~kind": False, "separation~size": False}
+    swapped = command(work, "measure", "job.yaml")
     assert work.states() == states and "m/d: measures of kind, size are removed" in swapped.err
     assert_same(arrays_of(work), kind)
     assert_same(arrays_of(work, "~city"), city)
@@ -299,6 +302,7 @@ def test_one_of_labels_alone_is_a_label():
         ({"labels": ["city", "kind"], "expected_next": "kind"}, "labels: 'kind' is the field of `expected_next` too"),
         ({"labels": ["city", "kind"], "label": "size"}, "labels: stands in place of `label`"),
         ({"labels": [f"l{k}" for k in range(21)]}, "labels: names 21 fields; at most 20 are measured"),
+        ({"labels": ["city", "k" * 101]}, "is longer than 100 bytes, and names files"),
         ({"labels": "city"}, "labels: must be a list"),
         (
             {"labels": ["city", "kund"]},

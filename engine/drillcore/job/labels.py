@@ -9,6 +9,7 @@ from drillcore.job.choices import shortened
 
 # Each is measured at every layer, and has pictures of its own.
 MOST_LABELS = 20
+MOST_LABEL_BYTES = 100
 
 
 def with_one_label(value: dict[str, Any]) -> dict[str, Any]:
@@ -34,6 +35,11 @@ def check_labels(labels: Sequence[str], label: str | None, named: Mapping[str, s
         raise ValueError("labels: stands in place of `label`: name all fields in `labels`, the main one first")
     if len(labels) > MOST_LABELS:
         raise ValueError(f"labels: names {len(labels)} fields; at most {MOST_LABELS} are measured")
+    long = next((name for name in labels if len(name.encode()) > MOST_LABEL_BYTES), None)
+    if long is not None:
+        raise ValueError(
+            f"labels: {shortened(long)} is longer than {MOST_LABEL_BYTES} bytes, and names files: rename the field"
+        )
     twice = next((name for name in labels if labels.count(name) > 1), None)
     if twice is not None:
         raise ValueError(f"labels: names {shortened(twice)} twice")
