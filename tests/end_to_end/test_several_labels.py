@@ -109,6 +109,13 @@ def test_each_label_is_measured_drawn_and_read_as_if_it_stood_alone(new_work, se
     again = command(work, "run", "job.yaml")
     assert "9 up to date" in again.err and again.err.count("measures are up to date") == 4
     command(work, "verify", str(work.store))
+    # Without it, its pictures go; those of the main label stay, under the same names.
+    work.job["datasets"][0]["labels"] = ["city"]
+    work.save()
+    command(work, "run", "job.yaml")
+    assert {path.name for path in (work.beside / "pictures").glob("*.png")} == {n for n in pictures if "~~" not in n}
+    page = (work.beside / "report.html").read_text(encoding="utf-8")
+    assert "· kind" not in page and "colour: kind" not in page and "· city" not in page
 
 
 def test_probes_tables_and_comparisons_are_of_the_label_that_is_named(new_work, seed, tmp_path):
@@ -165,14 +172,20 @@ def test_a_label_that_is_added_renamed_reordered_or_removed_changes_no_state(new
     stale = {each.name: each.asked for each in drillcore.show(work.store).groups[0].stale}
     assert stale == {"layer_cka": True, "separation": True, "separation~kind": False, "separation~size": False}
     swapped = command(work, "measure", "job.yaml")
-    assert work.states() == states and "m/d: measures of kind, size are removed" in swapped.err
+    assert (
+        work.states() == states
+        and "m/d: removed measures of labels beside the main one that left: kind, size" in swapped.err
+    )
     assert_same(arrays_of(work), kind)
     assert_same(arrays_of(work, "~city"), city)
 
     dataset["labels"] = ["kind"]
     work.save()
     left = measured(work)
-    assert "m/d: measures are up to date" in left.err and "m/d: measures of city are removed" in left.err
+    assert (
+        "m/d: measures are up to date" in left.err
+        and "removed measures of labels beside the main one that left: city" in left.err
+    )
     group = zarr.open_group(work.store, path="m/d", mode="r")
     assert not [name for name, _ in group.arrays() if "~" in name or name in ("city", "size")]
     assert drillcore.show(work.store).groups[0].by_label == {} and work.states() == states

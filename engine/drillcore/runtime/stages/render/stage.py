@@ -20,6 +20,7 @@ from drillcore.runtime.stages.render.charts import side_by_side
 from drillcore.runtime.stages.render.curves import CurvesSpec, curve_specs
 from drillcore.runtime.stages.render.grids import GridSpec, build_grid, grid_specs
 from drillcore.runtime.stages.render.layers import unprojected
+from drillcore.runtime.stages.render.names import main_of
 from drillcore.runtime.stages.render.report import REPORT, draw_report, report_inputs
 from drillcore.store.places.location import make_folder
 from drillcore.system.bounds import objects_in, read_object
@@ -63,6 +64,7 @@ def render(context: Context) -> None:
         with failures.of(f"picture {picture.name}"):
             drawn += _drawn(picture, folder, notes)
         context.listener.advance(1)
+    _remove_left({picture.name for picture in pictures}, folder, notes)
     for pair in context.inputs.pairs if draws_all else ():
         if pair.dataset.position.is_measured:
             context.manifest.did("render", pair.path)
@@ -126,8 +128,22 @@ def _redraw(picture: Picture, folder: Path, notes: dict[str, Any]) -> bool:
     for outdated in set(old) - set(files):
         (folder / outdated).unlink(missing_ok=True)
     notes[picture.name] = {"made_from": made_from, "files": files}
-    write_atomic(folder / NOTES, json.dumps(notes, indent=2, sort_keys=True).encode())
+    _write_notes(folder, notes)
     return bool(files)
+
+
+def _remove_left(names: set[str], folder: Path, notes: dict[str, Any]) -> None:
+    """Remove the pictures of labels that a dataset no longer has beside its main one."""
+    left = [n for n in notes if n not in names and main_of(n) in names]
+    for name in left:
+        for file in notes.pop(name)["files"]:
+            (folder / file).unlink(missing_ok=True)
+    if left:
+        _write_notes(folder, notes)
+
+
+def _write_notes(folder: Path, notes: dict[str, Any]) -> None:
+    write_atomic(folder / NOTES, json.dumps(notes, indent=2, sort_keys=True).encode())
 
 
 def _is_note(note: dict[str, Any]) -> bool:
