@@ -100,7 +100,7 @@ def test_each_label_colours_the_same_points_which_the_page_holds_once(
         shown.hover(shown.drawn(dataset, 0, 4), tuple(places(points)[index]))
         assert shown.tip() == rows[index]["text"]
         assert (page.locator("#tip .about").text_content() or "").startswith(rows[index][label])
-    titles = page.locator(".chart figcaption").all_text_contents()
+    titles = page.locator("#curves .chart figcaption").all_text_contents()
     assert titles.count("Linear probe (primary) · city") == titles.count("Linear probe (primary) · kind") == 1
 
 
