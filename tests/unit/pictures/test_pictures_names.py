@@ -13,12 +13,12 @@ from drillcore.runtime.stages.render import names
 PARTS = ["a", "b", "c", "--", "-", "curves", "all-datasets", "all-models", "--curves", "all-models--a"]
 
 
-def names_of(models: list[str], datasets: list[str]) -> list[str]:
+def names_of(models: list[str], datasets: list[str], label: str = "") -> list[str]:
     """The names of all pictures that a job of these models and datasets has."""
     return [
-        *(names.of_dataset(m, d) for m in models for d in datasets),
-        *(f(m) for m in models for f in (names.of_all_datasets, names.curves_of_model)),
-        *(f(d) for d in datasets for f in (names.of_all_models, names.curves_of_all_models)),
+        *(names.of_dataset(m, d, label) for m in models for d in datasets),
+        *(f(m, label) for m in models for f in (names.of_all_datasets, names.curves_of_model)),
+        *(f(d, label) for d in datasets for f in (names.of_all_models, names.curves_of_all_models)),
     ]
 
 
@@ -40,3 +40,17 @@ def test_no_two_pictures_have_the_same_name() -> None:
         found = names_of(chosen, datasets)
         assert len(found) == len(set(found))
     assert names.of_dataset("my-model", "cities") == "my-model--cities"
+
+
+def test_pictures_of_further_labels_are_told_from_all_others() -> None:
+    made = ["".join(parts) for n in (1, 2) for parts in itertools.product(PARTS, repeat=n)]
+    models = sorted({name for name in made if allowed(name)})[:40]
+    datasets = [*models, *(f"{name}~mean" for name in models)]
+    main = names_of(models, datasets)
+    # A label's name is a field of the rows, and begins with no ~.
+    found = [
+        *main,
+        *(name for label in ("a", "--a", "a~", "a~~b", "curves") for name in names_of(models, datasets, label)),
+    ]
+    assert len(found) == len(set(found))
+    assert [names.main_of(name) for name in found] == [""] * len(main) + main * 5
