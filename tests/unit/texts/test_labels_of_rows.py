@@ -24,7 +24,7 @@ def read_files(folder, contents, **settings):
     return columns, [str(problem) for problem in problems.shown], notes.lines()
 
 
-def test_each_is_a_column_of_strings_after_the_main_one():
+def test_each_is_a_column_after_the_main_one():
     content = (
         b'{"text": "x", "a": 1, "b": true, "c": 2.0, "k": 3}\n{"text": "y", "a": "s", "b": false, "c": 7, "k": 4}\n'
     )
@@ -32,8 +32,12 @@ def test_each_is_a_column_of_strings_after_the_main_one():
     assert not messages and list(columns) == ["text", "label", "b", "c", "k"]
     assert (columns["label"], columns["b"], columns["c"]) == (["1", "s"], ["true", "false"], ["2", "7"])
     assert columns["k"] == [3, 4]
-    (refused,) = read_content("d.jsonl", content.replace(b"2.0", b"2.5"), labels=("a", "c"))[1]
-    assert refused == "d.jsonl:1: field `c` must be a string, an integer or a boolean, and is a fraction"
+    content = content.replace(b"2.0", b"2.5")
+    # Each label decides for itself whether it is a number.
+    columns, messages = read_content("d.jsonl", content, labels=("a", "c"))
+    assert not messages and (columns["label"], columns["c"]) == (["1", "s"], [2.5, 7.0])
+    (refused,) = read_content("d.jsonl", content, labels=("a", "c"), label_type="classes")[1]
+    assert refused.startswith("d.jsonl:1: field `c` must be a string, an integer or a boolean, and is a fraction")
 
 
 @pytest.mark.parametrize("unlabelled", ["keep", "drop", "error"])
