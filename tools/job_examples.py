@@ -70,7 +70,7 @@ EXAMPLES = {
     "extract.attention": "attention: dense",
     "extract.compile": "compile: off",
     "extract.merge": "merge: on",
-    "extract.tensor_parallel": "backend: vllm\ntensor_parallel: 2",
+    "extract.tensor_parallel": "tensor_parallel: 2",
     "extract.threads": "threads: 16",
     "positions.last": "- {last: 4}",
     "positions.mean": "- mean",

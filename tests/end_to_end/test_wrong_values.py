@@ -99,7 +99,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("extract.attention", "linear", "attention"),
     ("extract.compile", "fast", "compile"),
     ("extract.merge", "some", "merge"),
-    ("extract.tensor_parallel", 2, "tensor_parallel is 2, which backend transformers does not offer"),
+    ("extract.tensor_parallel", 2, "tensor_parallel is 2, but the 2 processes would share 1 CPU threads"),
     ("extract.threads", 0, "threads"),
     ("extract.threads", HUGE, "threads"),
     ("measure.metrics", ["purty"], "did you mean `purity`"),

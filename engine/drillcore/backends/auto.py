@@ -18,8 +18,9 @@ from drillcore.backends.base import Backend, FloatStates, Prepared, States, Work
 from drillcore.backends.device import host_hardware
 from drillcore.backends.source import ModelSource, identity
 from drillcore.backends.timing import pass_seconds
+from drillcore.backends.transformers import refusals as plain
 from drillcore.backends.vllm import refusals as vllm
-from drillcore.errors import DrillcoreError, InputError, RunError
+from drillcore.errors import DrillcoreError, InputError, MissingExtraError, RunError
 from drillcore.job.extract import Extract
 from drillcore.system.cached import Entry, Opened
 from drillcore.system.files import cache_dir, digest
@@ -35,9 +36,9 @@ PASSES = 3
 
 
 def check(source: ModelSource | None, extract: Extract) -> None:
-    """Refuse what vLLM refuses if the job can only run there; otherwise one of the two takes it."""
+    """Refuse what neither takes; where a model is not to be shared out over devices, transformers takes it."""
     if extract.tensor_parallel > 1:
-        vllm.check(source, extract)
+        _sharing(source, extract)
 
 
 def versions() -> dict[str, str]:
@@ -118,12 +119,11 @@ class Choice:
 def choose_backend(source: ModelSource, extract: Extract, layers: Sequence[int], sentences: Sequences) -> Choice:
     """Time `transformers` and vLLM on some of these sentences, the same for both, and take the faster.
 
-    Nothing is timed if vLLM is not installed or refuses the model. Raises MissingExtraError if only vLLM can run the
-    job and it is not installed.
+    Nothing is timed if vLLM is not installed or refuses the model, or if several devices share it. Raises JobError if
+    neither can run the job.
     """
     if extract.tensor_parallel > 1:
-        vllm.check(source, extract)
-        return Choice("vllm", f"vllm: tensor_parallel is {extract.tensor_parallel}, which transformers does not offer")
+        return _sharing(source, extract)
     try:
         vllm.check(source, extract)
     except InputError as error:
@@ -137,6 +137,22 @@ def choose_backend(source: ModelSource, extract: Extract, layers: Sequence[int],
     if lasting:
         entry.write(asdict(choice))
     return choice
+
+
+def _sharing(source: ModelSource | None, extract: Extract) -> Choice:
+    """vLLM where it takes a model that several devices share, else transformers; raises what refuses that."""
+    try:
+        vllm.check(source, extract)
+    except MissingExtraError as error:
+        plain.check(source, extract)
+        return _only("transformers", error)
+    except InputError as error:
+        try:
+            plain.check(source, extract)
+        except InputError:
+            raise error from None
+        return _only("transformers", error)
+    return Choice("vllm", f"vllm, since extract.tensor_parallel is {extract.tensor_parallel}")
 
 
 def _measure_both(

@@ -51,7 +51,8 @@ class Extract(Closed):
     """Compute linear layers that share their input in one product (transformers): query, key and value; gate and up.
     auto is off, until a measurement shows where it pays."""
     tensor_parallel: Annotated[int, Field(ge=1, le=1024)] = 1
-    """Devices that share one model (vllm)."""
+    """GPUs of a machine that share one model (vllm, and transformers by its own plan of the architecture); on a CPU,
+    processes."""
     threads: Auto | Annotated[int, Field(ge=1, le=1024)] = "auto"
     """CPU threads of the forward pass. Bits differ between numbers of threads; auto is this machine's cores."""
 

@@ -12,7 +12,7 @@ _LENGTH = (
 _BATCH = "tokens of one forward pass are `extract.batch_tokens`; `auto` finds them"
 _DEVICE = "the device is `extract.device` (auto, cpu, cuda or cuda:N)"
 _SHARDED = (
-    "devices that share one model are `extract.tensor_parallel` (backend vllm); `run.executor: ray` gives every device "
+    "devices that share one model are `extract.tensor_parallel`; `run.executor: ray` gives every device "
     "a model of its own"
 )
 _MODELS = "models are listed under `models:`, such as `models: [org/name]`"

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from drillcore.backends import check_backend
+from drillcore.backends import REFERENCE, check_backend
 from drillcore.errors import JobError, MissingExtraError, StoreError
 from drillcore.job.fields import LoadedJob
 from drillcore.projections import check_projection
@@ -54,6 +54,11 @@ def check_settings(loaded: LoadedJob, stages: Sequence[str], executor: Executor)
             )
     if {"extract", "predict"} & set(stages):
         check_backend(job.extract.backend, None, job.extract)
+        if job.run.executor != "local" and job.extract.tensor_parallel > 1 and job.extract.backend == REFERENCE:
+            raise JobError(
+                f"extract.tensor_parallel in the backend {REFERENCE} does not go with run.executor: {job.run.executor}",
+                hint="Run it on one machine: leave run.executor out; or extract.backend: vllm.",
+            )
         executor.check()
 
 

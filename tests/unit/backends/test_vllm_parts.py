@@ -141,10 +141,15 @@ def test_without_vllm_it_says_what_to_install_and_where(source):
 
 
 @without_vllm
-@pytest.mark.parametrize("settings", [{"backend": "vllm"}, {"backend": "auto", "tensor_parallel": 2}])
-def test_a_job_that_needs_vllm_is_refused_before_anything_is_written(new_work, settings):
+def test_without_vllm_transformers_shares_a_model_over_devices(source):
+    choice = choose_backend(source, Extract(backend="auto", tensor_parallel=2, threads=2), (0,), Sequences.of([]))
+    assert choice.backend == "transformers" and "vllm, which is not installed" in choice.reason
+
+
+@without_vllm
+def test_a_job_that_needs_vllm_is_refused_before_anything_is_written(new_work):
     work = new_work(count=20)
-    work.job["extract"] |= settings
+    work.job["extract"] |= {"backend": "vllm"}
     work.save()
     before = snapshot(work.folder)
     command = work.run()
@@ -189,6 +194,8 @@ def test_what_vllm_cannot_do_is_found_before_anything_is_written(source, claims_
     check_backend("vllm", source, Extract(backend="vllm"))
     with pytest.raises(JobError, match="3 ranks"):
         check_backend("auto", source, Extract(backend="auto", tensor_parallel=3))
+    choice = choose_backend(source, Extract(backend="auto", tensor_parallel=2), (0,), Sequences.of([]))
+    assert choice.backend == "vllm"
     check_backend("auto", source, Extract(backend="auto", layout="packed"))
     check_backend("transformers", source, Extract(backend="transformers", layout="packed"))
 

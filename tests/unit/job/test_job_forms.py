@@ -149,7 +149,7 @@ def test_overrides(read):
         ({"extract": {"max_length": 512}}, "extract.max_length: unknown field; a sentence may be as long as"),
         ({"extract": {"batch_size": 8}}, "tokens of one forward pass are `extract.batch_tokens`"),
         ({"run": {"num_gpus": 2}}, "`extract.tensor_parallel`"),
-        ({"extract": {"tp_plan": "auto"}}, "`extract.tensor_parallel` (backend vllm)"),
+        ({"extract": {"tp_plan": "auto"}}, "`extract.tensor_parallel`; `run.executor: ray`"),
         ({"model": "gpt2"}, "model: unknown field; did you mean `models`?"),
         ({"model_name": "gpt2"}, "models are listed under `models:`"),
         ({"datasets": [{"path": "a.csv", "text_column": "x"}]}, "the field of the sentence is `text:`"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -31,17 +31,18 @@ from drillcore.backends.transformers.compiled import NAME as COMPILED
 from drillcore.backends.transformers.compiled import Compilations, CompiledLayers
 from drillcore.backends.transformers.cpu_attention import WIDEST
 from drillcore.backends.transformers.cpu_linears import NAME as ONEDNN
-from drillcore.backends.transformers.cpu_linears import PreparedLinears, is_available
+from drillcore.backends.transformers.cpu_linears import PreparedLinears, are_worth
 from drillcore.backends.transformers.device_memory import MOST_NODES, fitting_nodes, free_bytes, node_bytes
 from drillcore.backends.transformers.feed import Feeder
 from drillcore.backends.transformers.hooks import Gatherer
 from drillcore.backends.transformers.host import BatchCopy, keep_freed_memory
-from drillcore.backends.transformers.loading import load_model
 from drillcore.backends.transformers.masks import attention_kinds
 from drillcore.backends.transformers.merged import NAME as MERGED
 from drillcore.backends.transformers.merged import MergedLinears
 from drillcore.backends.transformers.packing import pack_batches, pack_numerics, pack_rule, raised_note
 from drillcore.backends.transformers.plain import compute_alone
+from drillcore.backends.transformers.sharded import load
+from drillcore.backends.transformers.sharding import dense_only
 from drillcore.backends.transformers.surroundings import pinned
 from drillcore.backends.transformers.trace import first_tensor
 from drillcore.backends.transformers.ways import Way, register, way_of, ways_to_try
@@ -54,8 +55,6 @@ from drillcore.tokens.places import Places, gathering
 from drillcore.tokens.sequences import Sequences
 from drillcore.tokens.widths import PackRule
 
-# Dtypes whose linear layers go through oneDNN on a CPU.
-WITH_ONEDNN = (torch.float32, torch.bfloat16)
 # What a model raises that does not accept a layout.
 NOT_ACCEPTED: tuple[type[Exception], ...] = (TypeError, ValueError, RuntimeError, IndexError, AttributeError)
 
@@ -70,18 +69,19 @@ class TransformersBackend:
         self._source, self._extract = source, extract
         self._layers = tuple(layers)
         torch.set_num_threads(num_threads(extract))
-        self._loaded = load_model(source, extract, self._layers[-1])
+        self._loaded = load(source, extract, self._layers)
         self._plain_attention = self._loaded.decoder.config._attn_implementation
         self._kinds = attention_kinds(self._loaded.decoder.config)
         self._rules = length_rules(source.config)
-        self._gatherer = Gatherer(
-            self._loaded.decoder_layers,
-            self._layers,
-            self.facts.hidden_size,
-            self.facts.num_layers,
-            self._loaded.ending.skipped,
-        )
-        self._gatherer.keep_shortcut_if_exact(self._loaded.decoder, self._loaded.ending.ids_T, self._loaded.dtype)
+        loaded = self._loaded
+        with ExitStack() as stack:
+            stack.callback(loaded.close)
+            hidden_size, num_layers, skipped = self.facts.hidden_size, self.facts.num_layers, loaded.ending.skipped
+            self._gatherer = Gatherer(loaded.decoder_layers, self._layers, hidden_size, num_layers, skipped)
+            if loaded.shards is not None:
+                self._gatherer.compute_whole_mlp()  # as the other processes do
+            self._gatherer.keep_shortcut_if_exact(loaded.decoder, loaded.ending.ids_T, loaded.dtype)
+            stack.pop_all()
         device = self._loaded.device
         self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
         keep_freed_memory()
@@ -116,15 +116,8 @@ class TransformersBackend:
                 compiled = asdict(Compilations.so_far().since(before)) if way.compiled else {}
                 problem = head_problem(self._loaded)
                 numerics = dict(self._numerics)
-                return Prepared(
-                    numerics,
-                    check,
-                    seconds,
-                    check.notes,
-                    head_problem=problem,
-                    compiled=compiled,
-                    memory=dict(self._memory),
-                )
+                more: dict[str, Any] = {"compiled": compiled, "memory": dict(self._memory)}
+                return Prepared(numerics, check, seconds, check.notes, head_problem=problem, **more)
             notes.append(f"{way}: {check.failure}")
         raise SelfCheckError(
             f"model {self._source.model.id} disagrees with transformers one sentence at a time; " + "; ".join(notes),
@@ -139,7 +132,8 @@ class TransformersBackend:
             notes.append(f"padded batches: layers of kind {', '.join(self._kinds.kinds)} cannot be packed")
         loaded = self._loaded
         kinds = {"packable": self._kinds.packable, "quantised": loaded.is_quantised}
-        return ways_to_try(self._extract, loaded.device, loaded.dtype, self._plain_attention, **kinds)
+        extract = self._extract if loaded.shards is None else dense_only(self._extract)
+        return ways_to_try(extract, loaded.device, loaded.dtype, self._plain_attention, **kinds)
 
     def _use(self, numerics: dict[str, Any]) -> None:
         """Use these numerics in all following passes."""
@@ -226,6 +220,7 @@ class TransformersBackend:
             "device": "cpu" if on_cpu else torch.cuda.get_device_name(self._loaded.device),
             "instructions": torch.backends.cpu.get_cpu_capability() if on_cpu else "",
             "threads": torch.get_num_threads(),
+            **({"tensor_parallel": self._extract.tensor_parallel} if self._loaded.shards is not None else {}),
             "torch": torch.__version__,
         }
 
@@ -240,12 +235,10 @@ class TransformersBackend:
         return fitting_nodes(self._memory["free_bytes"], node)
 
     def _takes_onednn(self) -> bool:
-        """A rule, not a measurement: two runs on one machine must give the same bytes."""
-        loaded, memory_bytes = self._loaded, host_hardware(self._extract).memory_bytes
-        if loaded.device.type != "cpu" or self._source.model.device_map is not None or loaded.dtype not in WITH_ONEDNN:
-            return False
-        weight_bytes = sum(p.numel() * p.element_size() for p in loaded.decoder_layers.parameters())
-        return is_available() and 8 * weight_bytes < memory_bytes
+        loaded = self._loaded
+        is_whole = self._source.model.device_map is None and loaded.shards is None
+        memory_bytes = host_hardware(self._extract).memory_bytes
+        return loaded.device.type == "cpu" and is_whole and are_worth(loaded.decoder_layers, loaded.dtype, memory_bytes)
 
     def _check(self, sample: Sequences, notes: tuple[str, ...]) -> SelfCheck:
         facts, numerics, loaded = self.facts, self._numerics, self._loaded
@@ -317,9 +310,8 @@ class TransformersBackend:
     def lay_out(self, block: Sequences) -> Work:
         """Packs or padded batches of a block; batches hold sentences of one regime of positions only."""
         parts = []
-        regimes_N = self._rules.regimes(block.lengths_N)
-        if self._numerics["layout"] == "equal":
-            regimes_N = block.lengths_N
+        equal = self._numerics["layout"] == "equal"
+        regimes_N = block.lengths_N if equal else self._rules.regimes(block.lengths_N)
         for regime in np.unique(regimes_N).tolist():
             index = np.flatnonzero(regimes_N == regime)
             if len(index) == len(block):
@@ -394,6 +386,7 @@ class TransformersBackend:
         self._gatherer.remove()
         if self._numerics.get("attention") == flex.NAME:
             flex.forget()
+        self._loaded.close()
         del self._loaded
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -17,12 +17,24 @@ NAME = "onednn_pieces"
 # oneDNN adds up all products of a row in one sum; four sums of a quarter each round as little as PyTorch does.
 LONG, PIECES = 1024, 4
 
+# Dtypes whose linear layers go through oneDNN.
+DTYPES = (torch.float32, torch.bfloat16)
+
 Forward = Callable[[Tensor], Tensor]
 
 
 def is_available() -> bool:
     """Whether this PyTorch has oneDNN's prepared linear layers."""
     return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def are_worth(decoder_layers: nn.Module, dtype: torch.dtype, memory_bytes: int) -> bool:
+    """Whether to lay out these layers' weights; a rule, not a measurement: two runs must give the same bytes.
+
+    memory_bytes: of the worker.
+    """
+    weight_bytes = sum(p.numel() * p.element_size() for p in decoder_layers.parameters())
+    return dtype in DTYPES and is_available() and 8 * weight_bytes < memory_bytes
 
 
 class PreparedLinears:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from drillcore.backends.transformers.fit import Fit, examine
 from drillcore.backends.transformers.parts import Parts, find_parts
 from drillcore.backends.transformers.precision import can_be_raised, computing_in
 from drillcore.backends.transformers.quantised import check_quantised, is_quantised, quantization_config, unpack
+from drillcore.backends.transformers.shards import Shards, plan_argument, unwrap
 from drillcore.backends.transformers.spreading import refuse_offload, refuse_offloaded
 from drillcore.backends.transformers.surroundings import pinned
 from drillcore.backends.transformers.trace import first_tensor
@@ -38,7 +39,7 @@ class Loaded:
     model: its id. causal: the whole model. decoder: without LM head, cut after the deepest wanted layer.
     decoder_layers: those that are left. ending: what followed the last one before the cut. cut: how many decoder layers
     are left. has_head: whether what follows the decoder was in the files. notes: what the user should know of the
-    files.
+    files. shards: the other processes that hold parts of the model; None where this one holds it whole.
     """
 
     model: str
@@ -51,6 +52,7 @@ class Loaded:
     dtype: torch.dtype
     has_head: bool = True
     notes: tuple[str, ...] = ()
+    shards: Shards | None = None
 
     @property
     def is_quantised(self) -> bool:
@@ -62,29 +64,39 @@ class Loaded:
         """Whether it can compute in float32, and that is more exact than its own dtype."""
         return can_be_raised(self.causal, self.dtype)
 
-    def in_precision(self, dtype: torch.dtype) -> AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def in_precision(self, dtype: torch.dtype) -> Iterator[None]:
         """A context in which it computes in a higher precision."""
-        return computing_in(self.causal, self.decoder_layers, dtype)
+        with ExitStack() as stack:
+            stack.enter_context(computing_in(self.causal, self.decoder_layers, dtype))
+            if self.shards is not None:
+                stack.enter_context(self.shards.in_precision(dtype))
+            yield
 
     @property
     def final_norm(self) -> Callable[[Tensor], Tensor] | None:
         """What follows layer L, which changes nothing where nothing does; None where it was not found."""
         return self.ending.final_norm
 
+    def close(self) -> None:
+        """End the other processes that hold parts of it."""
+        if self.shards is not None:
+            self.shards.close()
+
 
 @pinned()
-def load_model(source: ModelSource, extract: Extract, deepest: int) -> Loaded:
+def load_model(source: ModelSource, extract: Extract, deepest: int, shards: Shards | None = None) -> Loaded:
     """Read a model and cut off the decoder layers after `deepest`.
 
-    Raises JobError for a device that is not there, ModelError where the weights cannot be read or the decoder layers
-    are not found.
+    shards: read this process's part only, and let the others run what it runs; all layers then stay. Raises JobError
+    for a device that is not there, ModelError where the weights cannot be read or the decoder layers are not found.
     """
     device = choose_device(extract)
     dtype = choose_dtype(source, extract, device)
     fit = examine(source)
     refuse_offload(source, dtype)
     with quiet_transformers():
-        causal = _values(source, fit, dtype, device)
+        causal = _values(source, fit, dtype, device, shards.ranks if shards else 1)
     refuse_offloaded(source, getattr(causal, "hf_device_map", {}))
     causal.eval().requires_grad_(False)
     if source.model.device_map is None and getattr(causal, "hf_quantizer", None) is None:
@@ -93,14 +105,30 @@ def load_model(source: ModelSource, extract: Extract, deepest: int) -> Loaded:
     cut = source.facts.num_layers if deepest > source.facts.num_layers else max(deepest, 1)
     try:
         parts = find_parts(causal)
+        if shards is not None:
+            shards.wait_until_ready()
+            shards.share(parts.decoder)
         ending = _ending(causal, parts, source.facts, cut)
     except ModelError as error:
         raise ModelError(f"model {source.model.id}: {error}", hint=error.hint) from error
-    layers = _cut(parts, cut, ending)
+    layers = parts.layers if shards else _cut(parts, cut, ending)
     notes = (*fit.notes, *check_quantised(source, layers), *narrowing_note(source, extract, dtype, fit.stored))
     return Loaded(
-        source.model.id, causal, parts.decoder, layers, ending, len(layers), device, dtype, fit.has_head, notes
+        source.model.id, causal, parts.decoder, layers, ending, len(layers), device, dtype, fit.has_head, notes, shards
     )
+
+
+@pinned()
+def load_shard(source: ModelSource, extract: Extract) -> tuple[Any, Any, nn.ModuleList]:
+    """This process's part of a model that others share: the whole model, its decoder and the decoder's layers."""
+    device = choose_device(extract)
+    with quiet_transformers():
+        causal = _values(
+            source, examine(source), choose_dtype(source, extract, device), device, extract.tensor_parallel
+        )
+    causal.eval().requires_grad_(False).to(device)
+    parts = find_parts(causal)
+    return causal, parts.decoder, parts.layers
 
 
 def _ending(causal: Any, parts: Parts, facts: ModelFacts, cut: int) -> Ending:
@@ -149,13 +177,13 @@ def _same_without_others(decoder: Any, layers: nn.ModuleList, ending: Ending) ->
     return len(kept) == 1 and kept[0] is not None and near(kept[0], ending.deepest_TH)
 
 
-def _values(source: ModelSource, fit: Fit, dtype: torch.dtype, device: torch.device) -> Any:
+def _values(source: ModelSource, fit: Fit, dtype: torch.dtype, device: torch.device, ranks: int) -> Any:
     if source.held is not None:
         return source.held.sharing_copy()
-    return _random(source, dtype) if source.model.random_weights else _read(source, fit, dtype, device)
+    return _random(source, dtype) if source.model.random_weights else _read(source, fit, dtype, device, ranks)
 
 
-def _read(source: ModelSource, fit: Fit, dtype: torch.dtype, device: torch.device) -> Any:
+def _read(source: ModelSource, fit: Fit, dtype: torch.dtype, device: torch.device, ranks: int) -> Any:
     from safetensors import SafetensorError
 
     quantised = source.model.quantization is not None or is_quantised(source.config)
@@ -164,7 +192,7 @@ def _read(source: ModelSource, fit: Fit, dtype: torch.dtype, device: torch.devic
     try:
         # No setting turns off the progress bars of a GGUF file's dequantisation.
         with contextlib.redirect_stderr(io.StringIO()) if source.model.gguf_file else contextlib.nullcontext():
-            causal, report = _loaded(source, fit, dtype, where)
+            causal, report = _loaded(source, fit, dtype, where, ranks)
     except torch.OutOfMemoryError as error:
         raise ModelError(
             f"model {source.model.id} does not fit into the memory of {device}",
@@ -176,6 +204,8 @@ def _read(source: ModelSource, fit: Fit, dtype: torch.dtype, device: torch.devic
             hint="Only safetensors weights are read; check that the files are complete.",
         ) from error
     fit.check(source.model.id, report)
+    if ranks > 1:
+        unwrap(causal)
     if is_quantised(source.config):
         unpack(causal)
     if source.model.gguf_file is not None:
@@ -184,12 +214,12 @@ def _read(source: ModelSource, fit: Fit, dtype: torch.dtype, device: torch.devic
     return apply_adapter(source, causal, device)
 
 
-def _loaded(source: ModelSource, fit: Fit, dtype: torch.dtype, where: Any) -> tuple[Any, dict[str, Any]]:
+def _loaded(source: ModelSource, fit: Fit, dtype: torch.dtype, where: Any, ranks: int) -> tuple[Any, dict[str, Any]]:
     """The model and transformers' loading report."""
     found: tuple[Any, dict[str, Any]] = fit.loader.from_pretrained(
         source.location,
         dtype=dtype,
-        device_map=where,
+        **({"device_map": where} if ranks == 1 else plan_argument(source, ranks)),
         use_safetensors=True,
         output_loading_info=True,
         # Else an error that does not name them.

@@ -136,11 +136,13 @@ def load_plain(source: ModelSource, extract: Extract, layers: Sequence[int]) -> 
 @contextmanager
 def plain_model(source: ModelSource, extract: Extract, layers: Sequence[int]) -> Iterator[Loaded]:
     """The same, with the job's threads; freed when the context ends."""
+    before = torch.get_num_threads()
     torch.set_num_threads(num_threads(extract))
     loaded = load_plain(source, extract, layers)
     try:
         yield loaded
     finally:
+        torch.set_num_threads(before)
         del loaded
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -6,6 +6,7 @@ import sys
 from types import BuiltinFunctionType
 from typing import TYPE_CHECKING
 
+from drillcore.backends.transformers.sharding import check as check_sharding
 from drillcore.errors import JobError, MissingExtraError
 from drillcore.system.versions import installed_versions
 
@@ -26,10 +27,7 @@ def check(source: ModelSource | None, extract: Extract) -> None:
         )
     _refuse_foreign_hooks()
     if extract.tensor_parallel > 1:
-        raise JobError(
-            f"extract.tensor_parallel is {extract.tensor_parallel}, which backend transformers does not offer",
-            hint="Set extract.backend: vllm, or device_map: auto for the model.",
-        )
+        check_sharding(source, extract)
 
 
 def _refuse_foreign_hooks() -> None:
