@@ -176,9 +176,9 @@ def test_one_model_serves_many_calls_and_is_loaded_once(models, monkeypatch):
     from drillcore.backends.transformers import backend
 
     loads, checks = [], []
-    load, check = backend.load_model, backend.run_check
-    monkeypatch.setattr(backend, "load_model", lambda *a: loads.append(1) or load(*a))
-    monkeypatch.setattr(backend, "run_check", lambda *a: checks.append(1) or check(*a))
+    load, check = backend.load, backend.run_check
+    monkeypatch.setattr(backend, "load", lambda *a: loads.append(1) or load(*a))
+    monkeypatch.setattr(backend, "run_check", lambda *a, **named: checks.append(1) or check(*a, **named))
     said = Said()
     with drillcore.Extractor(models(), layers=["embed", "block_2", -1], progress=said) as extractor:
         calls = [extractor([text], labels=[i]) for i, text in enumerate(TEXTS)]
@@ -243,7 +243,7 @@ def test_layers_come_in_the_order_that_was_asked_for(models):
 
 def test_places_in_the_texts_count_from_nought(models):
     with pytest.raises(DrillcoreError, match=r"texts\[1\]: field `label` must be"):
-        drillcore.extract(models(), TEXTS[:2], labels=[1, 0.5])
+        drillcore.extract(models(), TEXTS[:2], labels=["a", ["b"]])
 
 
 def test_fields_come_back_and_the_model_keeps_its_name(models):
