@@ -232,9 +232,14 @@ def test_a_model_without_a_plan_is_refused_before_anything_is_written(models, tm
     assert not (tmp_path / "job.zarr").exists() and not (tmp_path / "job").exists()
 
 
-def test_a_cluster_is_refused(models, tmp_path):
+@pytest.mark.parametrize("backend", ["transformers", "auto"])
+def test_a_cluster_is_refused(backend, models, tmp_path):
     (tmp_path / "d.jsonl").write_text('{"text": "a"}', encoding="utf-8")
-    job = {"models": [str(models())], "datasets": {"d": str(tmp_path / "d.jsonl")}, "extract": SHARED}
+    job = {
+        "models": [str(models())],
+        "datasets": {"d": str(tmp_path / "d.jsonl")},
+        "extract": {**SHARED, "backend": backend},
+    }
     with pytest.raises(JobError, match=r"does not go with run\.executor: ray"):
         drillcore.run({**job, "store": str(tmp_path / "job.zarr"), "run": {"executor": "ray"}}, stages=["extract"])
     assert not (tmp_path / "job.zarr").exists()

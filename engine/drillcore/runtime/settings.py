@@ -54,9 +54,10 @@ def check_settings(loaded: LoadedJob, stages: Sequence[str], executor: Executor)
             )
     if {"extract", "predict"} & set(stages):
         check_backend(job.extract.backend, None, job.extract)
-        if job.run.executor != "local" and job.extract.tensor_parallel > 1 and job.extract.backend == REFERENCE:
+        backend = job.extract.backend
+        if job.run.executor != "local" and job.extract.tensor_parallel > 1 and backend in (REFERENCE, "auto"):
             raise JobError(
-                f"extract.tensor_parallel in the backend {REFERENCE} does not go with run.executor: {job.run.executor}",
+                f"extract.tensor_parallel in the backend {backend} does not go with run.executor: {job.run.executor}",
                 hint="Run it on one machine: leave run.executor out; or extract.backend: vllm.",
             )
         executor.check()
