@@ -242,8 +242,8 @@ def test_layers_come_in_the_order_that_was_asked_for(models):
 
 
 def test_places_in_the_texts_count_from_nought(models):
-    with pytest.raises(DrillcoreError, match=r"texts\[1\]: field `label` must be"):
-        drillcore.extract(models(), TEXTS[:2], labels=["a", ["b"]])
+    with pytest.raises(DrillcoreError, match=r"texts\[1\]: field `label` is inf"):
+        drillcore.extract(models(), TEXTS[:2], labels=[0.5, float("inf")])
 
 
 def test_fields_come_back_and_the_model_keeps_its_name(models):

@@ -19,7 +19,7 @@ import torch
 import drillcore
 from drillcore.backends import check_backend, load_backend
 from drillcore.backends.source import locate
-from drillcore.backends.transformers import sharded
+from drillcore.backends.transformers import sharded, shards
 from drillcore.errors import JobError, RunError, SelfCheckError
 from drillcore.job.extract import Extract
 from drillcore.job.model import Model
@@ -192,6 +192,21 @@ def test_a_killed_process_ends_the_run_with_one_message(work):
     work.job["extract"] |= {"tensor_parallel": 1}
     work.save()
     work.finish()
+
+
+def test_a_process_that_dies_before_it_hears_anything_is_told_of(source, monkeypatch):
+    first = shards._Peer.send
+
+    def send(peer, message):
+        peer.process.kill()
+        peer.process.wait()
+        # More than a pipe holds, so that writing it fails.
+        first(peer, message + b" " * 2**20)
+
+    monkeypatch.setattr(shards._Peer, "send", send)
+    with pytest.raises(RunError, match="process 2 was killed by signal 9"):
+        load_backend("transformers", source, Extract(**SHARED), LAYERS)
+    assert not children(os.getpid())
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])

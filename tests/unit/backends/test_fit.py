@@ -248,7 +248,7 @@ def test_the_report_of_the_load_itself_is_checked_too(llama):
     fit = examine(source)
     drop(llama, "layers.1.mlp.up_proj")
     with pytest.raises(ModelError, match=r"model\.layers\.1\.mlp\.up_proj\.weight"):
-        _read(source, fit, torch.float32, torch.device("cpu"))
+        _read(source, fit, torch.float32, torch.device("cpu"), 1)
 
 
 def test_random_weights_need_no_files(llama):

@@ -100,8 +100,8 @@ def join(store: Any, rank: int, ranks: int, device: torch.device) -> None:
 class _Peer:
     """Another process of the model. Its standard input carries what it is to do, and ends with this process."""
 
-    def __init__(self, start: Start) -> None:
-        self._rank = start.rank
+    def __init__(self, rank: int) -> None:
+        self._rank = rank
         self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - `stop` closes it
         paths = os.pathsep.join(path for path in sys.path if path)
         self.process = subprocess.Popen(
@@ -111,9 +111,8 @@ class _Peer:
             stderr=self._said,
             # Ctrl-C is for the first process, which ends the others.
             start_new_session=True,
-            env={**os.environ, "PYTHONPATH": paths, "LOCAL_RANK": str(start.rank)},
+            env={**os.environ, "PYTHONPATH": paths, "LOCAL_RANK": str(rank)},
         )
-        self.send(pickle.dumps(start))
 
     def send(self, message: bytes) -> None:
         assert self.process.stdin is not None
@@ -172,10 +171,14 @@ class Shards:
             entry = {"id": source.location, "revision": source.revision, "tokenizer": None}
             model = source.model.model_copy(update=entry)
             start = Start(model, extract, store.port, 0, threads_of_each(extract))
-            self._peers += (_Peer(replace(start, rank=rank)) for rank in range(1, self.ranks))
+            for rank in range(1, self.ranks):
+                self._peers.append(_Peer(rank))
+                self._peers[-1].send(pickle.dumps(replace(start, rank=rank)))
             self.wait_until_ready()
             join(store, 0, self.ranks, self._device)
             self._joined = True
+        except OSError as error:
+            raise self._fail(error) from error
         except BaseException as error:
             self._fail(error)
             raise
