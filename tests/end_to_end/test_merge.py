@@ -12,25 +12,11 @@ import pytest
 
 import drillcore
 from drillcore.errors import StoreError
+from support.crashes import KILL_AT_OPERATION
 from support.runs import sentences, snapshot
 
 pytest_plugins = ["support.run_fixtures", "support.s3_fixtures"]
 DATA = Path(__file__).parents[1] / "data"
-KILL = """
-import os, signal
-from drillcore.store.places.local import DurableStore
-count = 0
-def counted(real):
-    def operation(*arguments):
-        global count
-        count += 1
-        if count == {moment}:
-            os.killpg(0, signal.SIGKILL)
-        return real(*arguments)
-    return operation
-for name in ("put", "remove", "rename"):
-    setattr(DurableStore, name, counted(getattr(DurableStore, name)))
-"""
 
 
 def do(work, *arguments, status=0, **more):
@@ -132,7 +118,7 @@ def test_a_kill_at_any_operation_leaves_the_stores_and_the_next_merge_begins_ane
     shutil.rmtree(into)
     ended = []
     for moment in range(1, 200, 7):
-        killed = work.forge.run(*command, cwd=work.folder, first=KILL.format(moment=moment))
+        killed = work.forge.run(*command, cwd=work.folder, first=KILL_AT_OPERATION.format(moment=moment))
         assert [snapshot(store) for store in stores] == before
         ended.append(killed.status)
         if killed.status == 0:

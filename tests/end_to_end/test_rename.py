@@ -8,24 +8,10 @@ import signal
 
 import pytest
 
+from support.crashes import KILL_AT_OPERATION
 from support.runs import sentences, snapshot
 
 pytest_plugins = ["support.run_fixtures"]
-KILL = """
-import os, signal
-from drillcore.store.places.local import DurableStore
-count = 0
-def counted(real):
-    def operation(*arguments):
-        global count
-        count += 1
-        if count == {moment}:
-            os.killpg(0, signal.SIGKILL)
-        return real(*arguments)
-    return operation
-for name in ("put", "remove", "rename"):
-    setattr(DurableStore, name, counted(getattr(DurableStore, name)))
-"""
 
 
 def make(new_work, name="work", **more):
@@ -75,7 +61,9 @@ def test_a_kill_at_any_operation_loses_nothing(what, new_work):
         folder = first.folder.parent / f"work{moment}"
         shutil.copytree(first.folder, folder)
         work = type(first)(folder, first.forge, copy.deepcopy(first.job))
-        killed = work.forge.run("mv", str(work.store), what, "new", cwd=work.folder, first=KILL.format(moment=moment))
+        killed = work.forge.run(
+            "mv", str(work.store), what, "new", cwd=work.folder, first=KILL_AT_OPERATION.format(moment=moment)
+        )
         do(work, "verify", str(work.store))
         held = {path.split("/")[-1].replace("new", "d"): values for path, values in work.values().items()}
         assert all((held[path.split("/")[-1]] == values).all() for path, values in before.items()), moment

@@ -133,6 +133,22 @@ class Lives:
         return now
 
 
+# What a command runs first: it is killed before its file operation of this number (`moment`).
+KILL_AT_OPERATION = """
+import os, signal
+from drillcore.store.places.local import DurableStore
+count = 0
+def counted(real):
+    def operation(*arguments):
+        global count
+        count += 1
+        if count == {moment}:
+            os.killpg(0, signal.SIGKILL)
+        return real(*arguments)
+    return operation
+for name in ("put", "remove", "rename"):
+    setattr(DurableStore, name, counted(getattr(DurableStore, name)))
+"""
 KILL_BEFORE_FINGERPRINT = """
 import os, signal
 from drillcore.store import group
