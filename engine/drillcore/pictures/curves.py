@@ -213,7 +213,7 @@ def _legend_entries(drawing: _Drawing, room_inches: float) -> list[tuple[str, An
     if any(s.low_L is not None for s in all_series):
         entries.append(("in a line's colour: its 95 % interval", Patch(color=line_hex(1)[0], alpha=0.2, linewidth=0)))
     if any(s.null_high_L is not None for s in all_series):
-        entries.append(("null (permuted labels): its upper end", Line2D([], [], color=NULL_HEX, linewidth=1.4)))
-        entries.append(("null: from its mean to its upper end", Patch(color=NULL_HEX, alpha=NULL_ALPHA, linewidth=0)))
+        entries.append(("null (permuted labels): its limit", Line2D([], [], color=NULL_HEX, linewidth=1.4)))
+        entries.append(("null: from its mean to its limit", Patch(color=NULL_HEX, alpha=NULL_ALPHA, linewidth=0)))
     face, limit = font(round(LEGEND * DPI / 72)), round((room_inches - KEY_INCHES) * DPI)
     return [(fitted(name, face, limit), handle) for name, handle in entries]

@@ -112,7 +112,7 @@ class Series:
     """One measure along the layers of one model: a line of a chart.
 
     layers_L: layer numbers, ascending. value_L: the measure, NaN where there is a gap. low_L, high_L: ends of its
-    interval. null_mean_L, null_high_L: mean and upper end of the null; values between them are explained by chance.
+    interval. null_mean_L, null_high_L: mean and limit of the null; values between them are explained by chance.
     p_L: share of permutations that are at least as large, corrected for all layers; told, not drawn.
     control: something that the measure must beat (a probe on the last token, random weights); drawn dashed. of: name of
     the series that a control belongs to and whose colour it has; empty for a control of all, which is grey. shows: name

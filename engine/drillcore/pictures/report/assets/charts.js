@@ -289,8 +289,8 @@ function seriesKeys() {
   if ([...series.values()].some((s) => s.nullMean)) {
     const line = svg("line", { x1: 0, x2: 30, y1: 5, y2: 5, stroke: nullColor(), "stroke-width": 3 });
     const sample = svg("svg", { viewBox: "0 0 30 10", "aria-hidden": "true" }, line);
-    keys.append(element("span", { class: "key" }, sample, "null (permuted labels): its upper end over all layers"));
-    keys.append(key("", "null: from its mean to its upper end", "band null"));
+    keys.append(element("span", { class: "key" }, sample, "null (permuted labels): its limit over all layers"));
+    keys.append(key("", "null: from its mean to its limit", "band null"));
   }
   return keys;
 }

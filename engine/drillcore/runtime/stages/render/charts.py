@@ -202,7 +202,7 @@ def small_print(sources: Sequence[LineSource], label: str = "") -> str:
     if permutations:
         times = " or ".join(f"{n:,}" for n in permutations)
         sentences.append(
-            f"Null: {times} permutations of the labels, the same for all layers; its upper end holds over all layers "
+            f"Null: {times} permutations of the labels, the same for all layers; its limit holds over all layers "
             "at once (95 %)."
         )
     sentences.append("Measured in the raw space, never on the projection.")
