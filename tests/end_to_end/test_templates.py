@@ -182,8 +182,11 @@ def test_from_a_job_file_to_an_opened_store(prompted):
         assert states.half.values.tolist()[29:31] == ["train", "test"] and "next_token" in states
     page = (work.beside / "report.html").read_text(encoding="utf-8")
     assert all(f"d~{name}" in page for name in TEMPLATES)
-    notes = [text for text in inflated(page) if "expected next:  yes" in text]
-    assert len(notes) == 3, "one of each template"
+    told = json.loads(page.split('id="meta">')[1].split("</script>")[0])["datasets"]
+    assert [part["name"] for part in told] == [f"d~{name}" for name in TEMPLATES]
+    for part in told:
+        (notes,) = inflated(page.split(f'id="{part["notes"]}">')[1].split("</script>")[0])
+        assert json.loads(notes) == ["expected next:  yes"] * 40
     for command in (
         ("verify", "runs/job.zarr"),
         ("show", "runs/job.zarr"),
