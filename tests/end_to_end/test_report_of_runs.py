@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +10,6 @@ import pytest
 from support.report_pages import HOSTILE, isolated_sentence, places
 
 pytest_plugins = ["support.report_fixtures", "support.run_fixtures"]
-# The demo model is converted once and kept there.
-CACHE = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
 
 
 @pytest.fixture(scope="module")
@@ -102,29 +98,3 @@ def test_each_label_colours_the_same_points_which_the_page_holds_once(
         assert (page.locator("#tip .about").text_content() or "").startswith(rows[index][label])
     titles = page.locator("#curves .chart figcaption").all_text_contents()
     assert titles.count("Linear probe (primary) · city") == titles.count("Linear probe (primary) · kind") == 1
-
-
-@pytest.fixture(scope="module")
-def demo(forge: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder in which the demo job has run; on a slow machine that takes many minutes."""
-    folder, job = tmp_path_factory.mktemp("demo"), Path(__file__).parents[2] / "jobs" / "demo.yaml"
-    command = forge.start("run", job, "--store", folder / "demo.zarr", cwd=folder, env={"XDG_CACHE_HOME": CACHE})
-    assert command.wait(3600) == 0, command.err
-    return folder
-
-
-@pytest.mark.long
-def test_the_report_of_the_demo(visit: Any, demo: Path, rng: np.random.Generator) -> None:
-    import zarr
-
-    path = demo / "demo" / "report.html"
-    assert path.stat().st_size < 300_000
-    group = zarr.open_group(demo / "demo.zarr/demo--smollm2-135m-instruct/incomplete", mode="r")
-    points, texts = np.asarray(group["umap"][...]), [str(t) for t in group["text"][...]]
-    shown = visit(path)
-    incomplete = shown.page.locator("#datasets > section h2").all_text_contents().index("incomplete")
-    for layer in rng.integers(2, len(points), 4).tolist():
-        index = isolated_sentence(points[layer], rng)
-        shown.hover(shown.drawn(incomplete, 0, layer), tuple(places(points[layer])[index]))
-        assert shown.tip() == texts[index]
-    assert "instruct, 4-bit weights" in (shown.page.locator("h3").first.text_content() or "")

@@ -12,22 +12,10 @@ import pytest
 from drillcore.pictures.colors import category_hex, rgb
 from drillcore.pictures.data import Answer, Chart, Grid, Panel, PanelRow, Report, ReportDataset, Series, Table
 from drillcore.pictures.report.write import write_report
-from support.report_pages import places, ring_places, stage_place, wait_until
+from support.report_pages import COLOR, PHONE, color_at, is_drawn, places, ring_places, stage_place, wait_until
 
 pytest_plugins = ["support.report_fixtures"]
 LABELS = ("Montreal", "Toronto")
-PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
-# Colour of a canvas at a place in parts of its width and height, and whether anything is drawn on it.
-COLOR = """(node, [x, y]) => {
-  const one = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
-  one.drawImage(node, -Math.floor(x * node.width), -Math.floor(y * node.height));
-  return [...one.getImageData(0, 0, 1, 1).data];
-}"""
-IS_DRAWN = """(node) => {
-  const copy = new OffscreenCanvas(node.width, node.height).getContext("2d", { willReadFrequently: true });
-  copy.drawImage(node, 0, 0);
-  return copy.getImageData(0, 0, node.width, node.height).data.some((value) => value);
-}"""
 CELLS = """(node) => {
   const small = new OffscreenCanvas(40, 40).getContext("2d", { willReadFrequently: true });
   small.drawImage(node, 0, 0, 40, 40);
@@ -54,10 +42,6 @@ def report_of(points: list[np.ndarray], codes: np.ndarray, **changes: Any) -> Re
     answer = Answer(("Which layers tell them apart?", "Best at the last one."), 0, ("d", "m", count - 1))
     page = Report("r", "", (Table("Run", (), (("job", "r"),)),), (chart,), (ReportDataset("d", texts, grid),), "", "")
     return Report(**{**page.__dict__, "answer": answer, "figure": "accuracy", **changes})
-
-
-def color_at(face: Any, place: Any) -> tuple[int, ...]:
-    return tuple(face.locator("canvas").evaluate(COLOR, [float(place[0]), float(place[1])]))
 
 
 def drawn_places(face: Any) -> set[tuple[int, int]]:
@@ -183,10 +167,10 @@ def test_paper_has_every_panel(visit: Any, tmp_path: Path, rng: np.random.Genera
     path = write_report(report_of(clouds, codes), tmp_path / "report.html")
     page = visit(path, color_scheme="dark").page
     page.wait_for_selector("html[data-loaded=true]")
-    canvases = page.locator("#datasets .face canvas")
-    assert not canvases.nth(59).evaluate(IS_DRAWN), "panels far below are drawn when they are needed"
+    faces = page.locator("#datasets .face")
+    assert not is_drawn(faces.nth(59)), "panels far below are drawn when they are needed"
     assert page.pdf().startswith(b"%PDF")
-    assert all(canvases.nth(i).evaluate(IS_DRAWN) for i in range(60))
+    assert all(is_drawn(faces.nth(i)) for i in range(60))
     assert page.locator("html").get_attribute("data-shade") == "dark", "the screen has its theme again"
 
 

@@ -13,6 +13,18 @@ from drillcore.pictures.data import Chart, Grid, Panel, PanelRow, Report, Report
 from drillcore.pictures.report.encode import LARGEST, quantised
 
 READY_MS = 60_000
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+# Colour of a canvas at a place in parts of its width and height, and whether anything is drawn on it.
+COLOR = """(node, [x, y]) => {
+  const one = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+  one.drawImage(node, -Math.floor(x * node.width), -Math.floor(y * node.height));
+  return [...one.getImageData(0, 0, 1, 1).data];
+}"""
+IS_DRAWN = """(node) => {
+  const copy = new OffscreenCanvas(node.width, node.height).getContext("2d", { willReadFrequently: true });
+  copy.drawImage(node, 0, 0);
+  return copy.getImageData(0, 0, node.width, node.height).data.some((value) => value);
+}"""
 WORDS = ["city", "lake", "subway", "hockey", "mountain", "bridge", "station", "festival", "island", "tower", "street"]
 HOSTILE = [
     "</script><script>window.hacked = 1</script>",
@@ -74,6 +86,16 @@ class Visit:
         """The sentence in the tooltip."""
         tip = self.page.locator("#tip")
         return tip.locator(".words").text_content() if tip.is_visible() else None
+
+
+def color_at(face: Any, place: Any) -> tuple[int, ...]:
+    """Red, green, blue and opacity of a panel's square at a place, x to the right, y downwards, 0 to 1."""
+    return tuple(face.locator("canvas").evaluate(COLOR, [float(place[0]), float(place[1])]))
+
+
+def is_drawn(face: Any) -> bool:
+    """Whether anything stands in a panel's square."""
+    return bool(face.locator("canvas").evaluate(IS_DRAWN))
 
 
 def wait_until(holds: Callable[[], Any]) -> None:

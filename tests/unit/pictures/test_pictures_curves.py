@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pytest
-from matplotlib.text import Text
 from PIL import Image
 
 from drillcore.cli.tables import sparkline
-from drillcore.pictures.curves import DPI, STYLE, figure_of, series_hex, write_curves
+from drillcore.pictures.curves import series_hex, write_curves
 from drillcore.pictures.data import Chart, Charts, Series
+from support.text_boxes import assert_no_text_is_cut_or_touches_another
 
 
 def series(name: str, layers: int = 6, **changes: object) -> Series:
@@ -70,24 +69,7 @@ def test_no_text_leaves_its_place_or_touches_another(num_charts: int, num_series
         for i in range(num_charts)
     )
     page = Charts(f"{LONG} {LONG}", LONG, drawn, f"{LONG}. " * 4)
-    with matplotlib.rc_context({**STYLE, "font.family": ["DejaVu Sans"]}):
-        figure = figure_of(page, min(columns, num_charts))
-        figure.set_dpi(DPI)
-        figure.canvas.draw()
-        renderer = figure.canvas.get_renderer()
-        texts = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip()]
-        hidden = {t for ax in figure.axes if not ax.get_visible() for t in ax.findobj(Text)}
-        for axis in (axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)):
-            low, high = sorted(axis.get_view_interval())
-            hidden |= {tick.label1 for tick in axis.get_major_ticks() if not low <= tick.get_loc() <= high}
-        boxes = [(t.get_text(), t.get_window_extent(renderer)) for t in texts if t not in hidden]
-    width, height = figure.bbox.width, figure.bbox.height
-    assert len(boxes) > 10 * num_charts
-    for i, (text, box) in enumerate(boxes):
-        assert box.x0 >= -1 and box.x1 <= width + 1 and box.y0 >= -1 and box.y1 <= height + 1, (text, box)
-        for other_text, other in boxes[i + 1 :]:
-            across = min(box.x1, other.x1) - max(box.x0, other.x0)
-            assert across <= 1 or min(box.y1, other.y1) - max(box.y0, other.y0) <= 1, (text, other_text)
+    assert_no_text_is_cut_or_touches_another(page, columns)
 
 
 def test_odd_names_gaps_and_single_layers(tmp_path: Path) -> None:

@@ -56,15 +56,17 @@ def render(context: Context) -> None:
         failures.raise_if_any()
     folder = context.out / "pictures"
     make_folder(folder)
-    pictures = list(_pictures(context, folder))
+    *pictures, report = _pictures(context, folder)
     context.listener.start("render", len(pictures), "pictures")
-    notes, drawn = {name: n for name, n in objects_in(read_object(folder / NOTES)).items() if _is_note(n)}, 0
-    draws_all = not notes
+    notes = {name: n for name, n in objects_in(read_object(folder / NOTES)).items() if _is_note(n)}
+    draws_all, drawn = not notes, 0
     for picture in pictures:
         with failures.of(f"picture {picture.name}"):
             drawn += _drawn(picture, folder, notes)
         context.listener.advance(1)
-    _remove_left({picture.name for picture in pictures}, folder, notes)
+    with failures.of(f"picture {report.name}"):
+        _drawn(report, folder, notes)
+    _remove_left({picture.name for picture in (*pictures, report)}, folder, notes)
     for pair in context.inputs.pairs if draws_all else ():
         if pair.dataset.position.is_measured:
             context.manifest.did("render", pair.path)
@@ -81,6 +83,7 @@ def _settings(render: Render) -> dict[str, Any]:
 
 
 def _pictures(context: Context, folder: Path) -> Iterator[Picture]:
+    """Grids, curves, and the report as the last."""
     job = context.job
     settings = [LOOK, _settings(job.render), job.project.method]
     grids, curves = grid_specs(context), curve_specs(context)
