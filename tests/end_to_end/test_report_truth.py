@@ -218,10 +218,16 @@ def test_among_many_points_hits_outshine_and_zooming_gives_discs(
     face = shown.drawn(0, 0, 1)
     own = (*rgb(category_hex(LABELS)[1]), 255)
     wait_until(lambda: color_at(face, place) == own)
+    lonely = places(cloud.astype(np.float32))[count - 1]
+    page.locator("#search").fill("Sentence")
+    wait_until(lambda: "12,000 of" in (page.locator("#found").text_content() or ""))
+    page.keyboard.press("Escape")
+    # As many hits as points: even where a hit is alone it is not faint.
+    wait_until(lambda: color_at(face, lonely) == own)
     page.locator("#search").fill("")
+    wait_until(lambda: 0 < color_at(face, lonely)[3] < 255)
     shown.enlarge(0, 0, 1)
     shown.settle()
-    lonely = places(cloud.astype(np.float32))[count - 1]
     x, y = stage_place(shown, lonely)
     page.mouse.move(x, y)
     for _ in range(3):
@@ -230,7 +236,9 @@ def test_among_many_points_hits_outshine_and_zooming_gives_discs(
     assert shown.tip() == f"Sentence {count - 1} of many"
     box, ring = page.locator("#closeup-canvas").bounding_box(), page.locator("#stage .ring").first.bounding_box()
     at = [(ring[a] + ring[s] / 2 - box[a]) / box[s] for a, s in (("x", "width"), ("y", "height"))]
-    around = [(at[0] + dx / box["width"], at[1] + dy / box["height"]) for dx, dy in ((0, 0), (2.5, 0), (0, 2.5))]
+    around = [
+        (at[0] + dx / box["width"], at[1] + dy / box["height"]) for dx, dy in ((0, 0), (2.5, 0), (-2.5, 0), (0, -2.5))
+    ]
     assert {tuple(page.locator("#closeup-canvas").evaluate(COLOR, [*p])) for p in around} == {own}
 
 
@@ -238,7 +246,12 @@ def test_a_phone_shows_panels_large_and_pages_short(visit: Any, tmp_path: Path, 
     codes = (np.arange(30) % 2).astype(np.int32)
     page_of = report_of([rng.normal(size=(30, 2)) for _ in range(33)], codes)
     many = Report(**{**page_of.__dict__, "datasets": page_of.datasets * 6})
-    shown = visit(write_report(many, tmp_path / "report.html"), **PHONE)
+    grid = many.datasets[0].grid
+    names = Grid(
+        **{**grid.__dict__, "categories": (*LABELS, *(f"a label of many words, number {i}" for i in range(60)))}
+    )
+    many = Report(**{**many.__dict__, "datasets": tuple(ReportDataset(d.name, d.texts, names) for d in many.datasets)})
+    shown = visit(write_report(many, tmp_path / "report.html"), **{**PHONE, "viewport": {"width": 390, "height": 700}})
     page = shown.page
     assert page.evaluate("document.documentElement.scrollHeight") < 6_000
     assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -53,6 +53,11 @@ def test_values_lie_where_they_belong(tmp_path: Path) -> None:
     assert len(points) == 6
     steps = np.diff(np.array(points), axis=0)
     assert (steps[:, 0] > 0).all() and (steps[:, 1] < 0).all()
+    limit, *_ = re.findall(r'<path d="([^"]+)" clip-path[^>]*stroke: #444444', text)
+    heights = [float(y) for _, y in re.findall(r"[ML] ([\d.]+) ([\d.]+)", limit)]
+    assert len(set(heights)) == 1 and points[0][1] > heights[0] > points[-1][1], (
+        "the null ends at 0.6, between 0.5 and 0.83"
+    )
     np.testing.assert_allclose(steps, np.tile(steps[0], (5, 1)), atol=1e-3)
 
 
