@@ -72,9 +72,11 @@ MEANINGS: dict[str, tuple[str, ...]] = {
     "the first sentences alone are `limit:` of a dataset, or --limit on the command line": (
         *("max_samples", "n_samples", "num_samples", "max_examples", "nrows", "head", "subset"),
     ),
-    "there are no splits: every row of the file is taken": ("split", "train", "test", "validation", "config_name"),
+    "the column that says train or test is `split:` of a dataset; an hf:// path names its own split": (
+        *("split", "splits", "train", "test", "validation", "config_name"),
+    ),
     "what is between the fields of a .csv file is `delimiter:` of a dataset": ("sep", "separator", "delim"),
-    "text is UTF-8; save the file as that": ("encoding", "charset"),
+    "the encoding of a text file is `encoding:` of a dataset": ("encoding", "charset"),
     "the id of a model is its only required field, `id`": ("repo", "repo_id", "hub_id", "model_repo"),
     "a gated or private model is read with HF_TOKEN of the environment": ("token", "hf_token", "use_auth_token"),
     "nothing is drawn at random when states are taken": ("temperature", "top_p", "top_k", "do_sample"),
