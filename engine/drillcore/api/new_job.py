@@ -152,9 +152,9 @@ def _choose(file: Path, folder: Path, names: Sequence[str]) -> Chosen:
     if label is not None:
         if counts.odd_labels:
             label, why = None, f"{named} holds what cannot be a label in {_rows(counts.odd_labels)}"
-        elif not left:
+        elif not left and counts.range is None:
             label, why = None, f"{named} is empty in all rows"
-        elif why != "by its name" and (min(left) < 2 or len(left) > MOST_LABELS):
+        elif left and why != "by its name" and (min(left) < 2 or len(left) > MOST_LABELS):
             label, why = None, f"{named} has many different values"
     identifier = guess.identifier if not counts.odd_identifiers else None
     name = _name(file, names)
@@ -298,6 +298,8 @@ def _fields(dataset: Chosen) -> Iterator[str]:
         yield f"label: {_scalar(dataset.label)} # {dataset.why_label}: {_labels(dataset)}"
     elif any(name == "label" or looks_like(name, "label") for name in guess.names if name != guess.text):
         yield f"label: null # {dataset.why_label or 'no column with few different values'}"
+    if dataset.label is not None and counts.range is not None:
+        yield "label_type: number"
     if dataset.label is not None and dataset.num_unlabelled:
         have = "has" if dataset.num_unlabelled == 1 else "have"
         yield f"unlabelled: keep # {_rows(dataset.num_unlabelled)} {have} no label: drawn grey; drop leaves them out"
@@ -335,7 +337,9 @@ def _other_labels(dataset: Chosen) -> list[str]:
 
 def _labels(dataset: Chosen) -> str:
     """The labels with their rows, in words."""
-    labels = dataset.labels
+    labels, between = dataset.labels, dataset.tally.range
+    if between is not None:
+        return f"numbers with fractions, {between[0]:g} to {between[1]:g}, for which a regression is measured"
     listed = ", ".join(f"{_one_line(name)} ({count:,})" for name, count in labels[:SHOWN])
     return listed if len(labels) <= SHOWN else f"{len(labels):,} labels, such as {listed}"
 

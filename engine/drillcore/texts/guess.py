@@ -57,8 +57,9 @@ class Guess:
     """What the columns of a file seem to be.
 
     text: the column of the sentences, or of conversations where `is_conversation`. label, identifier, expected_next:
-    None where no column seems to be one. other_labels: that could be meant where the label is a guess. groups, others:
-    columns that a job could name as `group` and keep. why_text, why_label: what decided.
+    None where no column seems to be one. is_number: the labels are numbers, some with fractions. other_labels: that
+    could be meant where the label is a guess. groups, others: columns that a job could name as `group` and keep.
+    why_text, why_label: what decided.
     """
 
     path: Path
@@ -69,6 +70,7 @@ class Guess:
     is_conversation: bool = False
     label: str | None = None
     why_label: str = ""
+    is_number: bool = False
     other_labels: tuple[str, ...] = ()
     identifier: str | None = None
     expected_next: str | None = None
@@ -190,6 +192,12 @@ class _Values:
         return self.is_nameable and self.number > 0 and plain and self.is_counted and not self._is_spread
 
     @property
+    def is_number(self) -> bool:
+        """Whether all values are numbers, some with fractions: labels of a regression, not classes."""
+        plain = not (self.others or self.conversations) and self.strings == self.numerals
+        return self.is_nameable and plain and self.fractions > 0
+
+    @property
     def _is_spread(self) -> bool:
         return len(self.counts) > MOST_LABELS and 2 * len(self.counts) > self.number
 
@@ -211,6 +219,7 @@ def _choose(path: Path, kind: Format, columns: dict[str, _Values], num_rows: int
     text, why_text, is_conversation = _choose_text(path, columns)
     left = [column for column in columns.values() if column.name != text]
     label, why_label, other_labels = _choose_label(left, num_rows)
+    is_number = label is not None and columns[label].is_number
     left = [column for column in left if column.name != label and column.is_nameable and column.number]
     is_full = {column.name: column.number == num_rows for column in left}
     plain = [c for c in left if not (c.others or c.conversations)]
@@ -233,6 +242,7 @@ def _choose(path: Path, kind: Format, columns: dict[str, _Values], num_rows: int
         is_conversation,
         label,
         why_label,
+        is_number,
         other_labels,
         identifier,
         expected if not is_conversation else None,
@@ -268,7 +278,8 @@ def _choose_text(path: Path, columns: dict[str, _Values]) -> tuple[str, str, boo
 def _choose_label(columns: Sequence[_Values], num_rows: int) -> tuple[str | None, str, tuple[str, ...]]:
     """The column of the labels, why, and what else it could be; None where no column seems to be one."""
     candidates = [c for c in columns if c.is_category]
-    named = sorted((c for c in candidates if c.folded in LABELS), key=lambda c: _rank(c.folded, LABELS))
+    numbers = [c for c in columns if c.is_number and c.folded in LABELS]
+    named = sorted((*numbers, *(c for c in candidates if c.folded in LABELS)), key=lambda c: _rank(c.folded, LABELS))
     if named:
         return named[0].name, "by its name", ()
     repeated = [

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+
+import pyarrow as pa
 
 from drillcore.job.inputs import Dataset
 from drillcore.system.nearly import fold
@@ -23,13 +26,15 @@ MOST_COMPARED = 1_000_000
 class Tally:
     """What the rows of a file hold in the columns that were chosen.
 
-    labels: rows by label. num_unlabelled: rows whose label is null, empty or absent. odd_labels, odd_identifiers,
+    labels: rows by label, where labels are classes; range: their least and greatest, where they are numbers and there
+    is one. num_unlabelled: rows whose label is null, empty or absent. odd_labels, odd_identifiers,
     odd_expected: rows whose value there cannot be one. num_repeated: rows whose text stood in a row before, among the
     first million. longest: characters of the longest text.
     """
 
     num_rows: int = 0
     labels: Counter[str] = field(default_factory=Counter)
+    range: tuple[float, float] | None = None
     num_unlabelled: int = 0
     odd_labels: int = 0
     odd_identifiers: int = 0
@@ -53,7 +58,8 @@ def tally(guess: Guess) -> Tally:
     chosen = (guess.text, guess.label, guess.identifier, guess.expected_next)
     wanted = [name for name in chosen if name is not None]
     dataset = Dataset(name="texts", path=str(guess.path), label=guess.label, unlabelled="keep")
-    label = next((c for c in columns_of(dataset, guess.label, {}) if c.name == "label"), None)
+    types = {"label": pa.float64()} if guess.is_number else {}
+    label = next((c for c in columns_of(dataset, guess.label, types) if c.name == "label"), None)
     seen = set[int]()
     for _, row in read_rows(guess.path, guess.kind, wanted, partial(problems.add, str(guess.path))):
         if row is None:
@@ -82,7 +88,10 @@ def _see_label(found: Tally, convert: Any, value: Any) -> None:
     except ValueError:
         found.odd_labels += 1
         return
-    if not label:
+    if isinstance(label, float) and not math.isnan(label):
+        low, high = found.range or (label, label)
+        found.range = min(low, label), max(high, label)
+    elif not label or isinstance(label, float):
         found.num_unlabelled += 1
     elif len(found.labels) <= MOST_VALUES:
         found.labels[label] += 1

@@ -137,6 +137,18 @@ def test_odd_names_of_files(name, here):
     assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+=@-]*", dataset.name)
 
 
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_labels_with_fractions_are_numbers(kind, here):
+    if kind == "csv":
+        csv(here / "a.csv", ["text", "year", "target"], sentence, lambda i: i, lambda i: "" if i == 3 else i / 8)
+    else:
+        rows = [{"text": sentence(i), "year": i, "target": None if i == 3 else i / 8} for i in range(20)]
+        jsonl(here / "a.jsonl", rows)
+    _, dataset = made(here / f"a.{kind}")
+    assert (dataset.label, dataset.label_type, dataset.unlabelled) == ("target", "number", "keep")
+    assert "0 to 2.375, for which a regression is measured" in (here / "a.yaml").read_text()
+
+
 def test_labels_that_pandas_wrote_as_fractions(here):
     csv(here / "a.csv", ["text", "label"], sentence, lambda i: f"{i % 2}.0")
     _, dataset = made(Path("a.csv"))
