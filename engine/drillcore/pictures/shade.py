@@ -158,6 +158,8 @@ def _few(framed: Sequence[tuple[Panel, Frame]], panel_px: int, palette: Palette,
 def _piles(spots_N2: NDArray[np.float64], sizes_N: NDArray[np.int64], reach: float, panel_px: int) -> list[Pile]:
     """The spots of a panel with more than one point. spots_N2: in supersampled pixels, y upwards."""
     chosen = np.flatnonzero((sizes_N > 1) & np.isfinite(spots_N2[:, 0]))
+    if not len(chosen):
+        return []
     spots, first = np.unique(spots_N2[chosen], axis=0, return_index=True)
     xy = spots / SUPERSAMPLING
     return [
