@@ -1,6 +1,7 @@
 """The k-nearest-neighbour graph of a layer, shared by UMAP, the k-NN measures and the export.
 
-Shape legend: N sentences, H hidden size, K neighbours (the sentence itself is the first), U distinct states.
+Shape legend: N sentences, H hidden size, K neighbours (the sentence itself is the first), U distinct states, J nearest
+sentences (without the sentence itself).
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ EXACT_UP_TO = 8192
 LEAST_SEARCHED = 15
 # Sentences whose distances are computed again when a graph is read.
 NUM_COMPARED = 8
+# Sentences whose nearest ones are put in order at a time.
+ROWS_TOGETHER = 65_536
 # Of a float32 state, relative to its size.
 ROUNDING = 1e-6
 
@@ -119,6 +122,48 @@ def distinct(states_NH: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[
     place_U = np.empty_like(order_U)
     place_U[order_U] = np.arange(len(order_U))
     return first_U[order_U], place_U[inverse_N]
+
+
+def nearest_sentences(states_NH: NDArray[np.float32], graph: Graph, num_nearest: int) -> tuple[NDArray[np.int32], int]:
+    """The nearest sentences of every sentence, nearest first, and the number of those that a tie has chosen for.
+
+    graph: that of these states, with more than `num_nearest` columns, or one for each sentence. Returns int32 [N, J],
+    -1 where there is no further sentence. Sentences of the same state follow each other by their numbers: one that
+    shares its state with more than J others has the first of them.
+
+    >>> states_NH = np.float32([[0], [7], [0], [0], [9]])
+    >>> nearest_NJ, num_tied = nearest_sentences(states_NH, build(states_NH, 3, "euclidean", 0), 2)
+    >>> nearest_NJ.tolist(), num_tied
+    ([[2, 3], [4, 0], [0, 3], [0, 2], [1, 0]], 0)
+    """
+    num_sentences = len(states_NH)
+    graph = graph.first(min(num_nearest + 1, graph.indices_NK.shape[1]))
+    nearest_NJ = np.full((num_sentences, num_nearest), -1, np.int32)
+    nearest_NJ[:, : graph.indices_NK.shape[1] - 1] = graph.indices_NK[:, 1:]
+    first_U, place_N = distinct(states_NH)
+    if len(first_U) == num_sentences:
+        return nearest_NJ, 0
+    # Sentences of each distinct state, in the order of their numbers.
+    members_N, size_U = np.argsort(place_N, kind="stable"), np.bincount(place_N)
+    start_U = np.cumsum(size_U) - size_U
+    rank_N = np.empty_like(members_N)
+    rank_N[members_N] = np.arange(num_sentences) - start_U[place_N[members_N]]
+    for start in range(0, num_sentences, ROWS_TOGETHER):
+        rows_M = np.arange(start, min(start + ROWS_TOGETHER, num_sentences))
+        places_MK = place_N[graph.indices_NK[rows_M]]
+        is_new_MK = np.stack(
+            [(places_MK[:, :k] != places_MK[:, k, None]).all(axis=1) for k in range(places_MK.shape[1])], axis=1
+        )
+        count_MK = np.where(is_new_MK, size_U[places_MK], 0)
+        count_MK[:, 0] -= 1  # the sentence itself
+        end_MK = np.cumsum(count_MK, axis=1)
+        for j in range(min(num_nearest, num_sentences - 1)):
+            k_M1 = (end_MK > j).argmax(axis=1)[:, None]
+            at_M = j - (np.take_along_axis(end_MK - count_MK, k_M1, axis=1))[:, 0]
+            at_M += (k_M1[:, 0] == 0) & (at_M >= rank_N[rows_M])
+            found_M = members_N[start_U[np.take_along_axis(places_MK, k_M1, axis=1)[:, 0]] + at_M]
+            nearest_NJ[rows_M, j] = found_M
+    return nearest_NJ, int((size_U[place_N] > num_nearest + 1).sum())
 
 
 def without_variance(states_NH: NDArray[np.float32]) -> bool:

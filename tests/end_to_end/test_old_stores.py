@@ -32,13 +32,13 @@ def old(request, tmp_path):
 
 
 def contents(folder):
-    """Every array of every dataset, but the probes, which no version of format 1 stored."""
+    """Every array of every dataset, but the probes and nearest sentences, which no version of format 1 stored."""
     tree = drillcore.open(str(folder / "old.zarr"), internals=True)
     return {
         f"{node.path}/{name}": np.asarray(array.values)
         for node in tree.subtree
         for name, array in node.variables.items()
-        if not name.startswith(("shard_", "probe_"))
+        if not name.startswith(("shard_", "probe_", "nearest"))
     }
 
 
@@ -61,6 +61,7 @@ def test_an_old_store_opens_and_is_brought_up_to_date_without_computing_states(o
     assert "all 44 sentences are up to date" in run.err and run.err.count(OLD) == 1
     # Its measures stay; the probes that they are of are fitted and stored beside them.
     assert {f"m/{d}/probe_weight" for d in "de"} <= {str(p.relative_to(old / "old.zarr")) for p in old.rglob("probe_*")}
+    assert (old / "old.zarr/m/d/nearest").is_dir() and (old / "old.zarr/m/e/nearest").is_dir()
     assert run.err.count("measures are up to date") == 2 and run.err.count("projection is up to date") == 2
     assert_same(contents(old), before)
     assert states(old) == files and checked_attributes(Location(str(old / "old.zarr")).open(), "")["format"] == FORMAT

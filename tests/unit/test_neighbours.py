@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
+from drillcore import neighbours
 from drillcore.errors import RunError
-from drillcore.neighbours import EXACT_UP_TO, build, distinct, without_variance
+from drillcore.neighbours import EXACT_UP_TO, build, distinct, nearest_sentences, without_variance
+from support.nearest import in_plain_numpy
 
 
 def draw(seed: int, num_rows: int, num_dimensions: int = 24) -> np.ndarray:
@@ -84,3 +86,30 @@ def test_variance_is_judged_dimension_by_dimension(seed: int) -> None:
     moved[7, 5] += 0.1
     assert without_variance(states) and not without_variance(moved)
     assert without_variance(states[:1]) and not without_variance(draw(seed, 2))
+
+
+@pytest.mark.parametrize("num_distinct", [1, 2, 5, 30, 200])
+@pytest.mark.parametrize("columns", [11, 15])
+def test_nearest_sentences_are_those_of_all_distances_whatever_is_repeated(
+    seed: int, num_distinct: int, columns: int
+) -> None:
+    states = draw(seed, num_distinct)[np.random.default_rng(seed).integers(0, num_distinct, 200)]
+    nearest, tied = nearest_sentences(states, build(states, columns, "euclidean", 0), 10)
+    assert nearest.dtype == np.int32 and nearest.tolist() == in_plain_numpy(states, 10)
+    _, counts = np.unique(states, axis=0, return_counts=True)
+    assert tied == counts[counts > 11].sum()
+
+
+@pytest.mark.parametrize("num_rows", [1, 2, 3, 10, 11, 12])
+def test_few_sentences_have_few_nearest_ones(seed: int, num_rows: int) -> None:
+    for states in (draw(seed, num_rows), np.ones((num_rows, 4), np.float32)):
+        nearest, _ = nearest_sentences(states, build(states, 15, "euclidean", 0), 10)
+        assert nearest.tolist() == in_plain_numpy(states, 10)
+
+
+def test_nearest_sentences_of_a_part_at_a_time_are_those_of_all(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    states = draw(seed, 30)[np.random.default_rng(seed).integers(0, 30, 100)]
+    graph = build(states, 15, "euclidean", 0)
+    whole, _ = nearest_sentences(states, graph, 10)
+    monkeypatch.setattr(neighbours, "ROWS_TOGETHER", 7)
+    assert nearest_sentences(states, graph, 10)[0].tolist() == whole.tolist()

@@ -28,8 +28,9 @@ from drillcore.system.progress import ProgressListener, telling
 from drillcore.system.visible import visible
 
 HEADER = ("model", "dataset", "rows", "tokens", "nodes", "shared", "padding", "raw", "on disk", "time")
-# Bytes of a row and layer: two pairs of coordinates, a column of next tokens, and in the cache its neighbours.
-RESULTS, NEXT_TOKENS, NEIGHBOURS = 16, 12, 120
+# Bytes of a row and layer: two pairs of coordinates and ten neighbours, a column of next tokens, and in the cache a
+# k-NN graph.
+RESULTS, NEXT_TOKENS, NEIGHBOURS = 56, 12, 120
 
 
 @dataclass(frozen=True)

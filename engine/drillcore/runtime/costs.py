@@ -110,6 +110,18 @@ def group_measured(size: Size, settings: Measure) -> float:
     return size.layers * layer_measured(size, settings) + cka + controls + drawn
 
 
+def has_graph_for_purity(size: Size, settings: Measure) -> bool:
+    """Whether purity reads the k-NN graph of all raw states of a group."""
+    of_all = not size.is_number and size.labels > 1 and size.labelled == size.rows
+    return of_all and settings.standardise != "zscore" and "purity" in chosen(settings.metrics)
+
+
+def group_nearest(size: Size, settings: Measure) -> float:
+    """Seconds of a group's nearest sentences: their k-NN graphs, unless the measures' cost holds those."""
+    graph = 0.0 if has_graph_for_purity(size, settings) else graph_built(size.rows, size.hidden)
+    return size.layers * (4e-9 * size.rows * size.hidden + 2e-6 * size.rows + graph)
+
+
 def layer_projected(rows: int, hidden: int, settings: Project, *, with_graph: bool) -> float:
     """Seconds of projecting one layer. with_graph: whether its k-NN graph has to be built for it."""
     read = 4e-9 * rows * hidden

@@ -19,7 +19,6 @@ from zarr.errors import GroupNotFoundError
 from drillcore.backends.device import Hardware
 from drillcore.errors import DamageError
 from drillcore.job.groups import Group
-from drillcore.measures import chosen
 from drillcore.projections import choose_projection
 from drillcore.runtime import costs
 from drillcore.runtime.costs import Piece, Size
@@ -201,6 +200,10 @@ def _is_fresh(inputs: Inputs, location: Location, changed: set[str], pair: Input
 def _measuring(inputs: Inputs, is_fresh: IsFresh) -> list[Piece]:
     settings, found = inputs.loaded.job.measure, list[Piece]()
     for pair in _measured(inputs):
+        if not is_fresh(pair, "nearest", "nearest"):
+            size = group_size(inputs, pair)
+            work, setting = _spread(costs.group_nearest(size, settings), size.rows, size)
+            found.append(Piece("measure", "measure", work, setting, group=pair.path))
         for label in ("", *pair.dataset.more_labels):
             if not is_fresh(pair, "measure", of_label("separation", label)):
                 size = group_size(inputs, pair, label or "label")
@@ -221,8 +224,9 @@ def _projecting(inputs: Inputs, is_fresh: IsFresh) -> list[Piece]:
             continue
         seen.add(name)
         size, rows = group_size(inputs, pair), sum(p.num_rows for p in unit)
-        shares = len(unit) == 1 and size.labelled == size.rows and size.labels > 1 and _shares_graphs(inputs)
-        shares = shares and not is_fresh(pair, "measure", "separation")
+        has_graph = not is_fresh(pair, "nearest", "nearest")
+        has_graph |= costs.has_graph_for_purity(size, job.measure) and not is_fresh(pair, "measure", "separation")
+        shares = len(unit) == 1 and has_graph and _shares_graphs(inputs)
         layer = costs.layer_projected(rows, size.hidden, settings, with_graph=not shares)
         start = costs.starts_projecting(rows, settings, with_graph=not shares)
         starts = max(starts, start)
@@ -290,8 +294,7 @@ def _measured(inputs: Inputs) -> list[Input]:
 def _shares_graphs(inputs: Inputs) -> bool:
     """Whether `measure` leaves the k-NN graphs that `project` needs; see `stages.graphs`."""
     measure, project = inputs.loaded.job.measure, inputs.loaded.job.project
-    same = project.metric == "euclidean" and measure.standardise != "zscore" and project.seed == measure.seed
-    return project.method == "umap" and same and "purity" in chosen(measure.metrics)
+    return project.method == "umap" and project.metric == "euclidean" and project.seed == measure.seed
 
 
 def _spread(work: float, rows: int, size: Size, *more: str) -> tuple[float, str]:

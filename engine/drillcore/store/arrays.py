@@ -91,6 +91,7 @@ _ROWS = (
     ArraySpec("bound", ("bound",), "string", ("measure", "predict")),
     ArraySpec("separation", ("layer", "metric", "bound"), "float32", ("measure",), headline=True, by_label=True),
     ArraySpec("layer_cka", ("layer", "layer_2"), "float32", ("measure",), headline=True),
+    ArraySpec("nearest", ("layer", "sentence", "neighbour"), "int32", ("measure",)),
     ArraySpec("probe_label", ("probe_label",), "string", ("measure",), by_label=True),
     ArraySpec("probe_weight", ("layer", "probe_label", "hidden"), "float32", ("measure",), by_label=True),
     ArraySpec("probe_offset", ("layer", "probe_label"), "float32", ("measure",), by_label=True),

@@ -1,4 +1,4 @@
-"""The k-NN graph of a layer: `measure` makes it for purity and caches it, `project` reads it for UMAP.
+"""The k-NN graph of a layer: `measure` makes it for the nearest sentences and purity, `project` reads it for UMAP.
 
 Shape legend: N sentences, H hidden size.
 """
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from drillcore.job.fields import Job
 from drillcore.job.groups import by_template
-from drillcore.measures import NEIGHBORS, chosen
+from drillcore.measures import NEIGHBORS
 from drillcore.neighbours import EXACT_UP_TO, Graph, Metric, build, has_distances_of
 from drillcore.store.group import GroupWriter
 from drillcore.system.cached import Entry, Opened, WrongEntry, keep_within
@@ -81,19 +81,24 @@ class LayerGraphs:
 
 
 def graphs_of(job: Job, writer: GroupWriter) -> LayerGraphs | None:
-    """The graphs that the measures and the projection of a dataset share; None where they look for other neighbours.
-
-    Centring moves no neighbour; z-scores do.
-    """
+    """The graphs that measuring and projecting a dataset share; None where the projection needs others, or none."""
     measure, project = job.measure, job.project
-    same_space = project.metric == "euclidean" and measure.standardise != "zscore" and project.seed == measure.seed
+    same_space = project.metric == "euclidean" and project.seed == measure.seed
     same_rows = project.fit == "each" or sum(len(by_template(dataset)) for dataset in job.datasets) == 1
-    if not (project.method == "umap" and same_space and same_rows and "purity" in chosen(measure.metrics)):
+    if not (project.method == "umap" and same_space and same_rows):
         return None
-    num_neighbors = max(NEIGHBORS, project.n_neighbors)
+    return _of_raw_states(writer, max(NEIGHBORS, project.n_neighbors), project.seed)
+
+
+def measured_graphs(job: Job, writer: GroupWriter) -> LayerGraphs:
+    """The graphs of the raw states that measuring a dataset reads: those that it shares, or its own."""
+    return graphs_of(job, writer) or _of_raw_states(writer, NEIGHBORS, job.measure.seed)
+
+
+def _of_raw_states(writer: GroupWriter, num_neighbors: int, seed: int) -> LayerGraphs:
+    metric: Metric = "euclidean"
     bits = {"graphs": VERSION, **installed_versions(DECIDE_BITS)}
-    made_from = digest([writer.fingerprints(), num_neighbors, project.metric, project.seed, bits])
-    return LayerGraphs(made_from, num_neighbors, project.metric, project.seed)
+    return LayerGraphs(digest([writer.fingerprints(), num_neighbors, metric, seed, bits]), num_neighbors, metric, seed)
 
 
 def memory_needed(num_sentences: int, hidden_size: int) -> int:

@@ -27,8 +27,9 @@ from drillcore.runtime.context import Context
 from drillcore.runtime.failures import Failures, check_whole
 from drillcore.runtime.results import Measured, p_in_words, read_separation
 from drillcore.runtime.splits import straddling_in_words
-from drillcore.runtime.stages.graphs import LayerGraphs, graphs_of, memory_needed
+from drillcore.runtime.stages.graphs import LayerGraphs, graphs_of, measured_graphs, memory_needed
 from drillcore.runtime.stages.labelled import draws_of, groups_of, labelled_rows, of_rows
+from drillcore.runtime.stages.nearest import store_nearest
 from drillcore.runtime.stages.tested_on import Tested, column_there, measure_tested, other_of, tested_of
 from drillcore.runtime.wanted import is_up_to_date, wanted_of
 from drillcore.store.arrays import of_label, split_name
@@ -113,8 +114,12 @@ def measure(context: Context) -> None:
             with failures.of(writer.group.path):
                 check_whole(writer)
                 _drop_left(context, dataset, writer)
+                # First: the measures read the k-NN graphs that it makes.
+                store_nearest(context, writer)
                 for label in ("", *dataset.more_labels):
                     _measure_dataset(context, dataset, writer, label)
+                if graphs_of(job, writer) is None:
+                    measured_graphs(job, writer).forget(int(array_of(writer.group, "hidden_states").shape[1]))
     failures.raise_if_any()
     context.manifest.record("stages", "measure", wall_seconds=round(time.perf_counter() - started, 3))
 
@@ -152,8 +157,10 @@ def _measure_dataset(context: Context, dataset: Group, writer: GroupWriter, labe
         _fit_probes(context, writer, [replace(drawn, slot=k) for k in range(num_layers)], inputs, label)
         return
     # The graph of all sentences, which the projection uses too, is not that of the labelled ones. Numbers need none.
+    # Centring moves no neighbour; z-scores do.
     needs_none = drawn.draws.skipped or drawn.draws.values_U is not None or drawn.rows_M is not None
-    graphs = None if needs_none else graphs_of(job, writer)
+    needs_none = needs_none or settings.standardise == "zscore" or "purity" not in chosen(settings.metrics)
+    graphs = None if needs_none else measured_graphs(job, writer)
     tasks = [replace(drawn, slot=k, graphs=graphs) for k in range(num_layers)]
     context.listener.start(f"measure {called}", num_layers, "layers")
     started = time.perf_counter()
