@@ -54,11 +54,30 @@ PanelSource = Panel | Callable[[], Panel] | None
 
 
 @dataclass(frozen=True, eq=False)
+class Nearest:
+    """The nearest sentences of every sentence at the layers of a row of panels, in the raw space of each.
+
+    read: gives those of the layer at a position of the row, int32 [N, J], nearest first, -1 where there are no more;
+    None where they are not known, and `why` says why. tied: of each layer, the sentences that share their state with
+    more than J others, so that a tie has chosen for them. python: the line that reads them.
+    """
+
+    python: str
+    read: Callable[[int], NDArray[np.int32]] | None = None
+    tied: tuple[int, ...] = ()
+    why: str = ""
+
+
+@dataclass(frozen=True, eq=False)
 class PanelRow:
-    """Panels side by side. title: heading above them, the name of a model or dataset; may be empty."""
+    """Panels side by side. title: heading above them, the name of a model or dataset; may be empty.
+
+    nearest: for the report, the nearest sentences of its layers.
+    """
 
     title: str
     panels: tuple[PanelSource, ...]
+    nearest: Nearest | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -59,6 +59,43 @@ def packed_numbers(arrays: Iterable[NDArray[np.uint16]]) -> bytes:
     return _blob(np.ascontiguousarray(low_and_high.T).tobytes())
 
 
+def packed_indexes(arrays: Sequence[NDArray[np.int32]], count: int) -> bytes:
+    """A blob of the nearest sentences [N, J] of each layer, of as few bytes each as `count` sentences need.
+
+    -1 is the largest number of that size. Of two bytes they are 16-bit numbers, of four two of these each. Of one byte
+    they are ranks: each sentence has a list of all, in which those that were near at the layers before stand first.
+    """
+    width = index_bytes(count)
+    if width == 1:
+        return _blob(_ranks(np.stack(arrays), count).tobytes() if arrays else b"")
+    dtype = {2: "<u2", 4: "<u4"}[width]
+    return packed_numbers(np.ravel(array).astype(dtype).view("<u2") for array in arrays)
+
+
+def _ranks(nearest_LNJ: NDArray[np.int32], count: int) -> NDArray[np.uint8]:
+    """Numbers of sentences as places in a list of those that have not been named at the layer, moved to its front."""
+    ranks_LNJ = np.full(nearest_LNJ.shape, 255, np.uint8)
+    for i in range(nearest_LNJ.shape[1]):
+        order = list(range(count))
+        for k, row in enumerate(nearest_LNJ[:, i].tolist()):
+            for j, number in enumerate(row):
+                if number < 0:
+                    continue
+                place = order.index(number, j)
+                order.insert(j, order.pop(place))
+                ranks_LNJ[k, i, j] = place - j
+    return ranks_LNJ
+
+
+def index_bytes(count: int) -> int:
+    """Bytes of the number of a sentence, and of the mark for none.
+
+    >>> index_bytes(255), index_bytes(256), index_bytes(70_000)
+    (1, 2, 4)
+    """
+    return 1 if count < 256 else 2 if count < 65_536 else 4
+
+
 def packed_texts(texts: Sequence[str]) -> bytes:
     """A blob of texts, a JSON array."""
     return _blob(json.dumps(list(texts), ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace"))

@@ -36,6 +36,7 @@ from drillcore.pictures.report.encode import (
     quantised,
     script_json,
 )
+from drillcore.pictures.report.nearest import MAX_NEAREST_BYTES, told, why_not
 from drillcore.pictures.shade import Palette, shade
 from drillcore.system.files import replacing
 
@@ -43,7 +44,10 @@ MAX_PANEL_POINTS = 3_200_000  # 100,000 sentences in 32 panels
 MAX_TEXT_CHARACTERS = 12_000_000
 SAMPLE_SENTENCES = (1_000, 20_000)  # fewest and most in a sample
 IMAGE_COLORS = 256
-SCRIPTS = ("data.js", "paint.js", "panels.js", "closeup.js", "selection.js", "charts.js", "page.js")
+SCRIPTS = (
+    *("data.js", "paint.js", "panels.js", "neighbours.js", "closeup.js"),
+    *("selection.js", "moved.js", "charts.js", "page.js"),
+)
 
 
 def write_report(
@@ -52,24 +56,32 @@ def write_report(
     *,
     max_panel_points: int = MAX_PANEL_POINTS,
     max_text_characters: int = MAX_TEXT_CHARACTERS,
+    max_nearest_bytes: int = MAX_NEAREST_BYTES,
 ) -> Path:
     """Write the report as one HTML file and return its path.
 
     max_panel_points: of all panels of all datasets together. Above that, the larger datasets are shown as datashader
     images, with a random sample of their sentences to point at. max_text_characters: of all texts together; above that,
-    long texts are cut. The page says so in both cases. The same report gives the same bytes.
+    long texts are cut. max_nearest_bytes: of all nearest sentences together; above that, and where the page holds a
+    sample, the larger datasets have none. The page says so in each case. The same report gives the same bytes.
 
     Raises:
         ValueError: a panel does not have one point for each sentence.
         OSError: the file cannot be written.
     """
     with replacing(path) as scratch, scratch.open("w", encoding="utf-8", newline="\n") as file:
-        _Writer(report, file, max_panel_points, max_text_characters).write()
+        _Writer(report, file, max_panel_points, max_text_characters, max_nearest_bytes).write()
     return path
 
 
 def _asset(name: str) -> str:
     return (files("drillcore.pictures.report") / "assets" / name).read_text(encoding="utf-8")
+
+
+def _script(name: str) -> str:
+    """A script without its indents and its lines of comment, which are a seventh of it; no text in one spans lines."""
+    lines = (line.strip() for line in _asset(name).splitlines())
+    return "".join(f"{line}\n" for line in lines if line and not line.startswith("//"))
 
 
 def _hash(text: str) -> str:
@@ -85,7 +97,9 @@ class _Sample:
 
 
 class _Writer:
-    def __init__(self, report: Report, file: TextIO, max_panel_points: int, max_text_characters: int) -> None:
+    def __init__(
+        self, report: Report, file: TextIO, max_panel_points: int, max_text_characters: int, max_nearest_bytes: int
+    ) -> None:
         self.report, self.file = report, file
         panels = [sum(p is not None for row in d.grid.rows for p in row.panels) for d in report.datasets]
         self.num_panels = sum(panels)
@@ -93,10 +107,12 @@ class _Writer:
         points, num_held = sum(size * n for size, n in held), sum(n for _, n in held)
         self.room = max_panel_points // max(num_held, 1) if points > max_panel_points else None
         self.text_room = max_text_characters // max(len(held), 1)
+        is_sampled = [self._sample(len(d.texts)).image_px > 0 for d in report.datasets]
+        self.why_no_nearest = why_not(report.datasets, is_sampled, max_nearest_bytes)
         self.blobs: dict[bytes, str] = {}
 
     def write(self) -> None:
-        script = '"use strict";\n(() => {\n' + "".join(_asset(name) for name in SCRIPTS) + "})();\n"
+        script = '"use strict";\n(() => {\n' + "".join(_script(name) for name in SCRIPTS) + "})();\n"
         style = _asset("report.css")
         policy = (
             f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src data:; "
@@ -144,6 +160,11 @@ class _Writer:
         rows = []
         for r, row in enumerate(grid.rows):
             content, codes = self._row(f"{name}-r{r}", row, count, sample, grid)
+            nearest = told(row, count, content["panels"], self.why_no_nearest[number])
+            if nearest is not None:
+                content["nearest"], packed = nearest
+                if packed is not None:
+                    content["nearest"]["blob"] = self._blob(f"{name}-r{r}-nearest", packed)
             rows.append(content)
             codes_N = codes_N if codes is None else codes
         chosen = [dataset.texts[i] for i in sample.indexes_K]

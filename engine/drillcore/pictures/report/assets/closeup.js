@@ -4,6 +4,7 @@ const closeup = (() => {
   const dialog = byId("closeup"), stage = byId("stage"), canvas = byId("closeup-canvas");
   const slider = byId("layer"), mark = byId("closeup-mark"), play = byId("play");
   const [ring, pin] = stage.querySelectorAll(".ring");
+  const links = nearest.layer(stage, ring);
   const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
   let row = null, panels = [], position = 0, zoom = 1, center = [0.5, 0.5], morph = null, drag = null;
   let frame = 0, motion = 0, buffers = null, arrangement = null;
@@ -20,7 +21,7 @@ const closeup = (() => {
     resetView();
     dialog.showModal();
     dialog.append(tip);
-    byId("selection-place").append(byId("selection"));
+    byId("selection-place").append(byId("nearest"), byId("selection"));
     tip.hidden = true;
     goTo(panels.indexOf(panel));
     stage.focus();
@@ -47,6 +48,7 @@ const closeup = (() => {
     byId("layer-name").value = title;
     const name = [row.dataset.info.name, row.title, title].filter(Boolean).join(" · ");
     byId("closeup-title").replaceChildren(element("bdi", {}, name));
+    if (Number.isInteger(position)) nearest.look(row, panels[position]);
     draw();
   }
 
@@ -174,6 +176,8 @@ const closeup = (() => {
       node.style.left = `${left + place[0] * side}px`;
       node.style.top = `${top + place[1] * side}px`;
     }
+    const at = (index) => morph && arrangement?.place(index)?.map((part, axis) => `${[left, top][axis] + part * side}px`);
+    nearest.link(links, row, Number.isInteger(position) ? panels[position] : null, at);
   }
 
   // The sentences under the pointer, the topmost first.
@@ -220,7 +224,8 @@ const closeup = (() => {
   stage.addEventListener("pointermove", (event) => {
     if (!drag) {
       const [index, ...more] = sentencesAt(event);
-      show({ hover: index === undefined ? null : { dataset: row.dataset, index, more } }, event);
+      const panel = Number.isInteger(position) ? panels[position] : null;
+      show({ hover: index === undefined ? null : { dataset: row.dataset, index, more, row, panel } }, event);
       return;
     }
     if (line && pointers.size === 1) {
@@ -317,6 +322,7 @@ const closeup = (() => {
     stop();
     document.body.append(tip);
     document.body.append(byId("selection"));
+    byId("foot").append(byId("nearest"));
     setSelecting(false);
     show({ hover: null });
   });

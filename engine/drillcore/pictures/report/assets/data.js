@@ -3,7 +3,7 @@
 const meta = JSON.parse(document.getElementById("meta").textContent);
 const LARGEST = 65534;
 const MISSING = 65535;
-const state = { hover: null, pin: null, toScale: false, selected: null };
+const state = { hover: null, pin: null, near: null, toScale: false, selected: null };
 const HIDDEN = 0, DIM = 1, SHOWN = 2;
 const byId = (id) => document.getElementById(id);
 
@@ -47,6 +47,29 @@ function texts(id) {
 
 function plural(count, word) {
   return `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
+}
+
+// The nearest sentences of all sentences, layer after layer, `most` of each; -1 where there are no more.
+function nearestNumbers(id, count, most) {
+  if (count < 256) return once(id, (raw) => unranked(raw, count, most));
+  if (count < 65536) return numbers(id).then((values) => Int32Array.from(values, (value) => (value === 65535 ? -1 : value)));
+  return numbers(id).then((values) => new Int32Array(values.buffer));
+}
+
+// Each sentence has a list of all: a rank is a place in it after those that the layer has named, which moves up to them.
+function unranked(raw, count, most) {
+  const found = new Int32Array(raw.length).fill(-1);
+  for (let i = 0; i < count; i++) {
+    const order = Array.from({ length: count }, (_, other) => other);
+    for (let start = i * most; start < raw.length; start += count * most) {
+      for (let j = 0; j < most && raw[start + j] !== 255; j++) {
+        const [other] = order.splice(raw[start + j] + j, 1);
+        order.splice(j, 0, other);
+        found[start + j] = other;
+      }
+    }
+  }
+  return found;
 }
 
 class Dataset {

@@ -51,6 +51,7 @@ class PanelView {
     this.node = element("button", { type: "button", class: "panel", "aria-label": of + about });
     if (panel.degenerate) this.face.append(element("span", { class: "mark" }, "all states identical"));
     else this.face.append(this.canvas, this.pin, this.ring);
+    this.links = nearest.layer(this.face, this.pin);
     const name = element("span", { class: "name" }, element("bdi", {}, panel.title));
     if (panel.figure) name.append(" ", element("span", { class: panel.notable ? "figure notable" : "figure" }, panel.figure));
     this.node.append(name, this.face);
@@ -112,7 +113,8 @@ class PanelView {
 
   point(event) {
     const [index, ...more] = this.sentencesAt(event);
-    show({ hover: index === undefined ? null : { dataset: this.row.dataset, index, more } }, event);
+    const { row, panel } = this;
+    show({ hover: index === undefined ? null : { dataset: row.dataset, index, more, row, panel } }, event);
   }
 
   // A click on a sentence pins it; elsewhere, and by keyboard, it enlarges the panel.
@@ -120,7 +122,7 @@ class PanelView {
     const onFace = event.detail > 0 && this.face.contains(event.target);
     const [index, ...more] = onFace ? this.sentencesAt(event) : [];
     if (index === undefined) closeup.open(this.row, this.panel);
-    else show({ pin: { dataset: this.row.dataset, index, more } });
+    else show({ pin: { dataset: this.row.dataset, index, more }, near: { row: this.row, panel: this.panel } });
   }
 
   place() {
@@ -132,6 +134,7 @@ class PanelView {
       ring.style.left = `${100 * place[0]}%`;
       ring.style.top = `${100 * place[1]}%`;
     }
+    nearest.link(this.links, this.row, this.panel, (index) => this.arrangement.place(index)?.map((part) => `${100 * part}%`));
   }
 }
 
@@ -156,6 +159,7 @@ function show(change, event = null) {
 
 function showPinned() {
   byId("pinned").hidden = !state.pin;
+  nearest.draw();
   if (!state.pin) return;
   const { dataset, index, more } = state.pin, place = byId("pinned").firstElementChild;
   place.replaceChildren(dataset.card(index));
@@ -281,6 +285,7 @@ function datasetSection(dataset, number) {
     for (const panel of row.panels) panels.append(panel ? new PanelView(row, panel).node : element("span", { class: "gap" }));
     section.append(panels);
   }
+  if (dataset.rows.some((row) => row.info.nearest)) section.append(new Moved(dataset).node);
   if (info.footer) section.append(element("p", { class: "small" }, info.footer));
   return section;
 }

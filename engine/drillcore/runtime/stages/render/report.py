@@ -13,9 +13,11 @@ from drillcore.pictures.data import Report, ReportDataset
 from drillcore.pictures.report.write import write_report
 from drillcore.runtime.context import Context
 from drillcore.runtime.results import Measured, read_separation
+from drillcore.runtime.stages.nearest import NEAREST
 from drillcore.runtime.stages.render.answer import answer_of
 from drillcore.runtime.stages.render.curves import CurvesSpec, report_charts
 from drillcore.runtime.stages.render.grids import FIGURES, GridSpec, build_grid, colored_by, over_models
+from drillcore.runtime.stages.render.nearest import nearest_of
 from drillcore.runtime.stages.render.points import Texts, states_in_words, texts_of
 from drillcore.runtime.stages.render.tables import overview
 from drillcore.store.writer import GroupWriter
@@ -27,7 +29,9 @@ def report_inputs(context: Context) -> list[Any]:
     """What the report depends on besides its curves, JSON-ready."""
     method = context.job.project.method
     tables = [[t.title, t.header, t.rows] for t in overview(context)]
-    return [tables, [spec.inputs(method) for spec in _specs(context)]]
+    specs = _specs(context)
+    nearest = [writer.result_made_from(NEAREST) for spec in specs for _, writer in spec.members]
+    return [tables, [spec.inputs(method) for spec in specs], nearest]
 
 
 def draw_report(context: Context, curves: list[CurvesSpec]) -> Path:
@@ -40,7 +44,10 @@ def draw_report(context: Context, curves: list[CurvesSpec]) -> Path:
         grid = build_grid(spec, settings, job.project)
         first = spec.members[0][1]
         texts = texts_of([writer.group for _, writer in spec.members])
-        grid = replace(grid, title=spec.title)
+        store = context.store.location.address.rsplit("/", 1)[-1]
+        nearest = [nearest_of(writer.group, settings, store) for _, writer in spec.members]
+        rows = tuple(replace(row, nearest=own) for row, own in zip(grid.rows, nearest, strict=True))
+        grid = replace(grid, title=spec.title, rows=rows)
         datasets.append(ReportDataset(spec.title, texts, grid, _notes(job, first), recolours=bool(spec.label)))
     what = states_in_words(writer.group for spec in _specs(context) for _, writer in spec.members)
     primaries = {m.primary for m in _measured(context) if m is not None}
