@@ -177,7 +177,7 @@ const closeup = (() => {
       node.style.top = `${top + place[1] * side}px`;
     }
     const at = (index) => morph && arrangement?.place(index)?.map((part, axis) => `${[left, top][axis] + part * side}px`);
-    nearest.link(links, row, Number.isInteger(position) ? panels[position] : null, at);
+    nearest.link(links, row, Number.isInteger(position) ? panels[position] : null, at, 9);
   }
 
   // The sentences under the pointer, the topmost first.

@@ -6,7 +6,7 @@ const nearest = (() => {
   const place = element("div", { class: "nearest-rows", role: "region", tabindex: "0", "aria-label": "Nearest sentences" });
   const chosen = element("div", { class: "tools" });
   const about = help("The sentences whose states are nearest to that of the pinned one at this layer, by Euclidean distance in the raw space; not those that lie near it in the picture. Sentences of exactly the same state are nearest of all, those that come first in the dataset before the others; of more than ten the first ten are listed. Point at a row to ring its sentence in every panel; click it to go on from there.");
-  box.append(summary, about, chosen, place);
+  box.append(summary, element("div", { class: "nearest-head" }, chosen, about), place);
 
   // The panels whose layer has neighbours: at the others all states are the same.
   function layers(row) {
@@ -57,7 +57,9 @@ const nearest = (() => {
       words.textContent = `${others.length} nearest to sentence ${number} of ${dataset.info.name} in the raw space of ${name}`;
       const same = tied[panel.slot] ? [element("p", { class: "small" }, sameStates(row, panel))] : [];
       const hadFocus = place.contains(document.activeElement);
-      place.replaceChildren(...same, element("ol", {}, ...others.map((other) => result(dataset, other))));
+      const items = others.map((other) => result(dataset, other));
+      items.forEach((item, i) => item.firstChild.setAttribute("title", dataset.texts[others[i]]));
+      place.replaceChildren(...same, element("ol", {}, ...items));
       if (hadFocus) place.focus();
       placeAll();
     }).catch(fail);
@@ -109,7 +111,7 @@ const nearest = (() => {
   }
 
   // Draw lines from a sentence to its nearest ones, and a ring at each. placeOf: where one is, as CSS lengths, or null.
-  function link(node, row, panel, placeOf) {
+  function link(node, row, panel, placeOf, radius = 6) {
     const index = row?.info.nearest?.blob ? subject(row, panel) : null;
     if (index !== null && !row.nearest) load(row).then(placeAll).catch(fail);
     const others = index === null ? null : of(row, panel, index), from = others && placeOf(index);
@@ -120,7 +122,7 @@ const nearest = (() => {
     const ends = others.map((other) => [other, placeOf(other)]).filter(([, to]) => to);
     node.replaceChildren(
       ...ends.map(([, [x2, y2]]) => svg("line", { x1: from[0], y1: from[1], x2, y2 })),
-      ...ends.map(([other, [cx, cy]]) => svg("circle", { cx, cy, r: 6, "data-sentence": other })),
+      ...ends.map(([other, [cx, cy]]) => svg("circle", { cx, cy, r: radius, "data-sentence": other })),
     );
   }
 
