@@ -23,7 +23,7 @@ COLORS = {"Montreal": "#0072B2", "Toronto": "#D55E00"}
 
 def main() -> None:
     """Make all of them."""
-    store = Path(sys.argv[1])
+    store = Path(sys.argv[1]).resolve()
     beside = store.with_suffix("")
     drawn = beside / "pictures"
     for name, source in (("grid", f"{MODEL}--{DATASET}"), ("curves", f"{MODEL}--curves")):
