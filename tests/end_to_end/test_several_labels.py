@@ -52,7 +52,7 @@ def measured(work):
 
 def arrays_of(work, suffix="", path="m/d"):
     group = zarr.open_group(work.store, path=path, mode="r")
-    names = ("metric", "separation", "probe_label", "probe_weight", "probe_offset")
+    names = ("metric", "separation", "probe_label", "probe_weight", "probe_offset", "probe_decision")
     return {name: group[name + suffix][...] for name in names}
 
 

@@ -23,7 +23,7 @@ from support.runs import Work, sentences
 
 pytest_plugins = ["support.run_fixtures"]
 COUNT = 40
-MEASURED = {"separation", "layer_cka", "probe_weight", "probe_offset"}
+MEASURED = {"separation", "layer_cka", "probe_weight", "probe_offset", "probe_decision"}
 ALL = (
     MEASURED
     | {"next_token", "prediction", "candidate_logprob"}

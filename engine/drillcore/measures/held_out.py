@@ -68,7 +68,7 @@ def _measured(layer: LayerStates, draws: Draws) -> dict[str, Bounds]:
     margin_T = trained.margins(draws.codes_U[None].astype(np.int16))[0]
     area, area_without_G = _jackknifed(area_under_roc, margin_T, tested)
     bounds = {
-        "probe": balanced_bounds((margin_T > 0) == (tested.codes_U == 1), tested, null_BK[:, 0]),
+        "probe": balanced_bounds((margin_T > 0).astype(np.int16), tested, null_BK[:, 0]),
         "auroc": Bounds(
             area, *share_interval(area, area_without_G, most_units(tested), one_each=False), null_B=null_BK[:, 1]
         ),

@@ -25,7 +25,8 @@ class Bounds:
     """A measure of one layer.
 
     value, low, high: with a 95 % interval. null_B: the measure under each label permutation, in the same order for all
-    layers. skipped: why the measure means nothing here (the figures are NaN then), or empty.
+    layers. skipped: why the measure means nothing here (the figures are NaN then), or empty. decided_T: of the probe,
+    the place of the label that it gives each tested sentence; None of other measures.
     """
 
     value: float
@@ -33,6 +34,7 @@ class Bounds:
     high: float
     null_B: NDArray[np.float64] = field(default_factory=_no_draws)
     skipped: str = ""
+    decided_T: NDArray[np.int16] | None = None
 
 
 def share_in_words(share: float, low: float, high: float) -> str:

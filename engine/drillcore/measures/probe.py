@@ -98,22 +98,26 @@ class Probe(Folds):
     def measure(self) -> Bounds:
         """Balanced accuracy over all tested sentences, with its interval and null."""
         draws, tested = self._draws, self._draws.tested
-        right_T = self.right(draws.codes_U[None].astype(np.int16))[0]
+        decided_T = self.decided(draws.codes_U[None].astype(np.int16))[0]
         null_B = draws.under_permutations(lambda codes_BU: self._balanced(self.right(codes_BU), codes_BU))
-        return balanced_bounds(right_T, tested, null_B)
+        return balanced_bounds(decided_T, tested, null_B)
 
     def _balanced(self, right_BT: NDArray[np.bool_], codes_BU: NDArray[np.int16]) -> NDArray[np.float64]:
         return balanced(right_BT, of_tested(codes_BU, self._draws), self._draws.num_labels)
 
     def right(self, codes_BU: NDArray[np.int16]) -> NDArray[np.bool_]:
-        """Whether the probe trained without its fold gives each sentence its label [B, U].
+        """Whether the probe trained without its fold gives each tested sentence its label [B, T]."""
+        return np.asarray(self.decided(codes_BU) == of_tested(codes_BU, self._draws))
+
+    def decided(self, codes_BU: NDArray[np.int16]) -> NDArray[np.int16]:
+        """The label that the probe trained without its fold gives each tested sentence [B, T].
 
         Of a split one fold is tested, and the others are left out of what is returned.
         """
-        right_BU = np.empty(codes_BU.shape, np.bool_)
+        decided_BU = np.empty(codes_BU.shape, np.int16)
         for rows_R, scores_RBC in self._scores(codes_BU):
-            right_BU[:, rows_R] = codes_BU[:, rows_R] == scores_RBC.argmax(axis=2).T
-        return of_tested(right_BU, self._draws)
+            decided_BU[:, rows_R] = scores_RBC.argmax(axis=2).T
+        return of_tested(decided_BU, self._draws)
 
     def margins(self, codes_BU: NDArray[np.int16]) -> NDArray[np.float32]:
         """By how much the score of the second of two labels exceeds the first's, of each tested sentence [B, T]."""
@@ -141,12 +145,13 @@ def of_tested(values_BU: NDArray[Any], draws: Draws) -> NDArray[Any]:
     return values_BU if draws.is_test_U is None else values_BU[:, draws.is_test_U]
 
 
-def balanced_bounds(right_U: NDArray[np.bool_], draws: Draws, null_B: NDArray[np.float64]) -> Bounds:
-    """Balanced accuracy with its interval, from which sentences were labelled rightly."""
+def balanced_bounds(decided_U: NDArray[np.int16], draws: Draws, null_B: NDArray[np.float64]) -> Bounds:
+    """Balanced accuracy with its interval, from the label that each sentence was given."""
+    right_U = decided_U == draws.codes_U
     value = balanced(right_U[None], draws.codes_U[None], draws.num_labels)[0]
     without_G = balanced_without_jackknife_blocks(right_U, draws.codes_U, draws.jackknife_U, draws.num_labels)
     low, high = share_interval(float(value), without_G, most_units(draws))
-    return Bounds(float(value), low, high, null_B)
+    return Bounds(float(value), low, high, null_B, decided_T=decided_U)
 
 
 def balanced(right_BU: NDArray[np.bool_], codes_BU: NDArray[np.integer], num_labels: int) -> NDArray[np.float64]:

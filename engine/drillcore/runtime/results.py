@@ -19,6 +19,8 @@ from drillcore.store.attributes import attributes_of
 from drillcore.store.freshness import LABELS, WANTED, stale
 from drillcore.store.layout import read_array
 
+DECISIONS = "probe_decision"
+
 
 def p_in_words(p: float) -> str:
     """A p value as it is read: no more digits than the number of permutations gives.
@@ -96,6 +98,25 @@ def read_separation(group: zarr.Group, label: str = "") -> Measured | None:
     label: a further label; "" is the main one.
     """
     return _read_measured(group, of_label("separation", label), of_label("metric", label))
+
+
+@dataclass(frozen=True, eq=False)
+class Decisions:
+    """What the probe takes the sentences [N] of a group for.
+
+    codes_LN: place in `labels` of the label that the probe of a layer, which has not seen the sentence, gives it; -1
+    where it gives none.
+    """
+
+    labels: tuple[str, ...]
+    codes_LN: NDArray[np.int16]
+
+
+def read_decisions(group: zarr.Group, label: str = "") -> Decisions | None:
+    """The decisions of a group by a further label, "" for the main one; None where it has none, or stale ones."""
+    name = of_label(DECISIONS, label)
+    facts = result_facts(group, name)
+    return None if facts is None else Decisions(tuple(facts["labels"]), read_array(group, name))
 
 
 def labels_of(group: zarr.Group) -> tuple[str, ...]:

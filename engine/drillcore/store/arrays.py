@@ -95,6 +95,7 @@ _ROWS = (
     ArraySpec("probe_label", ("probe_label",), "string", ("measure",), by_label=True),
     ArraySpec("probe_weight", ("layer", "probe_label", "hidden"), "float32", ("measure",), by_label=True),
     ArraySpec("probe_offset", ("layer", "probe_label"), "float32", ("measure",), by_label=True),
+    ArraySpec("probe_decision", ("layer", "sentence"), "int16", ("measure",), by_label=True),
     ArraySpec("quantity", ("quantity",), "string", ("predict",)),
     ArraySpec("next_token", ("sentence", "layer", "quantity"), "float32", ("predict",), headline=True),
     ArraySpec("prediction_metric", ("prediction_metric",), "string", ("predict",)),

@@ -136,13 +136,17 @@ def is_asked_for(group: zarr.Group, name: str) -> bool:
         return bool(method == wanted.get("project", {}).get("method", Project().method))
     if name == "candidate_logprob":
         return bool(wanted.get("candidates", {}).get("candidates", True))
-    if name in ("probe_weight", "probe_offset"):
+    if name in ("probe_weight", "probe_offset", "probe_decision"):
         separation = attributes.get("results", {}).get(of_label("separation", label), {})
+        of_sentences = name == "probe_decision"
         if separation.get("primary") == "r2":
-            return "r2" not in separation.get("skipped", {})
+            return not of_sentences and "r2" not in separation.get("skipped", {})
+        if of_sentences and "dataset" in separation.get("split", {}):
+            return False
         labels = separation.get("labels", [])
         metrics = wanted.get("measure", {}).get("metrics", "all")
-        return 2 <= len(labels) <= MOST_PROBED and (metrics == "all" or "probe" in metrics)
+        is_few = of_sentences or len(labels) <= MOST_PROBED
+        return len(labels) >= 2 and is_few and (metrics == "all" or "probe" in metrics)
     if name in ("next_token", "prediction"):
         return "expected_next" in [column for column, _ in attributes.get("columns", [])]
     return True

@@ -32,7 +32,11 @@ CHUNK_BYTES = 2 * 2**20
 COLUMN_CHUNK = 65_536
 # Made from the shape alone: `layer_values`.
 LAYER_ARRAYS = ("layer", "layer_name")
-FILLS = {"float32": np.nan, "float16": np.nan, "uint8": 0, "int32": -1, "int64": -1, "float64": np.nan, "bool": False}
+FILLS = {
+    **dict.fromkeys(("float16", "float32", "float64"), np.nan),
+    **dict.fromkeys(("int16", "int32", "int64"), -1),
+    **{"uint8": 0, "bool": False},
+}
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,14 @@ from drillcore.measures.controls import controls
 from drillcore.measures.draws import Draws
 from drillcore.measures.fitted import fitted_probe
 from drillcore.measures.intervals import Bounds
+from drillcore.measures.layer import LayerStates
+from drillcore.measures.probe import Probe, without_scatter
 from drillcore.measures.separation import Separation, combine, measure_layer
 from drillcore.runtime.context import Context
 from drillcore.runtime.failures import Failures, check_whole
 from drillcore.runtime.results import Measured, p_in_words, read_separation
 from drillcore.runtime.splits import straddling_in_words
+from drillcore.runtime.stages.decisions import lacks_decisions, write_decisions
 from drillcore.runtime.stages.graphs import LayerGraphs, graphs_of, measured_graphs, memory_needed
 from drillcore.runtime.stages.labelled import draws_of, groups_of, labelled_rows, of_rows
 from drillcore.runtime.stages.nearest import store_nearest
@@ -92,6 +95,15 @@ def measure_one(task: MeasureTask) -> dict[str, Bounds]:
     return measure_tested(states_MH, both_KH, task.settings, task.draws, task.tested, graph)
 
 
+def decide_one(task: MeasureTask) -> NDArray[np.int16] | None:
+    """Read a layer and let its probe decide about each tested sentence; None where it cannot learn."""
+    states_NH = read_layer(open_dataset(task.store, task.group), task.slot)
+    layer = LayerStates(of_rows(states_NH, task.rows_M), task.settings, task.draws)
+    codes_U = task.draws.codes_U.astype(np.int16)
+    cannot = without_scatter(layer.raw_UH, task.draws)
+    return None if cannot else Probe(layer.learned_from_UH, task.draws).decided(codes_U[None])[0]
+
+
 def fit_one(task: MeasureTask) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Read a layer and fit its probe."""
     states_NH = read_layer(open_dataset(task.store, task.group), task.slot)
@@ -149,12 +161,12 @@ def _measure_dataset(context: Context, dataset: Group, writer: GroupWriter, labe
     is_measured = is_up_to_date(writer, made, inputs, old)
     if is_measured:
         context.listener.say(f"{called}: measures are up to date")
-        if not _lacks_probe(writer, inputs, label):
+        if not (_lacks_probe(writer, inputs, label) or lacks_decisions(writer, inputs, label)):
             return
     num_sentences, (_, num_layers, hidden_size) = num_rows(writer.group), array_of(writer.group, "hidden_states").shape
     drawn = _drawn(context, writer, split, other, (label or "label", there))
     if is_measured:
-        _fit_probes(context, writer, [replace(drawn, slot=k) for k in range(num_layers)], inputs, label)
+        _complete(context, writer, [replace(drawn, slot=k) for k in range(num_layers)], inputs, label)
         return
     # The graph of all sentences, which the projection uses too, is not that of the labelled ones. Numbers need none.
     # Centring moves no neighbour; z-scores do.
@@ -183,6 +195,8 @@ def _measure_dataset(context: Context, dataset: Group, writer: GroupWriter, labe
         more["layer_cka"] = {"sentences": len(rows)}
     recorded = {name: {"inputs": inputs.record(), **own} for name, own in more.items()}
     writer.write_results(inputs.digest, {name: values[name] for name in made}, recorded)
+    decided_LT = [bounds[PRIMARY].decided_T if PRIMARY in bounds else None for bounds in bounds_L]
+    write_decisions(writer, inputs, label, drawn.draws, drawn.rows_M, decided_LT)
     if _lacks_probe(writer, inputs, label):
         _fit_probes(context, writer, tasks, inputs, label)
     elif stale(writer.group, of_label(PROBE_ARRAYS[1], label)):
@@ -230,6 +244,19 @@ def _lacks_probe(writer: GroupWriter, inputs: ResultInputs, label: str) -> bool:
     if measured is None or measured.of(measured.primary) is None or measured.num_labels > MOST_PROBED:
         return False
     return not is_up_to_date(writer, _probe_arrays(label), inputs, "")
+
+
+def _complete(
+    context: Context, writer: GroupWriter, tasks: Sequence[MeasureTask], inputs: ResultInputs, label: str
+) -> None:
+    """Store beside measures what an older version did not store: probes, and what they decide."""
+    if _lacks_probe(writer, inputs, label):
+        _fit_probes(context, writer, tasks, inputs, label)
+    if lacks_decisions(writer, inputs, label):
+        needed = memory_needed(num_rows(writer.group), array_of(writer.group, "hidden_states").shape[-1])
+        decided = dict(context.executor.map(decide_one, tasks, memory=needed))
+        decided_LT = [decided[k] for k in range(len(tasks))]
+        write_decisions(writer, inputs, label, tasks[0].draws, tasks[0].rows_M, decided_LT)
 
 
 def _fit_probes(
