@@ -214,11 +214,35 @@ class Table:
 
 
 @dataclass(frozen=True, eq=False)
+class Choice:
+    """What the page can colour the points of a dataset by, beside the values of its panels.
+
+    key: choices of several datasets with the same one are switched together. name: as the page shows it. codes: give
+    what each sentence has, a place in `words`, or -1 for nothing; one for all rows of the grid, which gives [N], or one
+    for each row, which gives [N], or [P, N] where its panels differ. words: the values; empty where there are too many
+    numbers to be told exactly, whose codes are steps of the colour bar. places: category, or step, of each value.
+    categories, value_range: one of them, as in `Grid`. has_others: whether the last category is that of all values
+    without one of their own. missing: what is said where there is no value.
+    """
+
+    key: str
+    name: str
+    codes: tuple[Callable[[], NDArray[np.int32]], ...]
+    words: tuple[str, ...]
+    places: NDArray[np.int32]
+    categories: tuple[str, ...] = ()
+    value_range: tuple[float, float] | None = None
+    has_others: bool = False
+    missing: str = "no value"
+
+
+@dataclass(frozen=True, eq=False)
 class ReportDataset:
     """The sentences of a dataset and their grid: a row for each model, and in every panel one point for each sentence.
 
     notes: shown beside the texts (an expected next token, the id of a row); as many as texts, or none. recolours: the
-    sentences and points are those of a dataset before it, in other colours: the page holds them once.
+    sentences and points are those of a dataset before it, in other colours: the page holds them once. choices: what
+    else a reader can colour the points by.
     """
 
     name: str
@@ -226,6 +250,7 @@ class ReportDataset:
     grid: Grid
     notes: Sequence[str] = ()
     recolours: bool = False
+    choices: tuple[Choice, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -244,7 +269,7 @@ class Answer:
 class Report:
     """One page: an answer, charts per layer with their small print, the datasets' grids, and tables of the run.
 
-    figure: what the figures beside the titles of panels are.
+    figure: what the figures beside the titles of panels are. colored_by: what the datasets' own colours are of.
     """
 
     title: str
@@ -256,3 +281,4 @@ class Report:
     charts_note: str = ""
     answer: Answer | None = None
     figure: str = ""
+    colored_by: str = "label"

@@ -26,6 +26,7 @@ from drillcore.pictures.colors import value_table
 from drillcore.pictures.curves import series_hex
 from drillcore.pictures.data import Chart, Grid, Panel, PanelRow, Report, ReportDataset, Series
 from drillcore.pictures.frame import Frame
+from drillcore.pictures.report.choices import MAX_CHARACTERS, packed_choice, palette_of
 from drillcore.pictures.report.encode import (
     cut,
     cut_length,
@@ -45,7 +46,7 @@ MAX_TEXT_CHARACTERS = 12_000_000
 SAMPLE_SENTENCES = (1_000, 20_000)  # fewest and most in a sample
 IMAGE_COLORS = 256
 SCRIPTS = (
-    *("data.js", "paint.js", "panels.js", "neighbours.js", "closeup.js"),
+    *("data.js", "colouring.js", "paint.js", "names.js", "panels.js", "neighbours.js", "closeup.js"),
     *("selection.js", "moved.js", "charts.js", "page.js"),
 )
 
@@ -110,6 +111,7 @@ class _Writer:
         is_sampled = [self._sample(len(d.texts)).image_px > 0 for d in report.datasets]
         self.why_no_nearest = why_not(report.datasets, is_sampled, max_nearest_bytes)
         self.blobs: dict[bytes, str] = {}
+        self.choice_room = MAX_CHARACTERS
 
     def write(self) -> None:
         script = '"use strict";\n(() => {\n' + "".join(_script(name) for name in SCRIPTS) + "})();\n"
@@ -132,6 +134,8 @@ class _Writer:
             "charts": [_chart(chart) for chart in self.report.charts],
             "seriesColors": series_hex(self.report.charts),
             "figure": self.report.figure,
+            "coloredBy": self.report.colored_by,
+            "ramp": {"colors": _hex(value_table()), "darkColors": _hex(value_table(dark=True))},
             "answer": None if self.report.answer is None else asdict(self.report.answer),
             "datasets": datasets,
         }
@@ -171,6 +175,7 @@ class _Writer:
         length = cut_length(chosen, self.text_room)
         notes = [cut(dataset.notes[i], length) for i in sample.indexes_K] if len(dataset.notes) else []
         wide = sample.indexes_K.astype("<u4").view("<u2")
+        choices, left = self._choices(name, dataset, sample)
         return {
             "name": dataset.name,
             "title": grid.title,
@@ -191,7 +196,25 @@ class _Writer:
             "codes": self._blob(f"{name}-codes", packed_numbers([codes_N[sample.indexes_K].astype(np.uint16)])),
             "numbers": self._blob(f"{name}-numbers", packed_numbers([wide])),
             "rows": rows,
+            "choices": choices,
+            "choicesLeft": left,
         }
+
+    def _choices(self, name: str, dataset: ReportDataset, sample: _Sample) -> tuple[list[dict[str, Any]], list[str]]:
+        """What else the points can be coloured by, and the names of what the page has no room for."""
+        found, left = list[dict[str, Any]](), list[str]()
+        for number, choice in enumerate(dataset.choices):
+            packed = packed_choice(choice, len(dataset.texts), len(dataset.grid.rows), sample.indexes_K)
+            size = sum(len(data) for data in packed.blobs if hashlib.sha256(data).digest() not in self.blobs)
+            if size > self.choice_room:
+                left.append(choice.name)
+                continue
+            self.choice_room -= size
+            of, palette = f"{name}-c{number}", palette_of(choice)
+            blobs = {n: self._blob(f"{of}-{n}", getattr(packed, n)) for n in ("words", "places")}
+            codes = [self._blob(f"{of}-r{r}", data) for r, data in enumerate(packed.codes)]
+            found.append({**packed.info, **blobs, "codes": codes, "colors": None if palette is None else _hex(palette)})
+        return found, left
 
     def _sample(self, count: int) -> _Sample:
         if self.room is None or count <= self.room:

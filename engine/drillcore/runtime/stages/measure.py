@@ -168,11 +168,7 @@ def _measure_dataset(context: Context, dataset: Group, writer: GroupWriter, labe
     if is_measured:
         _complete(context, writer, [replace(drawn, slot=k) for k in range(num_layers)], inputs, label)
         return
-    # The graph of all sentences, which the projection uses too, is not that of the labelled ones. Numbers need none.
-    # Centring moves no neighbour; z-scores do.
-    needs_none = drawn.draws.skipped or drawn.draws.values_U is not None or drawn.rows_M is not None
-    needs_none = needs_none or settings.standardise == "zscore" or "purity" not in chosen(settings.metrics)
-    graphs = None if needs_none else measured_graphs(job, writer)
+    graphs = None if _needs_no_graph(drawn) else measured_graphs(job, writer)
     tasks = [replace(drawn, slot=k, graphs=graphs) for k in range(num_layers)]
     context.listener.start(f"measure {called}", num_layers, "layers")
     started = time.perf_counter()
@@ -208,6 +204,16 @@ def _measure_dataset(context: Context, dataset: Group, writer: GroupWriter, labe
     context.listener.finish(f"{called}: {counted(num_layers, 'layers')} measured in {seconds:.1f} s{best}")
     for note in facts["notes"]:
         context.listener.warn(f"{called}: {note}")
+
+
+def _needs_no_graph(task: MeasureTask) -> bool:
+    """Whether no measure uses the k-NN graph of all sentences, which the projection uses too.
+
+    It is not that of the labelled ones. Numbers need none. Centring moves no neighbour; z-scores do.
+    """
+    draws, settings = task.draws, task.settings
+    needs_none = draws.skipped or draws.values_U is not None or task.rows_M is not None
+    return bool(needs_none or settings.standardise == "zscore" or "purity" not in chosen(settings.metrics))
 
 
 def _called(path: str, dataset: Group, label: str) -> str:

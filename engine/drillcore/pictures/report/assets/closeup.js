@@ -9,12 +9,15 @@ const closeup = (() => {
   let row = null, panels = [], position = 0, zoom = 1, center = [0.5, 0.5], morph = null, drag = null;
   let frame = 0, motion = 0, buffers = null, arrangement = null;
 
-  byId("closeup-legend").append(legendPlace(() => row?.dataset));
+  // The panel that is shown, or the nearer one between two.
+  const where = () => (row ? { row, panel: panels[Math.round(position)] } : null);
+  byId("closeup-legend").append(legendPlace(() => row?.dataset, where));
 
   function open(newRow, panel) {
     row = newRow;
-    drawLegends();
     panels = row.panels.filter(Boolean);
+    position = panels.indexOf(panel);
+    drawLegends();
     buffers = [new Float32Array(row.dataset.size), new Float32Array(row.dataset.size)];
     slider.max = panels.length - 1;
     slider.disabled = play.disabled = panels.length < 2;
@@ -40,8 +43,10 @@ const closeup = (() => {
     draw();
   }
 
-  function goTo(where) {
-    position = Math.min(Math.max(where, 0), panels.length - 1);
+  function goTo(wanted) {
+    const before = Math.round(position);
+    position = Math.min(Math.max(wanted, 0), panels.length - 1);
+    if (row.dataset.coloring.varies && Math.round(position) !== before) drawLegends();
     slider.value = position;
     const { title } = panels[Math.round(position)];
     slider.setAttribute("aria-valuetext", title);
@@ -112,7 +117,8 @@ const closeup = (() => {
       const scaled = { side: place.side * ratio, left: place.left * ratio, top: place.top * ratio };
       const outside = position === Math.round(position) ? row.outsiders(panels[position]) : new Map();
       const whole = { ...scaled, width: canvas.width, height: canvas.height };
-      arrangement = new Arrangement(row.dataset, ...morph, whole, zoom, outside);
+      arrangement = new Arrangement(row.dataset, ...morph, whole, zoom, outside, where());
+      arrangement.isMoving = position !== Math.round(position);
       drawImage(scaled);
       arrangement.paint(canvas.getContext("2d"));
       drawLine();
@@ -163,7 +169,7 @@ const closeup = (() => {
   function endLine() {
     const chosen = line && line.length > 2 && arrangement ? arrangement.within(line) : [];
     line = null;
-    selection.set(row.dataset, chosen);
+    selection.set(row.dataset, chosen, where());
   }
 
   function placeRings() {
@@ -177,7 +183,7 @@ const closeup = (() => {
       node.style.top = `${top + place[1] * side}px`;
     }
     const at = (index) => morph && arrangement?.place(index)?.map((part, axis) => `${[left, top][axis] + part * side}px`);
-    nearest.link(links, row, Number.isInteger(position) ? panels[position] : null, at, 9);
+    nearest.connect(links, row, Number.isInteger(position) ? panels[position] : null, at, 9);
   }
 
   // The sentences under the pointer, the topmost first.
@@ -224,8 +230,7 @@ const closeup = (() => {
   stage.addEventListener("pointermove", (event) => {
     if (!drag) {
       const [index, ...more] = sentencesAt(event);
-      const panel = Number.isInteger(position) ? panels[position] : null;
-      show({ hover: index === undefined ? null : { dataset: row.dataset, index, more, row, panel } }, event);
+      show({ hover: index === undefined ? null : { dataset: row.dataset, index, more, where: where() } }, event);
       return;
     }
     if (line && pointers.size === 1) {
@@ -261,7 +266,7 @@ const closeup = (() => {
       return;
     }
     const [index, ...more] = drag && drag.moved <= 4 ? sentencesAt(event) : [];
-    if (index !== undefined) show({ pin: { dataset: row.dataset, index, more } });
+    if (index !== undefined) show({ pin: { dataset: row.dataset, index, more, where: where() } });
     release(event);
   });
   stage.addEventListener("pointercancel", release);

@@ -76,9 +76,10 @@ class Dataset {
   constructor(info) {
     this.info = info;
     this.size = info.shown;
-    this.hiddenCodes = new Set();
     this.matched = null;
-    this.rows = info.rows.map((row) => new PanelRow(this, row));
+    this.rows = info.rows.map((row, number) => new PanelRow(this, row, number));
+    this.colorings = [{ ...info, key: "", codes: [info.codes] }, ...info.choices].map((each) => new Coloring(this, each));
+    this.coloring = this.colorings[0];
     this.refresh();
   }
 
@@ -87,23 +88,19 @@ class Dataset {
   load() {
     this.loading ??= (async () => {
       const { info } = this;
-      const blobs = [texts(info.texts), texts(info.notes), numbers(info.codes), numbers(info.numbers)];
-      [this.texts, this.notes, this.codes] = await Promise.all(blobs);
+      const blobs = [texts(info.texts), texts(info.notes), this.colorings[0].load(), numbers(info.numbers)];
+      [this.texts, this.notes] = await Promise.all(blobs);
       this.numbers = new Uint32Array((await blobs[3]).buffer);
       this.refresh();
     })();
     return this.loading;
   }
 
-  // Decide for each sentence whether it is hidden, drawn pale, or drawn in its colour.
+  // Decide anew for each sentence whether it is hidden, drawn pale, or drawn in its colour.
   refresh() {
-    const status = new Uint8Array(this.size).fill(SHOWN);
-    for (let i = 0; i < this.size; i++) {
-      if (this.matched && !this.matched[i]) status[i] = DIM;
-      if (this.codes && this.hiddenCodes.has(this.codes[i])) status[i] = HIDDEN;
-    }
-    this.status = status;
-    this.filtered = this.matched !== null || this.hiddenCodes.size > 0;
+    const { coloring, colorings } = this;
+    for (const each of colorings) each.statuses.clear();
+    this.filtered = this.matched !== null || coloring.hidden.size > 0 || coloring !== colorings[0];
   }
 
   search(query) {
@@ -113,28 +110,18 @@ class Dataset {
     return this.matched;
   }
 
-  // The colour of a label, or of a step of the colour bar, in the page's theme.
-  color(code) {
-    return dark && this.info.darkColors ? this.info.darkColors[code] : tint(this.info.colors[code]);
-  }
-
-  // The label or value of a sentence, as text.
+  // The label of a sentence, or its number, as text.
   label(index) {
-    const { categories, colors, valueRange, valueName } = this.info, code = this.codes[index];
-    if (valueRange) {
-      const [low, high] = valueRange;
-      if (code === colors.length - 1) return `${valueName}: none`;
-      return `${valueName} ≈ ${Number((low + (code / (colors.length - 2)) * (high - low)).toPrecision(3))}`;
-    }
-    if (code === colors.length - 1) return "no label";
-    return categories[code] ?? "";
+    return this.colorings[0].value(index, null);
   }
 
-  // A node with a sentence, its label, its number and its note.
-  card(index) {
-    const about = element("span", { class: "about" });
-    const label = this.label(index);
-    if (label) about.append(key(this.color(this.codes[index]), label));
+  // A node with a sentence, what its colour stands for in a panel, its label, its number and its note.
+  card(index, where = null) {
+    const about = element("span", { class: "about" }), { coloring } = this;
+    const label = this.label(index), value = coloring.value(index, where);
+    if (value) about.append(key(coloring.color(coloring.paint(where)[index]), value));
+    const { valueRange, valueName } = this.info, named = valueRange ? label : `${valueName || meta.coloredBy}: ${label}`;
+    if (label && !coloring.isOwn) about.append(element("bdi", {}, named));
     about.append(`sentence ${(this.numbers[index] + 1).toLocaleString("en")} of ${this.info.name}`);
     if (this.notes[index]) about.append(element("bdi", { dir: "auto" }, this.notes[index]));
     const words = element("bdi", { class: "words", dir: "auto" }, this.texts[index]);
@@ -145,14 +132,16 @@ class Dataset {
 }
 
 class PanelRow {
-  constructor(dataset, info) {
+  constructor(dataset, info, number) {
     this.dataset = dataset;
+    this.number = number;
     this.title = info.title;
     this.info = info;
     this.themed = new Map();
-    let slot = 0;
+    let slot = 0, at = 0;
     this.panels = info.panels.map((panel) => panel && {
       ...panel,
+      at: at++,
       slot: panel.degenerate ? -1 : slot++,
       outside: new Map((panel.outside ?? []).map(([index, x, y]) => [index, [x, y]])),
     });

@@ -32,14 +32,14 @@ class Moved {
       this.draw();
     };
     const tools = element("div", { class: "tools" });
-    if (rows.length > 1) tools.append(choice("Model", rows, row, ({ title }) => title, (other) => this.choose(other).catch(fail)));
-    const inWords = this.problem();
-    if (why || inWords) {
-      this.body.replaceChildren(tools, why ? missing(why, python) : element("p", { class: "small" }, inWords));
+    if (rows.length > 1) tools.append(chooser("Model", rows, row, ({ title }) => title, (other) => this.choose(other).catch(fail)));
+    const words = this.problem();
+    if (why || words) {
+      this.body.replaceChildren(tools, why ? notHere(why, python) : element("p", { class: "small" }, words));
       return;
     }
-    tools.append(choice("From", layers, this.from, ({ title }) => title, (from) => again({ from })));
-    tools.append(choice("To", layers, this.to, ({ title }) => title, (to) => again({ to })));
+    tools.append(chooser("From", layers, this.from, ({ title }) => title, (from) => again({ from })));
+    tools.append(chooser("To", layers, this.to, ({ title }) => title, (to) => again({ to })));
     const csv = element("button", { type: "button" }, "CSV");
     csv.addEventListener("click", () => this.save());
     tools.append(csv);

@@ -15,9 +15,9 @@ const nearest = (() => {
 
   // Those of a row, one after the other: all sentences of a layer, the nearest of each. Null where the page has none.
   function load(row) {
-    const { nearest: of } = row.info;
-    if (!of?.blob) return Promise.resolve(null);
-    row.nearing ??= nearestNumbers(of.blob, row.dataset.info.count, of.most).then((values) => (row.nearest = values));
+    const { nearest: held } = row.info;
+    if (!held?.blob) return Promise.resolve(null);
+    row.nearing ??= nearestNumbers(held.blob, row.dataset.info.count, held.most).then((values) => (row.nearest = values));
     return row.nearing;
   }
 
@@ -46,7 +46,7 @@ const nearest = (() => {
     if (why) {
       words.textContent = "Nearest sentences";
       chosen.replaceChildren();
-      place.replaceChildren(missing(why, python));
+      place.replaceChildren(notHere(why, python));
       return;
     }
     drawChoices(row, panel);
@@ -74,9 +74,9 @@ const nearest = (() => {
   function drawChoices(row, panel) {
     const rows = row.dataset.rows.filter((each) => each.info.nearest && layers(each).length);
     const focused = chosen.contains(document.activeElement) ? [...chosen.children].indexOf(document.activeElement.parentNode) : -1;
-    const choices = [choice("Layer", layers(row), panel, (each) => each.title, (other) => look(row, other))];
+    const choices = [chooser("Layer", layers(row), panel, (each) => each.title, (other) => look(row, other))];
     const sameLayer = (other) => layers(other).find((each) => each.layer === panel.layer) ?? [...layers(other)].pop();
-    if (rows.length > 1) choices.unshift(choice("Model", rows, row, (each) => each.title, (other) => look(other, sameLayer(other))));
+    if (rows.length > 1) choices.unshift(chooser("Model", rows, row, (each) => each.title, (other) => look(other, sameLayer(other))));
     chosen.replaceChildren(...choices);
     if (focused >= 0) chosen.children[focused]?.querySelector("select").focus();
   }
@@ -105,13 +105,13 @@ const nearest = (() => {
   function subject(row, panel) {
     const { hover, pin } = state;
     if (!panel) return null;
-    if (hover?.row === row && hover.panel === panel) return hover.index;
+    if (hover?.where?.row === row && hover.where.panel === panel) return hover.index;
     const at = pin && current();
     return at?.row === row && at.panel === panel ? pin.index : null;
   }
 
   // Draw lines from a sentence to its nearest ones, and a ring at each. placeOf: where one is, as CSS lengths, or null.
-  function link(node, row, panel, placeOf, radius = 6) {
+  function connect(node, row, panel, placeOf, radius = 6) {
     const index = row?.info.nearest?.blob ? subject(row, panel) : null;
     if (index !== null && !row.nearest) load(row).then(placeAll).catch(fail);
     const others = index === null ? null : of(row, panel, index), from = others && placeOf(index);
@@ -128,16 +128,16 @@ const nearest = (() => {
 
   byId("unpin").addEventListener("click", () => (state.near = null));
 
-  return { draw, layer, link, load, layers, look, of, sameStates };
+  return { connect, draw, layer, load, layers, look, of, sameStates };
 })();
 
 // A line that says why something is not in the page, and how to read it in Python.
-function missing(why, python) {
+function notHere(why, python) {
   return element("p", { class: "small" }, `${why} In Python: `, element("code", {}, python));
 }
 
 // A labelled list of things to choose one of.
-function choice(title, items, current, nameOf, choose) {
+function chooser(title, items, current, nameOf, choose) {
   const list = element("select", {}, ...items.map((item, i) => element("option", { value: i }, nameOf(item) || "–")));
   list.value = items.indexOf(current);
   list.addEventListener("change", () => choose(items[Number(list.value)]));

@@ -68,7 +68,7 @@ function buildAnswer() {
     both.append(chartViews[chartViews.length - 1].node);
   }
   if (panel) {
-    const beside = element("div", { class: "beside" }, new PanelView(row, panel).node, legendPlace(() => row.dataset));
+    const beside = element("div", { class: "beside" }, new PanelView(row, panel).node, legendPlace(() => row.dataset, () => ({ row, panel })));
     both.append(beside);
   }
   section.append(both);
@@ -217,6 +217,8 @@ if (!("DecompressionStream" in window)) {
   setUpSearch();
   setUpScale();
   setUpHelp();
+  setUpColoring();
+  setUpMap();
   setUpPrint();
   document.documentElement.dataset.ready = "true";
 }

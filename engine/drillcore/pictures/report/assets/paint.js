@@ -38,9 +38,9 @@ function dimColor() {
   return dark ? [58, 63, 71] : [214, 214, 214];
 }
 
-function table(dataset) {
-  if (!tables.has(dataset)) tables.set(dataset, dataset.info.colors.map((_, code) => parts(dataset.color(code))));
-  return tables.get(dataset);
+function table(coloring) {
+  if (!tables.has(coloring)) tables.set(coloring, coloring.colors.map((_, place) => parts(coloring.color(place))));
+  return tables.get(coloring);
 }
 
 // An image of points on no ground, whose colours are those of the theme.
@@ -85,9 +85,12 @@ function sprite(rgb, radius) {
 
 // Where the points of a panel are in a canvas, in device pixels. `view` is the place of the panel in it: its side, left
 // and upper edge; and the width and height of the canvas. `outside` are the places of points beyond the panel's edges.
+// `where` is the panel, with its row, whose colours they have.
 class Arrangement {
-  constructor(dataset, xs, ys, view, zoom = 1, outside = new Map()) {
+  constructor(dataset, xs, ys, view, zoom, outside, where) {
     Object.assign(this, { dataset, view, x: new Float32Array(xs.length), y: new Float32Array(xs.length) });
+    this.codes = dataset.coloring.paint(where);
+    this.status = dataset.coloring.status(where);
     this.x.fill(NaN);
     this.shown = [];
     this.dim = [];
@@ -96,7 +99,7 @@ class Arrangement {
     const wanted = Math.max(((view.side / zoom) * crowding) / 100, 1.2 * devicePixelRatio) * zoom ** 0.3;
     const least = dataset.matched ? 2.2 * devicePixelRatio : 0;
     this.radius = Math.round(Math.max(Math.min(wanted, 9 * devicePixelRatio), least) * 4) / 4;
-    const { status } = dataset, around = 2 * this.radius + 2;
+    const { status } = this, around = 2 * this.radius + 2;
     for (let i = 0; i < xs.length; i++) {
       if (status[i] === HIDDEN || xs[i] === MISSING) continue;
       if (outside.has(i)) {
@@ -119,7 +122,7 @@ class Arrangement {
 
   // Points of several labels on one spot stand side by side, so that no label hides another.
   spread(xs, ys) {
-    const spots = new Map(), { codes } = this.dataset;
+    const spots = new Map(), { codes } = this;
     for (const i of this.shown) {
       const name = xs[i] * 65536 + ys[i], spot = spots.get(name);
       if (spot) {
@@ -153,24 +156,24 @@ class Arrangement {
 
   // The sentences drawn at a place, the topmost first; else the nearest one within reach, in device pixels.
   hits(x, y, reach) {
-    const { status } = this.dataset, found = [];
+    const { status } = this, found = [];
     const isOnly = this.dataset.matched?.includes(1) ? SHOWN : DIM;
     for (const { index, size } of this.triangles) {
       const near = Math.hypot(this.x[index] - x, this.y[index] - y) <= 0.6 * size;
       if (near && status[index] >= isOnly) found.unshift(index);
     }
     const most = this.few ? this.radius + 0.5 : this.dot / 2 + 1;
-    let nearest = -1, smallest = reach ** 2;
+    let closest = -1, smallest = reach ** 2;
     for (const list of [this.shown, this.dim]) {
       for (let at = list.length - 1; at >= 0; at--) {
         const i = list[at], distance = (this.x[i] - x) ** 2 + (this.y[i] - y) ** 2;
         if (status[i] < isOnly) continue;
         if (distance <= most ** 2) found.push(i);
-        else if (distance < smallest) [nearest, smallest] = [i, distance];
+        else if (distance < smallest) [closest, smallest] = [i, distance];
       }
     }
     if (!this.few) found.sort((i, j) => Math.hypot(this.x[i] - x, this.y[i] - y) - Math.hypot(this.x[j] - x, this.y[j] - y));
-    return found.length || nearest < 0 ? found : [nearest];
+    return found.length || closest < 0 ? found : [closest];
   }
 
   // Where a sentence is drawn, in parts of the panel's side; null where it is not.
@@ -180,15 +183,26 @@ class Arrangement {
   }
 
   paint(context) {
-    const { dataset } = this, pale = dimColor(), colors = table(dataset);
+    const { dataset } = this, pale = dimColor(), own = this.colorOf();
     if (this.dim.length > FEW) this.paintDensity(context, this.dim, () => pale, true);
     else this.paintDiscs(context, this.dim, () => pale);
-    const own = (i) => colors[dataset.codes[i]];
     if (this.few) this.paintDiscs(context, this.shown, own);
     else this.paintDensity(context, this.shown, own, dataset.filtered);
     this.paintTriangles(context, pale, own);
+    this.paintMarks(context);
+  }
+
+  // What is drawn over the points.
+  paintMarks(context) {
+    paintContours(this, context);
     this.paintSelected(context);
-    this.paintNumbers(context);
+    this.paintNumbers(context, paintNames(this, context));
+  }
+
+  // Gives the colour of a sentence.
+  colorOf() {
+    const colors = table(this.dataset.coloring), { codes } = this;
+    return (i) => colors[codes[i]];
   }
 
   // Selected sentences have a ring each.
@@ -222,7 +236,7 @@ class Arrangement {
   paintTriangles(context, pale, colorOf) {
     for (const { index, x, y, out, size } of this.triangles) {
       const [back, turn] = [[x - size * out[0], y - size * out[1]], [0.6 * size * out[1], 0.6 * size * out[0]]];
-      context.fillStyle = `rgb(${(this.dataset.status[index] === DIM ? pale : colorOf(index)).join(" ")})`;
+      context.fillStyle = `rgb(${(this.status[index] === DIM ? pale : colorOf(index)).join(" ")})`;
       context.beginPath();
       context.moveTo(x, y);
       context.lineTo(back[0] + turn[0], back[1] + turn[1]);
@@ -231,10 +245,10 @@ class Arrangement {
     }
   }
 
-  // The sizes of the largest piles, and the number of points outside, where there is room.
-  paintNumbers(context) {
+  // The sizes of the largest piles, and the number of points outside, where there is room. taken: boxes of names.
+  paintNumbers(context, taken) {
     const { side, left, top } = this.view, size = Math.max(10 * devicePixelRatio, Math.min(side / 18, 15 * devicePixelRatio));
-    const taken = [], { width } = context.canvas;
+    const { width } = context.canvas;
     context.font = `${size}px system-ui, sans-serif`;
     context.textBaseline = "middle";
     context.lineWidth = 3 * devicePixelRatio;

@@ -40,6 +40,7 @@ class PanelView {
   constructor(row, panel) {
     this.row = row;
     this.panel = panel;
+    this.where = { row, panel };
     this.visible = false;
     this.face = element("span", { class: panel.degenerate ? "face degenerate" : "face" });
     this.ring = element("span", { class: "ring", hidden: "" });
@@ -80,7 +81,7 @@ class PanelView {
     const side = Math.max(1, Math.round(this.face.clientWidth * devicePixelRatio));
     if (this.arranged?.view.side !== side) {
       const view = { side, left: 0, top: 0, width: side, height: side }, { row, panel } = this;
-      this.arranged = new Arrangement(row.dataset, ...row.coordinates(panel), view, 1, row.outsiders(panel));
+      this.arranged = new Arrangement(row.dataset, ...row.coordinates(panel), view, 1, row.outsiders(panel), this.where);
     }
     return this.arranged;
   }
@@ -96,8 +97,10 @@ class PanelView {
     if (image) context.drawImage(image, 0, 0, side, side);
     else arrangement.paint(context);
     if (image) {
-      arrangement.paintTriangles(context, dimColor(), (i) => table(dataset)[dataset.codes[i]]);
+      arrangement.paintTriangles(context, dimColor(), arrangement.colorOf());
+      paintContours(arrangement, context);
       arrangement.paintSelected(context);
+      paintNames(arrangement, context);
     }
     canvas.dataset.image = image !== null;
     this.place();
@@ -113,8 +116,7 @@ class PanelView {
 
   point(event) {
     const [index, ...more] = this.sentencesAt(event);
-    const { row, panel } = this;
-    show({ hover: index === undefined ? null : { dataset: row.dataset, index, more, row, panel } }, event);
+    show({ hover: index === undefined ? null : { dataset: this.row.dataset, index, more, where: this.where } }, event);
   }
 
   // A click on a sentence pins it; elsewhere, and by keyboard, it enlarges the panel.
@@ -122,7 +124,7 @@ class PanelView {
     const onFace = event.detail > 0 && this.face.contains(event.target);
     const [index, ...more] = onFace ? this.sentencesAt(event) : [];
     if (index === undefined) closeup.open(this.row, this.panel);
-    else show({ pin: { dataset: this.row.dataset, index, more }, near: { row: this.row, panel: this.panel } });
+    else show({ pin: { dataset: this.row.dataset, index, more, where: this.where }, near: this.where });
   }
 
   place() {
@@ -134,7 +136,7 @@ class PanelView {
       ring.style.left = `${100 * place[0]}%`;
       ring.style.top = `${100 * place[1]}%`;
     }
-    nearest.link(this.links, this.row, this.panel, (index) => this.arrangement.place(index)?.map((part) => `${100 * part}%`));
+    nearest.connect(this.links, this.row, this.panel, (index) => this.arrangement.place(index)?.map((part) => `${100 * part}%`));
   }
 }
 
@@ -144,12 +146,12 @@ function show(change, event = null) {
   Object.assign(state, change);
   if (event && state.hover) moveTip(event.clientX, event.clientY);
   const same = before?.dataset === state.hover?.dataset && before?.index === state.hover?.index
-    && before?.more?.length === state.hover?.more?.length;
+    && before?.more?.length === state.hover?.more?.length && before?.where?.panel === state.hover?.where?.panel;
   if (same && pinned === state.pin) return;
   tip.hidden = !state.hover || !event;
   if (!tip.hidden) {
-    const { dataset, index, more } = state.hover;
-    tip.replaceChildren(dataset.card(index), ...alsoHere(dataset, more));
+    const { dataset, index, more, where } = state.hover;
+    tip.replaceChildren(dataset.card(index, where), ...alsoHere(dataset, more, where));
     moveTip(event.clientX, event.clientY);
   }
   if (pinned !== state.pin) showPinned();
@@ -161,34 +163,37 @@ function showPinned() {
   byId("pinned").hidden = !state.pin;
   nearest.draw();
   if (!state.pin) return;
-  const { dataset, index, more } = state.pin, place = byId("pinned").firstElementChild;
-  place.replaceChildren(dataset.card(index));
+  const { dataset, index, more, where } = state.pin, place = byId("pinned").firstElementChild;
+  place.replaceChildren(dataset.card(index, where));
   if (!more?.length) return;
-  const list = element("ul", {}, ...more.slice(0, LISTED).map((other) => result(dataset, other)));
+  const list = element("ul", {}, ...more.slice(0, LISTED).map((other) => result(dataset, other, where)));
   const listed = more.length > LISTED ? ` (the first ${LISTED} are listed)` : "";
   const words = `${plural(more.length, "other sentence")} on this spot${listed}`;
   place.append(element("details", { class: "pile" }, element("summary", {}, words), list));
 }
 
-// How many sentences are below the topmost one, and of which labels.
-function alsoHere(dataset, more) {
+// How many sentences are below the topmost one, and of which labels or other values.
+function alsoHere(dataset, more, where) {
   if (!more?.length) return [];
   const counts = new Map();
-  for (const index of more) counts.set(dataset.label(index), (counts.get(dataset.label(index)) ?? 0) + 1);
+  for (const index of more) {
+    const value = dataset.coloring.value(index, where);
+    counts.set(value, (counts.get(value) ?? 0) + 1);
+  }
   const named = [...counts].sort((a, b) => b[1] - a[1]).slice(0, 4).map(([name, count]) => `${name || "sentences"} ${count.toLocaleString("en")}`);
   return [element("span", { class: "also" }, `and ${plural(more.length, "other")} on this spot: ${named.join(", ")}; click to list them`)];
 }
 
 // A sentence in a list: pointing at it rings it, a click pins it.
-function result(dataset, index) {
+function result(dataset, index, where = null) {
   const button = element("button", { type: "button", class: "sentence" });
-  button.append(dataset.card(index));
+  button.append(dataset.card(index, where));
   const point = () => show({ hover: { dataset, index } });
   button.addEventListener("focus", point);
   button.addEventListener("pointerenter", point);
   button.addEventListener("pointerleave", () => show({ hover: null }));
   button.addEventListener("click", () => {
-    show({ pin: { dataset, index }, hover: null });
+    show({ pin: { dataset, index, where }, hover: null });
     byId("results-box").hidden = true;
   });
   return element("li", {}, button);
@@ -201,50 +206,59 @@ function moveTip(x, y) {
   tip.style.transform = `translate(${Math.max(4, left)}px, ${Math.max(4, top)}px)`;
 }
 
-// The labels as switches with their numbers of sentences, or the colour bar; empty where points have neither.
-function legend(dataset) {
-  const { info } = dataset, keys = element("div", { class: "keys", role: "group", "aria-label": "Labels" });
-  if (info.valueRange) keys.append(colorBar(dataset));
-  if (info.valueRange && info.unlabelled) {
-    const count = info.unlabelled.toLocaleString("en");
-    keys.append(element("span", { class: "key" }, ...key(dataset.color(info.colors.length - 1), `no value (${count})`).childNodes));
+// The labels, or other values, as switches with their numbers of sentences, or the colour bar; empty where points have
+// neither. Where panels differ, numbers are those of the one that is shown.
+function legend(dataset, where) {
+  const { coloring } = dataset, { info, hidden, none } = coloring, counts = coloring.counts(where);
+  const keys = element("div", { class: "keys", role: "group", "aria-label": coloring.isOwn ? "Labels" : info.name });
+  const withCount = (name, count) => (count === undefined ? name : `${name} (${count.toLocaleString("en")})`);
+  const missing = counts?.at(-1), places = info.categories.map((_, place) => place);
+  if (info.valueRange) {
+    keys.append(colorBar(coloring));
+    if (missing) keys.append(element("span", { class: "key" }, ...key(coloring.color(none), withCount("no value", missing)).childNodes));
+  } else if (!coloring.isOwn) keys.append(element("bdi", { class: "key" }, info.name));
+  const named = info.categories.map((name, place) => withCount(name, counts?.[place]));
+  if (info.categories.length && missing !== 0) {
+    places.push(none);
+    named.push(withCount(coloring.isOwn ? "no label" : info.missing, missing));
   }
-  const counted = info.categories.map((name, code) => `${name} (${info.counts[code].toLocaleString("en")})`);
-  if (info.categories.length && info.unlabelled) counted.push(`no label (${info.unlabelled.toLocaleString("en")})`);
   const change = (pressed) => {
     dataset.refresh();
     drawLegends(pressed);
     repaint();
     closeup.redraw();
   };
-  counted.forEach((name, code) => {
-    const on = !dataset.hiddenCodes.has(code);
+  named.forEach((name, at) => {
+    const place = places[at], on = !hidden.has(place);
     const button = element("button", { type: "button", class: "key", "aria-pressed": on, title: "Show or hide; with Shift: this one alone" });
-    button.append(...key(dataset.color(code), name).childNodes);
+    button.append(...key(coloring.color(place), name).childNodes);
+    // What no value is called, so that a value that reads the same is another one.
+    if (place === none || (info.hasOthers && place === info.categories.length - 1)) button.classList.add("made");
     button.addEventListener("click", (event) => {
-      if (event.shiftKey) dataset.hiddenCodes = new Set(counted.map((_, other) => other).filter((other) => other !== code));
-      else if (!dataset.hiddenCodes.delete(code)) dataset.hiddenCodes.add(code);
+      if (event.shiftKey) coloring.hidden = new Set(places.filter((other) => other !== place));
+      else if (!hidden.delete(place)) hidden.add(place);
       change(button);
     });
     keys.append(button);
   });
-  if (dataset.hiddenCodes.size) {
+  if (hidden.size) {
     const all = element("button", { type: "button", class: "all" }, "Show all");
     all.addEventListener("click", () => {
-      dataset.hiddenCodes.clear();
+      hidden.clear();
       change(null);
     });
     keys.append(all);
   }
-  return keys;
+  const about = aboutColoring(dataset);
+  return about ? [keys, element("p", { class: "small" }, about)] : [keys];
 }
 
-function colorBar(dataset) {
-  const { info } = dataset;
+function colorBar(coloring) {
+  const { info, colors } = coloring;
   const ramp = element("canvas", { class: "ramp", width: "256", height: "1", "aria-hidden": "true" });
   const context = ramp.getContext("2d");
-  info.colors.slice(0, -1).forEach((_, i) => {
-    context.fillStyle = dataset.color(i);
+  colors.slice(0, -1).forEach((_, i) => {
+    context.fillStyle = coloring.color(i);
     context.fillRect(i, 0, 1, 1);
   });
   const [low, high] = info.valueRange.map((value) => String(Number(value.toPrecision(4))));
@@ -256,16 +270,16 @@ const legendPlaces = [];
 
 function drawLegends(pressed = null) {
   const keys = pressed && [...pressed.parentNode.children], at = keys?.indexOf(pressed), place = pressed?.closest(".legend");
-  for (const [node, datasetOf] of legendPlaces) {
+  for (const [node, datasetOf, whereOf] of legendPlaces) {
     const dataset = datasetOf();
-    node.replaceChildren(...(dataset ? [legend(dataset)] : []));
+    node.replaceChildren(...(dataset ? legend(dataset, whereOf()) : []));
   }
   place?.querySelectorAll("button")[at].focus();
 }
 
-function legendPlace(datasetOf) {
+function legendPlace(datasetOf, whereOf = () => null) {
   const node = element("div", { class: "legend" });
-  legendPlaces.push([node, datasetOf]);
+  legendPlaces.push([node, datasetOf, whereOf]);
   return node;
 }
 
@@ -276,8 +290,10 @@ function datasetSection(dataset, number) {
   const facts = [info.subtitle, plural(info.count, "sentence")];
   if (dataset.sampled) facts.push(`images show all of them; ${info.shown.toLocaleString("en")}, drawn at random, can be pointed at`);
   if (info.cut) facts.push(`texts are cut at ${info.cut} characters`);
+  if (info.choicesLeft.length) facts.push(`too many sentences to be coloured by ${info.choicesLeft.join(", ")}`);
   section.append(element("p", { class: "subtitle" }, facts.filter(Boolean).join(" · ")));
-  section.append(help("Each panel is a layer, each dot a sentence in its label's colour. UMAP keeps who is near whom; distances between clusters, their sizes and the axes mean nothing. Click a dot to pin its sentence in every panel, a panel's name to enlarge it, a label to hide it."));
+  section.append(help("Each panel is a layer, each dot a sentence in its label's colour. UMAP keeps who is near whom; distances between clusters, their sizes and the axes mean nothing. Click a dot to pin its sentence in every panel, a panel's name to enlarge it, a label to hide it.",
+    "Colour by, in the bar: dots take the colours of another column, of their number of tokens, of their last token, or of what the probe of each layer decided about a sentence that it had not seen. Names stand in large panels where most sentences are of that label and densest; the rarer go where there is no room. Contours, above 5,000 sentences, enclose the densest places with a quarter, half and nine tenths of each label's sentences."));
   section.append(legendPlace(() => dataset));
   for (const row of dataset.rows) {
     if (row.title) section.append(element("h3", {}, element("bdi", {}, row.title)));
@@ -291,6 +307,7 @@ function datasetSection(dataset, number) {
 }
 
 // A line of explanation, open when asked for; the button in the bar opens all.
-function help(words) {
-  return element("details", { class: "help" }, element("summary", { "aria-label": "What is this?" }, "?"), element("p", {}, words));
+function help(...paragraphs) {
+  const words = paragraphs.map((text) => element("p", {}, text));
+  return element("details", { class: "help" }, element("summary", { "aria-label": "What is this?" }, "?"), ...words);
 }

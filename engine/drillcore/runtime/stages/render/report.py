@@ -15,6 +15,7 @@ from drillcore.runtime.context import Context
 from drillcore.runtime.results import Measured, read_separation
 from drillcore.runtime.stages.nearest import NEAREST
 from drillcore.runtime.stages.render.answer import answer_of
+from drillcore.runtime.stages.render.choices import choice_inputs, choices_of
 from drillcore.runtime.stages.render.curves import CurvesSpec, report_charts
 from drillcore.runtime.stages.render.grids import FIGURES, GridSpec, build_grid, colored_by, over_models
 from drillcore.runtime.stages.render.nearest import nearest_of
@@ -31,7 +32,7 @@ def report_inputs(context: Context) -> list[Any]:
     tables = [[t.title, t.header, t.rows] for t in overview(context)]
     specs = _specs(context)
     nearest = [writer.result_made_from(NEAREST) for spec in specs for _, writer in spec.members]
-    return [tables, [spec.inputs(method) for spec in specs], nearest]
+    return [tables, [[*spec.inputs(method), choice_inputs(context, spec)] for spec in specs], nearest]
 
 
 def draw_report(context: Context, curves: list[CurvesSpec]) -> Path:
@@ -47,8 +48,9 @@ def draw_report(context: Context, curves: list[CurvesSpec]) -> Path:
         store = context.store.location.address.rsplit("/", 1)[-1]
         nearest = [nearest_of(writer.group, settings, store) for _, writer in spec.members]
         rows = tuple(replace(row, nearest=own) for row, own in zip(grid.rows, nearest, strict=True))
-        grid = replace(grid, title=spec.title, rows=rows)
-        datasets.append(ReportDataset(spec.title, texts, grid, _notes(job, first), recolours=bool(spec.label)))
+        grid, choices = replace(grid, title=spec.title, rows=rows), choices_of(context, spec)
+        notes, recolours = _notes(job, first), bool(spec.label)
+        datasets.append(ReportDataset(spec.title, texts, grid, notes, recolours, choices))
     what = states_in_words(writer.group for spec in _specs(context) for _, writer in spec.members)
     primaries = {m.primary for m in _measured(context) if m is not None}
     do = "predict" if primaries == {OF_NUMBERS} else "tell of" if OF_NUMBERS in primaries else "separate"
@@ -59,7 +61,8 @@ def draw_report(context: Context, curves: list[CurvesSpec]) -> Path:
     how_well = f"how well they {do} the labels, and " if answer is not None else ""
     subtitle = f"{what[0].upper()}{what[1:]} of every layer: {how_well}what they look like."
     footer = "Made by drillcore. This file holds all that it shows and asks the network for nothing."
-    page = Report(job.name, subtitle, overview(context), charts, tuple(datasets), footer, note, answer, figure)
+    about = (footer, note, answer, figure, job.render.color)
+    page = Report(job.name, subtitle, overview(context), charts, tuple(datasets), *about)
     return write_report(page, context.out / REPORT)
 
 
