@@ -348,6 +348,42 @@ def test_sentences_without_labels_and_values_that_differ_between_models(
             shown.page.mouse.move(5, 5)
 
 
+def test_labels_are_choices_where_another_column_colours(new_work: Any, visit: Any) -> None:
+    """Of two models, the states of two tokens each, several labels, and number of tokens as the job's own colours."""
+    work = new_work(
+        project={"method": "pca"},
+        measure={"permutations": 9, "metrics": ["probe"]},
+        datasets=[{"name": "d", "path": "d.jsonl", "labels": ["city", "kind"], "keep": ["kept"]}],
+        render={"color": "n_tokens"},
+    )
+    work.job["models"].append({**work.job["models"][0], "as": "m2", "random_weights": True})
+    work.job["extract"]["positions"] = ["last", {"last": 2}]
+    rows = [
+        {"text": f"The city {i} is", "city": "ab"[i % 2], "kind": f"k{i % 3}", "kept": f"v{i % 4}"} for i in range(24)
+    ]
+    work.texts("d", rows)
+    work.save()
+    command = work.forge.run("run", "job.yaml", cwd=work.folder)
+    assert command.status == 0, command.err
+    group = zarr.open_group(work.store, path="m/d", mode="r", use_consolidated=False)
+    points, decided = np.asarray(group["pca"][-1]), np.asarray(group["probe_decision~kind"][-1])
+    shown = visit(work.beside / "report.html")
+    names = shown.page.locator("header select option").all_text_contents()
+    assert names[:4] == ["n_tokens", "city", "kind", "kept"] and "number of tokens" not in names
+    assert {"probe's decision, city", "probe's decision, kind", "token", "last token"} <= set(names)
+    chosen = apart(points)
+    assert chosen
+    for name in ("city", "kind", "kept", "probe's decision, kind"):
+        color_by(shown, name)
+        for i in chosen[:4]:
+            shown.hover(shown.drawn(0, 0, group["layer"].shape[0] - 1), tuple(places(points)[i]))
+            told = shown.page.locator("#tip .about").text_content() or ""
+            said = f"k{decided[i]}"
+            word = rows[i].get(name) or ("right" if said == rows[i]["kind"] else f"wrong, taken for {said}")
+            assert told.startswith(f"{name}: {word}n_tokens "), told
+        shown.page.mouse.move(5, 5)
+
+
 def test_the_control_has_a_name_and_takes_keys(run: Any, visit: Any) -> None:
     shown = visit(run[0].beside / "report.html")
     control = shown.page.get_by_role("combobox", name="Colour by").first
