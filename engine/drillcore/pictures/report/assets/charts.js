@@ -174,15 +174,15 @@ class ChartView {
   open(event) {
     const place = this.placeAt(event), box = this.place.getBoundingClientRect();
     const height = ((event.clientY - box.top) / box.height) * CHART.height;
-    let closest = null, smallest = Infinity;
+    let reached = null, smallest = Infinity;
     for (const s of this.chart.series) {
-      const i = this.chart.relativeDepth ? closest(s.places, place) : s.places.indexOf(place);
+      const i = this.chart.relativeDepth ? reached(s.places, place) : s.places.indexOf(place);
       if (s.control || i < 0 || s.value[i] === null) continue;
       const distance = Math.abs(this.y(s.value[i]) - height), row = rowOf(s);
       const panel = row?.panels.find((each) => each?.layer === s.layers[i]);
-      if (panel && distance < smallest) [closest, smallest] = [{ row, panel }, distance];
+      if (panel && distance < smallest) [reached, smallest] = [{ row, panel }, distance];
     }
-    if (closest) closeup.open(closest.row, closest.panel);
+    if (reached) closeup.open(reached.row, reached.panel);
   }
 
   key(event) {

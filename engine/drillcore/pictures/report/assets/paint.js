@@ -163,17 +163,17 @@ class Arrangement {
       if (near && status[index] >= isOnly) found.unshift(index);
     }
     const most = this.few ? this.radius + 0.5 : this.dot / 2 + 1;
-    let closest = -1, smallest = reach ** 2;
+    let within = -1, smallest = reach ** 2;
     for (const list of [this.shown, this.dim]) {
       for (let at = list.length - 1; at >= 0; at--) {
         const i = list[at], distance = (this.x[i] - x) ** 2 + (this.y[i] - y) ** 2;
         if (status[i] < isOnly) continue;
         if (distance <= most ** 2) found.push(i);
-        else if (distance < smallest) [closest, smallest] = [i, distance];
+        else if (distance < smallest) [within, smallest] = [i, distance];
       }
     }
     if (!this.few) found.sort((i, j) => Math.hypot(this.x[i] - x, this.y[i] - y) - Math.hypot(this.x[j] - x, this.y[j] - y));
-    return found.length || closest < 0 ? found : [closest];
+    return found.length || within < 0 ? found : [within];
   }
 
   // Where a sentence is drawn, in parts of the panel's side; null where it is not.
