@@ -70,6 +70,7 @@ EXAMPLES = {
     "extract.attention": "attention: dense",
     "extract.compile": "compile: off",
     "extract.merge": "merge: on",
+    "extract.weights": "weights: auto",
     "extract.tensor_parallel": "tensor_parallel: 2",
     "extract.threads": "threads: 16",
     "positions.last": "- {last: 4}",

@@ -74,6 +74,18 @@ class TestPadded(BackendContract):
         return get
 
 
+class TestStreamed(BackendContract):
+    @pytest.fixture
+    def opened(self, models, plain_models):
+        folder = models("llama")
+
+        def get(wanted):
+            backend, _ = open_transformers(folder, wanted, weights="streamed")
+            return backend, lambda s: plain_states(plain_models(folder), s, 3)
+
+        return get
+
+
 @pytest.mark.parametrize("architecture", [a for a in ARCHITECTURES if a != "mamba"])
 def test_every_architecture_equals_the_plain_way(architecture, models, plain_models, seed):
     folder = models(architecture)

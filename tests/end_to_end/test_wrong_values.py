@@ -99,6 +99,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("extract.attention", "linear", "attention"),
     ("extract.compile", "fast", "compile"),
     ("extract.merge", "some", "merge"),
+    ("extract.weights", "disk", "weights"),
     ("extract.tensor_parallel", 2, "tensor_parallel is 2, but the 2 processes would share 1 CPU threads"),
     ("extract.threads", 0, "threads"),
     ("extract.threads", HUGE, "threads"),

@@ -83,6 +83,7 @@ class ExtractFields(TypedDict, total=False):
     attention: Literal["auto", "dense", "flex"]
     compile: Switch
     merge: Switch
+    weights: Literal["resident", "streamed", "auto"]
     tensor_parallel: int
     threads: Literal["auto"] | int
 

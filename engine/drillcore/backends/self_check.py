@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -127,7 +128,7 @@ def reference(
     whose hidden states would need more than `MAX_HIDDEN_BYTES` there is only layer L + 1. Raises ModelError where the
     decoder does not return its hidden states.
     """
-    parameter, name = next(decoder.parameters()), type(decoder).__name__
+    parameter, name = in_memory(decoder), type(decoder).__name__
     rows_RT = np.asarray(sentence, np.int64)[None]
     ids = torch.as_tensor(rows_RT if beside is None else np.concatenate([rows_RT, beside]), device=parameter.device)
     hidden_size = decoder.config.get_text_config(decoder=True).hidden_size
@@ -154,6 +155,16 @@ def reference(
     return layers
 
 
+def in_memory(decoder: nn.Module) -> Tensor:
+    """A parameter that is in memory: those of layers that are streamed may not be."""
+    return next(p for p in decoder.parameters() if not p.is_meta)
+
+
+def in_turn(passes: Sequence[Callable[[], Tensor]]) -> list[Tensor]:
+    """Call one after the other; their results."""
+    return [run() for run in passes]
+
+
 def settle_positions(decoder: Any) -> None:
     """Reset dynamic NTK, which keeps the scale of the longest sentence that it has seen.
 
@@ -162,7 +173,7 @@ def settle_positions(decoder: Any) -> None:
     config = decoder.config.get_text_config(decoder=True)
     if "dynamic" not in str(getattr(config, "rope_parameters", None)):
         return
-    token = torch.zeros((1, 1), dtype=torch.long, device=next(decoder.parameters()).device)
+    token = torch.zeros((1, 1), dtype=torch.long, device=in_memory(decoder).device)
     with torch.inference_mode():
         decoder(input_ids=token, use_cache=False)
 
@@ -198,25 +209,32 @@ def _by_layer(errors_C: Sequence[dict[int, float]], summary: Callable[[list[floa
 
 
 def first_difference(
-    decoder: nn.Module, sentences: Sequences, rules: LengthRules, bound: float = BOUND
+    decoder: nn.Module,
+    sentences: Sequences,
+    rules: LengthRules,
+    bound: float = BOUND,
+    together: Callable[[Sequence[Callable[[], Tensor]]], list[Tensor]] = in_turn,
 ) -> float | None:
     """The relative difference that later tokens make to a token's state, or None where they make none.
 
     Takes the longest sentence on each side of every switch of positions, cuts it at a few tokens, runs each prefix
-    alone, and compares its last state with the state of the same token in the whole sentence.
+    alone, and compares its last state with the state of the same token in the whole sentence. together: calls passes.
     """
-    device = next(decoder.parameters()).device
-    for sentence, lengths in _prefixes(sentences, rules):
-        ids = torch.as_tensor(np.asarray(sentence, np.int64), device=device)[None]
+
+    def last_states(ids: Tensor) -> Tensor:
         settle_positions(decoder)
         with torch.inference_mode():
-            whole = decoder(input_ids=ids, use_cache=False).last_hidden_state[0, [n - 1 for n in lengths]]
-            for row, length in enumerate(lengths):
-                settle_positions(decoder)
-                part = decoder(input_ids=ids[:, :length], use_cache=False).last_hidden_state[0, -1]
-                difference = relative_error(whole[row], part)
-                if not difference <= bound:
-                    return difference
+            states: Tensor = decoder(input_ids=ids, use_cache=False).last_hidden_state[0]
+            return states
+
+    device = in_memory(decoder).device
+    for sentence, lengths in _prefixes(sentences, rules):
+        ids = torch.as_tensor(np.asarray(sentence, np.int64), device=device)[None]
+        whole, *parts = together([partial(last_states, part) for part in (ids, *(ids[:, :n] for n in lengths))])
+        for length, part in zip(lengths, parts, strict=True):
+            difference = relative_error(whole[length - 1], part[-1])
+            if not difference <= bound:
+                return difference
     return None
 
 

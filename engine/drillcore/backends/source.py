@@ -328,7 +328,7 @@ def identity(source: ModelSource, *, afresh: bool = False) -> dict[str, Any]:
         return {**named, "random_weights": 0}
     folder = Path(source.location)
     if not folder.is_dir():
-        folder = _snapshot(source, local_files_only=afresh)
+        folder = snapshot(source, local_files_only=afresh)
         named |= {"id": source.model.id, "revision": source.revision}
     if source.adapter is not None:
         named |= source.adapter.identity(digest_of, merged=source.model.merge_adapter)
@@ -357,7 +357,8 @@ def _code_digests(source: ModelSource, digest_of: Callable[[Path], str], afresh:
     return code
 
 
-def _snapshot(source: ModelSource, **settings: Any) -> Path:
+def snapshot(source: ModelSource, **settings: Any) -> Path:
+    """The folder of a hub model's files in the cache, downloaded where they are not there."""
     from huggingface_hub import snapshot_download
 
     return Path(snapshot_download(source.location, revision=source.revision, allow_patterns=HUB_PATTERNS, **settings))
@@ -371,7 +372,7 @@ def weights_folder(source: ModelSource) -> Path | None:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        folder = _snapshot(source, local_files_only=True)
+        folder = snapshot(source, local_files_only=True)
         weight_files(source.model.id, folder, getattr(source.config, "transformers_weights", None))
     except (LocalEntryNotFoundError, ModelError):
         return None

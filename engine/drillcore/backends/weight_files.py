@@ -112,7 +112,7 @@ def read_headers(model: str, files: list[Path]) -> dict[str, StoredTensor]:
     tensors: dict[str, StoredTensor] = {}
     for file in files:
         try:
-            with safe_open(file, framework="pt") as opened:
+            with safe_open(file, framework="pt", backend="pread") as opened:
                 for name in opened.keys():  # noqa: SIM118, it is no mapping
                     part = opened.get_slice(name)
                     tensor = StoredTensor(tuple(part.get_shape()), part.get_dtype(), file)
@@ -132,7 +132,7 @@ def _refuse_unless_equal(model: str, name: str, one: StoredTensor, other: Stored
 
     values = []
     for tensor in (one, other):
-        with safe_open(tensor.file, framework="pt") as opened:
+        with safe_open(tensor.file, framework="pt", backend="pread") as opened:
             values.append(opened.get_tensor(name))
     if values[0].dtype != values[1].dtype or not torch.equal(*values):
         raise ModelError(

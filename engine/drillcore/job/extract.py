@@ -50,6 +50,10 @@ class Extract(Closed):
     merge: Annotated[Literal["auto", "on", "off"], ON_OFF] = "auto"
     """Compute linear layers that share their input in one product (transformers): query, key and value; gate and up.
     auto is off, until a measurement shows where it pays."""
+    weights: Literal["resident", "streamed", "auto"] = "resident"
+    """Where a model's layers are (transformers): resident holds all of them on the device; streamed reads one after the
+    other from the files, for as many batches as memory holds, so that a model may be larger than memory; auto streams
+    where it does not fit. The states are the same."""
     tensor_parallel: Annotated[int, Field(ge=1, le=1024)] = 1
     """GPUs of a machine that share one model (vllm, and transformers by its own plan of the architecture); on a CPU,
     processes."""
@@ -87,4 +91,10 @@ class Extract(Closed):
             raise ValueError("block_sentences must be a multiple of shard_sentences")
         if self.compile == "on" and (self.attention == "dense" or self.layout not in ("auto", "packed")):
             raise ValueError("compile: on needs packs, and attention: flex or auto")
+        if self.weights != "resident":
+            for name, value in (("tensor_parallel", 1), ("compile", "auto"), ("merge", "auto")):
+                if getattr(self, name) not in (value, "off"):
+                    raise ValueError(f"weights: {self.weights} does not go with {name}: {getattr(self, name)}")
+            if self.backend != "transformers":
+                raise ValueError(f"weights: {self.weights} needs backend: transformers, not {self.backend}")
         return self

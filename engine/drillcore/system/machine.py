@@ -8,6 +8,7 @@ import platform
 import resource
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 # Number of glibc's mallopt(3).
@@ -46,6 +47,35 @@ def free_memory_bytes() -> int:
     except ImportError:
         return total_memory_bytes() // 2
     return int(psutil.virtual_memory().available)
+
+
+def allowed_memory_bytes() -> int:
+    """Memory in bytes that this process may still take: what is free, and what limits on it leave.
+
+    Limits are those of its control group, and of its data segment and address space (ulimit -d, -v).
+    """
+    left = [free_memory_bytes()]
+    try:
+        group = next(x for x in Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines() if x[:3] == "0::")
+        folder = Path("/sys/fs/cgroup") / group[3:].strip("/")
+        for place in (folder, *folder.parents):
+            limit = place / "memory.max"
+            if limit.is_file() and (most := limit.read_text(encoding="ascii").strip()) != "max":
+                used = int((place / "memory.current").read_text(encoding="ascii"))
+                # Pages of files that nothing changes are given back when memory is short.
+                stat = dict(x.split() for x in (place / "memory.stat").read_text(encoding="ascii").splitlines())
+                left.append(int(most) - used + int(stat.get("inactive_file", 0)))
+    except (OSError, StopIteration, ValueError):
+        pass
+    sizes = {}
+    with suppress(OSError, ValueError):
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        sizes = {x.split(":")[0]: int(x.split()[1]) * 1024 for x in lines if x.startswith(("VmData:", "VmSize:"))}
+    for kind, name in ((resource.RLIMIT_DATA, "VmData"), (resource.RLIMIT_AS, "VmSize")):
+        most_bytes = resource.getrlimit(kind)[0]
+        if most_bytes != resource.RLIM_INFINITY and name in sizes:
+            left.append(most_bytes - sizes[name])
+    return max(0, min(left))
 
 
 def peak_memory_bytes() -> int:

@@ -13,7 +13,7 @@ from drillcore.system.logs import Teller, take_over_logs
 from drillcore.system.progress import tell_detail
 
 # Loggers that print by themselves.
-PRINTING = ("transformers", "huggingface_hub")
+PRINTING = ("transformers", "huggingface_hub", "accelerate")
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from drillcore.backends.transformers.compiled import NAME as COMPILED
 from drillcore.backends.transformers.compiled import Compilations, CompiledLayers
 from drillcore.backends.transformers.cpu_attention import WIDEST
 from drillcore.backends.transformers.cpu_linears import NAME as ONEDNN
-from drillcore.backends.transformers.cpu_linears import PreparedLinears, are_worth
+from drillcore.backends.transformers.cpu_linears import are_worth
 from drillcore.backends.transformers.device_memory import MOST_NODES, fitting_nodes, free_bytes, node_bytes
 from drillcore.backends.transformers.feed import Feeder
 from drillcore.backends.transformers.hooks import Gatherer
@@ -39,17 +39,18 @@ from drillcore.backends.transformers.host import BatchCopy, keep_freed_memory
 from drillcore.backends.transformers.masks import attention_kinds
 from drillcore.backends.transformers.merged import NAME as MERGED
 from drillcore.backends.transformers.merged import MergedLinears
-from drillcore.backends.transformers.packing import pack_batches, pack_numerics, pack_rule, raised_note
+from drillcore.backends.transformers.packing import halves_of, pack_batches, pack_numerics, pack_rule, raised_note
 from drillcore.backends.transformers.plain import compute_alone
 from drillcore.backends.transformers.sharded import load
 from drillcore.backends.transformers.sharding import dense_only
+from drillcore.backends.transformers.streamed.passes import Linears, prepared_linears, sweeps_of
 from drillcore.backends.transformers.surroundings import pinned
 from drillcore.backends.transformers.trace import first_tensor
 from drillcore.backends.transformers.ways import Way, register, way_of, ways_to_try
 from drillcore.backends.weight_files import first_line
-from drillcore.errors import ModelError, RunError, SelfCheckError
+from drillcore.errors import ModelError, SelfCheckError
 from drillcore.job.extract import Extract
-from drillcore.tokens.batches import Batch, batches, halve, padded_batches
+from drillcore.tokens.batches import Batch, batches, padded_batches
 from drillcore.tokens.packs import build_packs
 from drillcore.tokens.places import Places, gathering
 from drillcore.tokens.sequences import Sequences
@@ -60,7 +61,7 @@ NOT_ACCEPTED: tuple[type[Exception], ...] = (TypeError, ValueError, RuntimeError
 
 
 class TransformersBackend:
-    """One model on one device (or spread by device_map)."""
+    """One model on one device (or spread by device_map). sweeps: what runs its batches where layers are streamed."""
 
     @pinned()
     def __init__(self, source: ModelSource, extract: Extract, layers: Sequence[int]) -> None:
@@ -82,6 +83,7 @@ class TransformersBackend:
                 self._gatherer.compute_whole_mlp()  # as the other processes do
             self._gatherer.keep_shortcut_if_exact(loaded.decoder, loaded.ending.ids_T, loaded.dtype)
             stack.pop_all()
+        self.sweeps = sweeps_of(loaded, self._gatherer, lambda: self._feeder if self._numerics else None, self._halves)
         device = self._loaded.device
         self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
         keep_freed_memory()
@@ -89,7 +91,7 @@ class TransformersBackend:
         self._dtype = self._loaded.dtype
         self._memory: dict[str, int] = {}
         self._merged: MergedLinears | None = None
-        self._linears: PreparedLinears | None = None
+        self._linears: Linears | None = None
         self._compile: CompiledLayers | None = None
         self._load_seconds = time.perf_counter() - started
 
@@ -133,6 +135,9 @@ class TransformersBackend:
         loaded = self._loaded
         kinds = {"packable": self._kinds.packable, "quantised": loaded.is_quantised}
         extract = self._extract if loaded.shards is None else dense_only(self._extract)
+        if loaded.streamed is not None:
+            # What is compiled or merged is made of weights that stay.
+            extract = extract.model_copy(update={"compile": "off", "merge": "off"})
         return ways_to_try(extract, loaded.device, loaded.dtype, self._plain_attention, **kinds)
 
     def _use(self, numerics: dict[str, Any]) -> None:
@@ -150,7 +155,7 @@ class TransformersBackend:
         self._compile = None
         self._merge(merged=numerics.get("merged") is not None)
         if self._linears is None and numerics.get("linear") == ONEDNN:
-            self._linears = PreparedLinears(self._loaded.decoder_layers, numerics["batch_nodes"])
+            self._linears = prepared_linears(self._loaded, numerics["batch_nodes"])
         if numerics.get("compile") is not None:
             self._compile = CompiledLayers(self._loaded.causal, self._loaded.decoder_layers)
         self._use_ours()
@@ -221,6 +226,7 @@ class TransformersBackend:
             "instructions": torch.backends.cpu.get_cpu_capability() if on_cpu else "",
             "threads": torch.get_num_threads(),
             **({"tensor_parallel": self._extract.tensor_parallel} if self._loaded.shards is not None else {}),
+            **({"weights": "streamed"} if self._loaded.streamed is not None else {}),
             "torch": torch.__version__,
         }
 
@@ -328,6 +334,9 @@ class TransformersBackend:
 
     def run(self, work: Work) -> Iterator[States]:
         """Forward passes, batch by batch; on CUDA the next pass runs while the states of the last one are copied."""
+        if self.sweeps is not None:
+            yield from self.sweeps.run(work)
+            return
         copies: deque[BatchCopy] = deque()
         for batch in work.parts:
             for copy in self._run(batch, "", work):
@@ -342,13 +351,7 @@ class TransformersBackend:
         try:
             copy = self._forward(batch, note, work)
         except torch.OutOfMemoryError as error:
-            halves = halve(batch, flex.TILE if self._numerics["attention"] == flex.NAME else 1)
-            if not halves:
-                raise RunError(
-                    f"{self._loaded.device} has no memory for one row of {batch.token_ids_RW.shape[1]} tokens, "
-                    f"which holds sentence {int(batch.sentence_S[0])} of its block",
-                    hint="Leave out the longest sentences, set extract.too_long: truncate, or spread the model.",
-                ) from error
+            halves, note = self._halves(batch, error)
         else:
             yield copy
             return
@@ -356,9 +359,11 @@ class TransformersBackend:
         if self._loaded.device.type == "cuda":
             torch.cuda.empty_cache()
         for half in halves:
-            num_rows, width = half.token_ids_RW.shape
-            note = f"out of memory: batch halved to {num_rows} rows of {width} tokens"
             yield from self._run(half, note, work)
+
+    def _halves(self, batch: Batch, error: Exception) -> tuple[Sequence[Batch], str]:
+        step = flex.TILE if self._numerics["attention"] == flex.NAME else 1
+        return halves_of(batch, step, str(self._loaded.device), error)
 
     @pinned()
     def _forward(self, batch: Batch, note: str, work: Work) -> BatchCopy:
@@ -367,14 +372,13 @@ class TransformersBackend:
                 with self._as_transformers():
                     self_check.settle_positions(self._loaded.decoder)
             arguments, wanted = self._feeder.feed(batch), gathering(batch, work.places)
-            self._gatherer.begin_places(wanted, self._feeder.to_device, self._dtype)
+            means = self._gatherer.begin_places(wanted, self._feeder.to_device, self._dtype)
             try:
                 output = self._loaded.decoder(use_cache=False, **arguments)
                 states_GKH = self._gatherer.finish(first_tensor(output))
             finally:
                 self._gatherer.cancel()
-            states = (states_GKH, *self._gatherer.means)
-            return BatchCopy(batch, wanted, states, note, self._side, work.store_dtype)
+            return BatchCopy(batch, wanted, (states_GKH, *means), note, self._side, work.store_dtype)
 
     @pinned()
     def unembed(self, states_GH: FloatStates) -> NDArray[np.float32]:

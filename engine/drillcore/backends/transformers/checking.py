@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -194,11 +195,12 @@ def _refuse_unless_causal(checked: Checked, sentences: Sequences) -> None:
     # Scales of activations may be those of the whole sentence.
     bound = ROUTED_BOUND if loaded.is_quantised else bound
     with checked.as_transformers():
-        difference = self_check.first_difference(loaded.decoder, sentences, checked.rules, bound)
+        find = partial(self_check.first_difference, loaded.decoder, sentences, checked.rules, together=loaded.together)
+        difference = find(bound)
         if difference is not None and difference < LARGEST_NOISE and loaded.dtype == torch.float32:
             # A deep model may be that noisy in float32: float64 tells.
             with loaded.in_precision(torch.float64):
-                difference = self_check.first_difference(loaded.decoder, sentences, checked.rules, FLOAT64_BOUND)
+                difference = find(FLOAT64_BOUND)
     if difference is not None:
         raise ModelError(
             f"model {loaded.model} is not a causal decoder: what follows a token changes its state by {difference:.1g}",

@@ -24,16 +24,18 @@ from drillcore.tokens.batches import Batch
 class Feeder:
     """Turns batches into arguments of one model's decoder.
 
-    packed: batches are packs, not padded sentences. attention: the name of the function that reads their masks.
+    dtype: of states and masks. packed: batches are packs, not padded sentences. attention: the name of the function
+    that reads their masks.
     """
 
     def __init__(
         self, kinds: AttentionKinds, device: torch.device, dtype: torch.dtype, *, packed: bool, attention: str
     ) -> None:
         self._kinds = kinds
-        self._device, self._dtype = device, dtype
+        self._device, self.dtype = device, dtype
         self._packed, self._attention = packed, attention
         self._masks: dict[tuple[int, int, str], PackMask] = {}
+        self._fed: tuple[Tensor, Tensor] | None = None
 
     def feed(self, batch: Batch) -> dict[str, Any]:
         """Arguments of the decoder."""
@@ -45,11 +47,26 @@ class Feeder:
             return {"input_ids": ids_RW, "attention_mask": (depth_RW < ends_RW[:, :1]).long()}
         if self._attention == flex.NAME:
             mask = self._flex_mask(ends_RW, depth_RW)
+            self._fed = ends_RW, depth_RW
         elif self._attention == trees.NAME and ids_RW.shape[1] > WIDEST:
             mask = self._tree_mask(batch)
         else:
-            mask = pack_masks(ends_RW, depth_RW, self._kinds, self._dtype)
+            mask = pack_masks(ends_RW, depth_RW, self._kinds, self.dtype)
         return {"input_ids": ids_RW, "position_ids": depth_RW, "attention_mask": mask}
+
+    def kept(self) -> Callable[[], None]:
+        """Puts back, when called, what masks of this shape say of the batch that was fed last: batches share it."""
+        if self._fed is None:
+            return _nothing
+        fed = self._fed
+
+        def refill() -> None:
+            self._fed = fed
+            for (*shape, _), mask in self._masks.items():
+                if tuple(shape) == tuple(fed[0].shape):
+                    mask.hold(*fed)
+
+        return refill
 
     def to_device(self, array: NDArray[np.int64]) -> Tensor:
         """An array on the device, copied while a pass runs."""
@@ -60,7 +77,7 @@ class Feeder:
 
     def _tree_mask(self, batch: Batch) -> Any:
         return self._by_kind(
-            lambda _, window: trees.TreeMask.of(batch.subtree_end_RW, batch.position_ids_RW, window, self._dtype)
+            lambda _, window: trees.TreeMask.of(batch.subtree_end_RW, batch.position_ids_RW, window, self.dtype)
         )
 
     def _flex_mask(self, ends_RW: Tensor, depth_RW: Tensor) -> Any:
@@ -79,3 +96,7 @@ class Feeder:
         kinds, window = self._kinds, self._kinds.window
         masks = {kind: mask(kind, window if kind == "sliding_attention" else None) for kind in kinds.kinds}
         return masks if kinds.by_kind else next(iter(masks.values()))
+
+
+def _nothing() -> None:
+    """Put back what batches do not share."""

@@ -100,10 +100,14 @@ class PackMask:
 
         self._mask_mod = ancestor if window is None else near_ancestor
 
-    def fill(self, ends_RW: Tensor, depth_RW: Tensor) -> BlockMask:
-        """The mask of a batch, from its subtree ends and depths [R, W]."""
+    def hold(self, ends_RW: Tensor, depth_RW: Tensor) -> None:
+        """Let masks of this shape be those of a batch, whose own was made before."""
         self._ends_RW.copy_(ends_RW)
         self._depth_RW.copy_(depth_RW)
+
+    def fill(self, ends_RW: Tensor, depth_RW: Tensor) -> BlockMask:
+        """The mask of a batch, from its subtree ends and depths [R, W]."""
+        self.hold(ends_RW, depth_RW)
         some_RNN, all_RNN = interval_tiles(self._ends_RW)
         if self._window is not None:
             # A window cuts through tiles that hold only ancestors.

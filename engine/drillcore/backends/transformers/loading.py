@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,12 +24,17 @@ from drillcore.backends.transformers.precision import can_be_raised, computing_i
 from drillcore.backends.transformers.quantised import check_quantised, is_quantised, quantization_config, unpack
 from drillcore.backends.transformers.shards import Shards, plan_argument, unwrap
 from drillcore.backends.transformers.spreading import refuse_offload, refuse_offloaded
+from drillcore.backends.transformers.streamed.building import build_streamed
+from drillcore.backends.transformers.streamed.choice import is_streamed
+from drillcore.backends.transformers.streamed.layers import StreamedLayers
 from drillcore.backends.transformers.surroundings import pinned
 from drillcore.backends.transformers.trace import first_tensor
 from drillcore.backends.weight_files import first_line
 from drillcore.errors import ModelError
 from drillcore.job.extract import Extract
 from drillcore.system.quiet import quiet_transformers
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,8 @@ class Loaded:
     model: its id. causal: the whole model. decoder: without LM head, cut after the deepest wanted layer.
     decoder_layers: those that are left. ending: what followed the last one before the cut. cut: how many decoder layers
     are left. has_head: whether what follows the decoder was in the files. notes: what the user should know of the
-    files. shards: the other processes that hold parts of the model; None where this one holds it whole.
+    files. shards: the other processes that hold parts of the model; None where this one holds it whole. streamed:
+    the decoder layers, where they are in memory one at a time; None where all are.
     """
 
     model: str
@@ -53,6 +59,7 @@ class Loaded:
     has_head: bool = True
     notes: tuple[str, ...] = ()
     shards: Shards | None = None
+    streamed: StreamedLayers | None = None
 
     @property
     def is_quantised(self) -> bool:
@@ -62,13 +69,22 @@ class Loaded:
     @property
     def can_be_raised(self) -> bool:
         """Whether it can compute in float32, and that is more exact than its own dtype."""
+        if self.streamed is not None:
+            return self.dtype != torch.float32
         return can_be_raised(self.causal, self.dtype)
+
+    def together(self, passes: Sequence[Callable[[], Result]]) -> list[Result]:
+        """Call these, which run the model, and give their results; layers that are streamed are read once for all."""
+        return [run() for run in passes] if self.streamed is None else self.streamed.together(passes)
 
     @contextlib.contextmanager
     def in_precision(self, dtype: torch.dtype) -> Iterator[None]:
         """A context in which it computes in a higher precision."""
         with ExitStack() as stack:
-            stack.enter_context(computing_in(self.causal, self.decoder_layers, dtype))
+            if self.streamed is not None:
+                stack.enter_context(self.streamed.in_precision(dtype))
+            else:
+                stack.enter_context(computing_in(self.causal, self.decoder_layers, dtype))
             if self.shards is not None:
                 stack.enter_context(self.shards.in_precision(dtype))
             yield
@@ -79,9 +95,11 @@ class Loaded:
         return self.ending.final_norm
 
     def close(self) -> None:
-        """End the other processes that hold parts of it."""
+        """End the other processes that hold parts of it, and forget layers that are streamed."""
         if self.shards is not None:
             self.shards.close()
+        if self.streamed is not None:
+            self.streamed.close()
 
 
 @pinned()
@@ -95,11 +113,15 @@ def load_model(source: ModelSource, extract: Extract, deepest: int, shards: Shar
     dtype = choose_dtype(source, extract, device)
     fit = examine(source)
     refuse_offload(source, dtype)
+    streamed, (is_to_stream, why) = None, is_streamed(source, extract)
     with quiet_transformers():
-        causal = _values(source, fit, dtype, device, shards.ranks if shards else 1)
+        if is_to_stream:
+            causal, streamed = build_streamed(source, fit, dtype, device)
+        else:
+            causal = _values(source, fit, dtype, device, shards.ranks if shards else 1)
     refuse_offloaded(source, getattr(causal, "hf_device_map", {}))
     causal.eval().requires_grad_(False)
-    if source.model.device_map is None and getattr(causal, "hf_quantizer", None) is None:
+    if streamed is None and source.model.device_map is None and getattr(causal, "hf_quantizer", None) is None:
         # Codes were put there as they were read, and some kinds refuse to be moved.
         causal.to(device)
     cut = source.facts.num_layers if deepest > source.facts.num_layers else max(deepest, 1)
@@ -112,9 +134,22 @@ def load_model(source: ModelSource, extract: Extract, deepest: int, shards: Shar
     except ModelError as error:
         raise ModelError(f"model {source.model.id}: {error}", hint=error.hint) from error
     layers = parts.layers if shards else _cut(parts, cut, ending)
-    notes = (*fit.notes, *check_quantised(source, layers), *narrowing_note(source, extract, dtype, fit.stored))
+    if streamed is not None:
+        streamed.num_layers = len(layers)
+    notes = (*fit.notes, *why, *check_quantised(source, layers), *narrowing_note(source, extract, dtype, fit.stored))
     return Loaded(
-        source.model.id, causal, parts.decoder, layers, ending, len(layers), device, dtype, fit.has_head, notes, shards
+        source.model.id,
+        causal,
+        parts.decoder,
+        layers,
+        ending,
+        len(layers),
+        device,
+        dtype,
+        fit.has_head,
+        notes,
+        shards,
+        streamed,
     )
 
 

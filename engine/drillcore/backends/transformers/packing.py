@@ -10,7 +10,8 @@ import numpy as np
 
 from drillcore.backends.transformers import cpu_trees as trees
 from drillcore.backends.transformers import flex_attention as flex
-from drillcore.tokens.batches import Batch, batches, filled
+from drillcore.errors import RunError
+from drillcore.tokens.batches import Batch, batches, filled, halve
 from drillcore.tokens.former_packs import build_former_packs
 from drillcore.tokens.packs import build_packs
 from drillcore.tokens.sequences import Sequences
@@ -97,3 +98,19 @@ def pack_batches(block: Sequences, numerics: dict[str, Any]) -> list[Batch]:
         if width % flex.TILE == 0:
             width_P[sizes_P <= width] = width
     return list(batches(replace(packs, width_P=width_P), 1))
+
+
+def halves_of(batch: Batch, step: int, device: str, error: Exception) -> tuple[Sequence[Batch], str]:
+    """The halves of a batch that a device has no memory for, and a note on it; raises RunError for a single row.
+
+    step: nodes that a row's width is a multiple of. error: what the device raised.
+    """
+    halves = halve(batch, step)
+    if not halves:
+        raise RunError(
+            f"{device} has no memory for one row of {batch.token_ids_RW.shape[1]} tokens, "
+            f"which holds sentence {int(batch.sentence_S[0])} of its block",
+            hint="Leave out the longest sentences, set extract.too_long: truncate, or spread the model.",
+        ) from error
+    num_rows, width = halves[0].token_ids_RW.shape
+    return halves, f"out of memory: batch halved to {num_rows} rows of {width} tokens"

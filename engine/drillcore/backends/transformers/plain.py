@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,8 @@ from drillcore.tokens.sequences import Sequences
 
 # Sentences by which a quantised model's noise is measured, batches of each, and sentences beside it in a batch.
 MEASURED, NUM_BATCHES, COMPANIONS = 8, 2, 3
+# Hidden states of the sentences that pass through streamed layers at a time: more are more memory, fewer more reading.
+TOGETHER_BYTES = 256 * 2**20
 
 
 @pinned()
@@ -163,29 +166,65 @@ def single_states(
     each sentence, as `Alone` has them. NaN where `transformers` gives no state. Raises ModelError where it gives
     one that is not finite.
     """
-    rows: list[NDArray[np.float32]] = []
+    found: list[tuple[NDArray[np.float32], NDArray[np.float64] | None]] = []
     with _last_block(loaded) as last:
-        for number, sentence in enumerate(sentences):
+
+        def one(number: int) -> tuple[NDArray[np.float32], NDArray[np.float64] | None]:
             taken = _Taken(None if places is None else places.slice(number, number + 1).index_Q)
             others = None if beside is None else beside[number]
-            by_layer = self_check.reference(
-                loaded.decoder, sentence, loaded.cut, loaded.ending.places, taken.whole, others
-            )
-            # Their list has layer L after the final norm only.
-            by_layer[loaded.cut] = taken.whole(last[0][: len(sentence)])
-            pooled = {k: taken.pool(by_layer[_key(loaded, k)]) for k in layers if _key(loaded, k) in by_layer}
-            given = {k: state_H.float() for k, (state_H, _) in pooled.items()}
-            if peaks is not None and taken.index is not None:
-                peaks.append(np.array([pooled[k][1] if k in pooled else (0.0, 0.0, 0) for k in layers], np.float64))
-            if not all(bool(state_H.isfinite().all()) for state_H in given.values()):
-                what = f"a sentence of {len(sentence)} tokens alone, in {dtype_name(loaded.dtype)}"
-                error = not_finite(loaded.decoder, what)
-                raise ModelError(f"model {loaded.model}: {error}", hint=error.hint)
-            missing_H = torch.full_like(last[0][-1], torch.nan)
-            rows.append(np.stack([given.get(k, missing_H).float().cpu().numpy() for k in layers]))
-    if not rows:
+            return _single(loaded, layers, sentences[number], taken, last, others)
+
+        for numbers in _at_a_time(loaded, sentences):
+            found += loaded.together([partial(one, number) for number in numbers])
+    if peaks is not None:
+        peaks += [peaks_K3 for _, peaks_K3 in found if peaks_K3 is not None]
+    if not found:
         return np.empty((0, len(layers), 0), np.float32)
-    return np.stack(rows)
+    return np.stack([states_KH for states_KH, _ in found])
+
+
+def _at_a_time(loaded: Loaded, sentences: Sequences) -> Iterator[list[int]]:
+    """Numbers of sentences whose hidden states of all layers and tokens are in memory at a time."""
+    if loaded.streamed is None:
+        yield list(range(len(sentences)))
+        return
+    hidden = loaded.decoder.config.get_text_config(decoder=True).hidden_size
+    each, numbers, num_bytes = 8 * hidden * (loaded.cut + 1), list[int](), 0
+    for number, length in enumerate(sentences.lengths_N.tolist()):
+        if numbers and num_bytes + each * length > TOGETHER_BYTES:
+            yield numbers
+            numbers, num_bytes = [], 0
+        numbers.append(number)
+        num_bytes += each * length
+    yield numbers
+
+
+def _single(
+    loaded: Loaded,
+    layers: Sequence[int],
+    sentence: NDArray[np.int32],
+    taken: _Taken,
+    last: Sequence[Tensor],
+    beside: NDArray[np.int64] | None,
+) -> tuple[NDArray[np.float32], NDArray[np.float64] | None]:
+    """States [K, H] of one sentence alone, and the peaks [K, 3] of its tokens where several count.
+
+    last: as `_last_block` gives it.
+    """
+    by_layer = self_check.reference(loaded.decoder, sentence, loaded.cut, loaded.ending.places, taken.whole, beside)
+    # Their list has layer L after the final norm only.
+    by_layer[loaded.cut] = taken.whole(last[0][: len(sentence)])
+    pooled = {k: taken.pool(by_layer[_key(loaded, k)]) for k in layers if _key(loaded, k) in by_layer}
+    given = {k: state_H.float() for k, (state_H, _) in pooled.items()}
+    if not all(bool(state_H.isfinite().all()) for state_H in given.values()):
+        what = f"a sentence of {len(sentence)} tokens alone, in {dtype_name(loaded.dtype)}"
+        error = not_finite(loaded.decoder, what)
+        raise ModelError(f"model {loaded.model}: {error}", hint=error.hint)
+    missing_H = torch.full_like(last[0][-1], torch.nan)
+    states_KH = np.stack([given.get(k, missing_H).float().cpu().numpy() for k in layers])
+    if taken.index is None:
+        return states_KH, None
+    return states_KH, np.array([pooled[k][1] if k in pooled else (0.0, 0.0, 0) for k in layers], np.float64)
 
 
 @dataclass(frozen=True)

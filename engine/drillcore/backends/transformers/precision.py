@@ -26,15 +26,15 @@ def can_be_raised(causal: Any, dtype: torch.dtype) -> bool:
 def computing_in(causal: nn.Module, decoder_layers: nn.ModuleList, dtype: torch.dtype) -> Iterator[None]:
     """Compute in `dtype` inside the context: weights and buffers of a lower precision are converted and restored."""
     in_layers = {id(t) for layer in decoder_layers for t in (*layer.parameters(), *layer.buffers())}
-    outside = [t for t in _tensors(causal) if id(t) not in in_layers]
-    before = _raise(outside, dtype)
+    outside = [t for t in tensors_of(causal) if id(t) not in in_layers]
+    before = raised(outside, dtype)
     open_layers: dict[int, list[tuple[Tensor, torch.dtype]]] = {}
 
     def enter(layer: nn.Module, args: Any, kwargs: Any) -> None:
-        open_layers[id(layer)] = _raise(_tensors(layer), dtype)
+        open_layers[id(layer)] = raised(tensors_of(layer), dtype)
 
     def leave(layer: nn.Module, args: Any, output: Any) -> None:
-        _restore(open_layers.pop(id(layer), []))
+        lowered(open_layers.pop(id(layer), []))
 
     handles = []
     for layer in decoder_layers:
@@ -46,23 +46,25 @@ def computing_in(causal: nn.Module, decoder_layers: nn.ModuleList, dtype: torch.
         for handle in handles:
             handle.remove()
         for converted in open_layers.values():
-            _restore(converted)
-        _restore(before)
+            lowered(converted)
+        lowered(before)
 
 
-def _tensors(module: nn.Module) -> list[Tensor]:
+def tensors_of(module: nn.Module) -> list[Tensor]:
+    """Parameters and buffers, each once."""
     return list({id(t): t for t in (*module.parameters(), *module.buffers())}.values())
 
 
-def _raise(tensors: Sequence[Tensor], dtype: torch.dtype) -> list[tuple[Tensor, torch.dtype]]:
+def raised(tensors: Sequence[Tensor], dtype: torch.dtype) -> list[tuple[Tensor, torch.dtype]]:
     """Convert those of a lower precision in place; returns them with the dtype that each had."""
-    lower = [t for t in tensors if t.is_floating_point() and t.dtype.itemsize < dtype.itemsize]
-    before = [(t, t.dtype) for t in lower]
-    for tensor in lower:
+    changed = [t for t in tensors if t.is_floating_point() and t.dtype.itemsize < dtype.itemsize]
+    before = [(t, t.dtype) for t in changed]
+    for tensor in changed:
         tensor.data = tensor.data.to(dtype)
     return before
 
 
-def _restore(before: Sequence[tuple[Tensor, torch.dtype]]) -> None:
+def lowered(before: Sequence[tuple[Tensor, torch.dtype]]) -> None:
+    """Put back the dtype that each had."""
     for tensor, dtype in before:
         tensor.data = tensor.data.to(dtype)

@@ -7,6 +7,7 @@ from types import BuiltinFunctionType
 from typing import TYPE_CHECKING
 
 from drillcore.backends.transformers.sharding import check as check_sharding
+from drillcore.backends.transformers.streamed.refusals import check as check_streaming
 from drillcore.errors import JobError, MissingExtraError
 from drillcore.system.versions import installed_versions
 
@@ -28,6 +29,8 @@ def check(source: ModelSource | None, extract: Extract) -> None:
     _refuse_foreign_hooks()
     if extract.tensor_parallel > 1:
         check_sharding(source, extract)
+    if extract.weights != "resident":
+        check_streaming(source, extract)
 
 
 def _refuse_foreign_hooks() -> None:

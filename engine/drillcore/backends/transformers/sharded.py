@@ -15,6 +15,7 @@ from drillcore.backends.source import ModelSource
 from drillcore.backends.transformers.loading import Loaded, load_model
 from drillcore.backends.transformers.plain import alone_states, compute_alone, float32_noise
 from drillcore.backends.transformers.shards import Shards, threads_of_each
+from drillcore.backends.transformers.streamed.proof import proved
 from drillcore.errors import SelfCheckError
 from drillcore.job.extract import Extract
 from drillcore.system.machine import free_memory_bytes
@@ -26,13 +27,14 @@ NUM_TOKENS = 32
 
 
 def load(source: ModelSource, extract: Extract, layers: Sequence[int]) -> Loaded:
-    """The model up to the deepest of these layers, in shards where the job says so.
+    """The model up to the deepest of these layers, in shards or with streamed layers where the job says so.
 
     Raises what `load_model` raises; RunError where a process of it ends, SelfCheckError where shards give other states
-    than the whole model.
+    than the whole model, or streamed layers others than those that accelerate reads.
     """
     if extract.tensor_parallel == 1:
-        return load_model(source, extract, layers[-1])
+        loaded = load_model(source, extract, layers[-1])
+        return loaded if loaded.streamed is None else proved(source, loaded)
     sentence = _sentence(source)
     whole_1KH = _whole_states(source, extract, layers, sentence)
     torch.set_num_threads(threads_of_each(extract))

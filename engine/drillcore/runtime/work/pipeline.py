@@ -35,6 +35,16 @@ LOOP_BYTES = 16_384
 NARROW = ("float16", "bfloat16")
 
 
+class Sweeps(Protocol):
+    """What the pipeline needs of a backend that runs batches of several blocks together."""
+
+    def expect(self, works: Iterable[Sequence[Work]]) -> None:
+        """Works that come next, taken from there as they are needed."""
+
+    def take_one_more(self) -> bool:
+        """Take the next ones; whether there were any."""
+
+
 class BlockBackend(Protocol):
     """What the pipeline needs of a backend: one prepared model."""
 
@@ -104,6 +114,8 @@ class Buffers:
         self._free.append(array)
 
 
+# A task with the planned work of its stretches.
+Planned = tuple[BlockTask, list[Work], Clock]
 # States [rows, K, H] and maxima [K] of what the store holds of a task's shard, by its number.
 FirstRows = Callable[[BlockTask, int], tuple[NDArray[Any], NDArray[np.float32]]]
 
@@ -220,7 +232,9 @@ def extract_blocks(
         ThreadPoolExecutor(threads(), "encode") as encoders,
         ThreadPoolExecutor(1, "write") as writer,
     ):
-        planned = _planned(planner, backend, tasks)
+        planned, sweeps = _planned(planner, backend, tasks), getattr(backend, "sweeps", None)
+        if sweeps is not None:
+            planned = _in_sweeps(sweeps, planned)
         through = Threads(encoders, writer, Buffers())
         running: deque[tuple[BlockTask, list[Work], Clock, list[Future[float]], list[str]]] = deque()
         try:
@@ -233,13 +247,13 @@ def extract_blocks(
             while running:
                 yield _finish(*running.popleft())
         finally:
+            if sweeps is not None:
+                sweeps.expect(())
             writer.shutdown(wait=True, cancel_futures=True)
             encoders.shutdown(wait=True, cancel_futures=True)
 
 
-def _planned(
-    planner: ThreadPoolExecutor, backend: BlockBackend, tasks: Iterable[BlockTask]
-) -> Iterator[tuple[BlockTask, list[Work], Clock]]:
+def _planned(planner: ThreadPoolExecutor, backend: BlockBackend, tasks: Iterable[BlockTask]) -> Iterator[Planned]:
     """Yield each task with the planned work of its stretches, while the next one is being planned."""
 
     def lay_out(task: BlockTask) -> tuple[BlockTask, list[Work], Clock]:
@@ -259,6 +273,20 @@ def _planned(
         ahead = following
     if ahead is not None:
         yield ahead.result()
+
+
+def _in_sweeps(sweeps: Sweeps, planned: Iterator[Planned]) -> Iterator[Planned]:
+    """The same, of which a sweep may take several, as many as memory holds."""
+    taken: deque[Planned] = deque()
+
+    def coming() -> Iterator[list[Work]]:
+        for each in planned:
+            taken.append(each)
+            yield each[1]
+
+    sweeps.expect(coming())
+    while taken or sweeps.take_one_more():
+        yield taken.popleft()
 
 
 def _forward(

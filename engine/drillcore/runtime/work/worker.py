@@ -19,8 +19,11 @@ from drillcore.system.progress import Progress
 
 
 def open_backend(task: ModelTask) -> Backend:
-    """Load a task's model; it is not prepared yet."""
-    return load_backend(task.backend, locate(task.model, Path(task.base)), task.extract, task.layers)
+    """Load a task's model; it is not prepared yet. What was begun with streamed weights, or without, goes on so."""
+    extract = task.extract
+    if extract.weights == "auto" and task.numerics is not None:
+        extract = extract.model_copy(update={"weights": task.numerics.get("weights", "resident")})
+    return load_backend(task.backend, locate(task.model, Path(task.base)), extract, task.layers)
 
 
 class Worker:

@@ -20,7 +20,7 @@ RECIPE_FORMAT = 1
 # Where and with what states were computed, in a request and in its settings of the extraction.
 HARDWARE = ("versions", "device", "cores", "device_map")
 LATER_PARTS = ("code", "adapter", "adapter_revision")
-HARDWARE_SETTINGS = ("device", "threads", "tensor_parallel")
+HARDWARE_SETTINGS = ("device", "threads", "tensor_parallel", "weights")
 
 
 @dataclass(frozen=True)

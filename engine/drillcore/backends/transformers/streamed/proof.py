@@ -1,0 +1,123 @@
+"""Proves how weights are streamed by another way to the same end: one sentence with the layers that `accelerate` reads.
+
+Shape legend: T tokens of the sentence, H hidden size.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from drillcore.backends.alone import OWN_DTYPE_BOUNDS, relative_errors
+from drillcore.backends.device import dtype_name
+from drillcore.backends.source import ModelSource
+from drillcore.backends.transformers.adapted import LEFT_TO_US
+from drillcore.backends.transformers.fit import examine
+from drillcore.backends.transformers.loading import Loaded
+from drillcore.backends.transformers.parts import find_parts
+from drillcore.backends.transformers.streamed.layers import give_back_freed_memory
+from drillcore.backends.transformers.surroundings import pinned
+from drillcore.backends.transformers.trace import first_tensor
+from drillcore.backends.weight_files import first_line
+from drillcore.errors import SelfCheckError
+from drillcore.system.files import cache_dir
+from drillcore.system.quiet import quiet_transformers
+
+NUM_TOKENS = 32
+
+
+@pinned()
+def proved(source: ModelSource, loaded: Loaded) -> Loaded:
+    """The model with a note on the comparison; raises SelfCheckError where a layer's states are not the same."""
+    ids_T = torch.from_numpy(np.random.default_rng(0).integers(0, source.facts.vocab_size, NUM_TOKENS))
+    ours = layer_states(loaded.decoder, loaded.decoder_layers, ids_T.to(loaded.device))
+    try:
+        with tempfile.TemporaryDirectory(dir=_scratch()) as folder:
+            theirs = _offloaded_states(source, loaded, ids_T.to(loaded.device), Path(folder))
+    except Exception as error:  # whatever an architecture's own code raises under accelerate's hooks
+        note = f"layers as streamed are not compared with accelerate's, which does not run them: {first_line(error)}"
+        return replace(loaded, notes=(*loaded.notes, note))
+    give_back_freed_memory()
+    bound = OWN_DTYPE_BOUNDS[dtype_name(loaded.dtype)]
+    for layer, states_TH in ours.items():
+        worst = float(np.nan_to_num(relative_errors(states_TH, theirs[layer]), nan=np.inf).max())
+        if not worst <= bound:
+            raise SelfCheckError(
+                f"model {loaded.model}: decoder layer {layer}, as it is streamed, gives other states than the layer "
+                f"that accelerate reads ({worst:.2g} off, bound {bound:.0e})",
+                hint="Set extract.weights: resident; please report the architecture.",
+            )
+    return loaded
+
+
+def layer_states(decoder: Any, layers: nn.ModuleList, ids_T: torch.Tensor) -> dict[int, NDArray[np.float32]]:
+    """States [T, H] after each decoder layer that runs, by its number."""
+    found: dict[int, NDArray[np.float32]] = {}
+
+    def keep(layer: int, output: Any) -> None:
+        states = first_tensor(output)
+        if states is not None:
+            found[layer] = states.float().reshape(len(ids_T), -1).cpu().numpy().copy()
+
+    handles = [m.register_forward_hook(lambda _, __, out, k=k: keep(k, out)) for k, m in enumerate(layers, 1)]
+    try:
+        with torch.inference_mode():
+            decoder(input_ids=ids_T[None], use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _offloaded_states(
+    source: ModelSource, loaded: Loaded, ids_T: torch.Tensor, folder: Path
+) -> dict[int, NDArray[np.float32]]:
+    """The same by transformers' own loading, with the layers left on the disk; accelerate brings each when it runs."""
+    layers = find_parts(loaded.causal).layers
+    with quiet_transformers():
+        causal = examine(source).loader.from_pretrained(
+            source.location,
+            dtype=loaded.dtype,
+            device_map=_map(loaded.causal, layers, loaded.device),
+            offload_folder=folder,
+            use_safetensors=True,
+            **LEFT_TO_US,
+            **source.attention(),
+            **source.arguments(),
+        )
+    parts = find_parts(causal.eval().requires_grad_(False))
+    return layer_states(parts.decoder, parts.layers, ids_T)
+
+
+def _map(causal: Any, layers: nn.ModuleList, device: torch.device) -> dict[str, Any]:
+    """Each part of a model to the device, and its decoder layers to the disk."""
+    path = next(name for name, module in causal.named_modules() if module is layers)
+    found: dict[str, Any] = {}
+
+    def add(module: nn.Module, prefix: str) -> None:
+        own = [*module._parameters, *module._buffers]
+        found.update({f"{prefix}{name}": str(device) for name in own})
+        for name, child in module.named_children():
+            here = f"{prefix}{name}"
+            if here == path:
+                found.update({f"{here}.{number}": "disk" for number in range(len(layers))})
+            elif path.startswith(f"{here}."):
+                add(child, f"{here}.")
+            else:
+                found[here] = str(device)
+
+    add(causal, "")
+    return found
+
+
+def _scratch() -> Path:
+    folder = cache_dir() / "scratch"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -1,0 +1,53 @@
+"""What is refused before weights are streamed: settings or model. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from drillcore.errors import JobError, MissingExtraError
+
+if TYPE_CHECKING:
+    from drillcore.backends.source import ModelSource
+    from drillcore.job.extract import Extract
+
+FIELD = "extract.weights"
+HINT = "Set extract.weights: resident; or save the model so that its own weights are plain numbers in files."
+# Fields of a model's entry that leave no plain weights in files to read layer by layer.
+WEIGHTS = ("random_weights", "quantization", "gguf_file", "device_map")
+
+
+def check(source: ModelSource | None, extract: Extract) -> None:
+    """Raise what refuses `extract.weights: streamed`, or `auto` whatever the model. source: None asks about settings.
+
+    JobError for a setting or a model that does not go with it, MissingExtraError where a package is missing.
+    """
+    if find_spec("greenlet") is None:
+        raise MissingExtraError(
+            f"{FIELD}: {extract.weights} needs greenlet, which is not installed",
+            hint="pip install 'drillcore[transformers]'",
+        )
+    if source is not None and extract.weights == "streamed":
+        for reason in reasons(source):
+            raise JobError(f"model {source.model.id}: {FIELD}: streamed {reason}", hint=HINT)
+
+
+def reasons(source: ModelSource) -> Iterator[str]:
+    """What of a model speaks against streaming it, as the end of a sentence."""
+    from drillcore.backends.lengths import length_rules
+    from drillcore.backends.transformers.quantised import is_quantised
+
+    for name in WEIGHTS:
+        if getattr(source.model, name):
+            yield f"does not go with {name}"
+    if source.held is not None:
+        yield "does not go with a model in memory"
+    if source.adapter is not None:
+        yield "does not go with an adapter: merge it into the model and save that"
+    if is_quantised(source.config):
+        yield "does not go with quantised weights"
+    if source.model.trust_remote_code:
+        yield "does not go with trust_remote_code: how such a model's weights are converted is known to its code alone"
+    if length_rules(source.config).scaled_above is not None:
+        yield "does not go with dynamic NTK, by which a batch changes the positions of those that wait"

@@ -1,0 +1,177 @@
+"""Sweeps: as many batches as memory holds, which go through the decoder layers together.
+
+A batch is computed as it always is, whichever batches are in its sweep, and its packs are those of its block: where a
+sweep ends changes no byte.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+
+from drillcore.backends.base import States, Work
+from drillcore.backends.transformers.hooks import Store
+from drillcore.backends.transformers.host import BatchCopy
+from drillcore.backends.transformers.streamed.layers import StreamedLayers
+from drillcore.backends.transformers.streamed.scratch import Part, Scratch
+from drillcore.backends.transformers.streamed.timing import Timing
+from drillcore.tokens.batches import Batch
+from drillcore.tokens.places import Gathering, gathering
+
+# Nodes of a row, about, each of which has a value in a mask for every node.
+MASK_WIDTH = 64
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a sweep may take.
+
+    memory_bytes: of the device. disk_bytes: of its scratch file. node_bytes: of the device, for a node of a batch that
+    is parked. size: layers and values of a gathered row. dtype: of the rows.
+    """
+
+    memory_bytes: int
+    disk_bytes: int
+    node_bytes: int
+    size: tuple[int, int]
+    dtype: torch.dtype
+
+    def memory_of(self, batch: Batch) -> int:
+        """Bytes of the device that a parked batch takes: its states, and a mask of all nodes of a row by all."""
+        rows, width = map(int, batch.token_ids_RW.shape)
+        return rows * width * (self.node_bytes + width * self.dtype.itemsize)
+
+    def disk_of(self, wanted: Gathering) -> int:
+        """Bytes on the disk of what is gathered from a batch."""
+        nodes, *means = _counts(wanted)
+        return self.size[0] * self.size[1] * (nodes * self.dtype.itemsize + 4 * sum(means))
+
+
+@dataclass(frozen=True)
+class Parked:
+    """A batch of a sweep. of: identity of the batch that was announced, of which this may be a half."""
+
+    of: int
+    batch: Batch
+    work: Work
+    wanted: Gathering
+    note: str = ""
+
+
+class Sweeps:
+    """Runs the batches of works that were announced, and gives the states of each.
+
+    forward: runs a batch and puts what it gathers into a store. room: what the next sweep may take. halve: the halves
+    of a batch that the device has no memory for, and a note on it; raises where it cannot be halved.
+    """
+
+    def __init__(
+        self,
+        layers: StreamedLayers,
+        forward: Callable[[Batch, Gathering, Store], None],
+        room: Callable[[], Room],
+        halve: Callable[[Batch, Exception], tuple[Sequence[Batch], str]],
+    ) -> None:
+        self._layers, self._forward, self._room, self._halve = layers, forward, room, halve
+        self.expect(())
+
+    def expect(self, works: Iterable[Sequence[Work]]) -> None:
+        """These works come next, in this order, and nothing else that was announced; taken as there is room."""
+        self._coming = iter(works)
+        self._taken: list[Work] = []
+        self._waiting: deque[tuple[Batch, Work]] = deque()
+        self._done: dict[int, list[tuple[Parked, Part]]] = {}
+
+    def take_one_more(self) -> bool:
+        """Take the next works that were announced; whether there were any."""
+        works = next(self._coming, None)
+        if works is None:
+            return False
+        self._taken += works
+        self._waiting += [(batch, work) for work in works for batch in work.parts]
+        return True
+
+    def nodes_at_a_time(self) -> int:
+        """Nodes that a sweep has room for now, about."""
+        room = self._room()
+        return room.memory_bytes // (room.node_bytes + MASK_WIDTH * room.dtype.itemsize)
+
+    def timed(self, work: Work) -> Timing:
+        """What one sweep over a work takes; its states are dropped."""
+        layers = self._layers
+        read, computed = layers.read_seconds, layers.computed_seconds
+        nodes = sum(states.num_nodes for states in self.run(work))
+        spent = layers.read_seconds - read, layers.computed_seconds - computed
+        return Timing(*spent, nodes, layers.num_layers)
+
+    def run(self, work: Work) -> Iterator[States]:
+        """States of a work, batch by batch, in sweeps that it shares with those that were announced after it."""
+        if not any(work is each for each in self._taken):
+            self.expect([[work]])
+            self.take_one_more()
+        for batch in work.parts:
+            while id(batch) not in self._done:
+                self._sweep()
+            for parked, part in self._done.pop(id(batch)):
+                copy = BatchCopy(parked.batch, parked.wanted, part.take(), parked.note, None, work.store_dtype)
+                yield from copy.take()
+        self._taken = [each for each in self._taken if each is not work]
+
+    def _sweep(self) -> None:
+        """Run as many of the waiting batches as there is room for, and at least one."""
+        room, taken, memory, disk = self._room(), list[Parked](), 0, 0
+        while self._waiting or self.take_one_more():
+            if not self._waiting:
+                continue
+            batch, work = self._waiting[0]
+            wanted = gathering(batch, work.places)
+            memory += room.memory_of(batch)
+            disk += room.disk_of(wanted)
+            if taken and (memory > room.memory_bytes or disk > room.disk_bytes):
+                break
+            taken.append(Parked(id(batch), batch, work, wanted))
+            self._waiting.popleft()
+        try:
+            self._compute(taken, room)
+        except BaseException:
+            self.expect(())
+            raise
+
+    def _compute(self, taken: Sequence[Parked], room: Room) -> None:
+        """Run these in one sweep; in two where the device has no memory for that."""
+        try:
+            self._together(taken, room)
+        except torch.OutOfMemoryError as error:
+            if len(taken) > 1:
+                middle = len(taken) // 2
+                again = [taken[:middle], taken[middle:]]
+            else:
+                (one,) = taken
+                halves, note = self._halve(one.batch, error)
+                again = [[replace(one, batch=h, wanted=gathering(h, one.work.places), note=note)] for h in halves]
+        else:
+            return
+        # Outside the handler: its traceback keeps the tensors that did not fit alive.
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        for some in again:
+            self._compute(some, room)
+
+    def _together(self, taken: Sequence[Parked], room: Room) -> None:
+        scratch = Scratch()
+        parts = [scratch.part(_counts(p.wanted), room.size, room.dtype) for p in taken]
+        self._layers.together(
+            [partial(self._forward, p.batch, p.wanted, part) for p, part in zip(taken, parts, strict=True)]
+        )
+        # Before any of its rows is given away.
+        self._layers.check_files()
+        for parked, part in zip(taken, parts, strict=True):
+            self._done.setdefault(parked.of, []).append((parked, part))
+
+
+def _counts(wanted: Gathering) -> list[int]:
+    return [len(wanted.node_G), *(len(mean.rows_S) for mean in wanted.means)]
