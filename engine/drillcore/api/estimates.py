@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import cast
 
 from drillcore.api.calibration import Load
 from drillcore.backends import is_audited
-from drillcore.backends.base import Audited
+from drillcore.backends.base import Audited, Backend, Work
 from drillcore.backends.rates import WORTHWHILE, bfloat16_gain
 from drillcore.backends.timing import nodes_per_second
 from drillcore.runtime.continuing import around_of
@@ -127,17 +127,27 @@ def _timed(inputs: Inputs, name: str, task: ModelTask, like: Piece, load: Load) 
         with load.watching():
             largest = max((pair.tokens for sets in pairs for pair in sets), key=len)
             first = backend.lay_out(largest.slice(0, min(CALIBRATION_SENTENCES, len(largest))))
-            rate = nodes_per_second(backend, first, CALIBRATION_SECONDS)
+            seconds_of = _seconds_of(inputs, name, backend, first)
         for sets in pairs:
             works = [backend.lay_out(block) for block in _blocks(sets)]
             timed.counts.append((sum(w.num_nodes for w in works), sum(w.num_padding for w in works)))
-            timed.seconds.append(timed.counts[-1][0] / rate)
+            timed.seconds.append(seconds_of(timed.counts[-1][0]))
     finally:
         backend.close()
     # Later estimates count nodes without the model.
     plain = sum(count_nodes(sets)[0] for sets in pairs) * node_work(inputs, name)
     timed.seen.append(seen_now(replace(like, kind="forward", work=plain), sum(timed.seconds), "plan"))
     return timed
+
+
+def _seconds_of(inputs: Inputs, name: str, backend: Backend, first: Work) -> Callable[[int], float]:
+    """What gives the seconds of so many nodes, from a few that are computed now."""
+    sweeps = getattr(backend, "sweeps", None)
+    if sweeps is None:
+        rate = nodes_per_second(backend, first, CALIBRATION_SECONDS)
+        return lambda nodes: nodes / rate
+    timing, most = sweeps.timed(first), sweeps.nodes_at_a_time()
+    return lambda nodes: float(timing.seconds(nodes, most))
 
 
 def count_nodes(sets: Sequence[Input]) -> tuple[int, int]:

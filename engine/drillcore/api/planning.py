@@ -13,6 +13,7 @@ from drillcore.api.estimates import Estimate, count_nodes, estimates_of, time_mo
 from drillcore.api.given import AnyPath
 from drillcore.api.job import Job, asked_job
 from drillcore.api.progress import listener
+from drillcore.api.streaming import streaming_notes
 from drillcore.backends.device import host_hardware
 from drillcore.errors import InputError
 from drillcore.job.groups import allow_sizes
@@ -23,7 +24,7 @@ from drillcore.runtime.preflight import Input, Inputs, check_job
 from drillcore.runtime.rates import FROM_RUN, SCALED_MODEL, SCALED_SIZE, Rates, Seen, add, joined
 from drillcore.runtime.stages import ALL_STAGES
 from drillcore.store.places.location import Location
-from drillcore.system.columns import align_columns
+from drillcore.system.columns import align_columns, size_words
 from drillcore.system.progress import ProgressListener, telling
 from drillcore.system.visible import visible
 
@@ -90,7 +91,7 @@ class Plan:
         yield from align_columns([HEADER, *map(_group_cells, self.groups)])
         yield ""
         yield from align_columns(self._stage_rows())
-        yield f"disk: up to {_size(self.peak_disk_bytes)} in {self.store} and the cache"
+        yield f"disk: up to {size_words(self.peak_disk_bytes)} in {self.store} and the cache"
         yield from self.notes
 
     def _stage_rows(self) -> list[tuple[str, ...]]:
@@ -101,7 +102,7 @@ class Plan:
         said = ["\n".join(e.example) for e in self.groups if e.example]
         examples = "".join(f"<pre>{html.escape(visible(lines))}</pre>" for lines in said)
         tables = [_html_table([HEADER, *map(_group_cells, self.groups)]), _html_table(self._stage_rows())]
-        disk = f"disk: up to {_size(self.peak_disk_bytes)} in {self.store} and the cache"
+        disk = f"disk: up to {size_words(self.peak_disk_bytes)} in {self.store} and the cache"
         notes = "".join(f"<p>{html.escape(note)}</p>" for note in (disk, *self.notes))
         return f"<div>{examples}{''.join(tables)}{notes}</div>"
 
@@ -158,7 +159,7 @@ class _Planner:
         if self._calibrate:
             self._time_kinds(outlook)
         stages = tuple(self._stage(stage, outlook) for stage in ALL_STAGES)
-        notes = [*faster_in_bfloat16(groups)]
+        notes = [*streaming_notes(inputs, groups), *faster_in_bfloat16(groups)]
         busy = self._load.words if self._seen else ""
         if busy:
             notes.append(busy)
@@ -265,7 +266,7 @@ def _group_cells(e: Estimate) -> tuple[str, ...]:
         spent = f"{spent}, done" if e.within else "done"
     elif e.kept:
         spent += f", {e.kept:,} of {e.shards:,} shards done"
-    return (e.model, e.dataset, *counts, _size(e.raw_bytes), _size(e.disk_bytes), spent)
+    return (e.model, e.dataset, *counts, size_words(e.raw_bytes), size_words(e.disk_bytes), spent)
 
 
 def _stage_cells(s: StageTime) -> tuple[str, ...]:
@@ -295,17 +296,3 @@ def _html_table(rows: Sequence[Sequence[str]]) -> str:
     header, *others = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows)
     header = header.replace("<td>", "<th>").replace("</td>", "</th>")
     return f"<table><tr>{header}</tr>{''.join(f'<tr>{cells}</tr>' for cells in others)}</table>"
-
-
-def _size(num_bytes: int) -> str:
-    """A number of bytes in its natural unit: three digits, B to TB.
-
-    >>> _size(1234), _size(5 * 10**12)
-    ('1.23 kB', '5.0 TB')
-    """
-    value = float(num_bytes)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.3g} {unit}"
-        value /= 1000
-    return f"{value:,.1f} TB"

@@ -99,7 +99,10 @@ def model_setting(inputs: Inputs, name: str, hardware: Hardware) -> tuple[str, s
     """What two models must share for their rates to be compared: here, and exactly."""
     extract = inputs.loaded.job.extract
     dtype = Asked(inputs, {}, hardware, {}, 1).dtype(inputs.of_model(name)[0])
-    setting = this_machine(hardware.device, hardware.threads, hardware.gpus, dtype, extract.backend, extract.layout)
+    more = () if extract.weights == "resident" else (extract.weights,)
+    setting = this_machine(
+        hardware.device, hardware.threads, hardware.gpus, dtype, extract.backend, extract.layout, *more
+    )
     return setting, digest(request_of(inputs, name, hardware, versions()))
 
 

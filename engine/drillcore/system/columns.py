@@ -1,4 +1,4 @@
-"""Rows of cells as aligned lines."""
+"""Rows of cells as aligned lines, and sizes in words."""
 
 from __future__ import annotations
 
@@ -21,3 +21,17 @@ def align_columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     for row in rows:
         cells = (c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True))
         yield "  ".join(cells).rstrip()
+
+
+def size_words(num_bytes: int) -> str:
+    """A number of bytes in its natural unit: three digits, B to TB.
+
+    >>> size_words(1234), size_words(5 * 10**12)
+    ('1.23 kB', '5.0 TB')
+    """
+    value = float(num_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:,.1f} TB"

@@ -186,3 +186,32 @@ def test_json_is_all_that_stands_on_standard_output(job):
     assert document["store"] == str(job.parent / "s.zarr") and list(document["stages"]) == STAGES
     assert document["groups"][0]["num_rows"] == 40 and document["seconds"] is None
     assert "the first sentence as it is encoded" in done.stderr
+
+
+def streaming(job: Path, **extract) -> Path:
+    settings = yaml.safe_load(job.read_text(encoding="utf-8"))
+    settings["extract"] |= extract
+    job.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return job
+
+
+def test_a_plan_says_what_streaming_takes(job, models):
+    plain = plan(job, calibrate=False)
+    assert not any("streamed" in note for note in plain.notes)
+    (note,) = [n for n in plan(streaming(job, weights="streamed"), calibrate=False).notes if "streamed" in n]
+    assert note.startswith("m: weights are streamed, 1 sweep of at most ") and note.endswith(" of scratch disk")
+    assert " of the device, " in note
+    # 40 rows of 5 layers of 32 values in float32.
+    assert "25.6 kB of scratch disk" in note
+    planned = plan(job)
+    stage = next(s for s in planned.stages if s.stage == "extract")
+    assert stage.seconds is not None and stage.source == TIMED_NOW
+
+
+def test_a_plan_of_auto_says_it_only_where_the_model_does_not_fit(job, monkeypatch):
+    from drillcore.backends.transformers.streamed import choice
+
+    streaming(job, weights="auto")
+    for free, said in ((2**40, False), (1000, True)):
+        monkeypatch.setattr(choice, "allowed_memory_bytes", lambda free=free: free)
+        assert any("weights are streamed" in n for n in plan(job, calibrate=False).notes) == said
