@@ -223,3 +223,11 @@ def test_the_starting_process_stays_light():
     code = f"import sys, drillcore.cli.bench.run; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_streamed_weights_have_a_row_beside_the_backends(models, tmp_path):
+    cases = make_cases([str(models())], backends=["transformers", "streamed"], dtypes=["float32"])
+    resident, streamed = run_bench(cases, settings(tmp_path), tmp_path / "bench.json")
+    assert (resident.error, streamed.error) == ("", "") and streamed.num_nodes == resident.num_nodes
+    numerics = [s["numerics"] for s in json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))["samples"]]
+    assert [n.get("weights") for n in numerics] == [None, "streamed"]

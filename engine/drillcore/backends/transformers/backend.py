@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from drillcore.backends import self_check
 from drillcore.backends.alone import QUANTISED_AT_FIRST, QUANTISED_BOUND, Alone
-from drillcore.backends.base import FloatStates, Prepared, SelfCheck, States, Work, all_states, states_of
+from drillcore.backends.base import FloatStates, Prepared, SelfCheck, States, Work, states_of
 from drillcore.backends.device import dtype_name, host_hardware, num_threads
 from drillcore.backends.head import head_problem, unembed
 from drillcore.backends.lengths import length_rules
@@ -276,22 +276,22 @@ class TransformersBackend:
         self._rest()
         self._compute_in(dtype)
         self._use_ours()
+        works = [self.lay_out(sentences.apart), *(self._in_one_pack(s) for s in sentences.together)]
         try:
-            return np.concatenate(
-                [all_states(self, sentences.apart), *(self._in_one_pack(s) for s in sentences.together)]
-            )
+            if self.sweeps is not None:
+                self.sweeps.announce(works)
+            return np.concatenate([states_of(self, work) for work in works])
         finally:
             self._compute_in(self._loaded.dtype)
             self._use_ours()
 
-    def _in_one_pack(self, sentences: Sequences) -> FloatStates:
+    def _in_one_pack(self, sentences: Sequences) -> Work:
         if self._numerics["layout"] != "packed":
-            return all_states(self, sentences)
+            return self.lay_out(sentences)
         width = -(-int(sentences.lengths_N.sum()) // flex.TILE) * flex.TILE
         if self._numerics["attention"] == flex.NAME and width <= self._numerics["width"]:
-            return all_states(self, sentences)
-        parts = list(batches(build_packs(sentences, PackRule(width)), width))
-        return states_of(self, Work(len(sentences), 0, 0, parts))
+            return self.lay_out(sentences)
+        return Work(len(sentences), 0, 0, list(batches(build_packs(sentences, PackRule(width)), width)))
 
     @contextmanager
     def _as_transformers(self) -> Iterator[None]:

@@ -146,6 +146,7 @@ def plain_model(source: ModelSource, extract: Extract, layers: Sequence[int]) ->
         yield loaded
     finally:
         torch.set_num_threads(before)
+        loaded.close()
         del loaded
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -32,6 +32,8 @@ from drillcore.system.machine import peak_memory_bytes
 from drillcore.tokens.sequences import Sequences
 
 WARM_SENTENCES = 256
+# Beside the backends: transformers, with its layers read one after the other.
+STREAMED = "streamed"
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ def _tokens(request: Request, source: ModelSource) -> tuple[Sequences, float]:
 def _task(request: Request, source: ModelSource, tokens: Sequences) -> ModelTask:
     extract = Extract.model_validate(
         {
-            "backend": request.backend,
+            **({"weights": STREAMED} if request.backend == STREAMED else {"backend": request.backend}),
             "dtype": request.dtype,
             "batch_tokens": request.batch_tokens,
             "device": request.device,

@@ -17,7 +17,7 @@ def bench(
     texts: Annotated[Path | None, typer.Option(help="A file of sentences.")] = None,
     lengths: Annotated[str | None, typer.Option(help="Random sentences instead, e.g. uniform:8-64.")] = None,
     sentences: Annotated[int | None, typer.Option(min=1, max=10**7, help="Maximum number of sentences.")] = None,
-    backend: Annotated[list[str] | None, typer.Option(help="Backends to compare.")] = None,
+    backend: Annotated[list[str] | None, typer.Option(help="Backends to compare; `streamed` too.")] = None,
     dtype: Annotated[list[str] | None, typer.Option(help="Dtypes to compare.")] = None,
     batch_tokens: Annotated[list[int] | None, typer.Option(min=1, max=2**22, help="Token budgets to compare.")] = None,
     random_weights: Annotated[bool, typer.Option(help="Random weights: read configurations only.")] = False,

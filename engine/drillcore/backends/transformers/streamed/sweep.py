@@ -95,6 +95,11 @@ class Sweeps:
         self._waiting += [(batch, work) for work in works for batch in work.parts]
         return True
 
+    def announce(self, works: Sequence[Work]) -> None:
+        """These works come next, and nothing else."""
+        self.expect([works])
+        self.take_one_more()
+
     def nodes_at_a_time(self) -> int:
         """Nodes that a sweep has room for now, about."""
         room = self._room()
@@ -111,8 +116,7 @@ class Sweeps:
     def run(self, work: Work) -> Iterator[States]:
         """States of a work, batch by batch, in sweeps that it shares with those that were announced after it."""
         if not any(work is each for each in self._taken):
-            self.expect([[work]])
-            self.take_one_more()
+            self.announce([work])
         for batch in work.parts:
             while id(batch) not in self._done:
                 self._sweep()

@@ -1,0 +1,101 @@
+"""What does not go with streamed weights is refused by name, before anything is loaded or written."""
+
+from __future__ import annotations
+
+import builtins
+from pathlib import Path
+
+import pytest
+
+import drillcore
+from drillcore.backends import check_backend
+from drillcore.backends.source import locate
+from drillcore.backends.transformers.streamed import refusals, weights
+from drillcore.backends.transformers.streamed.choice import is_streamed
+from drillcore.errors import JobError, MissingExtraError
+from drillcore.job.extract import Extract
+from drillcore.job.model import Model
+from support.backends import open_transformers
+
+SETTINGS = [
+    ({"backend": "vllm"}, "needs backend: transformers, not vllm"),
+    ({"backend": "auto"}, "needs backend: transformers, not auto"),
+    ({"tensor_parallel": 2}, "does not go with tensor_parallel: 2"),
+    ({"compile": "on"}, "does not go with compile: on"),
+    ({"merge": "on"}, "does not go with merge: on"),
+]
+MODELS = [
+    ({"random_weights": True}, "does not go with random_weights"),
+    ({"device_map": "cpu"}, "does not go with device_map"),
+    ({"quantization": "torchao-int8"}, "does not go with quantization"),
+    ({"trust_remote_code": True}, "does not go with trust_remote_code"),
+]
+
+
+@pytest.mark.parametrize("streams", ["streamed", "auto"])
+@pytest.mark.parametrize(("settings", "said"), SETTINGS)
+def test_a_setting_that_does_not_go_with_it(settings, said, streams):
+    with pytest.raises(ValueError, match=f"weights: {streams} {said}"):
+        Extract(weights=streams, **settings)
+    Extract(weights=streams, compile="off", merge="off")
+
+
+@pytest.mark.parametrize(("changes", "said"), MODELS)
+def test_a_model_that_does_not_go_with_it(changes, said, models):
+    source = locate(Model(id=str(models()), **changes), Path("/"))
+    with pytest.raises(JobError, match=f"extract.weights: streamed {said}") as caught:
+        check_backend("transformers", source, Extract(weights="streamed"))
+    assert caught.value.hint
+    auto = Extract(weights="auto")
+    check_backend("transformers", source, auto)
+    assert is_streamed(source, auto) == (False, ()), "auto keeps it resident"
+
+
+def test_positions_that_a_batch_changes_for_others(models):
+    scaled = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    source = locate(Model(id=str(models("llama", rope_parameters=scaled))), Path("/"))
+    with pytest.raises(JobError, match="does not go with dynamic NTK"):
+        check_backend("transformers", source, Extract(weights="streamed"))
+
+
+def test_models_in_memory(models):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model, tokenizer = (kind.from_pretrained(models()) for kind in (AutoModelForCausalLM, AutoTokenizer))
+    with pytest.raises(JobError, match="does not go with a model in memory"):
+        drillcore.extract(model, ["a", "b"], tokenizer=tokenizer, weights="streamed")
+
+
+def test_ray(models, tmp_path):
+    (tmp_path / "d.csv").write_text("text\none\ntwo\n", encoding="utf-8")
+    job = drillcore.Job(
+        models=[str(models())],
+        datasets={"d": str(tmp_path / "d.csv")},
+        store=str(tmp_path / "s.zarr"),
+        extract={"weights": "streamed"},
+        run={"executor": "ray"},
+    )
+    with pytest.raises(JobError, match=r"extract.weights: streamed does not go with run.executor: ray"):
+        drillcore.run(job, stages=["extract"])
+    assert not (tmp_path / "s.zarr").exists()
+
+
+def test_greenlet_that_is_missing(monkeypatch):
+    monkeypatch.setattr(refusals, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match="needs greenlet, which is not installed"):
+        check_backend("transformers", None, Extract(weights="streamed"))
+    check_backend("transformers", None, Extract())
+
+
+@pytest.mark.parametrize("name", ["get_model_conversion_mapping", "rename_source_key"])
+def test_a_transformers_that_lacks_what_is_taken_of_it(name, models, monkeypatch):
+    found = builtins.__import__
+
+    def without(module, globals=None, locals=None, fromlist=(), level=0):
+        if globals and globals.get("__name__") == weights.__name__ and name in (fromlist or ()):
+            raise ImportError(f"cannot import name '{name}'")
+        return found(module, globals, locals, fromlist, level)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(JobError, match=f"cannot be read layer by layer with transformers .*{name}"):
+        open_transformers(models(), weights="streamed")
