@@ -38,7 +38,7 @@ def build_streamed(
         raise ModelError(f"model {source.model.id}: {error}", hint=error.hint) from error
     streamed = {id(place.empty) for places in weights.places for place in places}
     _fill(source, fit, causal, streamed, device)
-    return causal.eval().requires_grad_(False), StreamedLayers(weights, list(layers))
+    return causal.eval().requires_grad_(False), StreamedLayers(weights, list(layers), device)
 
 
 def _empty(source: ModelSource, fit: Fit, dtype: torch.dtype) -> Any:

@@ -12,7 +12,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -35,7 +35,7 @@ class StreamedLayers:
     from the first one on.
     """
 
-    def __init__(self, weights: LayerWeights, layers: Sequence[nn.Module]) -> None:
+    def __init__(self, weights: LayerWeights, layers: Sequence[nn.Module], device: torch.device) -> None:
         self._weights, self._layers = weights, list(layers)
         self.num_layers = len(self._layers)
         self.keep: Callable[[], Restore] = lambda: _nothing
@@ -44,6 +44,8 @@ class StreamedLayers:
         # What followed a layer when passes last went through it.
         self._following: dict[int, int] = {}
         self._reader = ThreadPoolExecutor(1, "layers")
+        # On CUDA a layer is copied while the one before computes.
+        self._device, self._side = device, torch.cuda.Stream(device) if device.type == "cuda" else None
         self._rows: int | None = None
         self._dtype: torch.dtype | None = None
         self._undo: Callable[[], None] = _nothing
@@ -149,6 +151,7 @@ class StreamedLayers:
         if self._here == number:
             return
         before, self._here = self._here, None
+        self._finish_computing()
         self._undo()
         self._undo = _nothing
         if before is not None:
@@ -176,11 +179,14 @@ class StreamedLayers:
         """Read a layer, and make it ready to compute as it is to; gives its prepared parts and how to undo that."""
         started = time.perf_counter()
         self._shows_bars |= _without_bars()
-        self._weights.load(number)
         before = []
-        if self._dtype is not None:
-            raised(self._weights.parameters_of(number), self._dtype)
-            before = raised(self._weights.buffers_of(number), self._dtype)
+        with nullcontext() if self._side is None else torch.cuda.stream(self._side):
+            self._weights.load(number)
+            if self._dtype is not None:
+                raised(self._weights.parameters_of(number), self._dtype)
+                before = raised(self._weights.buffers_of(number), self._dtype)
+        if self._side is not None:
+            self._side.synchronize()
         linears = None if self._rows is None else PreparedLinears(self._layers[number], self._rows)
         self.read_seconds += time.perf_counter() - started
 
@@ -196,9 +202,15 @@ class StreamedLayers:
             self._forget()
             self._rows, self._dtype = rows, dtype
 
+    def _finish_computing(self) -> None:
+        """Wait until nothing on the device reads the layer that is about to be dropped."""
+        if self._side is not None:
+            torch.cuda.current_stream(self._device).synchronize()
+
     def _forget(self) -> None:
         """Drop what is in memory, and what is on its way."""
         self._drop_ahead()
+        self._finish_computing()
         self._undo()
         self._undo = _nothing
         if self._here is not None:
