@@ -116,3 +116,15 @@ def test_numbers_and_states_that_are_all_the_same_have_none(new_work):
     decided = drillcore.open(work.store)["m/same"].probe_decision.values
     assert (decided[0] == -1).all() and (decided[1:] >= 0).all()
     assert work.forge.run("verify", str(work.store), cwd=work.folder).status == 0
+
+
+def test_a_store_that_grew_has_those_of_all_its_sentences(new_work):
+    work = new_work(count=40, **SETTINGS)
+    do(work, "extract", "measure")
+    work.texts("d", [*sentences(0, 40), *sentences(9, 20)])
+    do(work, "extract")
+    assert "probe_decision" not in results_of(work) and not (work.store / "m/d/probe_decision").exists()
+    do(work, "measure")
+    group = drillcore.open(work.store)["m/d"]
+    assert group.probe_decision.shape == (group.sizes["layer"], 60)
+    assert_told(group, results_of(work), group.label.values.astype(object), np.full(60, True))

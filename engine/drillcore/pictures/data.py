@@ -227,7 +227,7 @@ class Choice:
 
     key: str
     name: str
-    codes: tuple[Callable[[], NDArray[np.int32]], ...]
+    codes: tuple[Callable[[], NDArray[np.integer]], ...]
     words: tuple[str, ...]
     places: NDArray[np.int32]
     categories: tuple[str, ...] = ()

@@ -68,7 +68,7 @@ def palette_of(choice: Choice) -> NDArray[np.uint8] | None:
     return category_table(choice.categories) if choice.value_range is None else None
 
 
-def _counts(choice: Choice, codes_N: NDArray[np.int32]) -> list[int]:
+def _counts(choice: Choice, codes_N: NDArray[np.integer]) -> list[int]:
     """Sentences of each category, and without a value; of numbers, the latter alone."""
     missing = int((codes_N < 0).sum())
     if choice.value_range is not None:

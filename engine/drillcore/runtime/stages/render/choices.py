@@ -161,7 +161,7 @@ def of_numbers(key: str, name: str, values_R: Sequence[NDArray[Any]]) -> Choice 
     return Choice(key, name, _same(codes_R), words, steps, value_range=(low, high))
 
 
-def _same(codes_R: Sequence[NDArray[np.integer]]) -> tuple[Callable[[], NDArray[np.int32]], ...]:
+def _same(codes_R: Sequence[NDArray[np.integer]]) -> tuple[Callable[[], NDArray[np.integer]], ...]:
     """The codes of each row of the grid; once where all rows have the same."""
     wide_R = [codes_N.astype(np.int32) for codes_N in codes_R]
     if all(np.array_equal(wide_R[0], other) for other in wide_R[1:]):
@@ -195,13 +195,14 @@ def _labels_decided(group: zarr.Group, label: str) -> tuple[str, ...] | None:
     return None if facts is None else tuple(facts["labels"])
 
 
-def _decisions(group: zarr.Group, render: Render, label: str, labels: tuple[str, ...] | None) -> NDArray[np.int32]:
+def _decisions(group: zarr.Group, render: Render, label: str, labels: tuple[str, ...] | None) -> NDArray[np.int16]:
     """0 where the probe is right, 1 + the label that it takes a sentence for where it is wrong [P, N]."""
     decisions = read_decisions(group, label) if labels else None
     labels_N = column(group, label or MAIN)
     if decisions is None or labels_N is None:
-        return np.full(num_rows(group), -1, np.int32)
+        return np.full(num_rows(group), -1, np.int16)
     place_of = {name: k for k, name in enumerate(decisions.labels)}
-    own_N = np.array([place_of.get(str(each), -1) for each in labels_N])
-    decided_PN = decisions.codes_LN[slots_of(render, read_array(group, "layer").tolist())].astype(np.int32)
-    return np.where(decided_PN < 0, -1, np.where(decided_PN == own_N, 0, decided_PN + 1)).astype(np.int32)
+    # Neither a label that takes no part nor nothing, which stays -1, is right.
+    own_N = np.array([place_of.get(str(each), -2) for each in labels_N], np.int16)
+    decided_PN = decisions.codes_LN[slots_of(render, read_array(group, "layer").tolist())]
+    return np.where(decided_PN == own_N, np.int16(0), decided_PN + (decided_PN >= 0)).astype(np.int16)
