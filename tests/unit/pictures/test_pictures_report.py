@@ -63,7 +63,8 @@ def test_data_survive_the_file(tmp_path: Path) -> None:
     content = elements(write_report(report(texts, row), tmp_path / "r.html"))
     meta = json.loads(content["meta"])
     dataset = meta["datasets"][0]
-    assert [p and p["degenerate"] for p in dataset["rows"][0]["panels"]] == [False, True, None, False]
+    panels = dataset["rows"][0]["panels"]
+    assert [p and p.get("degenerate", False) for p in panels] == [False, True, None, False]
     assert json.loads(zlib.decompress(base64.b64decode(content[dataset["texts"]]))) == texts
     assert numbers(content[dataset["codes"]]).tolist() == [i % 2 for i in range(50)]
     stored = numbers(content[dataset["rows"][0]["points"]]).reshape(2, 2, 50)

@@ -56,7 +56,7 @@ def told(
         return about, None
     if why:
         return {**about, "why": f"The nearest sentences are not in this page: {why}."}, None
-    drawn = [p for p, panel in enumerate(panels) if panel is not None and not panel["degenerate"]]
+    drawn = [p for p, panel in enumerate(panels) if panel is not None and not panel.get("degenerate")]
     found = [nearest.read(p) for p in drawn]
     if any(each.shape != (count, NUM_NEAREST) for each in found):
         raise ValueError(f"{row.title}: nearest sentences must have shape [{count}, {NUM_NEAREST}] at every layer")

@@ -266,7 +266,7 @@ def _panel(panel: Panel, outside: list[tuple[int, float, float]]) -> dict[str, A
         "outside": outside,
     }
     kept = {name: value for name, value in told.items() if value not in (None, "", [])}
-    return {"title": panel.title, "degenerate": panel.degenerate, **kept}
+    return {"title": panel.title, **({"degenerate": True} if panel.degenerate else {}), **kept}
 
 
 def _image(panel: Panel, image_px: int, palette: Palette, *, every_point: bool) -> str:
