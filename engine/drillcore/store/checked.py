@@ -32,7 +32,7 @@ from drillcore.store.attributes import (
     parse_document,
 )
 from drillcore.store.contents import OF_SHARDS, Digests, fast_digest
-from drillcore.store.places.local import read_local
+from drillcore.store.places.local import inside, read_local
 from drillcore.store.record import NOT_COMMITTED, fingerprint_key, record_from, record_key, seal_from
 
 ROOT = ""
@@ -134,7 +134,7 @@ class CheckedStore(WrapperStore[Store]):
         """All bytes of a file, unchecked."""
         if not isinstance(self._store, LocalStore):
             return await self._store.get(key, default_buffer_prototype())
-        data = await asyncio.to_thread(read_local, Path(self._store.root) / key)
+        data = await asyncio.to_thread(read_local, inside(Path(self._store.root), key))
         return None if data is None else default_buffer_prototype().buffer.from_bytes(data)
 
     async def _listed(self, path: str, array: str) -> Digests | None:

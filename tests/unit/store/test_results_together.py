@@ -34,7 +34,9 @@ def write(writer: GroupWriter, states: str, seed: int) -> None:
 
 @pytest.fixture
 def writer(tmp_path):
-    writer = GroupWriter(make_group(DurableStore(tmp_path / "s.zarr"), ""))
+    store = DurableStore(tmp_path / "s.zarr")
+    make_group(store, "")
+    writer = GroupWriter(make_group(store, "m/d"))
     writer.ensure(choose_shape(4, (0, 1), ("embed", "block_1"), 8, "float32"), [("text", "string")])
     return writer
 

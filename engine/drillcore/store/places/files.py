@@ -15,7 +15,7 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore, WrapperStore
 
 from drillcore.errors import DrillcoreError
-from drillcore.store.places.local import DurableStore, read_local
+from drillcore.store.places.local import DurableStore, inside, read_local
 
 # What opening a file raises where there is none, or something else in its place.
 NO_FILE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
@@ -42,7 +42,7 @@ def plain_store(store: Store) -> Store:
 def read_file(store: Store, key: str) -> bytes | None:
     """All bytes of a file, None where there is no such file; raises DamageError where it cannot be read."""
     if isinstance(store, LocalStore):
-        return read_local(Path(store.root) / key)
+        return read_local(inside(Path(store.root), key))
     buffer = sync(store.get(key, default_buffer_prototype()))
     return None if buffer is None else buffer.to_bytes()
 
@@ -59,7 +59,7 @@ def list_names(store: Store, folder: str) -> list[str]:
 def list_files(store: Store, folder: str) -> list[str]:
     """Keys of all files in a folder and in its folders, below it, sorted; empty folders count as files."""
     if isinstance(store, LocalStore):
-        root, found = Path(store.root) / folder, list[str]()
+        root, found = inside(Path(store.root), folder), list[str]()
         for place, folders, files in os.walk(root):
             names = files if folders or files else [""]
             found += [(Path(place) / name).relative_to(root).as_posix() for name in names]
@@ -105,7 +105,7 @@ def read_range(
     if isinstance(store, LocalStore):
         buffer = np.empty(length, np.uint8) if scratch is None or len(scratch) < length else scratch[:length]
         try:
-            with (Path(store.root) / key).open("rb", buffering=0) as file:
+            with inside(Path(store.root), key).open("rb", buffering=0) as file:
                 file.seek(start)
                 return buffer[: file.readinto(buffer.data) or 0]
         except NO_FILE:
@@ -121,7 +121,7 @@ def read_ahead(store: Store, key: str, start: int, length: int) -> None:
     if not isinstance(store, LocalStore) or not hasattr(os, "posix_fadvise"):
         return
     with suppress(OSError):
-        descriptor = os.open(Path(store.root) / key, os.O_RDONLY)
+        descriptor = os.open(inside(Path(store.root), key), os.O_RDONLY)
         try:
             os.posix_fadvise(descriptor, start, length, os.POSIX_FADV_WILLNEED)
         finally:
@@ -132,7 +132,7 @@ def read_end(store: Store, key: str, length: int) -> bytes | None:
     """The last bytes of a file, None where there is no such file."""
     if isinstance(store, LocalStore):
         try:
-            with (Path(store.root) / key).open("rb") as stream:
+            with inside(Path(store.root), key).open("rb") as stream:
                 size = stream.seek(0, os.SEEK_END)
                 return os.pread(stream.fileno(), length, max(0, size - length))
         except NO_FILE:

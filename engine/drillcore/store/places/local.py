@@ -20,6 +20,17 @@ from drillcore.store.places.hold import LATELY_SECONDS, Hold
 from drillcore.system.files import PARTIAL, replacing
 
 
+def inside(root: Path, key: str) -> Path:
+    """The path of a key of a store's folder; raises ValueError where the key would lead out of it.
+
+    >>> inside(Path("runs/a.zarr"), "m/d/umap/zarr.json").as_posix()
+    'runs/a.zarr/m/d/umap/zarr.json'
+    """
+    if key.startswith("/") or ".." in key.split("/"):
+        raise ValueError(f"{key!r} leads out of the store {root}")
+    return root / key
+
+
 class DurableStore(LocalStore):
     """A LocalStore whose writes are on disk when they return: zarr's own renames atomically but never flushes.
 
@@ -71,7 +82,7 @@ class DurableStore(LocalStore):
     def put(self, key: str, pieces: Iterable[bytes]) -> None:
         """Like `set` without an event loop; writes each piece as it comes."""
         self._check_writable()
-        path = self.root / key
+        path = inside(self.root, key)
         self._check_held()
         self._refuse_if_removed(key)
         try:
@@ -91,7 +102,7 @@ class DurableStore(LocalStore):
         """Like `delete` without an event loop; does nothing where there is nothing."""
         self._check_writable()
         self._check_held()
-        path = self.root / key
+        path = inside(self.root, key)
         try:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
@@ -118,7 +129,7 @@ class DurableStore(LocalStore):
         """Give a folder another key, on disk when this returns."""
         self._check_writable()
         self._check_held()
-        old, new = self.root / folder, self.root / to
+        old, new = inside(self.root, folder), inside(self.root, to)
         try:
             old.rename(new)
             for parent in {old.parent, new.parent}:
