@@ -43,7 +43,7 @@ import drillcore.backends.transformers.streamed.passes as passes
 from dataclasses import replace
 from drillcore.backends.transformers.streamed import layers, sweep
 from drillcore.store.group import GroupWriter
-room_of, bring, commit, commits = passes.room_of, layers.StreamedLayers._bring, GroupWriter.commit, []
+room_of, bring, commit, commits = passes.room_of, layers.StreamedLayers.bring, GroupWriter.commit, []
 passes.room_of = lambda *a: replace(room_of(*a), memory_bytes={memory})
 def committed(self, *a, **k):
     commit(self, *a, **k)
@@ -52,7 +52,7 @@ def brought(self, number):
     if len(commits) >= 2 and number == 1:
         {what}
     bring(self, number)
-GroupWriter.commit, layers.StreamedLayers._bring = committed, brought
+GroupWriter.commit, layers.StreamedLayers.bring = committed, brought
 """
 
 

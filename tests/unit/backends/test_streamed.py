@@ -31,7 +31,19 @@ from tools.architectures.trial import some_sentences
 
 CPU = torch.device("cpu")
 # Each stands for something that layers hand on, share, rename or keep: routers, shared modules, positions, buffers.
-KINDS = ["gpt2", "gemma3_text", "mixtral", "zamba2", "mllama", "rwkv", "lfm2", "deepseek_v3", "llama4_text", "doge"]
+KINDS = [
+    "gpt2",
+    "gemma3_text",
+    "mixtral",
+    "zamba2",
+    "mllama",
+    "rwkv",
+    "lfm2",
+    "deepseek_v3",
+    "llama4_text",
+    "doge",
+    "longcat_flash",
+]
 
 
 def open_both(folder: Path, wanted="all", **extract):
@@ -282,7 +294,7 @@ def test_a_loader_that_mixes_up_layers_is_found_by_the_layers_that_accelerate_re
             place.module._parameters[place.name].data.mul_(1.01)
 
     monkeypatch.setattr(LayerWeights, "load", mixed)
-    with pytest.raises(SelfCheckError, match=r"decoder layer 1, as it is streamed, gives other states"):
+    with pytest.raises(SelfCheckError, match=r"as it is streamed, gives other states .* and has other weights: 1: "):
         open_transformers(models("llama"), weights="streamed", threads=1)
 
 
@@ -299,3 +311,18 @@ def test_settings_of_pytorch_are_those_of_the_sweep(models):
     with backend._as_transformers():
         backend._loaded.together([run, run])
     assert seen == [True, True] and not torch.is_inference_mode_enabled()
+
+
+def test_a_buffer_that_is_made_empty_and_filled_keeps_its_values(models, monkeypatch):
+    from transformers.models.llama.modeling_llama import LlamaModel
+
+    build = LlamaModel.__init__
+
+    def with_buffer(self, config):
+        build(self, config)
+        self.register_buffer("filled", torch.empty(3).fill_(2.0), persistent=False)
+
+    monkeypatch.setattr(LlamaModel, "__init__", with_buffer)
+    backend, _ = open_transformers(models("llama"), weights="streamed", threads=1)
+    assert backend._loaded.decoder.filled.tolist() == [2.0, 2.0, 2.0]
+    backend.close()

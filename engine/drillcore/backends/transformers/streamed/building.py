@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from drillcore.backends.source import ModelSource, snapshot, weights_folder
 from drillcore.backends.transformers.fit import Fit
@@ -45,10 +46,25 @@ def _empty(source: ModelSource, fit: Fit, dtype: torch.dtype) -> Any:
     """The model with empty parameters, and the buffers that it computes itself."""
     from accelerate import init_empty_weights
 
-    with init_empty_weights(include_buffers=False):
-        if fit.loader is source.auto_class():
-            return source.new_model(dtype=dtype)
-        return fit.loader._from_config(copy.deepcopy(source.config), dtype=dtype, **source.attention())
+    def built() -> Any:
+        with init_empty_weights(include_buffers=False):
+            if fit.loader is source.auto_class():
+                return source.new_model(dtype=dtype)
+            return fit.loader._from_config(copy.deepcopy(source.config), dtype=dtype, **source.attention())
+
+    try:
+        with _NothingForEmpty():
+            causal = built()
+    except (RuntimeError, NotImplementedError):  # it computes with what it made empty
+        return built()
+    return built() if any(buffer.is_meta for buffer in causal.buffers()) else causal
+
+
+class _NothingForEmpty(TorchFunctionMode):
+    """No memory for what `torch.empty` makes: weights are made by it, and emptied one after the other only then."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **{**(kwargs or {}), **({"device": "meta"} if func is torch.empty else {})})
 
 
 def _fill(source: ModelSource, fit: Fit, causal: Any, streamed: set[int], device: torch.device) -> None:

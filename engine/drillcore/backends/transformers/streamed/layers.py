@@ -85,7 +85,7 @@ class StreamedLayers:
                     go_on(number)
                 while parked:
                     at = min((k for k in parked if k >= at), default=min(parked))
-                    self._bring(at)
+                    self.bring(at)
                     started = time.perf_counter()
                     for number in parked.pop(at):
                         go_on(number)
@@ -137,7 +137,7 @@ class StreamedLayers:
         def wait(*args: Any, **kwargs: Any) -> Any:
             hub = self._hubs.get(library.getcurrent())
             if hub is None:
-                self._bring(number)
+                self.bring(number)
             else:
                 restore = self.keep()
                 hub.switch(number)
@@ -146,7 +146,7 @@ class StreamedLayers:
 
         return wait
 
-    def _bring(self, number: int) -> None:
+    def bring(self, number: int) -> None:
         """Have a layer in memory in the place of the one before, and start to load what will follow."""
         if self._here == number:
             return
