@@ -179,7 +179,10 @@ def lightened_grey(opened: Opened) -> tuple[int, ...]:
 
 
 def test_decisions_of_the_probe(opened: Opened) -> None:
+    states = opened.shown.page.locator("#datasets .states").first
+    assert "colour: label" in (states.text_content() or "")
     color_by(opened.shown, "probe's decision")
+    assert "colour: probe's decision" in (states.text_content() or "")
     colors = legend_of(opened.legend)
     assert colors.keys() == {"wrong", "right", "[no decision]"}
     for layer in (1, opened.layer):

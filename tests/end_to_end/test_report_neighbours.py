@@ -18,13 +18,15 @@ from support.report_pages import places, spaced, stage_place, wait_until
 from support.runs import sentences
 
 pytest_plugins = ["support.report_fixtures", "support.run_fixtures"]
-LISTED = "#nearest ol .about"
+LISTED = "#nearest ol button"
 
 
 def numbers(shown: Any) -> list[int]:
     """The sentences that are listed as nearest, from 0."""
-    words = shown.page.locator(LISTED).all_text_contents()
-    return [int(text.split("sentence ")[1].split(" ")[0].replace(",", "")) - 1 for text in words]
+    listed = "all => all.map((b) => [b.dataset.sentence, b.title, b.querySelector('.words').textContent])"
+    rows = shown.page.locator(LISTED).evaluate_all(listed)
+    assert all(title == words for _, title, words in rows)
+    return [int(number) for number, _, _ in rows]
 
 
 def linked(node: Any) -> list[int]:

@@ -259,6 +259,10 @@ def test_a_phone_shows_panels_large_and_pages_short(visit: Any, tmp_path: Path, 
     shown.enlarge(0, 0, 2)
     stage = page.locator("#stage").bounding_box()
     assert min(stage["width"], stage["height"]) > 340 > small
+    for button in page.locator("#closeup button:visible").all():
+        box = button.bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= 390, button.text_content()
+    assert page.locator("#closeup-close").is_visible()
     before = page.locator("#closeup-canvas").evaluate("node => node.toDataURL()")
     touch, middle = page.context.new_cdp_session(page), (stage["x"] + 180, stage["y"] + 180)
 

@@ -104,6 +104,8 @@ async function colorBy(name) {
   datasets.forEach((dataset, i) => {
     dataset.coloring = chosen[i];
     dataset.refresh();
+    const { info, coloring, colorings } = dataset, own = `colour: ${meta.coloredBy}`;
+    dataset.states.textContent = coloring === colorings[0] ? info.subtitle : info.subtitle.replace(own, () => `colour: ${coloring.info.name}`);
   });
   drawLegends();
   if (state.pin) showPinned();

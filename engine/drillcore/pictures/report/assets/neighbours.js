@@ -58,7 +58,13 @@ const nearest = (() => {
       const same = tied[panel.slot] ? [element("p", { class: "small" }, sameStates(row, panel))] : [];
       const hadFocus = place.contains(document.activeElement);
       const items = others.map((other) => result(dataset, other));
-      items.forEach((item, i) => item.firstChild.setAttribute("title", dataset.texts[others[i]]));
+      items.forEach((item, i) => {
+        item.firstChild.setAttribute("title", dataset.texts[others[i]]);
+        item.firstChild.dataset.sentence = others[i];
+        // One line each: its label, or else its number; the sentence itself tells the rest once it is pinned.
+        const [, ...rest] = item.querySelector(".about").childNodes;
+        for (const node of rest) node.remove();
+      });
       place.replaceChildren(...same, element("ol", {}, ...items));
       if (hadFocus) place.focus();
       placeAll();

@@ -287,11 +287,13 @@ function datasetSection(dataset, number) {
   const { info } = dataset, title = `dataset-${number}`;
   const section = element("section", { id: `${title}-section`, class: "dataset", "aria-labelledby": title });
   section.append(element("h2", { id: title }, element("bdi", {}, info.title || info.name)));
-  const facts = [info.subtitle, plural(info.count, "sentence")];
+  const facts = [plural(info.count, "sentence")];
   if (dataset.sampled) facts.push(`images show all of them; ${info.shown.toLocaleString("en")}, drawn at random, can be pointed at`);
   if (info.cut) facts.push(`texts are cut at ${info.cut} characters`);
   if (info.choicesLeft.length) facts.push(`too many sentences to be coloured by ${info.choicesLeft.join(", ")}`);
-  section.append(element("p", { class: "subtitle" }, facts.filter(Boolean).join(" · ")));
+  const states = element("span", { class: "states" }, info.subtitle);
+  dataset.states = states;
+  section.append(element("p", { class: "subtitle" }, states, (info.subtitle ? " · " : "") + facts.join(" · ")));
   section.append(help("Each panel is a layer, each dot a sentence in its label's colour. UMAP keeps who is near whom; distances between clusters, their sizes and the axes mean nothing. Click a dot to pin its sentence in every panel, a panel's name to enlarge it, a label to hide it.",
     "Colour by, in the bar: dots take the colours of another column, of their number of tokens, of their last token, or of what the probe of each layer decided about a sentence that it had not seen. Names stand in large panels where most sentences are of that label and densest; the rarer go where there is no room. Contours, above 5,000 sentences, enclose the densest places with a quarter, half and nine tenths of each label's sentences."));
   section.append(legendPlace(() => dataset));
