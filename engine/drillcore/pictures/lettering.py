@@ -8,7 +8,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import groupby
 from pathlib import Path
 
@@ -35,7 +35,7 @@ class Face:
 
     def getlength(self, text: str) -> float:
         """Width of one line of text in pixels."""
-        return sum(_font(path, self.size).getlength(part) for part, path in _runs(text, self.bold))
+        return _length(text, self.size, self.bold)
 
     @property
     def height(self) -> int:
@@ -141,10 +141,17 @@ def draw_centered(
     write(ImageDraw.Draw(image), center_xy, text, face, fill, anchor="m")
 
 
-def _runs(text: str, bold: bool) -> list[tuple[str, str]]:
+@lru_cache(maxsize=4096)
+def _runs(text: str, bold: bool) -> tuple[tuple[str, str], ...]:
     """Parts of a text, each with the file of its font."""
     files = ((c, _file_with(c, bold) or _own(bold)) for c in text)
-    return [("".join(c for c, _ in part), path) for path, part in groupby(files, key=lambda pair: pair[1])]
+    return tuple(("".join(c for c, _ in part), path) for path, part in groupby(files, key=lambda pair: pair[1]))
+
+
+@lru_cache(maxsize=4096)
+def _length(text: str, size_px: int, bold: bool) -> float:
+    """Width of a text in pixels."""
+    return sum(_font(path, size_px).getlength(part) for part, path in _runs(text, bold))
 
 
 @cache

@@ -140,7 +140,7 @@ def _few(framed: Sequence[tuple[Panel, Frame]], panel_px: int, palette: Palette,
     table = palette.table.astype(np.uint32)
     opaque = np.uint32(0xFF000000) | table[:, 2] << 16 | table[:, 1] << 8 | table[:, 0]
     rgba[drawn] = opaque[codes_YX[drawn].astype(np.int64)]
-    ends = np.cumsum([0, *map(len, parts)])
+    ends, has_piles = np.cumsum([0, *map(len, parts)]), int(sizes_N.max(initial=1)) > 1
     for position, (panel, _) in enumerate(framed):
         image = tf.Image(rgba[:, position * size : (position + 1) * size], dims=["y", "x"])
         disc = disc_px(len(panel.points_N2), panel_px)
@@ -149,8 +149,9 @@ def _few(framed: Sequence[tuple[Panel, Frame]], panel_px: int, palette: Palette,
             yield reduced
             continue
         own, out_M = slice(ends[position], ends[position + 1]), outsiders[position]
-        corner = np.array([position * size, 0.0])
-        piles = _piles(spots_N2[own] - corner, sizes_N[own], disc * 1.6 / SUPERSAMPLING, panel_px)
+        corner, piles = np.array([position * size, 0.0]), list[Pile]()
+        if has_piles:
+            piles = _piles(spots_N2[own] - corner, sizes_N[own], disc * 1.6 / SUPERSAMPLING, panel_px)
         marked = with_outliers(reduced, units[position][out_M], palette.table[codes_N[own][out_M]], number_px(panel_px))
         yield with_numbers(marked, piles, number_px(panel_px))
 
