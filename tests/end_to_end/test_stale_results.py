@@ -258,7 +258,11 @@ def test_results_of_an_older_version(work):
     work.job["datasets"][0]["label"] = "other"
     work.save()
     do(work, "extract", "job.yaml")
-    assert set(stale_of(work)) == MEASURED
+    assert set(stale_of(work)) == MEASURED - set(LATER)
+
+
+# Arrays that no version had which recorded one digest.
+LATER = ("nearest", "probe_decision")
 
 
 def older(group: zarr.Group, work: Work) -> dict[str, Any]:
@@ -274,6 +278,8 @@ def older(group: zarr.Group, work: Work) -> dict[str, Any]:
         "project": digest([[prints], Project(**work.job["project"]).model_dump(mode="json")]),
     }
     attributes = dict(group.attrs)
+    for part in ("results", "contents"):
+        attributes[part] = {n: facts for n, facts in attributes[part].items() if n not in LATER}
     for name, facts in attributes["results"].items():
         facts.pop("inputs", None)
         facts["made_from"] = made.get(ARRAYS[name].writers[0], facts.get("made_from", ""))

@@ -64,6 +64,7 @@ def write_random_model(folder: Path, **config: int) -> int:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 def test_a_model_larger_than_the_memory_that_is_allowed(tmp_path):
     size = write_random_model(tmp_path / "model", **GPT2_XL)
     assert size > 6 * 10**9

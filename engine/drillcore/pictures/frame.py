@@ -46,8 +46,8 @@ class Frame:
         """
         if not points_N2.size:
             return None
-        # Column by column: NumPy reduces along the long axis of [N, 2] many times slower.
-        ends = [(float(column.min()), float(column.max())) for column in points_N2.T]
+        # Each column by itself and contiguous: NumPy reduces along the long axis of [N, 2] many times slower.
+        ends = [(float(column.min()), float(column.max())) for column in np.ascontiguousarray(points_N2.T)]
         if not np.isfinite(ends).all():
             return cls.around(points_N2[np.isfinite(points_N2).all(axis=1)], every=every)
         inside = None if every else _without_outliers(points_N2, ends)

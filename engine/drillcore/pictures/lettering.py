@@ -75,6 +75,7 @@ def width_px(text: str, face: Face) -> int:
     return round(face.getlength(text))
 
 
+@lru_cache(maxsize=4096)
 def fitted(text: str, face: Face, limit_px: int) -> str:
     """The text as one line, cut with an ellipsis where it is wider than `limit_px`.
 

@@ -49,3 +49,11 @@ def test_rounding_is_within_its_bound(models, tmp_path, seed):
         assert len(rows) == 7 and all(r["sentences"] == 5 and 0 <= r["worst"] <= 1e-5 for r in rows)
         # Float32 is not float64.
         assert all(r["worst"] > 0 for r in rows if r["against"] == "float64")
+
+
+def test_streaming_says_how_long_slow_reads_take(models, tmp_path):
+    texts = tmp_path / "few.jsonl"
+    texts.write_text("".join(json.dumps({"text": f"sentence number {i}"}) + "\n" for i in range(32)), encoding="utf-8")
+    printed, facts = run_part("streaming", tmp_path, "--quick", "--model", str(models()), "--texts", str(texts))
+    assert "streamed over resident" in printed and [row["sweeps"] for row in facts["slow_reads"]] == [1, 1, 1]
+    assert all(row["wall_seconds"] > 0 and row["predicted_seconds"] > 0 for row in facts["slow_reads"])
