@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from drillcore.backends.transformers.plain_files import why_not_plain
 from drillcore.errors import JobError
 from drillcore.system.versions import installed_versions
 
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 FIELD = "extract.tensor_parallel"
 # The first version whose plans were run here.
 OLDEST = (5, 23)
-# Fields of a model's entry that leave no plain weights in files for each process to read its shard of.
-WEIGHTS = ("random_weights", "quantization", "gguf_file", "device_map")
 # Widths of a configuration that a plan cuts into equal parts.
 WIDTHS = {
     "num_attention_heads": "attention heads",
@@ -96,18 +95,8 @@ def _check_model(source: ModelSource, ranks: int) -> None:
 
 def _reasons(source: ModelSource, ranks: int) -> Iterator[str]:
     """What speaks against it, as the end of a sentence."""
-    from drillcore.backends.transformers.quantised import is_quantised
-
+    yield from why_not_plain(source)
     text = source.config.get_text_config(decoder=True)
-    for name in WEIGHTS:
-        if getattr(source.model, name):
-            yield f"does not go with {name}"
-    if source.held is not None:
-        yield "does not go with a model in memory: each process reads its shard from files"
-    if source.adapter is not None:
-        yield "does not go with an adapter: merge it into the model and save that"
-    if is_quantised(source.config):
-        yield "does not go with quantised weights"
     if not getattr(text, "base_model_tp_plan", None):
         yield f"needs a plan, which transformers does not have for {source.facts.model_type}"
     yield from _uneven(text, ranks)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from drillcore.backends.transformers.plain_files import why_not_plain
 from drillcore.errors import JobError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
 
 FIELD = "extract.weights"
 HINT = "Set extract.weights: resident; or save the model so that its own weights are plain numbers in files."
-# Fields of a model's entry that leave no plain weights in files to read layer by layer.
-WEIGHTS = ("random_weights", "quantization", "gguf_file", "device_map")
 
 
 def check(source: ModelSource | None, extract: Extract) -> None:
@@ -36,17 +35,8 @@ def check(source: ModelSource | None, extract: Extract) -> None:
 def reasons(source: ModelSource) -> Iterator[str]:
     """What of a model speaks against streaming it, as the end of a sentence."""
     from drillcore.backends.lengths import length_rules
-    from drillcore.backends.transformers.quantised import is_quantised
 
-    for name in WEIGHTS:
-        if getattr(source.model, name):
-            yield f"does not go with {name}"
-    if source.held is not None:
-        yield "does not go with a model in memory"
-    if source.adapter is not None:
-        yield "does not go with an adapter: merge it into the model and save that"
-    if is_quantised(source.config):
-        yield "does not go with quantised weights"
+    yield from why_not_plain(source)
     if source.model.trust_remote_code:
         yield "does not go with trust_remote_code: how such a model's weights are converted is known to its code alone"
     if length_rules(source.config).scaled_above is not None:

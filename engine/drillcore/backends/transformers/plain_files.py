@@ -1,0 +1,30 @@
+"""Whether a model's weights are plain numbers in files: what shards it, or streams it, reads parts of those files.
+
+Both ask before anything heavy is imported, so that this stands in a module of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from drillcore.backends.source import ModelSource
+
+# Fields of a model's entry that leave no plain weights in files.
+FIELDS = ("random_weights", "quantization", "gguf_file", "device_map")
+
+
+def why_not_plain(source: ModelSource) -> Iterator[str]:
+    """What speaks against it, each as the end of a sentence."""
+    from drillcore.backends.transformers.quantised import is_quantised
+
+    for name in FIELDS:
+        if getattr(source.model, name):
+            yield f"does not go with {name}"
+    if source.held is not None:
+        yield "does not go with a model in memory: weights are read from files"
+    if source.adapter is not None:
+        yield "does not go with an adapter: merge it into the model and save that"
+    if is_quantised(source.config):
+        yield "does not go with quantised weights"
