@@ -106,7 +106,9 @@ def has_distances_of(graph: Graph, states_NH: NDArray[np.float32]) -> bool:
     else:
         distances_MK = np.linalg.norm(states_MKH - states_MH[:, None], axis=2)
         size = float(np.linalg.norm(states_MKH - centre_H, axis=2).max())
-    return bool(np.allclose(graph.distances_NK[rows_M], distances_MK, rtol=1e-3, atol=2e-3 * size))
+    # Between equal states no spread says how far rounding goes.
+    least = ROUNDING * float(np.linalg.norm(states_MH, axis=1).max())
+    return bool(np.allclose(graph.distances_NK[rows_M], distances_MK, rtol=1e-3, atol=2e-3 * size + least))
 
 
 def distinct(states_NH: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

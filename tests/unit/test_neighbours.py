@@ -116,3 +116,12 @@ def test_nearest_sentences_of_a_part_at_a_time_are_those_of_all(seed: int, monke
     whole, _ = nearest_sentences(states, graph, 10)
     monkeypatch.setattr(neighbours, "ROWS_TOGETHER", 7)
     assert nearest_sentences(states, graph, 10)[0].tolist() == whole.tolist()
+
+
+def test_a_graph_is_known_again_where_the_sentences_compared_share_a_state(seed):
+    rng = np.random.default_rng(seed)
+    states = np.repeat(rng.normal(size=(1, 576)).astype(np.float32), 60, axis=0)
+    states[[3, 5, 11]] = rng.normal(size=(3, 576))
+    graph = build(states, 15, "euclidean", 0)
+    assert neighbours.has_distances_of(graph, states)
+    assert not neighbours.has_distances_of(graph, states * np.linspace(1, 2, 60, dtype=np.float32)[:, None])
