@@ -70,8 +70,12 @@ class Rates:
 
     @classmethod
     def read(cls) -> Rates:
-        """From the cache; none where there are none, or the file is damaged."""
-        return cls(_entry().read(_parsed) or ())
+        """From the cache; none where there are none, or the file is damaged, which is removed."""
+        seen = _entry().read(_parsed)
+        if seen is None:
+            # Work too short to be kept would leave it there, to be said by every run.
+            _entry().remove()
+        return cls(seen or ())
 
     def with_new(self, seen: Iterable[Seen]) -> Rates:
         """The same and what was seen just now."""

@@ -79,7 +79,8 @@ def test_a_damaged_file_is_made_again(damage):
     lines = list[str]()
     with telling(lines.append):
         assert Rates.read().find(PIECE) is None
-    assert "what earlier work took" in lines[0]
+        assert "what earlier work took" in lines[0]
+        assert Rates.read().find(PIECE) is None and len(lines) == 1
     rates.add([seen(10, 20)])
     assert Rates.read().find(PIECE) is not None
 
