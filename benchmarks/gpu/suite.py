@@ -25,11 +25,14 @@ from benchmarks.common import RESULTS, processor, results, slug, write_json
 from benchmarks.gpu.ceilings import CUDA, ceilings, products
 from benchmarks.gpu.correctness import check_architecture
 from benchmarks.gpu.flex_sweep import flex_sweep
-from benchmarks.gpu.models import ARCHITECTURES, CONFIGS
+from benchmarks.gpu.models import ARCHITECTURES, CONFIGS, SENTENCES
+from benchmarks.gpu.streamed import check_streamed
 from benchmarks.gpu.throughput import lines, measure_model
 from benchmarks.parts.host import measure_host
 
 MODELS = "Llama-3.2-1B,Llama-3.1-8B,SmolLM2-135M,Llama-3.2-3B,SmolLM2-1.7B"
+# Of the sentences that two seconds take, so much of them is streamed.
+STREAMED_PART = 2
 # Of an H100 in bfloat16, where the step that measures it is left out.
 MATMUL_FLOPS = 798e12
 
@@ -111,11 +114,18 @@ def measure_writer(scratch: Path, options: Any, found: dict[str, Any]) -> dict[s
     return {shape: measure_host(scratch / shape, shape, "bfloat16", "float32", repeats=2) for shape in shapes}
 
 
+def measure_streamed(scratch: Path, options: Any, found: dict[str, Any]) -> dict[str, Any]:
+    """Models whose layers are read one at a time, beside the same in memory."""
+    names = ("toy",) if options.toy else ("Llama-3.2-1B",)
+    return {n: check_streamed(CONFIGS[n], scratch / f"streamed-{n}", SENTENCES[n] // STREAMED_PART) for n in names}
+
+
 STEPS: dict[str, Callable[[Path, Any, dict[str, Any]], Any]] = {
     "ceilings": measure_ceilings,
     "correctness": check_architectures,
     "models": measure_models,
     "writer": measure_writer,
+    "streamed": measure_streamed,
     "flex": lambda scratch, options, found: flex_sweep(),
 }
 
@@ -123,6 +133,8 @@ STEPS: dict[str, Callable[[Path, Any, dict[str, Any]], Any]] = {
 def is_right(step: str, result: Any) -> bool:
     """Whether a step ended, and its states are right where it has any."""
     rows = result if step == "models" else [result, *(result.values() if step == "correctness" else [])]
+    if step == "streamed" and "error" not in result:
+        rows = [way for model in result.values() for way in model.values()]
     checks = [row.get("check", row) for row in rows] + [row["merged"]["check"] for row in rows if "merged" in row]
     return all("error" not in row for row in rows) and all(check.get("right", True) for check in checks)
 

@@ -21,6 +21,8 @@ def test_the_suite_runs_from_the_checkout_and_its_states_are_right(tmp_path):
     steps = found["steps"]
     assert list(steps) == STEPS.split(",") and steps["ceilings"]["matmul_flops"] > 0
     assert set(steps["writer"]["toy"]) >= {"pass to host", "pass to committed shards"}
+    ways = steps["streamed"]["toy"]
+    assert len(ways) == 4 and all(way["right"] and way["nodes_per_second"] > 0 for way in ways.values())
     (row,) = steps["models"]
     assert row["check"]["right"] and row["merged"]["check"]["right"]
     assert [path.name for path in tmp_path.glob("profile-toy-*")]
@@ -34,4 +36,4 @@ def test_the_suite_runs_from_the_checkout_and_its_states_are_right(tmp_path):
         }
 
 
-STEPS = "ceilings,correctness,models,writer"
+STEPS = "ceilings,correctness,models,writer,streamed"

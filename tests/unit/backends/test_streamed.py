@@ -17,6 +17,8 @@ from drillcore.backends.transformers.flex_attention import NAME as FLEX
 from drillcore.backends.transformers.flex_attention import TILE
 from drillcore.backends.transformers.masks import AttentionKinds
 from drillcore.backends.transformers.streamed import sweep
+from drillcore.backends.transformers.streamed.layers import StreamedLayers
+from drillcore.backends.transformers.streamed.waiting import Copies
 from drillcore.backends.transformers.streamed.weights import LayerWeights
 from drillcore.errors import RunError, SelfCheckError
 from drillcore.tokens.batches import batches
@@ -56,10 +58,27 @@ def assert_same(folder: Path, wanted="all", **extract) -> TransformersBackend:
     (resident, one), (streamed, other) = open_both(folder, wanted, threads=1, **extract)
     assert other.numerics == {**one.numerics, "weights": "streamed"}
     assert (other.head_problem, other.check.relative_error) == (one.head_problem, one.check.relative_error)
-    block = Sequences.of(some_sentences(resident.facts.vocab_size))
+    sentences = some_sentences(resident.facts.vocab_size)
+    block = Sequences.of(sentences)
     np.testing.assert_array_equal(all_states(streamed, block), all_states(resident, block))
+    assert_same_in_host(streamed, resident, [Sequences.of(sentences[:5]), Sequences.of(sentences[5:])])
     resident.close()
     return streamed
+
+
+def assert_same_in_host(streamed, resident, blocks) -> None:
+    """The resident bytes too, where what batches hand to their layers waits elsewhere until they go on."""
+    together, free, freed = StreamedLayers.together, Copies.free, []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            StreamedLayers, "together", lambda self, passes, in_host=(): together(self, passes, [1] * len(passes))
+        )
+        patch.setattr(Copies, "free", lambda self, kept: free(self, [freed.append(k) or k for k in kept]))
+        works = [streamed.lay_out(block) for block in blocks]
+        streamed.sweeps.announce(works)
+        for work, block in zip(works, blocks, strict=True):
+            np.testing.assert_array_equal(states_of(streamed, work), all_states(resident, block))
+    assert len(freed) >= 2 * len(works)
 
 
 def layers_of(kind: str) -> str:
@@ -255,7 +274,7 @@ def test_what_a_pass_raises_ends_the_others(models):
     with pytest.raises(ZeroDivisionError), backend._as_transformers():
         backend._loaded.together([lambda n=n: run(n) for n in range(6)])
     handle.remove()
-    assert sorted(ended) == list(range(6)) and not backend._loaded.streamed._hubs
+    assert sorted(ended) == list(range(6)) and not backend._loaded.streamed._parking._hubs
     assert np.isfinite(all_states(backend, block)).all()
 
 

@@ -11,7 +11,7 @@ import drillcore
 from drillcore.backends import check_backend
 from drillcore.backends.source import locate
 from drillcore.backends.transformers.streamed import refusals, weights
-from drillcore.backends.transformers.streamed.choice import is_streamed
+from drillcore.backends.transformers.streamed.choice import Choice, choose
 from drillcore.errors import JobError, MissingExtraError
 from drillcore.job.extract import Extract
 from drillcore.job.model import Model
@@ -48,7 +48,7 @@ def test_a_model_that_does_not_go_with_it(changes, said, models):
     assert caught.value.hint
     auto = Extract(weights="auto")
     check_backend("transformers", source, auto)
-    assert is_streamed(source, auto) == (False, ()), "auto keeps it resident"
+    assert choose(source, auto) == Choice(False), "auto keeps it resident"
 
 
 def test_positions_that_a_batch_changes_for_others(models):

@@ -25,7 +25,7 @@ from drillcore.backends.transformers.quantised import check_quantised, is_quanti
 from drillcore.backends.transformers.shards import Shards, plan_argument, unwrap
 from drillcore.backends.transformers.spreading import refuse_offload, refuse_offloaded
 from drillcore.backends.transformers.streamed.building import build_streamed
-from drillcore.backends.transformers.streamed.choice import is_streamed
+from drillcore.backends.transformers.streamed.choice import choose
 from drillcore.backends.transformers.streamed.layers import StreamedLayers
 from drillcore.backends.transformers.surroundings import pinned
 from drillcore.backends.transformers.trace import first_tensor
@@ -113,9 +113,9 @@ def load_model(source: ModelSource, extract: Extract, deepest: int, shards: Shar
     dtype = choose_dtype(source, extract, device)
     fit = examine(source)
     refuse_offload(source, dtype)
-    streamed, (is_to_stream, why) = None, is_streamed(source, extract)
+    streamed, choice = None, choose(source, extract)
     with quiet_transformers():
-        if is_to_stream:
+        if choice.is_streamed:
             causal, streamed = build_streamed(source, fit, dtype, device)
         else:
             causal = _values(source, fit, dtype, device, shards.ranks if shards else 1)
@@ -136,7 +136,13 @@ def load_model(source: ModelSource, extract: Extract, deepest: int, shards: Shar
     layers = parts.layers if shards else _cut(parts, cut, ending)
     if streamed is not None:
         streamed.num_layers = len(layers)
-    notes = (*fit.notes, *why, *check_quantised(source, layers), *narrowing_note(source, extract, dtype, fit.stored))
+        streamed.staying = min(choice.staying, len(layers) - 1)
+    notes = (
+        *fit.notes,
+        *choice.notes,
+        *check_quantised(source, layers),
+        *narrowing_note(source, extract, dtype, fit.stored),
+    )
     return Loaded(
         source.model.id,
         causal,

@@ -14,9 +14,12 @@ from drillcore.backends.transformers.parts import find_parts
 from drillcore.backends.transformers.streamed.refusals import reasons
 from drillcore.job.extract import Extract
 from drillcore.system.machine import allowed_memory_bytes
+from drillcore.system.progress import counted
 
 # Beside the weights: what is read of a layer before it is converted, fragments, the program itself.
 BESIDE = 1.1
+# Of what streaming leaves free, the part that layers may take which stay; passes that wait take of the rest.
+STAYING = 0.5
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,24 @@ class Need:
         """What it takes with one layer in memory and another on its way."""
         return self.rest + 2 * self.layer + self.batch
 
+    @property
+    def staying(self) -> int:
+        """Layers that may stay in memory beside that.
+
+        >>> Need(weights=100, layer=10, rest=5, batch=5, free=90).staying
+        3
+        """
+        return max(0, int(STAYING * (self.free - self.streamed)) // max(1, self.layer))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Whether weights are streamed, how many of the layers stay in memory, and a note where the job leaves it open."""
+
+    is_streamed: bool
+    staying: int = 0
+    notes: tuple[str, ...] = ()
+
 
 def need_of(source: ModelSource, extract: Extract) -> Need:
     """What a model takes, from its configuration. Raises what building it raises, JobError for a wrong device."""
@@ -55,19 +76,21 @@ def need_of(source: ModelSource, extract: Extract) -> Need:
     return Need(weights, max(layers), weights - sum(layers), batch, _free(device))
 
 
-def is_streamed(source: ModelSource, extract: Extract) -> tuple[bool, tuple[str, ...]]:
-    """Whether the decoder layers of a model are read one at a time, and a note on why where the job leaves it open."""
+def choose(source: ModelSource, extract: Extract) -> Choice:
+    """Whether the decoder layers of a model are read one at a time: as the job says, or where they do not fit."""
     if extract.weights != "auto" or next(reasons(source), None) is not None:
-        return extract.weights == "streamed", ()
+        return Choice(extract.weights == "streamed")
     need = need_of(source, extract)
     if need.fits:
-        return False, ()
+        return Choice(False)
     dtype = dtype_name(choose_dtype(source, extract, choose_device(extract)))
     why = (
         f"its weights take {_gib(need.weights)} in {dtype} and a batch {_gib(need.batch)}, of {_gib(need.free)} that "
         f"are free: its layers are streamed, of which the largest takes {_gib(need.layer)}"
     )
-    return True, (why,)
+    if need.staying:
+        why += f"; {counted(need.staying, 'layers')} stay once read"
+    return Choice(True, need.staying, (why,))
 
 
 def _free(device: torch.device) -> int:

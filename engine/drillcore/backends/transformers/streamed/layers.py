@@ -1,45 +1,42 @@
-"""Decoder layers of which one is in memory, and the forward passes that wait for it.
+"""Decoder layers that are read from the disk when forward passes come to them, and dropped after that.
 
-A pass runs in a coroutine of its own. Where it comes to a decoder layer it is parked, and goes on once that layer is
-loaded: whatever an architecture hands on between its layers stays in the parked frame.
+Where there is memory for some of them these stay once they are read.
 """
 
 from __future__ import annotations
 
-import contextvars
 import ctypes
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
 
 from drillcore.backends.transformers.cpu_linears import PreparedLinears
 from drillcore.backends.transformers.precision import lowered, raised, tensors_of
+from drillcore.backends.transformers.streamed.parking import Parking, Restore, Result
+from drillcore.backends.transformers.streamed.waiting import storages_of
 from drillcore.backends.transformers.streamed.weights import LayerWeights
-from drillcore.backends.transformers.surroundings import pinned
-
-Result = TypeVar("Result")
-Restore = Callable[[], None]
 
 
 class StreamedLayers:
     """The decoder layers of a model, one of them in memory, and the next one on its way.
 
     keep: called before a pass is parked; what it returns is called before the pass goes on. num_layers: those in use,
-    from the first one on.
+    from the first one on. staying: how many of them stay in memory once they are read, spread over all.
     """
 
     def __init__(self, weights: LayerWeights, layers: Sequence[nn.Module], device: torch.device) -> None:
         self._weights, self._layers = weights, list(layers)
-        self.num_layers = len(self._layers)
+        self.num_layers, self.staying = len(self._layers), 0
         self.keep: Callable[[], Restore] = lambda: _nothing
         self._here: int | None = None
+        self._held: set[int] = set()
         self._ahead: tuple[int, Future[Any]] | None = None
         # What followed a layer when passes last went through it.
         self._following: dict[int, int] = {}
@@ -49,53 +46,19 @@ class StreamedLayers:
         self._rows: int | None = None
         self._dtype: torch.dtype | None = None
         self._undo: Callable[[], None] = _nothing
-        self._hubs: dict[Any, Any] = {}
-        # Seconds so far: of the thread that reads, and of passes through layers that were there.
-        self.read_seconds = self.computed_seconds = 0.0
+        self._parking = Parking(self.bring, device)
+        # Seconds so far, of the thread that reads.
+        self.read_seconds = 0.0
         self._shows_bars = False
         for number, layer in enumerate(self._layers):
             vars(layer)["forward"] = self._when_loaded(number, layer.forward)
 
-    def together(self, passes: Sequence[Callable[[], Result]]) -> list[Result]:
+    def together(self, passes: Sequence[Callable[[], Result]], in_host: Sequence[int] = ()) -> list[Result]:
         """Call these, which run the model, so that each layer is loaded once for all of them; their results.
 
-        What one of them raises is raised, and the others end where they are.
+        in_host: for each pass, bytes from which on a tensor that it hands to a layer waits in the host's memory.
         """
-        import greenlet as library
-
-        found: dict[int, Result] = {}
-        parked: dict[int, list[int]] = {}
-        every = [library.greenlet(call) for call in passes]
-
-        def go_on(number: int) -> None:
-            wanted = every[number].switch()
-            if every[number].dead:
-                found[number] = wanted
-                del self._hubs[every[number]]
-            else:
-                parked.setdefault(wanted, []).append(number)
-
-        hub, at = library.getcurrent(), 0
-        # Settings that a pass finds and puts back are those of the whole sweep, wherever it was parked in between.
-        with torch.inference_mode(), pinned():
-            try:
-                for number, each in enumerate(every):
-                    each.gr_context = contextvars.copy_context()
-                    self._hubs[each] = hub
-                    go_on(number)
-                while parked:
-                    at = min((k for k in parked if k >= at), default=min(parked))
-                    self.bring(at)
-                    started = time.perf_counter()
-                    for number in parked.pop(at):
-                        go_on(number)
-                    self.computed_seconds += time.perf_counter() - started
-            finally:
-                for each in every:
-                    self._hubs.pop(each, None)
-                    if each and not each.dead:
-                        each.throw()
-        return [found[number] for number in range(len(every))]
+        return self._parking.together(passes, in_host, storages_of(self._weights.causal) if in_host else frozenset())
 
     @contextmanager
     def in_precision(self, dtype: torch.dtype) -> Iterator[None]:
@@ -110,6 +73,16 @@ class StreamedLayers:
             self._change(self._rows, None)
             lowered(before)
 
+    @property
+    def bytes_to_come(self) -> int:
+        """Bytes that layers which stay will take once they are read."""
+        return self._weights.largest_bytes * max(0, self.staying - len(self._held))
+
+    @property
+    def computed_seconds(self) -> float:
+        """Seconds so far, of passes through layers that were there."""
+        return self._parking.computed_seconds
+
     def prepare_linears(self, num_rows: int | None) -> None:
         """Lay out the linear layers of each layer for batches of so many nodes; None: compute as PyTorch does."""
         self._change(num_rows, self._dtype)
@@ -121,6 +94,9 @@ class StreamedLayers:
     def close(self) -> None:
         """Forget all layers, and close the files."""
         self._forget()
+        for number in self._held:
+            self._weights.drop(number)
+        self._held.clear()
         self._reader.shutdown()
         self._weights.files.close()
         if self._shows_bars:
@@ -131,23 +107,15 @@ class StreamedLayers:
             vars(layer).pop("forward", None)
 
     def _when_loaded(self, number: int, forward: Callable[..., Any]) -> Callable[..., Any]:
-        import greenlet as library
-
         @wraps(forward)
         def wait(*args: Any, **kwargs: Any) -> Any:
-            hub = self._hubs.get(library.getcurrent())
-            if hub is None:
-                self.bring(number)
-            else:
-                restore = self.keep()
-                hub.switch(number)
-                restore()
+            self._parking.wait_for(number, self.keep, (args, kwargs))
             return forward(*args, **kwargs)
 
         return wait
 
     def bring(self, number: int) -> None:
-        """Have a layer in memory in the place of the one before, and start to load what will follow."""
+        """Have a layer in memory in the place of the one before, and start to read what will follow."""
         if self._here == number:
             return
         before, self._here = self._here, None
@@ -156,46 +124,79 @@ class StreamedLayers:
         self._undo = _nothing
         if before is not None:
             self._following[before] = number
-            self._weights.drop(before)
-        if self._ahead is None or self._ahead[0] != number:
-            self._drop_ahead()
-            give_back_freed_memory()
-            self._ahead = (number, self._reader.submit(self._load, number))
-        loading, self._ahead = self._ahead[1], None
-        try:
-            linears, self._undo = loading.result()
-        except BaseException:
-            self._weights.drop(number)
-            raise
+            self._drop(before)
+        linears = None
+        if number not in self._held:
+            if self._ahead is None or self._ahead[0] != number:
+                self._drop_ahead()
+                give_back_freed_memory()
+                self._ahead = (number, self._reader.submit(self._load, number))
+            loading, self._ahead = self._ahead[1], None
+            try:
+                linears = loading.result()
+            except BaseException:
+                self._weights.drop(number)
+                raise
         self._here = number
-        if linears is not None:
-            linears.use()
-        following = self._following.get(number, number + 1)
-        if following < self.num_layers and following != number and not self._weights.shared:
+        stays = self._is_staying(number)
+        if stays:
+            self._held.add(number)
+        self._undo = self._make_ready(number, linears, stays=stays)
+        following = self._next_to_read(number)
+        # A layer in a higher precision takes the memory of the one that would be on its way.
+        if self._ahead is None and following is not None and not self._weights.shared and self._dtype is None:
             give_back_freed_memory()
             self._ahead = (following, self._reader.submit(self._load, following))
 
-    def _load(self, number: int) -> tuple[PreparedLinears | None, Restore]:
-        """Read a layer, and make it ready to compute as it is to; gives its prepared parts and how to undo that."""
+    def _load(self, number: int) -> PreparedLinears | None:
+        """Read a layer; gives its prepared parts, where it is to compute with them in its own dtype."""
         started = time.perf_counter()
         self._shows_bars |= _without_bars()
-        before = []
         with nullcontext() if self._side is None else torch.cuda.stream(self._side):
             self._weights.load(number)
-            if self._dtype is not None:
-                raised(self._weights.parameters_of(number), self._dtype)
-                before = raised(self._weights.buffers_of(number), self._dtype)
         if self._side is not None:
             self._side.synchronize()
-        linears = None if self._rows is None else PreparedLinears(self._layers[number], self._rows)
+        linears = None
+        if self._rows is not None and self._dtype is None:
+            linears = PreparedLinears(self._layers[number], self._rows)
         self.read_seconds += time.perf_counter() - started
+        return linears
+
+    def _make_ready(self, number: int, linears: PreparedLinears | None, *, stays: bool) -> Restore:
+        """Let a layer that is in memory compute as it is to; gives how to undo that."""
+        before = [] if self._dtype is None else raised(self._weights.buffers_of(number), self._dtype)
+        if self._dtype is not None:
+            converted = raised(self._weights.parameters_of(number), self._dtype)
+            before += converted if stays else []
+        if linears is None and self._rows is not None:
+            linears = PreparedLinears(self._layers[number], self._rows)
+        if linears is not None:
+            linears.use()
 
         def undo() -> None:
             if linears is not None:
                 linears.rest()
             lowered(before)
 
-        return linears, undo
+        return undo
+
+    def _is_staying(self, number: int) -> bool:
+        """Whether a layer stays once it is read.
+
+        >>> [n for n in range(8) if (n + 1) * 3 // 8 > n * 3 // 8]
+        [2, 5, 7]
+        """
+        return (number + 1) * self.staying // self.num_layers > number * self.staying // self.num_layers
+
+    def _next_to_read(self, number: int) -> int | None:
+        """The layer after this one that is not in memory, as far as can be foreseen."""
+        for _ in range(self.num_layers):
+            number = self._following.get(number, number + 1)
+            if number >= self.num_layers or number == self._here:
+                return None
+            if number not in self._held:
+                return number
+        return None
 
     def _change(self, rows: int | None, dtype: torch.dtype | None) -> None:
         if (rows, dtype) != (self._rows, self._dtype):
@@ -214,19 +215,20 @@ class StreamedLayers:
         self._undo()
         self._undo = _nothing
         if self._here is not None:
-            self._weights.drop(self._here)
+            self._drop(self._here)
             self._here = None
         give_back_freed_memory()
+
+    def _drop(self, number: int) -> None:
+        if number not in self._held:
+            self._weights.drop(number)
 
     def _drop_ahead(self) -> None:
         if self._ahead is None:
             return
         (number, loading), self._ahead = self._ahead, None
-        try:
-            _, undo = loading.result()
-            undo()
-        except Exception:  # nobody waits for it; where it is wanted it is read again, and raises again
-            pass
+        with suppress(Exception):  # nobody waits for it; where it is wanted it is read again, and raises again
+            loading.result()
         self._weights.drop(number)
 
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from drillcore.backends.device import choose_device, choose_dtype
 from drillcore.backends.source import ModelSource
-from drillcore.backends.transformers.streamed.choice import is_streamed, need_of
+from drillcore.backends.transformers.streamed.choice import Need, choose, need_of
 from drillcore.backends.transformers.streamed.room import room_in
-from drillcore.backends.transformers.streamed.sweep import MASK_WIDTH
+from drillcore.backends.transformers.streamed.sweep import LEFT, Room
 from drillcore.job.extract import Extract
+from drillcore.system.machine import allowed_memory_bytes
 
 
 @dataclass(frozen=True)
@@ -34,20 +35,31 @@ def peaks_of(source: ModelSource, extract: Extract, layers: Sequence[int], nodes
 
     layers: numbers of the layer contract that are wanted.
     """
-    if not is_streamed(source, extract)[0]:
+    choice = choose(source, extract)
+    if not choice.is_streamed:
         return None
     need, device = need_of(source, extract), choose_device(extract)
-    dtype = choose_dtype(source, extract, device)
-    room = room_in(max(0, need.free - need.streamed), (len(layers), source.facts.hidden_size), dtype)
-    each = room.node_bytes + MASK_WIDTH * dtype.itemsize
+    dtype, on_cuda = choose_dtype(source, extract, device), device.type == "cuda"
+    staying = choice.staying * need.layer
+    in_host = max(0, allowed_memory_bytes() - 2 * need.layer) if on_cuda else 0
+    free = max(0, need.free - need.streamed - staying)
+    room = room_in(free, in_host, (len(layers), source.facts.hidden_size), dtype)
     row_bytes = len(layers) * source.facts.hidden_size * dtype.itemsize * rows / max(1, nodes)
-    most = max(1, min(room.memory_bytes // each, int(room.disk_bytes / max(1e-9, row_bytes))))
+    return _peaks(need, staying, room, nodes, row_bytes, on_cuda=on_cuda)
+
+
+def _peaks(need: Need, staying: int, room: Room, nodes: int, row_bytes: float, *, on_cuda: bool) -> Peaks:
+    """The same of what is free. staying: bytes of layers that stay. row_bytes: on the disk, for a node."""
+    most = max(1, min(room.nodes, int(room.disk_bytes / max(1e-9, row_bytes))))
     at_a_time = min(nodes, most)
-    # The self-check computes in float32.
-    raised = max(dtype.itemsize, 4) // dtype.itemsize
+    waiting = at_a_time * room.node_total
+    leaves = waiting > room.memory_bytes
+    # The self-check computes in float32, one layer at a time.
+    raised = max(room.dtype.itemsize, 4) // room.dtype.itemsize
+    here = need.rest + (1 + raised) * need.layer + staying + need.batch
     return Peaks(
-        device=need.rest + 2 * raised * need.layer + need.batch + at_a_time * each,
-        host=2 * need.layer if device.type == "cuda" else 0,
+        device=here + int(LEFT * waiting if leaves else waiting),
+        host=2 * need.layer + (waiting if leaves else 0) if on_cuda else 0,
         scratch=int(at_a_time * row_bytes),
         sweeps=max(1, math.ceil(nodes / most)),
         nodes_per_sweep=most,

@@ -24,13 +24,16 @@ SHARE, DISK_SHARE = 0.5, 0.8
 
 def room_of(loaded: Loaded, size: tuple[int, int], dtype: torch.dtype) -> Room:
     """What there is now. size: wanted layers and values of each; dtype: that the model computes in."""
-    device = loaded.device
-    return room_in(free_bytes(device) if device.type == "cuda" else allowed_memory_bytes(), size, dtype)
+    device, in_host = loaded.device, allowed_memory_bytes()
+    coming = 0 if loaded.streamed is None else loaded.streamed.bytes_to_come
+    if device.type != "cuda":
+        return room_in(max(0, in_host - coming), 0, size, dtype)
+    return room_in(max(0, free_bytes(device) - coming), in_host, size, dtype)
 
 
-def room_in(free: int, size: tuple[int, int], dtype: torch.dtype) -> Room:
-    """The same, of so many bytes that are free beside a model's layers."""
+def room_in(free: int, in_host: int, size: tuple[int, int], dtype: torch.dtype) -> Room:
+    """The same, of so many bytes that are free beside a model's layers. in_host: free, where that is not the device."""
     folder = next(p for p in (cache_dir(), *cache_dir().parents) if p.exists())
     disk = int(DISK_SHARE * shutil.disk_usage(folder).free)
     node_bytes = KEPT * size[1] * dtype.itemsize
-    return Room(int(SHARE * free), disk, node_bytes, size, dtype)
+    return Room(int(SHARE * free), disk, node_bytes, size, dtype, int(SHARE * in_host))

@@ -22,6 +22,9 @@ from drillcore.backends.transformers.streamed.timing import Timing
 from drillcore.tokens.batches import Batch
 from drillcore.tokens.places import Gathering, gathering
 
+# Of what parked batches would take of the device, the part that stays there when they wait in the host's memory, and
+# batches that are there as a whole at a time.
+LEFT, MOVING = 0.25, 3
 # Nodes of a row, about, each of which has a value in a mask for every node.
 MASK_WIDTH = 64
 
@@ -31,7 +34,8 @@ class Room:
     """What a sweep may take.
 
     memory_bytes: of the device. disk_bytes: of its scratch file. node_bytes: of the device, for a node of a batch that
-    is parked. size: layers and values of a gathered row. dtype: of the rows.
+    is parked. size: layers and values of a gathered row. dtype: of the rows. host_bytes: of the host's memory, where
+    tensors of parked batches may wait; 0 where the host is the device. leaves: they do, however much the device holds.
     """
 
     memory_bytes: int
@@ -39,11 +43,45 @@ class Room:
     node_bytes: int
     size: tuple[int, int]
     dtype: torch.dtype
+    host_bytes: int = 0
+    leaves: bool = False
 
     def memory_of(self, batch: Batch) -> int:
         """Bytes of the device that a parked batch takes: its states, and a mask of all nodes of a row by all."""
         rows, width = map(int, batch.token_ids_RW.shape)
         return rows * width * (self.node_bytes + width * self.dtype.itemsize)
+
+    def states_of(self, batch: Batch) -> int:
+        """Bytes of a batch's hidden states after one layer."""
+        return int(batch.token_ids_RW.size) * self.size[1] * self.dtype.itemsize
+
+    def holds(self, memory: int, count: int, *, in_host: bool) -> bool:
+        """Whether so many batches may be parked together, on the device or in the host's memory.
+
+        memory: bytes that all of them take of the device where they stay there. Where they leave it a part is left, of
+        what an architecture does not hand to its layers; and three are there as a whole: one that computes, the next
+        one, and the one before.
+        """
+        if not in_host:
+            return memory <= self.memory_bytes
+        here = memory * (LEFT + MOVING / max(MOVING, count))
+        return here <= self.memory_bytes and memory <= self.host_bytes
+
+    @property
+    def nodes(self) -> int:
+        """Nodes that a sweep has room for, about.
+
+        >>> Room(10**9, 10**12, 8_000, (30, 1_000), torch.bfloat16).nodes
+        123031
+        >>> Room(10**9, 10**12, 8_000, (30, 1_000), torch.bfloat16, host_bytes=3 * 10**9).nodes
+        369094
+        """
+        return int(max(self.memory_bytes, min(self.host_bytes, self.memory_bytes / LEFT)) // self.node_total)
+
+    @property
+    def node_total(self) -> int:
+        """Bytes that a parked node takes, with its part of a mask."""
+        return self.node_bytes + MASK_WIDTH * self.dtype.itemsize
 
     def disk_of(self, wanted: Gathering) -> int:
         """Bytes on the disk of what is gathered from a batch."""
@@ -102,8 +140,7 @@ class Sweeps:
 
     def nodes_at_a_time(self) -> int:
         """Nodes that a sweep has room for now, about."""
-        room = self._room()
-        return room.memory_bytes // (room.node_bytes + MASK_WIDTH * room.dtype.itemsize)
+        return self._room().nodes
 
     def timed(self, work: Work) -> Timing:
         """What one sweep over a work takes; its states are dropped."""
@@ -128,6 +165,7 @@ class Sweeps:
     def _sweep(self) -> None:
         """Run as many of the waiting batches as there is room for, and at least one."""
         room, taken, memory, disk = self._room(), list[Parked](), 0, 0
+        in_host = room.leaves
         while self._waiting or self.take_one_more():
             if not self._waiting:
                 continue
@@ -135,12 +173,14 @@ class Sweeps:
             wanted = gathering(batch, work.places)
             memory += room.memory_of(batch)
             disk += room.disk_of(wanted)
-            if taken and (memory > room.memory_bytes or disk > room.disk_bytes):
+            leaves = in_host or not room.holds(memory, len(taken) + 1, in_host=False)
+            if taken and (disk > room.disk_bytes or (leaves and not room.holds(memory, len(taken) + 1, in_host=True))):
                 break
+            in_host = room.leaves or (leaves and bool(taken))
             taken.append(Parked(id(batch), batch, work, wanted))
             self._waiting.popleft()
         try:
-            self._compute(taken, room)
+            self._compute(taken, replace(room, leaves=in_host))
         except BaseException:
             self.expect(())
             raise
@@ -168,9 +208,10 @@ class Sweeps:
     def _together(self, taken: Sequence[Parked], room: Room) -> None:
         scratch = Scratch()
         parts = [scratch.part(_counts(p.wanted), room.size, room.dtype) for p in taken]
-        self._layers.together(
-            [partial(self._forward, p.batch, p.wanted, part) for p, part in zip(taken, parts, strict=True)]
-        )
+        # Whatever is as large as a batch's states waits in the host's memory, where there is none for it on the device.
+        in_host = [room.states_of(p.batch) for p in taken] if room.leaves else []
+        forwards = [partial(self._forward, p.batch, p.wanted, part) for p, part in zip(taken, parts, strict=True)]
+        self._layers.together(forwards, in_host)
         # Before any of its rows is given away.
         self._layers.check_files()
         for parked, part in zip(taken, parts, strict=True):

@@ -75,7 +75,8 @@ class WeightFiles:
             # transformers may hold back what is raised while it converts.
             self.failure = self._changed(file, first_line(error))
             raise self.failure from error
-        return values
+        # A device copies from pinned memory at the full rate of its bus.
+        return values.pin_memory() if torch.cuda.is_available() else values
 
     def check(self) -> None:
         """Raise RunError where a file is no longer the one that was opened."""
@@ -130,6 +131,12 @@ class LayerWeights:
     places: list[list[Place]] = field(default_factory=list)
     buffers: list[list[tuple[nn.Module, str]]] = field(default_factory=list)
     shared: bool = False
+
+    @property
+    def largest_bytes(self) -> int:
+        """Bytes of the largest layer, in the dtype that it has in memory."""
+        sizes = [sum(p.empty.numel() * p.empty.element_size() for p in places) for places in self.places]
+        return max(sizes, default=0)
 
     def load(self, layer: int) -> None:
         """Read the parameters of a layer; raises RunError where the files changed, ModelError for what they lack."""
