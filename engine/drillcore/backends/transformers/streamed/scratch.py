@@ -11,7 +11,9 @@ from __future__ import annotations
 import os
 import tempfile
 import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -19,9 +21,19 @@ from torch import Tensor
 from drillcore.errors import RunError
 from drillcore.system.files import cache_dir
 
+# Rows that are on their way from a GPU to the file at a time.
+ON_THEIR_WAY = 8
+
 
 class Scratch:
-    """One file for the rows of a sweep; it ends when nothing refers to it any more."""
+    """One file for the rows of a sweep; it ends when nothing refers to it any more.
+
+    >>> scratch = Scratch()
+    >>> part = scratch.part([2], (1, 3), torch.float32)
+    >>> part.put(0, torch.arange(6.0).reshape(2, 3), [])
+    >>> part.take()[0].tolist()
+    [[[0.0, 1.0, 2.0]], [[3.0, 4.0, 5.0]]]
+    """
 
     def __init__(self) -> None:
         folder = cache_dir() / "scratch"
@@ -34,6 +46,8 @@ class Scratch:
             raise _refused(error) from error
         weakref.finalize(self, os.close, self._descriptor)
         self._size = 0
+        self._writer = ThreadPoolExecutor(1, "scratch")
+        self._writing: deque[Future[None]] = deque()
 
     def part(self, counts: Sequence[int], size: tuple[int, int], dtype: torch.dtype) -> Part:
         """Room for the rows of one batch. counts: rows that are nodes, then the means of each group. size: K and H."""
@@ -47,6 +61,22 @@ class Scratch:
     def write(self, values: Tensor, offset: int) -> None:
         """Write values at a place; raises RunError where there is no room for them."""
         _whole(lambda view, at: os.pwrite(self._descriptor, view, at), values, offset)
+
+    def write_when(self, is_there: Callable[[], object], values: Tensor, offset: int) -> None:
+        """Write values once they have come, which `is_there` waits for, while the device computes on."""
+
+        def write() -> None:
+            is_there()
+            self.write(values, offset)
+
+        if len(self._writing) == ON_THEIR_WAY:
+            self._writing.popleft().result()
+        self._writing.append(self._writer.submit(write))
+
+    def settle(self) -> None:
+        """Have all values in the file; raises RunError where there is no room for some."""
+        while self._writing:
+            self._writing.popleft().result()
 
     def read(self, values: Tensor, offset: int) -> None:
         """Fill a tensor with what was written at a place."""
@@ -62,10 +92,17 @@ class Part:
     def put(self, slot: int, rows_GH: Tensor, means: Sequence[Tensor]) -> None:
         """Write one layer's rows."""
         for (offset, (_, count, width), dtype), rows in zip(self._arrays, (rows_GH, *means), strict=True):
-            self._scratch.write(rows.to("cpu", dtype), offset + slot * count * width * dtype.itemsize)
+            values, place = rows.to(dtype), offset + slot * count * width * dtype.itemsize
+            if not values.is_cuda:
+                self._scratch.write(values, place)
+                continue
+            host = torch.empty(values.shape, dtype=dtype, pin_memory=True)
+            host.copy_(values, non_blocking=True)
+            self._scratch.write_when(torch.cuda.current_stream(values.device).record_event().synchronize, host, place)
 
     def take(self) -> list[Tensor]:
         """States [G, K, H], and those of the means."""
+        self._scratch.settle()
         found = []
         for offset, shape, dtype in self._arrays:
             values = torch.empty(shape, dtype=dtype)

@@ -212,6 +212,7 @@ class Sweeps:
         in_host = [room.states_of(p.batch) for p in taken] if room.leaves else []
         forwards = [partial(self._forward, p.batch, p.wanted, part) for p, part in zip(taken, parts, strict=True)]
         self._layers.together(forwards, in_host)
+        scratch.settle()
         # Before any of its rows is given away.
         self._layers.check_files()
         for parked, part in zip(taken, parts, strict=True):

@@ -38,7 +38,7 @@ class Copies:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
+        self.device = device
         self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def out(self, storage: torch.UntypedStorage, host: Tensor | None) -> _Kept:
@@ -67,14 +67,14 @@ class Copies:
         """What the device computes from now on comes after the copies of these."""
         for each in kept:
             if each.copied is not None:
-                torch.cuda.current_stream(self._device).wait_event(each.copied)
+                torch.cuda.current_stream(self.device).wait_event(each.copied)
 
     def _copy(self, kept: _Kept, to: Tensor, values: Tensor) -> None:
         if self._side is None:
             to.copy_(values)
             return
         # After what was computed so far, which makes the values, or used the memory before.
-        self._side.wait_stream(torch.cuda.current_stream(self._device))
+        self._side.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self._side):
             to.copy_(values, non_blocking=True)
         kept.copied = self._side.record_event()
@@ -100,8 +100,10 @@ class Waiting:
         self._seen += [weakref.ref(t) for t in _tensors(arguments) if id(t) not in known]
         found: dict[int, torch.UntypedStorage] = {}
         for tensor in (ref() for ref in self._seen):
-            storage = None if tensor is None else tensor.untyped_storage()
-            if storage is not None and storage.nbytes() >= self._least and storage.data_ptr() not in self._stays:
+            if tensor is None or tensor.device.type != self._copies.device.type:
+                continue
+            storage = tensor.untyped_storage()
+            if storage.nbytes() >= self._least and storage.data_ptr() not in self._stays:
                 found[storage.data_ptr()] = storage
         spare = {kept.host.numel(): kept.host for kept in self._away}
         self._away = [self._copies.out(storage, spare.pop(storage.nbytes(), None)) for storage in found.values()]
