@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from drillcore.backends.base import all_states, states_of
 from drillcore.backends.transformers import loading
@@ -70,6 +71,20 @@ def test_a_layer_in_float32_is_alone_in_memory(models, monkeypatch):
     open_transformers(models("llama", num_hidden_layers=6), weights="streamed", threads=1, dtype="bfloat16")
     assert ["torch.float32"] in dtypes and ["torch.bfloat16"] * 2 in dtypes
     assert all(found == ["torch.float32"] for found in dtypes if "torch.float32" in found)
+
+
+def test_what_a_pass_gives_stays_when_its_tensors_have_left(models):
+    """Also where a last layer computes in place, so that its output is what it was given."""
+    backend, _ = open_transformers(models("llama"), weights="streamed", threads=1)
+    streamed = backend._loaded.streamed
+
+    def run(number):
+        states = torch.full((1, 2, 64), float(number))
+        streamed._parking.wait_for(0, streamed.keep, (states,))
+        return states.add_(1.0)
+
+    found = streamed.together([lambda n=n: run(n) for n in range(4)], [1] * 4)
+    assert [states.unique().tolist() for states in found] == [[n + 1.0] for n in range(4)]
 
 
 def test_batches_that_the_device_does_not_hold_wait_in_the_hosts_memory(models, monkeypatch):

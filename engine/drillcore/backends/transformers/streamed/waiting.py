@@ -92,9 +92,11 @@ class Waiting:
         # A layer's argument may be needed again: the embedding, by a layer further on.
         self._seen: list[weakref.ref[Tensor]] = []
         self._away: list[_Kept] = []
+        self._is_parked = False
 
     def leave(self, arguments: Any) -> None:
         """Start to copy what a layer is about to take, and what earlier ones took that is still in use."""
+        self._is_parked = True
         self._seen = [ref for ref in self._seen if ref() is not None]
         known = {id(ref()) for ref in self._seen}
         self._seen += [weakref.ref(t) for t in _tensors(arguments) if id(t) not in known]
@@ -109,8 +111,9 @@ class Waiting:
         self._away = [self._copies.out(storage, spare.pop(storage.nbytes(), None)) for storage in found.values()]
 
     def go(self) -> None:
-        """Give back the device's memory of what is copied."""
-        self._copies.free(each for each in self._away if each.is_here)
+        """Give back the device's memory of what is copied, unless the pass has gone on."""
+        if self._is_parked:
+            self._copies.free(each for each in self._away if each.is_here)
 
     def come(self) -> None:
         """Start to fill it again."""
@@ -120,6 +123,7 @@ class Waiting:
         """Have all of it on the device, for what the pass computes next."""
         self.come()
         self._copies.wait(self._away)
+        self._is_parked = False
 
 
 def storages_of(module: torch.nn.Module) -> frozenset[int]:
