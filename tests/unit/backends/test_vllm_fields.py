@@ -37,7 +37,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "gguf_file": {"gguf_file": "m.gguf"},
     "quantization": {"quantization": "bitsandbytes-8bit"},
 }
-REFUSED_OF_EXTRACT = {"layout": "padded", "attention": "dense", "compile": "on", "merge": "on"}
+REFUSED_OF_EXTRACT = {"layout": "padded", "attention": "dense", "compile": "on", "merge": "on", "weights": "streamed"}
 
 
 @pytest.fixture

@@ -57,6 +57,7 @@ EXTRACT_FIELDS = {
     "compile": "no hook sees into compiled layers, so that vLLM never compiles here",
     "merge": "vLLM merges linear layers itself",
     "tensor_parallel": "",
+    "weights": "vLLM holds all weights of a model at a time",
     "threads": "",
 }
 INSTALL = (
