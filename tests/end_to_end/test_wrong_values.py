@@ -36,6 +36,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("models.0.merge_adapter", True, "merge_adapter, but it has no adapter"),
     ("models.0.quantization", "int8", "quantization"),
     ("models.0.quantization", {"method": "bitsandbytes", "load_in_8_bit": True}, "did you mean `load_in_8bit`?"),
+    ("models.0.quantization", {"method": "fp8", "dequantize": False}, "fp8 takes dequantize: true alone"),
     ("models.0.gguf_file", "nowhere.gguf", "gguf_file names a file"),
     ("models.0.random_weights", "maybe", "random_weights"),
     ("datasets", [], "datasets"),

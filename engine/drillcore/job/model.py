@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from drillcore.job.common import Closed, Name, check_name
-from drillcore.job.quantization import Setting, name_of_quantization, settings_of
+from drillcore.job.quantization import Setting, dequantizes, name_of_quantization, settings_of
 
 
 class Model(Closed):
@@ -40,7 +40,8 @@ class Model(Closed):
     """Name of a GGUF file in the directory `id`, whose weights are taken, dequantised, instead of safetensors."""
     quantization: str | dict[str, Setting] | None = None
     """Quantise the weights while they are loaded: bitsandbytes-8bit, torchao-int8, ... or a mapping with `method` and
-    its settings in transformers. A checkpoint that is stored quantised needs none."""
+    its settings in transformers. A checkpoint that is stored quantised needs none; fp8-dequantized makes plain
+    numbers of one in DeepSeek-V3's format."""
     trust_remote_code: bool = False
     """Run code that the model's repository ships. Off unless you trust it."""
     random_weights: bool = False
@@ -70,6 +71,8 @@ class Model(Closed):
             "gguf_file": "holds weights that are quantised already",
             "merge_adapter": "adds to plain weights; leave it out, and the adapter stays beside the quantised ones",
         }
+        if self.quantization is not None and dequantizes(self.quantization):
+            del others["merge_adapter"]
         for name, why in others.items():
             if self.quantization is not None and getattr(self, name):
                 raise ValueError(f"quantization: does not go with {name}, which {why}")

@@ -22,6 +22,7 @@ NAMES: dict[str, dict[str, Setting]] = {
     "hqq-8bit": {"method": "hqq", "nbits": 8},
     "hqq-4bit": {"method": "hqq", "nbits": 4},
     "fp8": {"method": "fp8"},
+    "fp8-dequantized": {"method": "fp8", "dequantize": True},
 }
 # Settings of each method's configuration in transformers; of torchao, `quant_type` names a class of its own and
 # `group_size` is an argument of that.
@@ -33,7 +34,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "torchao": ("quant_type", "group_size", "modules_to_not_convert"),
     "quanto": ("weights", "modules_to_not_convert"),
     "hqq": ("nbits", "group_size", "axis", "skip_modules"),
-    "fp8": ("weight_block_size", "activation_scheme", "modules_to_not_convert"),
+    "fp8": ("weight_block_size", "activation_scheme", "modules_to_not_convert", "dequantize"),
 }
 # Methods that need data or a program of their own: their checkpoints are read as they are stored.
 STORED = ("awq", "gptq", "compressed-tensors", "aqlm", "vptq", "spqr", "quark", "auto-round", "mxfp4", "bitnet", "gguf")
@@ -65,6 +66,8 @@ def settings_of(given: str | Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError("bitsandbytes needs one of load_in_8bit: true and load_in_4bit: true")
     if method == "torchao" and not isinstance(given.get("quant_type"), str):
         raise ValueError("torchao needs quant_type, the name of a class such as Int8WeightOnlyConfig")
+    if "dequantize" in given and (given["dequantize"] is not True or len(given) > 2):
+        raise ValueError("fp8 takes dequantize: true alone: the files say how their weights are quantised")
     return dict(given)
 
 
@@ -82,4 +85,15 @@ def name_of_quantization(given: str | Mapping[str, Any]) -> str:
     >>> name_of_quantization("hqq-4bit"), name_of_quantization({"method": "hqq", "nbits": 2})
     ('hqq-4bit', 'hqq')
     """
+    if dequantizes(given):
+        return "fp8-dequantized"
     return given if isinstance(given, str) else str(given["method"])
+
+
+def dequantizes(given: str | Mapping[str, Any]) -> bool:
+    """Whether it reads weights that are stored quantised, and makes plain numbers of them.
+
+    >>> dequantizes("fp8-dequantized"), dequantizes({"method": "fp8"})
+    (True, False)
+    """
+    return "dequantize" in (NAMES.get(given, {}) if isinstance(given, str) else given)

@@ -32,6 +32,7 @@ from drillcore.backends.transformers.compiled import Compilations, CompiledLayer
 from drillcore.backends.transformers.cpu_attention import WIDEST
 from drillcore.backends.transformers.cpu_linears import NAME as ONEDNN
 from drillcore.backends.transformers.cpu_linears import are_worth
+from drillcore.backends.transformers.dequantised import is_dequantised
 from drillcore.backends.transformers.device_memory import MOST_NODES, fitting_nodes, free_bytes, node_bytes
 from drillcore.backends.transformers.feed import Feeder
 from drillcore.backends.transformers.hooks import Gatherer
@@ -227,6 +228,7 @@ class TransformersBackend:
             "threads": torch.get_num_threads(),
             **({"tensor_parallel": self._extract.tensor_parallel} if self._loaded.shards is not None else {}),
             **({"weights": "streamed"} if self._loaded.streamed is not None else {}),
+            **({"dequantized": "fp8"} if is_dequantised(self._source) else {}),
             "torch": torch.__version__,
         }
 

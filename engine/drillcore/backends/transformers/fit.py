@@ -21,6 +21,7 @@ from drillcore.backends.configuration import bounded_building
 from drillcore.backends.device import dtype_name
 from drillcore.backends.source import ModelSource, weights_folder
 from drillcore.backends.transformers.adapted import check_adapter
+from drillcore.backends.transformers.dequantised import as_plain, plain_tensors
 from drillcore.backends.transformers.expected import Expected, numbered
 from drillcore.backends.transformers.quantised import is_quantised, refuse_unless_quantisable, refuse_without_scales
 from drillcore.backends.weight_files import (
@@ -113,6 +114,7 @@ def examine(source: ModelSource) -> Fit:
     """
     if source.held is not None:
         return Fit(type(source.held.causal), Expected(source.held.causal), has_head=source.held.has_head)
+    given, source = source, as_plain(source)
     causal = build_on_meta(source)
     loader, expected = source.auto_class(), Expected(causal)
     notes = list(_contradiction(source, causal))
@@ -122,9 +124,9 @@ def examine(source: ModelSource) -> Fit:
     if source.model.gguf_file is not None:
         # Which tensors these must be is known to transformers' conversion alone: the report of the load is checked.
         return Fit(loader, expected, notes=(*notes, *check_adapter(source, causal)))
-    refuse_unless_quantisable(source)
+    refuse_unless_quantisable(given)
     files = weight_files(source.model.id, folder, getattr(source.config, "transformers_weights", None))
-    tensors = read_headers(source.model.id, files)
+    tensors = plain_tensors(given, read_headers(source.model.id, files))
     if source.adapter is None and (folder / ADAPTER_CONFIG).exists():
         notes.append(
             f"an adapter lies beside it on the hub ({ADAPTER_CONFIG}), which is not loaded: name it as adapter"

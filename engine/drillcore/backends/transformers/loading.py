@@ -17,6 +17,7 @@ from drillcore.backends.base import ModelFacts
 from drillcore.backends.device import choose_device, choose_dtype, narrowing_note
 from drillcore.backends.source import ModelSource
 from drillcore.backends.transformers.adapted import LEFT_TO_US, apply_adapter
+from drillcore.backends.transformers.dequantised import config_argument
 from drillcore.backends.transformers.ending import Ending, find_ending, narrowing_of, near
 from drillcore.backends.transformers.fit import Fit, examine
 from drillcore.backends.transformers.parts import Parts, find_parts
@@ -268,7 +269,7 @@ def _loaded(source: ModelSource, fit: Fit, dtype: torch.dtype, where: Any, ranks
         **LEFT_TO_US,
         **source.gguf_argument(),
         **_quantising(source),
-        **_capped(source),
+        **_configured(source),
         **source.arguments(),
     )
     return found
@@ -289,13 +290,15 @@ def _random(source: ModelSource, dtype: torch.dtype) -> Any:
         torch.random.set_rng_state(state)
 
 
-def _capped(source: ModelSource) -> dict[str, Any]:
-    """The configuration of a model that caps its attention scores, with the attention that keeps the cap.
+def _configured(source: ModelSource) -> dict[str, Any]:
+    """The configuration of a model that is not loaded as config.json says, as an argument.
 
-    As an argument of its own the attention would give way to one that config.json names.
+    One that caps its attention scores gets the attention that keeps the cap, which as an argument of its own would give
+    way to one that config.json names; of another, weights are to be dequantised.
     """
+    found = config_argument(source)
     if not source.attention():
-        return {}
-    config = copy.deepcopy(source.config)
+        return found
+    config = found.get("config") or copy.deepcopy(source.config)
     config._attn_implementation = source.attention()["attn_implementation"]
     return {"config": config}

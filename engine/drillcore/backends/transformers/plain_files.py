@@ -15,16 +15,23 @@ if TYPE_CHECKING:
 FIELDS = ("random_weights", "quantization", "gguf_file", "device_map")
 
 
-def why_not_plain(source: ModelSource) -> Iterator[str]:
-    """What speaks against it, each as the end of a sentence."""
-    from drillcore.backends.transformers.quantised import is_quantised
+def why_not_plain(source: ModelSource, *, dequantised: bool = False) -> Iterator[str]:
+    """What speaks against it, each as the end of a sentence.
 
+    dequantised: weights that the job has dequantised as they are read count as plain ones.
+    """
+    from drillcore.backends.transformers.dequantised import is_dequantised
+    from drillcore.backends.transformers.quantised import is_quantised, quantisation
+
+    are_plain = dequantised and is_dequantised(source)
     for name in FIELDS:
-        if getattr(source.model, name):
+        if getattr(source.model, name) and not (are_plain and name == "quantization"):
             yield f"does not go with {name}"
     if source.held is not None:
         yield "does not go with a model in memory: weights are read from files"
     if source.adapter is not None:
         yield "does not go with an adapter: merge it into the model and save that"
-    if is_quantised(source.config):
-        yield "does not go with quantised weights"
+    if is_quantised(source.config) and not are_plain:
+        method = (quantisation(source.config) or {}).get("quant_method")
+        also = ", unless quantization: fp8-dequantized is set for it" if dequantised and method == "fp8" else ""
+        yield f"does not go with quantised weights{also}"

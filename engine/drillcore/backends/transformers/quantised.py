@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from drillcore.backends.source import ModelSource
 from drillcore.backends.weight_files import few, first_line
 from drillcore.errors import MissingExtraError, ModelError
-from drillcore.job.quantization import name_of_quantization, settings_of
+from drillcore.job.quantization import dequantizes, name_of_quantization, settings_of
 from drillcore.system.quiet import quiet_transformers
 from drillcore.system.versions import installed_versions
 
@@ -70,7 +70,15 @@ def refuse_unless_quantisable(source: ModelSource) -> None:
     or is asked for where the files are quantised already.
     """
     stored, asked = quantisation(source.config), source.model.quantization
-    if stored is not None and asked is not None:
+    if asked is not None and dequantizes(asked):
+        method = None if stored is None else stored.get("quant_method")
+        if method != "fp8":
+            raise ModelError(
+                f"model {source.model.id}: quantization is {name_of_quantization(asked)}, but its files are "
+                f"{f'quantised with {method}' if stored else 'not quantised'}",
+                hint="Leave quantization out: only checkpoints of block-quantised 8-bit floats (fp8) are dequantised.",
+            )
+    elif stored is not None and asked is not None:
         raise ModelError(
             f"model {source.model.id}: quantization is {name_of_quantization(asked)}, but its files are quantised "
             f"already, with {stored.get('quant_method') or 'a method that they do not name'}",
@@ -134,7 +142,7 @@ def quantization_config(source: ModelSource) -> Any:
     """
     import transformers
 
-    if source.model.quantization is None:
+    if source.model.quantization is None or dequantizes(source.model.quantization):
         return None
     settings = settings_of(source.model.quantization)
     method = settings.pop("method")
@@ -181,7 +189,7 @@ def _is_plain(linear: nn.Module) -> bool:
 
 def check_quantised(source: ModelSource, decoder_layers: nn.Module) -> tuple[str, ...]:
     """A note where some linear layers stayed as they were; raises ModelError where all did, unsaid by the library."""
-    if source.model.quantization is None:
+    if source.model.quantization is None or dequantizes(source.model.quantization):
         return ()
     done, count = quantised_linears(decoder_layers)
     if not done:

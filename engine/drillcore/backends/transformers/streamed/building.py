@@ -11,6 +11,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from drillcore.backends.source import ModelSource, snapshot, weights_folder
+from drillcore.backends.transformers.dequantised import as_plain, quantiser_of
 from drillcore.backends.transformers.fit import Fit
 from drillcore.backends.transformers.parts import find_parts
 from drillcore.backends.transformers.streamed.layers import StreamedLayers
@@ -31,10 +32,10 @@ def build_streamed(
         source.model.id,
         weight_files(source.model.id, folder, getattr(source.config, "transformers_weights", None)),
     )
-    causal = _empty(source, fit, dtype)
+    causal = _empty(as_plain(source), fit, dtype)
     layers = find_parts(causal).layers
     try:
-        weights = split(causal, layers, files, dtype, device)
+        weights = split(causal, layers, files, dtype, device, quantiser_of(source))
     except ModelError as error:
         raise ModelError(f"model {source.model.id}: {error}", hint=error.hint) from error
     streamed = {id(place.empty) for places in weights.places for place in places}

@@ -19,6 +19,7 @@ from drillcore.backends.alone import OWN_DTYPE_BOUNDS, relative_errors
 from drillcore.backends.device import dtype_name
 from drillcore.backends.source import ModelSource
 from drillcore.backends.transformers.adapted import LEFT_TO_US
+from drillcore.backends.transformers.dequantised import config_argument
 from drillcore.backends.transformers.fit import examine
 from drillcore.backends.transformers.loading import Loaded
 from drillcore.backends.transformers.parts import Parts, find_parts
@@ -114,6 +115,7 @@ def _offloaded(source: ModelSource, loaded: Loaded, folder: Path) -> Parts:
             use_safetensors=True,
             **LEFT_TO_US,
             **source.attention(),
+            **config_argument(source),
             **source.arguments(),
         )
     return find_parts(causal.eval().requires_grad_(False))

@@ -36,7 +36,7 @@ def reasons(source: ModelSource) -> Iterator[str]:
     """What of a model speaks against streaming it, as the end of a sentence."""
     from drillcore.backends.lengths import length_rules
 
-    yield from why_not_plain(source)
+    yield from why_not_plain(source, dequantised=True)
     if source.model.trust_remote_code:
         yield "does not go with trust_remote_code: how such a model's weights are converted is known to its code alone"
     if length_rules(source.config).scaled_above is not None:

@@ -78,6 +78,10 @@ class WeightFiles:
         # A device copies from pinned memory at the full rate of its bus.
         return values.pin_memory() if torch.cuda.is_available() else values
 
+    def dtype(self, name: str) -> str:
+        """The dtype of a tensor, such as BF16."""
+        return str(self._opened[self._file[name]].get_slice(name).get_dtype())
+
     def check(self) -> None:
         """Raise RunError where a file is no longer the one that was opened."""
         for file, state in self._states.items():
@@ -113,6 +117,10 @@ class _Later:
 
     def __getitem__(self, part: Any) -> Tensor:
         return self.files.read(self.name)
+
+    def get_dtype(self) -> str:
+        """By the name that safetensors gives it, as a slice of a file tells it."""
+        return self.files.dtype(self.name)
 
 
 @dataclass
@@ -168,15 +176,23 @@ class LayerWeights:
 
 
 def split(
-    causal: Any, layers: nn.ModuleList, files: WeightFiles, dtype: torch.dtype, device: torch.device
+    causal: Any,
+    layers: nn.ModuleList,
+    files: WeightFiles,
+    dtype: torch.dtype,
+    device: torch.device,
+    quantiser: Any = None,
 ) -> LayerWeights:
     """Find what belongs to each layer, and read everything else. causal: a model whose parameters are empty.
+
+    quantiser: of transformers, which dequantises what is read; None where the files hold plain numbers.
 
     Tied weights, and those of modules that several layers share, are read now and stay. Raises RunError where the
     files changed, JobError where the installed transformers is not one that this was written for.
     """
     path = next(name for name, module in causal.named_modules() if module is layers)
-    settings, shared, names = _settings(causal, dtype, device), _shared(causal, layers), causal.state_dict()
+    settings = _settings(causal, dtype, device, quantiser)
+    shared, names = _shared(causal, layers), causal.state_dict()
     tied = {*causal.all_tied_weights_keys, *causal.all_tied_weights_keys.values()}
     owner: dict[str, int] = {}
     places: list[list[Place]] = [[] for _ in layers]
@@ -221,17 +237,18 @@ def _paths(causal: Any, layers: nn.ModuleList) -> list[str]:
     return [name for name, m in causal.named_modules(remove_duplicate=False) if m is layers]
 
 
-def _settings(causal: Any, dtype: torch.dtype, device: torch.device) -> Any:
+def _settings(causal: Any, dtype: torch.dtype, device: torch.device, quantiser: Any) -> Any:
     """How transformers is to convert this model's weights."""
     try:
         from transformers.conversion_mapping import get_model_conversion_mapping
         from transformers.modeling_utils import LoadStateDictConfig
 
-        mapping: Any = get_model_conversion_mapping(causal)
+        mapping: Any = get_model_conversion_mapping(causal, hf_quantizer=quantiser)
         return LoadStateDictConfig(
             dtype=dtype,
             dtype_plan=causal._get_dtype_plan(dtype),
             device_map={"": device, NOWHERE: "disk"},
+            hf_quantizer=quantiser,
             weight_mapping=mapping,
         )
     except (ImportError, AttributeError, TypeError) as error:
