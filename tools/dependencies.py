@@ -24,6 +24,7 @@ EXTRAS = {
     "api/calibration.py": ("transformers", "umap"),
     "backends": ("transformers",),
     "backends/transformers/adapted.py": ("transformers", "adapters"),
+    "backends/transformers/streamed/adapters.py": ("transformers", "adapters"),
     "backends/transformers/quantised.py": ("transformers", "quantized"),
     "backends/vllm": ("transformers", "vllm"),
     "cli/bench": ("transformers",),

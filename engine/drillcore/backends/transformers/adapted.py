@@ -28,7 +28,7 @@ def check_adapter(source: ModelSource, on_meta: Any) -> Iterator[str]:
     if adapter is None:
         return
     read_headers(source.model.id, [adapter.folder / WEIGHTS])
-    _put_on(source, adapter, on_meta, "cpu")
+    put_on(source, adapter, on_meta, "cpu")
     if not adapter.named:
         yield f"the adapter that lies beside it is loaded with it ({ADAPTER})"
     if not _same(adapter.base, source):
@@ -40,7 +40,7 @@ def apply_adapter(source: ModelSource, causal: Any, device: torch.device) -> Any
     """The model with its adapter, merged where the job says so; itself where it has none."""
     if source.adapter is None:
         return causal
-    adapted = _put_on(source, source.adapter, causal, str(device))
+    adapted = put_on(source, source.adapter, causal, str(device))
     if not source.model.merge_adapter:
         return adapted.get_base_model()
     try:
@@ -53,7 +53,7 @@ def apply_adapter(source: ModelSource, causal: Any, device: torch.device) -> Any
         ) from error
 
 
-def _put_on(source: ModelSource, adapter: Adapter, causal: Any, device: str) -> Any:
+def put_on(source: ModelSource, adapter: Adapter, causal: Any, device: str) -> Any:
     """peft's model around this one, which gets the adapter's modules; raises ModelError where they do not fit."""
     about = f"model {source.model.id}: the adapter in {adapter.folder}"
     try:

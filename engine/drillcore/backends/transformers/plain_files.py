@@ -15,23 +15,23 @@ if TYPE_CHECKING:
 FIELDS = ("random_weights", "quantization", "gguf_file", "device_map")
 
 
-def why_not_plain(source: ModelSource, *, dequantised: bool = False) -> Iterator[str]:
+def why_not_plain(source: ModelSource, *, one_by_one: bool = False) -> Iterator[str]:
     """What speaks against it, each as the end of a sentence.
 
-    dequantised: weights that the job has dequantised as they are read count as plain ones.
+    one_by_one: whole weights are read, one after the other, so that they may be dequantised, and get an adapter.
     """
     from drillcore.backends.transformers.dequantised import is_dequantised
     from drillcore.backends.transformers.quantised import is_quantised, quantisation
 
-    are_plain = dequantised and is_dequantised(source)
+    are_plain = one_by_one and is_dequantised(source)
     for name in FIELDS:
         if getattr(source.model, name) and not (are_plain and name == "quantization"):
             yield f"does not go with {name}"
     if source.held is not None:
         yield "does not go with a model in memory: weights are read from files"
-    if source.adapter is not None:
+    if source.adapter is not None and not one_by_one:
         yield "does not go with an adapter: merge it into the model and save that"
     if is_quantised(source.config) and not are_plain:
         method = (quantisation(source.config) or {}).get("quant_method")
-        also = ", unless quantization: fp8-dequantized is set for it" if dequantised and method == "fp8" else ""
+        also = ", unless quantization: fp8-dequantized is set for it" if one_by_one and method == "fp8" else ""
         yield f"does not go with quantised weights{also}"

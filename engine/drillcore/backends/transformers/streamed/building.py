@@ -10,10 +10,12 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from drillcore.backends.adapters import WEIGHTS
 from drillcore.backends.source import ModelSource, snapshot, weights_folder
 from drillcore.backends.transformers.dequantised import as_plain, quantiser_of
 from drillcore.backends.transformers.fit import Fit
 from drillcore.backends.transformers.parts import find_parts
+from drillcore.backends.transformers.streamed.adapters import add_adapter
 from drillcore.backends.transformers.streamed.layers import StreamedLayers
 from drillcore.backends.transformers.streamed.weights import WeightFiles, split
 from drillcore.backends.weight_files import few, weight_files
@@ -31,6 +33,7 @@ def build_streamed(
     files = WeightFiles(
         source.model.id,
         weight_files(source.model.id, folder, getattr(source.config, "transformers_weights", None)),
+        [] if source.adapter is None else [source.adapter.folder / WEIGHTS],
     )
     causal = _empty(as_plain(source), fit, dtype)
     layers = find_parts(causal).layers
@@ -40,6 +43,7 @@ def build_streamed(
         raise ModelError(f"model {source.model.id}: {error}", hint=error.hint) from error
     streamed = {id(place.empty) for places in weights.places for place in places}
     _fill(source, fit, causal, streamed, device)
+    add_adapter(source, causal, weights, device)
     return causal.eval().requires_grad_(False), StreamedLayers(weights, list(layers), device)
 
 

@@ -19,6 +19,7 @@ from torch import nn
 
 from drillcore.backends.transformers.cpu_linears import PreparedLinears
 from drillcore.backends.transformers.precision import lowered, raised, tensors_of
+from drillcore.backends.transformers.streamed.adapters import without_adapter
 from drillcore.backends.transformers.streamed.parking import Parking, Restore, Result
 from drillcore.backends.transformers.streamed.waiting import storages_of
 from drillcore.backends.transformers.streamed.weights import LayerWeights
@@ -74,6 +75,21 @@ class StreamedLayers:
             lowered(before)
 
     @property
+    def base(self) -> Any:
+        """The model without adapter, by the names of the files."""
+        return self._weights.base
+
+    @contextmanager
+    def without_adapter(self) -> Iterator[None]:
+        """A context in which the model computes without its adapter, if it has one."""
+        self._forget_all()
+        try:
+            with without_adapter(self._weights):
+                yield
+        finally:
+            self._forget_all()
+
+    @property
     def bytes_to_come(self) -> int:
         """Bytes that layers which stay will take once they are read."""
         return self._weights.largest_bytes * max(0, self.staying - len(self._held))
@@ -93,10 +109,7 @@ class StreamedLayers:
 
     def close(self) -> None:
         """Forget all layers, and close the files."""
-        self._forget()
-        for number in self._held:
-            self._weights.drop(number)
-        self._held.clear()
+        self._forget_all()
         self._reader.shutdown()
         self._weights.files.close()
         if self._shows_bars:
@@ -218,6 +231,13 @@ class StreamedLayers:
             self._drop(self._here)
             self._here = None
         give_back_freed_memory()
+
+    def _forget_all(self) -> None:
+        """The same, and the layers that stay."""
+        self._forget()
+        for number in self._held:
+            self._weights.drop(number)
+        self._held.clear()
 
     def _drop(self, number: int) -> None:
         if number not in self._held:

@@ -34,12 +34,19 @@ from drillcore.system.quiet import quiet_transformers
 NUM_TOKENS = 32
 
 
-@pinned()
 def proved(source: ModelSource, loaded: Loaded) -> Loaded:
     """The model with a note where there is one; raises SelfCheckError where a layer is not the one in the files.
 
-    Where accelerate gives other states of a layer its weights decide, which are then compared value by value.
+    Where accelerate gives other states of a layer its weights decide, which are then compared value by value. Neither
+    model has its adapter for that.
     """
+    assert loaded.streamed is not None
+    with loaded.streamed.without_adapter():
+        return _proved(source, loaded)
+
+
+@pinned()
+def _proved(source: ModelSource, loaded: Loaded) -> Loaded:
     ids_T = torch.from_numpy(np.random.default_rng(0).integers(0, source.facts.vocab_size, NUM_TOKENS))
     ids_T = ids_T.to(loaded.device)
     ours = layer_states(loaded.decoder, loaded.decoder_layers, ids_T)
@@ -72,7 +79,8 @@ def _other_weights(loaded: Loaded, layers: nn.ModuleList) -> list[str]:
     """Names of the weights of streamed layers that differ from those of the layers that accelerate reads."""
     assert loaded.streamed is not None
     found = []
-    for number, (ours, theirs) in enumerate(zip(loaded.decoder_layers, layers, strict=False)):
+    base = find_parts(loaded.streamed.base).layers
+    for number, (_, ours, theirs) in enumerate(zip(loaded.decoder_layers, base, layers, strict=False)):
         loaded.streamed.bring(number)
         for name, parameter in ours.named_parameters():
             path, _, last = name.rpartition(".")
@@ -105,12 +113,13 @@ def layer_states(decoder: Any, layers: nn.ModuleList, ids_T: torch.Tensor) -> di
 
 def _offloaded(source: ModelSource, loaded: Loaded, folder: Path) -> Parts:
     """The model by transformers' own loading, with its layers on the disk; accelerate brings each when it runs."""
-    layers = find_parts(loaded.causal).layers
+    assert loaded.streamed is not None
+    base = loaded.streamed.base
     with quiet_transformers():
         causal = examine(source).loader.from_pretrained(
             source.location,
             dtype=loaded.dtype,
-            device_map=_map(loaded.causal, layers, loaded.device),
+            device_map=_map(base, find_parts(base).layers, loaded.device),
             offload_folder=folder,
             use_safetensors=True,
             **LEFT_TO_US,

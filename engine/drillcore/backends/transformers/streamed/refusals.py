@@ -6,14 +6,18 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from drillcore.backends.adapters import ADAPTER
 from drillcore.backends.transformers.plain_files import why_not_plain
 from drillcore.errors import JobError, MissingExtraError
+from drillcore.system.bounds import read_json
 
 if TYPE_CHECKING:
     from drillcore.backends.source import ModelSource
     from drillcore.job.extract import Extract
 
 FIELD = "extract.weights"
+# How peft draws the first values of an adapter that are then read: in these ways it leaves the model as it is.
+HARMLESS = (True, False, "gaussian", "orthogonal", "eva")
 HINT = "Set extract.weights: resident; or save the model so that its own weights are plain numbers in files."
 
 
@@ -36,7 +40,11 @@ def reasons(source: ModelSource) -> Iterator[str]:
     """What of a model speaks against streaming it, as the end of a sentence."""
     from drillcore.backends.lengths import length_rules
 
-    yield from why_not_plain(source, dequantised=True)
+    yield from why_not_plain(source, one_by_one=True)
+    way = None if source.adapter is None else read_json(source.adapter.folder / ADAPTER).get("init_lora_weights", True)
+    if way is not None and way not in HARMLESS:
+        what = "an adapter that changes the model's own weights as it begins"
+        yield f"does not go with {what} (init_lora_weights: {way})"
     if source.model.trust_remote_code:
         yield "does not go with trust_remote_code: how such a model's weights are converted is known to its code alone"
     if length_rules(source.config).scaled_above is not None:

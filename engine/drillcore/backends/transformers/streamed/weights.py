@@ -7,7 +7,7 @@ installed version lacks it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,10 +46,11 @@ class WeightFiles:
     Each stays open, and must stay as it was when it was opened.
     """
 
-    def __init__(self, model: str, files: Sequence[Path]) -> None:
+    def __init__(self, model: str, files: Sequence[Path], beside: Sequence[Path] = ()) -> None:
+        """beside: files that are read by others, and must stay too."""
         from safetensors import SafetensorError, safe_open
 
-        self.model, self._states = model, {file: _state(file) for file in files}
+        self.model, self._states = model, {file: _state(file) for file in (*files, *beside)}
         self._refused: tuple[type[Exception], ...] = (OSError, ValueError, SafetensorError)
         self._opened: dict[Path, Any] = {}
         self.failure: RunError | None = None
@@ -129,7 +130,8 @@ class LayerWeights:
 
     keys: names in the files by layer, counted from 0. places: the parameters that each layer has to itself. buffers:
     those that it has to itself, by module and name. shared: whether layers share modules, so that no two of them can be
-    prepared at a time.
+    prepared at a time. tree: the model by the names of the files, where an adapter has changed them. merges: for each
+    layer, what adds an adapter to its parameters.
     """
 
     causal: Any
@@ -139,6 +141,13 @@ class LayerWeights:
     places: list[list[Place]] = field(default_factory=list)
     buffers: list[list[tuple[nn.Module, str]]] = field(default_factory=list)
     shared: bool = False
+    tree: Any = None
+    merges: list[list[Callable[[], None]]] = field(default_factory=list)
+
+    @property
+    def base(self) -> Any:
+        """The model without adapter, by the names of the files."""
+        return self.causal if self.tree is None else self.tree
 
     @property
     def largest_bytes(self) -> int:
@@ -148,12 +157,14 @@ class LayerWeights:
 
     def load(self, layer: int) -> None:
         """Read the parameters of a layer; raises RunError where the files changed, ModelError for what they lack."""
-        _convert(self.causal, self.keys[layer], self.settings)
+        _convert(self.base, self.keys[layer], self.settings)
         if lacking := [place.name for place in self.places[layer] if place.is_empty]:
             raise ModelError(
                 f"model {self.files.model}: its files lack weights of its decoder layer {layer + 1}: {few(lacking)}",
                 hint="It cannot be read layer by layer: set extract.weights: resident.",
             )
+        for merge in self.merges[layer] if self.merges else ():
+            merge()
 
     def drop(self, layer: int) -> None:
         """Free the parameters of a layer."""
