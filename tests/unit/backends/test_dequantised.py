@@ -84,6 +84,15 @@ def test_weights_are_what_the_codes_and_scales_say(dtype, models, tmp_path):
             assert values.dtype == getattr(torch, dtype) and torch.equal(values, meant[name].to(values.dtype)), name
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU computes with them")
+def test_that_they_are_dequantised_unasked_is_told(models, tmp_path):
+    folder = copied(models("llama"), tmp_path / "m")
+    write_eight_bits(folder)
+    told = "its 8-bit floats are dequantised as they are read: this machine does not compute with them"
+    assert told in examine(locate(Model(id=str(folder)), Path("/"))).notes
+    assert told not in examine(locate(asked(folder), Path("/"))).notes
+
+
 def test_whole_blocks_are_what_transformers_makes_of_them(models, tmp_path):
     folder = copied(models("llama"), tmp_path / "m")
     write_eight_bits(folder)

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from drillcore.backends import check_backend
 from drillcore.backends.base import all_states
 from drillcore.backends.source import locate
+from drillcore.backends.transformers import loading
 from drillcore.backends.transformers.streamed.adapters import sharing_tree
 from drillcore.backends.transformers.streamed.choice import Choice, choose
 from drillcore.backends.transformers.streamed.weights import LayerWeights
@@ -112,15 +113,19 @@ def test_on_eight_bit_floats_that_are_dequantised(merged, models, tmp_path):
 
 
 @pytest.mark.parametrize("merged", [False, True])
-def test_layers_that_stay_keep_their_adapter(merged, models, tmp_path):
+def test_layers_that_stay_keep_their_adapter(merged, models, tmp_path, monkeypatch):
     base = models("llama")
     adapter = write_adapter(base, tmp_path / "a", 0)
+    monkeypatch.setattr(loading, "choose", lambda _, extract: Choice(extract.weights == "streamed", 2))
     (resident, _), (streamed, _) = open_both(base, adapter, merged)
-    streamed._loaded.streamed.staying = 2
     block = Sequences.of(random_sentences(2, 384))
     for _ in range(2):
         np.testing.assert_array_equal(all_states(streamed, block), all_states(resident, block))
     assert len(streamed._loaded.streamed._held) == 2
+    without, _ = open_transformers(base, threads=1)
+    with streamed._loaded.streamed.without_adapter():
+        np.testing.assert_array_equal(all_states(streamed, block), all_states(without, block))
+    np.testing.assert_array_equal(all_states(streamed, block), all_states(resident, block))
 
 
 @pytest.mark.parametrize("merged", [False, True])

@@ -15,6 +15,7 @@ from drillcore.backends.transformers.quantised import quantisation, refuse_witho
 from drillcore.backends.weight_files import StoredTensor, few
 from drillcore.errors import MissingExtraError, ModelError
 from drillcore.job.quantization import dequantizes
+from drillcore.system.quiet import quiet_transformers
 
 CODES, SCALE, ACTIVATIONS = "F8_E4M3", "_scale_inv", ".activation_scale"
 # Dtypes of scales whose values are numbers as they stand.
@@ -74,6 +75,13 @@ def config_argument(source: ModelSource) -> dict[str, Any]:
     config = _unquantised(source.config)
     config.quantization_config = dequantizing(stored)
     return {"config": config}
+
+
+def note_of(source: ModelSource) -> Iterator[str]:
+    """A note where weights are dequantised that the job does not have dequantised."""
+    with quiet_transformers():
+        if config_argument(source) and not is_dequantised(source):
+            yield "its 8-bit floats are dequantised as they are read: this machine does not compute with them"
 
 
 def quantiser_of(source: ModelSource) -> Any:

@@ -21,7 +21,7 @@ from drillcore.backends.configuration import bounded_building
 from drillcore.backends.device import dtype_name
 from drillcore.backends.source import ModelSource, weights_folder
 from drillcore.backends.transformers.adapted import check_adapter
-from drillcore.backends.transformers.dequantised import as_plain, plain_tensors
+from drillcore.backends.transformers.dequantised import as_plain, note_of, plain_tensors
 from drillcore.backends.transformers.expected import Expected, numbered
 from drillcore.backends.transformers.quantised import is_quantised, refuse_unless_quantisable, refuse_without_scales
 from drillcore.backends.weight_files import (
@@ -133,7 +133,7 @@ def examine(source: ModelSource) -> Fit:
         )
     if is_quantised(source.config):
         refuse_without_scales(source.model.id, tensors)
-        notes += check_adapter(source, causal)
+        notes += [*note_of(source), *check_adapter(source, causal)]
         # Which tensors these must be is known to the quantiser alone: the report of the load itself is checked.
         return Fit(loader, expected, tuple(files), notes=tuple(notes))
     _refuse_codes(source, expected, tensors)
