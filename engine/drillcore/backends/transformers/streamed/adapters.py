@@ -106,7 +106,9 @@ def _merges(source: ModelSource, tree: Any, weights: LayerWeights) -> list[list[
             inside = {numbers.get(id(p)) for p in module.get_base_layer().parameters()}
             number = inside.pop() if len(inside) == 1 else None
             if number is None:
-                raise _cannot(source, f"changes {name}, which is in no decoder layer", "Leave merge_adapter out.")
+                raise _cannot(
+                    source, f"changes {name}, which no decoder layer has to itself", "Leave merge_adapter out."
+                )
             found[number].append(_merge_of(source, module))
     return found
 
