@@ -8,12 +8,31 @@ import platform
 import resource
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 # Number of glibc's mallopt(3).
 ARENA_MAX = -8
 CUDA_DRIVER = "libcuda.so.1"
+OWN_GROUPS, CONTROL_GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+
+
+class GroupFiles(NamedTuple):
+    """Where a control group says what memory it may take, and takes; pages: what of that can be given back."""
+
+    folder: str
+    limit: str
+    used: str
+    pages: str
+
+
+# By the controller: none is named in version 2, which has one tree for all.
+GROUP_FILES = {
+    "": GroupFiles("", "memory.max", "memory.current", "inactive_file"),
+    "memory": GroupFiles("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
 
 
 def cpu_model() -> str:
@@ -52,21 +71,9 @@ def free_memory_bytes() -> int:
 def allowed_memory_bytes() -> int:
     """Memory in bytes that this process may still take: what is free, and what limits on it leave.
 
-    Limits are those of its control group, and of its data segment and address space (ulimit -d, -v).
+    Limits are those of its control groups, and of its data segment and address space (ulimit -d, -v).
     """
-    left = [free_memory_bytes()]
-    try:
-        group = next(x for x in Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines() if x[:3] == "0::")
-        folder = Path("/sys/fs/cgroup") / group[3:].strip("/")
-        for place in (folder, *folder.parents):
-            limit = place / "memory.max"
-            if limit.is_file() and (most := limit.read_text(encoding="ascii").strip()) != "max":
-                used = int((place / "memory.current").read_text(encoding="ascii"))
-                # Pages of files that nothing changes are given back when memory is short.
-                stat = dict(x.split() for x in (place / "memory.stat").read_text(encoding="ascii").splitlines())
-                left.append(int(most) - used + int(stat.get("inactive_file", 0)))
-    except (OSError, StopIteration, ValueError):
-        pass
+    left = [min([free_memory_bytes(), *_left_by_control_groups()])]
     sizes = {}
     with suppress(OSError, ValueError):
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
@@ -76,6 +83,26 @@ def allowed_memory_bytes() -> int:
         if most_bytes != resource.RLIM_INFINITY and name in sizes:
             left.append(most_bytes - sizes[name])
     return max(0, min(left))
+
+
+def _left_by_control_groups() -> Iterator[int]:
+    """Bytes that each limit on the memory of this process's control groups, and of those around them, leaves."""
+    lines = list[str]()
+    with suppress(OSError):
+        lines = OWN_GROUPS.read_text(encoding="ascii").splitlines()
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        files = GROUP_FILES["memory" if controllers else ""]
+        folder = CONTROL_GROUPS / files.folder / path.strip("/")
+        for place in (folder, *folder.parents):
+            with suppress(OSError, ValueError):
+                most = int((place / files.limit).read_text(encoding="ascii"))
+                used = int((place / files.used).read_text(encoding="ascii"))
+                # Pages of files that nothing changes are given back when memory is short.
+                stat = dict(x.split() for x in (place / "memory.stat").read_text(encoding="ascii").splitlines())
+                yield most - used + int(stat.get(files.pages, 0))
 
 
 def peak_memory_bytes() -> int:

@@ -11,7 +11,9 @@ import numpy as np
 import psutil
 import pytest
 
+from drillcore.system import machine
 from drillcore.system.machine import (
+    allowed_memory_bytes,
     busy_cores,
     cpu_model,
     free_memory_bytes,
@@ -66,6 +68,52 @@ def test_a_system_without_proc_and_affinity_gives_all_figures(like_macos):
 def test_without_psutil_half_of_the_memory_counts_as_free(like_macos, monkeypatch):
     monkeypatch.setitem(sys.modules, "psutil", None)
     assert free_memory_bytes() == total_memory_bytes() // 2
+
+
+GIB = 2**30
+# Files of a control group's memory in versions 1 and 2, and what is written where there is no limit.
+VERSIONS = {
+    1: ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", str(2**63 - 4096)),
+    2: ("", "memory.max", "memory.current", "inactive_file", "max"),
+}
+
+
+@pytest.fixture(params=VERSIONS)
+def control_groups(request, monkeypatch, tmp_path):
+    """Puts this process into the control group /outer/own of a version; takes the limits of groups, by their folder."""
+    folder, limit, used, pages, without = VERSIONS[request.param]
+    line = "7:memory,hugetlb:/outer/own" if folder else "0::/outer/own"
+    (tmp_path / "own").write_text(f"8:pids:/elsewhere\n{line}\n", encoding="ascii")
+    monkeypatch.setattr(machine, "OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(machine, "CONTROL_GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(machine, "free_memory_bytes", lambda: 64 * GIB)
+
+    def limited(**limits: int | None) -> None:
+        for name, most in limits.items():
+            place = tmp_path / "groups" / folder / {"root": "", "outer": "outer", "own": "outer/own"}[name]
+            place.mkdir(parents=True, exist_ok=True)
+            (place / limit).write_text(f"{without if most is None else most}\n", encoding="ascii")
+            (place / used).write_text(f"{3 * GIB}\n", encoding="ascii")
+            (place / "memory.stat").write_text(f"rss 5\n{pages} {GIB}\n", encoding="ascii")
+
+    return limited
+
+
+def test_limits_of_control_groups_count_and_pages_of_files_are_given_back(control_groups):
+    assert allowed_memory_bytes() == 64 * GIB, "no folder of its groups is to be seen"
+    control_groups(outer=None, own=None)
+    assert allowed_memory_bytes() == 64 * GIB
+    control_groups(own=10 * GIB)
+    assert allowed_memory_bytes() == 8 * GIB
+    control_groups(outer=6 * GIB)
+    assert allowed_memory_bytes() == 4 * GIB
+    control_groups(outer=GIB)
+    assert allowed_memory_bytes() == 0, "used beyond its limit"
+
+
+def test_a_container_that_sees_its_own_group_as_the_root(control_groups):
+    control_groups(root=5 * GIB)
+    assert allowed_memory_bytes() == 3 * GIB
 
 
 def test_importing_the_module_imports_nothing_heavy():

@@ -34,7 +34,7 @@ def load(source: ModelSource, extract: Extract, layers: Sequence[int]) -> Loaded
     """
     if extract.tensor_parallel == 1:
         loaded = load_model(source, extract, layers[-1])
-        return loaded if loaded.streamed is None else proved(source, loaded)
+        return loaded if loaded.streamed is None else _proved(source, loaded)
     sentence = _sentence(source)
     whole_1KH = _whole_states(source, extract, layers, sentence)
     torch.set_num_threads(threads_of_each(extract))
@@ -46,6 +46,14 @@ def load(source: ModelSource, extract: Extract, layers: Sequence[int]) -> Loaded
         shards.close()
         raise
     return replace(loaded, notes=(*loaded.notes, note))
+
+
+def _proved(source: ModelSource, loaded: Loaded) -> Loaded:
+    try:
+        return proved(source, loaded)
+    except BaseException:
+        loaded.close()
+        raise
 
 
 def _sentence(source: ModelSource) -> Sequences:

@@ -6,6 +6,8 @@ Shape legend: T tokens of the sentence, H hidden size.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from torch import nn
 
 from drillcore.backends.alone import OWN_DTYPE_BOUNDS, relative_errors
@@ -27,18 +30,28 @@ from drillcore.backends.transformers.streamed.layers import give_back_freed_memo
 from drillcore.backends.transformers.surroundings import pinned
 from drillcore.backends.transformers.trace import first_tensor
 from drillcore.backends.weight_files import few, first_line
-from drillcore.errors import SelfCheckError
+from drillcore.errors import DrillcoreError, RunError, SelfCheckError
 from drillcore.system.files import cache_dir
 from drillcore.system.quiet import quiet_transformers
 
 NUM_TOKENS = 32
+# In the RuntimeError of PyTorch where the host has no memory for a tensor.
+CPU_IS_FULL = "DefaultCPUAllocator"
+
+
+class NotRunError(Exception):
+    """What an architecture, or a hook of accelerate, raises where accelerate brings its layers."""
+
+
+class _OwnError(BaseException):
+    """Carries what our hook raises through the code that calls it, as its cause."""
 
 
 def proved(source: ModelSource, loaded: Loaded) -> Loaded:
     """The model with a note where there is one; raises SelfCheckError where a layer is not the one in the files.
 
     Where accelerate gives other states of a layer its weights decide, which are then compared value by value. Neither
-    model has its adapter for that.
+    model has its adapter for that. Raises RunError where the scratch disk cannot be used, or memory is short.
     """
     assert loaded.streamed is not None
     with loaded.streamed.without_adapter():
@@ -53,13 +66,15 @@ def _proved(source: ModelSource, loaded: Loaded) -> Loaded:
     try:
         with tempfile.TemporaryDirectory(dir=_scratch()) as folder:
             parts = _offloaded(source, loaded, Path(folder))
-            theirs = layer_states(parts.decoder, parts.layers, ids_T)
+            theirs = layer_states(parts.decoder, parts.layers, ids_T, run_by_accelerate)
             worst, layer = max((_error(states_TH, theirs[k]), k) for k, states_TH in ours.items())
             same = worst <= OWN_DTYPE_BOUNDS[dtype_name(loaded.dtype)]
             others = [] if same else _other_weights(loaded, parts.layers)
-    except Exception as error:  # whatever an architecture's own code raises under accelerate's hooks
+    except NotRunError as error:
         note = f"layers as streamed are not compared with accelerate's, which does not run them: {first_line(error)}"
         return replace(loaded, notes=(*loaded.notes, note))
+    except (OSError, SafetensorError, MemoryError, torch.OutOfMemoryError) as error:
+        raise _refused(loaded, error) from error
     give_back_freed_memory()
     if others:
         raise SelfCheckError(
@@ -69,6 +84,33 @@ def _proved(source: ModelSource, loaded: Loaded) -> Loaded:
         )
     note = f"accelerate computes other states of decoder layer {layer} ({worst:.1g} off) with the same weights"
     return loaded if same else replace(loaded, notes=(*loaded.notes, note))
+
+
+@contextmanager
+def run_by_accelerate() -> Iterator[None]:
+    """What a model raises in it becomes a NotRunError; errors of ours, of the disk and of memory stay what they are."""
+    try:
+        yield
+    except (DrillcoreError, OSError, SafetensorError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever an architecture's own code raises under accelerate's hooks
+        if CPU_IS_FULL in str(error):
+            raise MemoryError(first_line(error)) from error
+        raise NotRunError(first_line(error)) from error
+
+
+def _refused(loaded: Loaded, error: Exception) -> RunError:
+    """What is said where the disk or the memory does not do for the comparison."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        hint = f"There is too little memory of {loaded.device} for two layers and one sentence: free some of it."
+    else:
+        hint = (
+            f"Weights that transformers merges are written to {cache_dir() / 'scratch'} for that: free some of that "
+            "disk, or set XDG_CACHE_HOME to a folder on another one."
+        )
+    why = getattr(error, "strerror", None) or first_line(error)
+    what = f"model {loaded.model}: its layers cannot be compared with those that accelerate reads: {why}"
+    return RunError(what, hint=hint)
 
 
 def _error(got_TH: NDArray[np.float32], want_TH: NDArray[np.float32]) -> float:
@@ -92,19 +134,30 @@ def _other_weights(loaded: Loaded, layers: nn.ModuleList) -> list[str]:
     return found
 
 
-def layer_states(decoder: Any, layers: nn.ModuleList, ids_T: torch.Tensor) -> dict[int, NDArray[np.float32]]:
-    """States [T, H] after each decoder layer that runs, by its number."""
+def layer_states(
+    decoder: Any,
+    layers: nn.ModuleList,
+    ids_T: torch.Tensor,
+    around: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> dict[int, NDArray[np.float32]]:
+    """States [T, H] after each decoder layer that runs, by its number. around: the context that the model runs in."""
     found: dict[int, NDArray[np.float32]] = {}
 
     def keep(layer: int, output: Any) -> None:
-        states = first_tensor(output)
-        if states is not None:
-            found[layer] = states.float().reshape(len(ids_T), -1).cpu().numpy().copy()
+        try:
+            states = first_tensor(output)
+            if states is not None:
+                found[layer] = states.float().reshape(len(ids_T), -1).cpu().numpy().copy()
+        except Exception as error:
+            raise _OwnError from error
 
     handles = [m.register_forward_hook(lambda _, __, out, k=k: keep(k, out)) for k, m in enumerate(layers, 1)]
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), around():
             decoder(input_ids=ids_T[None], use_cache=False)
+    except _OwnError as own:
+        assert own.__cause__ is not None
+        raise own.__cause__ from None
     finally:
         for handle in handles:
             handle.remove()
@@ -115,11 +168,12 @@ def _offloaded(source: ModelSource, loaded: Loaded, folder: Path) -> Parts:
     """The model by transformers' own loading, with its layers on the disk; accelerate brings each when it runs."""
     assert loaded.streamed is not None
     base = loaded.streamed.base
-    with quiet_transformers():
+    parts = _map(base, find_parts(base).layers, loaded.device)
+    with quiet_transformers(), run_by_accelerate():
         causal = examine(source).loader.from_pretrained(
             source.location,
             dtype=loaded.dtype,
-            device_map=_map(base, find_parts(base).layers, loaded.device),
+            device_map=parts,
             offload_folder=folder,
             use_safetensors=True,
             **LEFT_TO_US,
