@@ -94,7 +94,10 @@ class Extract(Closed):
         if self.weights != "resident":
             for name, value in (("tensor_parallel", 1), ("compile", "auto"), ("merge", "auto")):
                 if getattr(self, name) not in (value, "off"):
-                    raise ValueError(f"weights: {self.weights} does not go with {name}: {getattr(self, name)}")
+                    which = f"{name}: {getattr(self, name)}"
+                    remedy = f"take out `{name}`, or set weights: resident"
+                    raise ValueError(f"weights: {self.weights} does not go with {which}; {remedy}")
             if self.backend != "transformers":
-                raise ValueError(f"weights: {self.weights} needs backend: transformers, not {self.backend}")
+                remedy = "set that, or weights: resident"
+                raise ValueError(f"weights: {self.weights} needs backend: transformers, not {self.backend}; {remedy}")
         return self
