@@ -65,6 +65,10 @@ class RunError(DrillcoreError):
     """The run failed; what was committed is kept."""
 
 
+class WeightsChangedError(RunError):
+    """The files of a model's weights changed while they were read."""
+
+
 class NumericsError(RunError):
     """A hidden state is not finite, or does not fit the store's dtype."""
 

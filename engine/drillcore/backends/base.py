@@ -156,7 +156,7 @@ class Prepared:
     cannot predict tokens from states; empty where its own logits prove that it can. alone: states of the sentences that
     the task wanted computed one at a time. compiled: seconds, graphs and breaks of what was compiled. memory: bytes
     of the device, free and for each node of a batch, that the batch was planned by. Both JSON-ready. is_reused: whether
-    an earlier run of this process loaded and checked the model.
+    an earlier run of this process loaded and checked the model. streams: whether its weights are streamed.
     """
 
     numerics: dict[str, Any]
@@ -169,6 +169,7 @@ class Prepared:
     compiled: dict[str, Any] = field(default_factory=dict)
     memory: dict[str, int] = field(default_factory=dict)
     is_reused: bool = False
+    streams: bool = False
 
 
 class Backend(Protocol):

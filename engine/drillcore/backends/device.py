@@ -41,6 +41,13 @@ def num_threads(extract: Extract) -> int:
     return num_cores() if extract.threads == "auto" else extract.threads
 
 
+def num_gpus() -> int:
+    """CUDA devices that this process sees."""
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
 def host_hardware(extract: Extract, gpus_on_host: int | None = None) -> Hardware:
     """The hardware of a worker on this host.
 

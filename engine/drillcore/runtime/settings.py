@@ -60,11 +60,6 @@ def check_settings(loaded: LoadedJob, stages: Sequence[str], executor: Executor)
                 f"extract.tensor_parallel in the backend {backend} does not go with run.executor: {job.run.executor}",
                 hint="Run it on one machine: leave run.executor out; or extract.backend: vllm.",
             )
-        if job.run.executor != "local" and job.extract.weights != "resident":
-            raise JobError(
-                f"extract.weights: {job.extract.weights} does not go with run.executor: {job.run.executor}",
-                hint="Run it on one machine: leave run.executor out; or extract.weights: resident.",
-            )
         executor.check()
 
 

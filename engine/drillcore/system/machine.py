@@ -6,10 +6,12 @@ import ctypes
 import os
 import platform
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,9 +73,10 @@ def free_memory_bytes() -> int:
 def allowed_memory_bytes() -> int:
     """Memory in bytes that this process may still take: what is free, and what limits on it leave.
 
-    Limits are those of its control groups, and of its data segment and address space (ulimit -d, -v).
+    Limits are those of its control groups, and of its data segment and address space (ulimit -d, -v). What is free is
+    divided evenly among processes that share the machine.
     """
-    left = [min([free_memory_bytes(), *_left_by_control_groups()])]
+    left = [min([free_memory_bytes(), *_left_by_control_groups()]) // _sharing.processes]
     sizes = {}
     with suppress(OSError, ValueError):
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
@@ -83,6 +86,26 @@ def allowed_memory_bytes() -> int:
         if most_bytes != resource.RLIM_INFINITY and name in sizes:
             left.append(most_bytes - sizes[name])
     return max(0, min(left))
+
+
+def allowed_disk_bytes(folder: Path) -> int:
+    """Bytes of a folder's disk that this process may take: what is free, or its even share of that."""
+    return shutil.disk_usage(folder).free // _sharing.processes
+
+
+@dataclass
+class _Sharing:
+    """How many processes share this machine's memory and disks, this one included."""
+
+    processes: int = 1
+
+
+_sharing = _Sharing()
+
+
+def share_machine(processes: int) -> None:
+    """From now on this process is one of so many that share the machine's memory and disks evenly."""
+    _sharing.processes = max(1, processes)
 
 
 def _left_by_control_groups() -> Iterator[int]:

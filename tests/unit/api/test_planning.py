@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -215,3 +216,31 @@ def test_a_plan_of_auto_says_it_only_where_the_model_does_not_fit(job, monkeypat
     for free, said in ((2**40, False), (1000, True)):
         monkeypatch.setattr(choice, "allowed_memory_bytes", lambda free=free: free)
         assert any("weights are streamed" in n for n in plan(job, calibrate=False).notes) == said
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        (None, r"by each of 3 actors, 1 sweep of at most [\d,]+ nodes; .* of scratch disk for each$"),
+        (
+            "auto",
+            r"by each actor, 1 sweep of at most [\d,]+ nodes shared out evenly; .*, where 3 actors share a machine",
+        ),
+    ],
+)
+def test_on_ray_figures_are_those_of_each_actor(job, address, said, monkeypatch):
+    from drillcore.api import streaming as notes
+    from drillcore.backends.transformers.streamed import choice, room
+    from drillcore.system import machine
+
+    monkeypatch.setattr(notes, "num_cores", lambda: 3)
+    monkeypatch.setattr(machine, "free_memory_bytes", lambda: 3 * 2**30)
+    streaming(job, weights="streamed", threads=1)
+    nodes = {}
+    for executor in ("local", "ray"):
+        run = [f"run.executor={executor}"] + ([f"run.address={address}"] if address and executor == "ray" else [])
+        (note,) = [n for n in plan(job, calibrate=False, set=run).notes if "streamed" in n]
+        nodes[executor] = int(re.search(r"at most ([\d,]+) nodes", note)[1].replace(",", ""))
+    assert re.search(f"m: weights are streamed {said}", note), note
+    assert nodes["ray"] == pytest.approx(nodes["local"] / 3, rel=0.1), "of a third of the memory"
+    assert choice.allowed_memory_bytes() == room.allowed_memory_bytes() == 3 * 2**30, "here nothing is shared"

@@ -168,8 +168,10 @@ def test_a_layer_is_read_once_for_all_batches_of_a_sweep_and_of_several_works(mo
     monkeypatch.setattr(LayerWeights, "load", lambda self, layer: (read.append(layer), load(self, layer))[1])
     works = [backend.lay_out(block) for block in blocks]
     assert all(len(work.parts) > 3 for work in works)
+    swept = backend.sweeps.num_swept
     backend.sweeps.announce(works)
     got = [states_of(backend, work) for work in works]
+    assert backend.sweeps.num_swept == swept + 1
     assert sorted(read) == [0, 1, 2] or sorted(read) == [0, 0, 1, 2]  # the first one may be on its way again
     for states, block in zip(got, blocks, strict=True):
         np.testing.assert_array_equal(states, all_states(resident, block))

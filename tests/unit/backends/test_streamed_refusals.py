@@ -66,20 +66,6 @@ def test_models_in_memory(models):
         drillcore.extract(model, ["a", "b"], tokenizer=tokenizer, weights="streamed")
 
 
-def test_ray(models, tmp_path):
-    (tmp_path / "d.csv").write_text("text\none\ntwo\n", encoding="utf-8")
-    job = drillcore.Job(
-        models=[str(models())],
-        datasets={"d": str(tmp_path / "d.csv")},
-        store=str(tmp_path / "s.zarr"),
-        extract={"weights": "streamed"},
-        run={"executor": "ray"},
-    )
-    with pytest.raises(JobError, match=r"extract.weights: streamed does not go with run.executor: ray"):
-        drillcore.run(job, stages=["extract"])
-    assert not (tmp_path / "s.zarr").exists()
-
-
 def test_greenlet_that_is_missing(monkeypatch):
     monkeypatch.setattr(refusals, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match="needs greenlet, which is not installed"):

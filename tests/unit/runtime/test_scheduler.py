@@ -26,7 +26,7 @@ class Play:
 
     def take(self) -> None:
         for worker, held in self.held.items():
-            while len(held) < AHEAD and not any(p.block is None or p.alone for p in held):
+            while len(held) < AHEAD and not any(p.block is None or p.most == 1 for p in held):
                 piece = self.order.next(worker, len(held))
                 if piece is None:
                     break
@@ -71,7 +71,7 @@ class Play:
             if each.block is None:
                 assert self.order.unload(worker, each.model, again=True)
             else:
-                each.alone = True
+                each.most = 1
                 assert self.order.put_back(each)
         self.held[worker].clear()
 
@@ -128,8 +128,73 @@ def test_a_block_alone_waits_until_its_worker_holds_nothing():
     order.next("a", 0)
     order.loaded("a", 0, 1.0)
     order.open(0, [Piece(0, i, 1) for i in range(3)])
-    order.put_back(Piece(0, 9, 1, alone=True))
+    order.put_back(Piece(0, 9, 1, most=1))
     assert order.next("a", 1) is None and order.next("a", 0).block == 9 and order.next("a", 1).block == 0
+
+
+def opened(num_blocks: int, loaded: str, loading: str = "") -> Scheduler:
+    """A model's blocks of one token each, for workers that have it loaded and those that load it."""
+    order = Scheduler([1.0], [num_blocks], len(loaded + loading))
+    for worker in loaded + loading:
+        order.next(worker, 0)
+    for worker in loaded:
+        order.loaded(worker, 0, 1.0)
+    order.open(0, [Piece(0, i, 1) for i in range(num_blocks)])
+    return order
+
+
+def fill(order: Scheduler, worker: str, holds: dict[str, list[Piece]], room: int = 10**6) -> int:
+    """Fill a sweep of a worker, as far as it may; how many blocks that are."""
+    held = holds.setdefault(worker, [])
+    if not held:
+        first = order.next(worker, 0)
+        held += [] if first is None else [first]
+    while held and len(held) < room:
+        piece = order.more(worker, held, sum(map(len, holds.values())))
+        if piece is None:
+            break
+        held.append(piece)
+    return len(held)
+
+
+@pytest.mark.parametrize("others", [{"loaded": "ab"}, {"loaded": "a", "loading": "b"}], ids=["loaded", "loading"])
+@pytest.mark.parametrize(("blocks", "shares"), [(14, (7, 7)), (15, (8, 7)), (3, (2, 1)), (1, (1, 0))])
+def test_sweeps_without_bounds_share_the_blocks_out_evenly(blocks, shares, others):
+    order, holds = opened(blocks, **others), {}
+    assert fill(order, "a", holds) == shares[0]
+    order.loaded("b", 0, 1.0)
+    assert fill(order, "b", holds) == shares[1] and order.is_empty
+
+
+def test_once_a_block_is_done_nothing_is_kept_for_those_that_still_load():
+    order, holds = opened(8, "a", loading="b"), {}
+    assert fill(order, "a", holds) == 4
+    for piece in holds.pop("a"):
+        order.done(piece, 1.0)
+    assert fill(order, "a", holds) == 4 and order.is_empty
+
+
+@pytest.mark.parametrize(("blocks", "room", "sweeps"), [(80, 10, 8), (40, 10, 4), (14, 7, 2), (30, 10, 4)])
+def test_full_sweeps_are_as_few_as_they_can_be(blocks, room, sweeps):
+    order, holds, found = opened(blocks, "ab"), {}, {"a": 0, "b": 0}
+    while not order.is_empty:
+        for worker in "ab":
+            found[worker] += fill(order, worker, holds, room) > 0
+        for worker in "ab":
+            for piece in holds.pop(worker):
+                order.done(piece, 1.0)
+    assert sum(found.values()) == sweeps and abs(found["a"] - found["b"]) <= 1
+
+
+def test_blocks_of_a_sweep_that_was_lost_share_the_next_one_with_fewer():
+    order, holds = opened(12, "a"), {}
+    assert fill(order, "a", holds) == 12
+    for piece in reversed(holds.pop("a")):
+        piece.most = 6
+        order.put_back(piece)
+    assert fill(order, "a", holds) == 6 and [p.block for p in holds["a"]] == [*range(6)]
+    order.put_back(Piece(0, 99, 1, most=6))
+    assert order.more("a", holds["a"], 6) is None, "it may not be the seventh"
 
 
 GPU = {"CPU": 64.0, "GPU": 8.0, "accelerator_type:H100": 1.0}
@@ -175,3 +240,15 @@ def test_few_workers_keep_the_blocks_of_one():
     assert spread_block(32_768, 1_000_000, 1.0, 8) == 5208
     assert spread_block(32_768, 1_000_000, 1.0, 512) == 4096
     assert spread_block(2048, 1_000_000, 1.0, 512) == 2048
+
+
+def test_workers_of_one_machine_share_it_whatever_nodes_ray_has_there():
+    def node(name: str, host: str, alive: bool = True, **resources: float) -> dict:
+        return {"NodeID": name, "NodeManagerHostname": host, "Alive": alive, "Resources": resources}
+
+    nodes = [node("a", "one", CPU=8.0), node("b", "one", CPU=5.0), node("c", "two", CPU=4.0)]
+    size = share_out([n["Resources"] for n in nodes], Extract(threads=4, device="cpu"))
+    assert [size.beside(nodes, n) for n in ("a", "b", "c")] == [3, 3, 1]
+    assert size.beside([nodes[0], node("b", "one", alive=False, CPU=5.0)], "a") == 2
+    assert share_out([GPU], Extract(tensor_parallel=2)).beside([node("g", "x", **GPU)], "g") == 4
+    assert size.beside([], "a") == 1

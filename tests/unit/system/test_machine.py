@@ -13,12 +13,14 @@ import pytest
 
 from drillcore.system import machine
 from drillcore.system.machine import (
+    allowed_disk_bytes,
     allowed_memory_bytes,
     busy_cores,
     cpu_model,
     free_memory_bytes,
     num_cores,
     peak_memory_bytes,
+    share_machine,
     total_memory_bytes,
 )
 
@@ -109,6 +111,18 @@ def test_limits_of_control_groups_count_and_pages_of_files_are_given_back(contro
     assert allowed_memory_bytes() == 4 * GIB
     control_groups(outer=GIB)
     assert allowed_memory_bytes() == 0, "used beyond its limit"
+
+
+def test_processes_that_share_the_machine_count_even_shares_of_what_is_free(control_groups, tmp_path):
+    control_groups(own=10 * GIB)
+    disk = allowed_disk_bytes(tmp_path)
+    share_machine(4)
+    try:
+        assert allowed_memory_bytes() == 2 * GIB
+        assert allowed_disk_bytes(tmp_path) == pytest.approx(disk / 4, rel=0.1)
+    finally:
+        share_machine(1)
+    assert allowed_memory_bytes() == 8 * GIB
 
 
 def test_a_container_that_sees_its_own_group_as_the_root(control_groups):

@@ -3,45 +3,22 @@
 from __future__ import annotations
 
 import platform
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
 from drillcore.backends.device import Hardware, choose_device, host_hardware
-from drillcore.errors import ModelError, NumericsError, RunError, SelfCheckError
+from drillcore.errors import ModelError, RunError, SelfCheckError
 from drillcore.job.extract import Extract
 from drillcore.job.stages import Run
-from drillcore.runtime.work.tasks import BlockFailed, BlockTask, ModelFailed, ModelReady, Outcome, SweepModel
+from drillcore.runtime.work.each import CountedProgress, each_block
+from drillcore.runtime.work.tasks import BlockTask, ModelFailed, ModelReady, Outcome, SweepModel
 from drillcore.runtime.work.worker import Worker
 from drillcore.system.machine import free_memory_bytes, num_cores
 from drillcore.system.progress import Progress, with_lines
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-@dataclass
-class CountedProgress:
-    """Progress that remembers what it counted for blocks that are not done yet."""
-
-    progress: Progress
-    unsettled: int = 0
-
-    def advance(self, count: int) -> None:
-        """Report so many more sentences of blocks under way."""
-        self.unsettled += count
-        self.progress.advance(count)
-
-    def settle(self, count: int) -> None:
-        """A block of so many sentences is done."""
-        self.unsettled -= count
-
-    def take_back(self) -> None:
-        """Subtract what was reported for unfinished blocks: it is computed again."""
-        self.progress.advance(-self.unsettled)
-        self.unsettled = 0
 
 
 def _at(position: int, function: Callable[[Item], Result], item: Item) -> tuple[int, Result, list[str]]:
@@ -80,29 +57,7 @@ class LocalSweep:
                 continue
             self._tasks = ()
             yield ModelReady(plan.name, prepared)
-            yield from self._run_blocks()
-
-    def _run_blocks(self) -> Iterator[Outcome]:
-        waiting = deque(self._tasks)
-        while waiting:
-            try:
-                for done in self._worker.extract(tuple(waiting), Progress(self._progress.advance)):
-                    waiting.popleft()
-                    self._progress.settle(done.num_sentences)
-                    yield done
-            except NumericsError:
-                # Blocks overlap: run the first unfinished one alone to find out which of them failed.
-                self._progress.take_back()
-                yield from self._run_alone(waiting.popleft())
-
-    def _run_alone(self, task: BlockTask) -> Iterator[Outcome]:
-        try:
-            for done in self._worker.extract([task], Progress(self._progress.advance)):
-                self._progress.settle(done.num_sentences)
-                yield done
-        except NumericsError as error:
-            self._progress.take_back()
-            yield BlockFailed.of(task, str(error), error.hint)
+            yield from each_block(self._worker.extract, self._tasks, self._progress)
 
 
 class LocalExecutor:

@@ -22,15 +22,15 @@ AHEAD = 2
 class Piece:
     """A model to load (no block), or one of its blocks.
 
-    model: position in the sweep. tokens: its size. tries: how often it was started and lost. alone: to be run by a
-    worker that runs nothing else, since it may have killed one.
+    model: position in the sweep. tokens: its size. tries: how often it was started and lost. most: blocks that its
+    worker may hold with it, itself included, since one of those may have killed a worker; 0: any number.
     """
 
     model: int
     block: Any = None
     tokens: int = 0
     tries: int = 0
-    alone: bool = False
+    most: int = 0
 
 
 @dataclass(eq=False)
@@ -144,11 +144,34 @@ class Scheduler:
 
     def _next_block(self, model: _Model, holds: int) -> Piece | None:
         # Nobody holds one of the last blocks in advance: every worker of the model gets one of them.
-        if holds and (model.queue[0].alone or holds >= AHEAD or len(model.queue) < model.num_workers):
+        if holds and (holds >= min(AHEAD, model.queue[0].most or AHEAD) or len(model.queue) < model.num_workers):
             return None
+        return self._take(model)
+
+    def _take(self, model: _Model) -> Piece:
         piece = model.queue.popleft()
         model.queued -= piece.tokens
         return piece
+
+    def model_of(self, worker: Hashable) -> int:
+        """Position of the model that a worker has loaded, or loads."""
+        return self._at[worker]
+
+    def more(self, worker: Hashable, held: Sequence[Piece], under_way: int) -> Piece | None:
+        """What a worker takes whose sweep has room for another block beside those that it holds; None: nothing.
+
+        under_way: tokens of the model's blocks that all workers hold. Each takes its even share of them and of the
+        queue; until a first block is done, workers that load the model have theirs kept for them.
+        """
+        model = self._models[self._at[worker]]
+        if not model.queue:
+            return None
+        if any(p.most and len(held) >= p.most for p in (*held, model.queue[0])):
+            return None
+        sharing = len(model.workers) + (0 if model.done_tokens else len(model.loading))
+        if sum(p.tokens for p in held) * sharing >= model.queued + under_way:
+            return None
+        return self._take(model)
 
     def _take_reserved(self, worker: Hashable) -> int | None:
         """The model that the worker reserved, unless others have finished it meanwhile."""

@@ -36,7 +36,9 @@ NARROW = ("float16", "bfloat16")
 
 
 class Sweeps(Protocol):
-    """What the pipeline needs of a backend that runs batches of several blocks together."""
+    """What the pipeline needs of a backend that runs batches of several blocks together. num_swept: sweeps so far."""
+
+    num_swept: int
 
     def expect(self, works: Iterable[Sequence[Work]]) -> None:
         """Works that come next, taken from there as they are needed."""
@@ -232,16 +234,18 @@ def extract_blocks(
         ThreadPoolExecutor(threads(), "encode") as encoders,
         ThreadPoolExecutor(1, "write") as writer,
     ):
-        planned, sweeps = _planned(planner, backend, tasks), getattr(backend, "sweeps", None)
+        planned, sweeps = _planned(planner, backend, tasks), sweeps_in(backend)
         if sweeps is not None:
             planned = _in_sweeps(sweeps, planned)
         through = Threads(encoders, writer, Buffers())
-        running: deque[tuple[BlockTask, list[Work], Clock, list[Future[float]], list[str]]] = deque()
+        running: deque[tuple[BlockTask, list[Work], Clock, list[Future[float]], list[str], int]] = deque()
+        swept = 0 if sweeps is None else sweeps.num_swept
         try:
             for task, works, clock in planned:
                 notes: list[str] = []
                 writes = list(_forward(backend, task, works, clock, through, sink, progress, notes))
-                running.append((task, works, clock, writes, notes))
+                before, swept = swept, 0 if sweeps is None else sweeps.num_swept
+                running.append((task, works, clock, writes, notes, swept - before))
                 while len(running) > 1:
                     yield _finish(*running.popleft())
             while running:
@@ -251,6 +255,12 @@ def extract_blocks(
                 sweeps.expect(())
             writer.shutdown(wait=True, cancel_futures=True)
             encoders.shutdown(wait=True, cancel_futures=True)
+
+
+def sweeps_in(backend: object) -> Sweeps | None:
+    """What runs a backend's batches in sweeps; None where all weights are on the device."""
+    found: Sweeps | None = getattr(backend, "sweeps", None)
+    return found
 
 
 def _planned(planner: ThreadPoolExecutor, backend: BlockBackend, tasks: Iterable[BlockTask]) -> Iterator[Planned]:
@@ -343,7 +353,7 @@ def _forward(
 
 
 def _finish(
-    task: BlockTask, works: Sequence[Work], clock: Clock, writes: list[Future[float]], notes: list[str]
+    task: BlockTask, works: Sequence[Work], clock: Clock, writes: list[Future[float]], notes: list[str], swept: int
 ) -> BlockDone:
     """Wait for the writes of a block and sum up what it cost."""
     clock.seconds["write"] = sum(w.result() for w in writes)
@@ -358,4 +368,5 @@ def _finish(
         committed_bytes=sum(len(e.block) * e.shape.sentence_bytes for e in task.groups if not e.is_committed),
         seconds=dict(clock.seconds),
         notes=tuple(notes),
+        sweeps=swept,
     )

@@ -148,6 +148,7 @@ class BlockDone:
     """What one block cost.
 
     seconds: by step, of the thread that does it; `forward` is waiting for states, `write` encoding and committing.
+    sweeps: readings of a model's layers that ended in it, where weights are streamed.
     """
 
     model: str
@@ -160,6 +161,7 @@ class BlockDone:
     committed_bytes: int
     seconds: dict[str, float]
     notes: tuple[str, ...] = ()
+    sweeps: int = 0
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,11 @@ class BlockFailed:
         """The failure of a task."""
         block = task.block
         return BlockFailed(task.model.model.group, task.dataset, block.index, *block.sentences, error, hint)
+
+
+@dataclass(frozen=True)
+class RoomForMore:
+    """A sweep of streamed weights has room for another block: its worker waits for one, or for none."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from drillcore.backends import load_backend
 from drillcore.backends.alone import Alone
 from drillcore.backends.base import Audited, Backend, Prepared
 from drillcore.backends.source import locate
-from drillcore.runtime.work.pipeline import extract_blocks
+from drillcore.runtime.work.pipeline import extract_blocks, sweeps_in
 from drillcore.runtime.work.sink import ShardSink
 from drillcore.runtime.work.tasks import BlockDone, BlockTask, ModelTask
 from drillcore.system.progress import Progress
@@ -42,16 +42,21 @@ class Worker:
                 # Another run with the same model has sentences of its own.
                 self._prepared = replace(self._prepared, alone=self._alone(task), is_reused=True)
             return self._prepared
-        if self._key != task.key or self._backend is None:
+        if self._key != task.key or self._backend is None or self._streams_otherwise(task):
             self.close()
             self._backend, self._key = open_backend(task), task.key
         try:
-            alone = self._alone(task)
-            self._prepared = replace(self._backend.prepare(task.sample, task.numerics), alone=alone)
+            alone, streams = self._alone(task), sweeps_in(self._backend) is not None
+            self._prepared = replace(self._backend.prepare(task.sample, task.numerics), alone=alone, streams=streams)
         except BaseException:
             self.close()
             raise
         return self._prepared
+
+    def _streams_otherwise(self, task: ModelTask) -> bool:
+        """Whether `weights: auto` was decided here before another worker, that the task follows, decided otherwise."""
+        here, wanted = sweeps_in(self._backend) is not None, (task.numerics or {}).get("weights") == "streamed"
+        return task.extract.weights == "auto" and task.numerics is not None and here != wanted
 
     def _alone(self, task: ModelTask) -> Alone | None:
         """States of the sentences that the task wants computed one at a time."""
@@ -83,5 +88,11 @@ class Worker:
 
 
 def _agree(wanted: dict[str, Any] | None, numerics: dict[str, Any]) -> bool:
-    """Whether a model prepared with `numerics` is what a task wants; a task's own numerics hold further entries."""
-    return wanted is None or all(wanted.get(name) == value for name, value in numerics.items())
+    """Whether a model prepared with `numerics` is what a task wants; a task's own numerics hold further entries.
+
+    The states of streamed weights and of resident ones are the same, where nothing is compiled or merged.
+    """
+    if wanted is None:
+        return True
+    made_over = any((name in wanted) != (name in numerics) for name in ("compile", "merged"))
+    return not made_over and all(wanted.get(n) == value for n, value in numerics.items() if n != "weights")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,7 +9,7 @@ import torch
 from drillcore.backends.transformers.device_memory import free_bytes
 from drillcore.backends.transformers.streamed.sweep import Room
 from drillcore.system.files import cache_dir
-from drillcore.system.machine import allowed_memory_bytes
+from drillcore.system.machine import allowed_disk_bytes, allowed_memory_bytes
 
 if TYPE_CHECKING:
     from drillcore.backends.transformers.loading import Loaded
@@ -34,6 +33,6 @@ def room_of(loaded: Loaded, size: tuple[int, int], dtype: torch.dtype) -> Room:
 def room_in(free: int, in_host: int, size: tuple[int, int], dtype: torch.dtype) -> Room:
     """The same, of so many bytes that are free beside a model's layers. in_host: free, where that is not the device."""
     folder = next(p for p in (cache_dir(), *cache_dir().parents) if p.exists())
-    disk = int(DISK_SHARE * shutil.disk_usage(folder).free)
+    disk = int(DISK_SHARE * allowed_disk_bytes(folder))
     node_bytes = KEPT * size[1] * dtype.itemsize
     return Room(int(SHARE * free), disk, node_bytes, size, dtype, int(SHARE * in_host))

@@ -104,7 +104,8 @@ class Sweeps:
     """Runs the batches of works that were announced, and gives the states of each.
 
     forward: runs a batch and puts what it gathers into a store. room: what the next sweep may take. halve: the halves
-    of a batch that the device has no memory for, and a note on it; raises where it cannot be halved.
+    of a batch that the device has no memory for, and a note on it; raises where it cannot be halved. num_swept: sweeps
+    so far, each a reading of all layers.
     """
 
     def __init__(
@@ -115,6 +116,7 @@ class Sweeps:
         halve: Callable[[Batch, Exception], tuple[Sequence[Batch], str]],
     ) -> None:
         self._layers, self._forward, self._room, self._halve = layers, forward, room, halve
+        self.num_swept = 0
         self.expect(())
 
     def expect(self, works: Iterable[Sequence[Work]]) -> None:
@@ -215,6 +217,7 @@ class Sweeps:
         scratch.settle()
         # Before any of its rows is given away.
         self._layers.check_files()
+        self.num_swept += 1
         for parked, part in zip(taken, parts, strict=True):
             self._done.setdefault(parked.of, []).append((parked, part))
 

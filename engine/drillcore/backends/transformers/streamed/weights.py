@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from drillcore.backends.weight_files import few, first_line
-from drillcore.errors import JobError, ModelError, RunError
+from drillcore.errors import JobError, ModelError, WeightsChangedError
 
 # A name that no weight has. A part on the disk makes transformers convert in the calling thread, one weight at a time.
 NOWHERE = "\0"
@@ -53,7 +53,7 @@ class WeightFiles:
         self.model, self._states = model, {file: _state(file) for file in (*files, *beside)}
         self._refused: tuple[type[Exception], ...] = (OSError, ValueError, SafetensorError)
         self._opened: dict[Path, Any] = {}
-        self.failure: RunError | None = None
+        self.failure: WeightsChangedError | None = None
         for file in files:
             try:
                 self._opened[file] = safe_open(file, framework="pt", backend="pread")
@@ -68,7 +68,7 @@ class WeightFiles:
         return list(self._file)
 
     def read(self, name: str) -> Tensor:
-        """A tensor's values; raises RunError where its file does not hold them any more."""
+        """A tensor's values; raises WeightsChangedError where its file does not hold them any more."""
         file = self._file[name]
         try:
             values: Tensor = self._opened[file].get_tensor(name)
@@ -84,7 +84,7 @@ class WeightFiles:
         return str(self._opened[self._file[name]].get_slice(name).get_dtype())
 
     def check(self) -> None:
-        """Raise RunError where a file is no longer the one that was opened."""
+        """Raise WeightsChangedError where a file is no longer the one that was opened."""
         for file, state in self._states.items():
             try:
                 now = _state(file)
@@ -97,8 +97,8 @@ class WeightFiles:
         """Close the files."""
         self._opened = {}
 
-    def _changed(self, file: Path, why: str) -> RunError:
-        return RunError(
+    def _changed(self, file: Path, why: str) -> WeightsChangedError:
+        return WeightsChangedError(
             f"model {self.model}: its weights changed while they were read: {file} ({why})",
             hint="Nothing of this sweep is stored. Put the whole file back, and run the same command again.",
         )
@@ -156,7 +156,10 @@ class LayerWeights:
         return max(sizes, default=0)
 
     def load(self, layer: int) -> None:
-        """Read the parameters of a layer; raises RunError where the files changed, ModelError for what they lack."""
+        """Read the parameters of a layer.
+
+        Raises WeightsChangedError where the files changed, ModelError for what they lack.
+        """
         _convert(self.base, self.keys[layer], self.settings)
         if lacking := [place.name for place in self.places[layer] if place.is_empty]:
             raise ModelError(
@@ -198,8 +201,8 @@ def split(
 
     quantiser: of transformers, which dequantises what is read; None where the files hold plain numbers.
 
-    Tied weights, and those of modules that several layers share, are read now and stay. Raises RunError where the
-    files changed, JobError where the installed transformers is not one that this was written for.
+    Tied weights, and those of modules that several layers share, are read now and stay. Raises WeightsChangedError
+    where the files changed, JobError where the installed transformers is not one that this was written for.
     """
     path = next(name for name, module in causal.named_modules() if module is layers)
     settings = _settings(causal, dtype, device, quantiser)

@@ -23,32 +23,51 @@ PROGRESS_SECONDS, PROGRESS_SECONDS_A_WORKER = 0.5, 0.02
 
 @dataclass(eq=False)
 class Call:
-    """A call under way. counted: sentences reported so far. had_company: the worker ran another block meanwhile."""
+    """A call under way.
+
+    pieces: what it has to do: a model to load, a block, or the blocks of a sweep that are not done yet. counted:
+    sentences of those reported so far. had_company: the worker ran another block meanwhile. sweeps: whether it takes
+    as many blocks as a sweep has room for; may_grow: and may ask for another one.
+    """
 
     worker: Remote
-    piece: Piece
+    pieces: list[Piece]
     started: float
     counted: int = 0
     had_company: bool = False
+    sweeps: bool = False
+    may_grow: bool = False
+
+    @property
+    def loads(self) -> bool:
+        """Whether it loads a model."""
+        return any(piece.block is None for piece in self.pieces)
+
+    @property
+    def fills_worker(self) -> bool:
+        """Whether its worker takes nothing else meanwhile."""
+        return self.sweeps or self.loads or any(piece.most == 1 for piece in self.pieces)
 
 
 @dataclass(eq=False)
 class Remote:
     """An actor as the run sees it.
 
-    facts: None until it answers, and from its death until it is back. names, loads: what it called itself after each
-    start, models it loaded. load_seconds, busy_seconds, forward_seconds: spent loading models, having blocks, and
-    waiting for states.
+    facts: None until it answers, and from its death until it is back. streams: whether it streams the weights of its
+    model. names, loads: what it called itself after each start, models it loaded. num_sweeps: readings of streamed
+    weights. load_seconds, busy_seconds, forward_seconds: spent loading models, having blocks, and waiting for states.
     """
 
     actor: Any
     facts: Facts | None = None
+    streams: bool = False
     calls: dict[Any, Call] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
     loads: list[str] = field(default_factory=list)
     num_blocks: int = 0
     num_sentences: int = 0
     num_tokens: int = 0
+    num_sweeps: int = 0
     load_seconds: float = 0.0
     forward_seconds: float = 0.0
     busy_seconds: float = 0.0
@@ -72,7 +91,7 @@ class Remote:
         """Note that a call is over."""
         call = self.calls.pop(ref)
         now = time.perf_counter()
-        if call.piece.block is None:
+        if call.loads:
             self.load_seconds += now - call.started
         elif not self.calls:
             self.busy_seconds += now - self.busy_since
@@ -87,6 +106,7 @@ class Remote:
             "loads": self.loads,
             "blocks": self.num_blocks,
             "sentences": self.num_sentences,
+            **({"sweeps": self.num_sweeps} if self.num_sweeps else {}),
             "load_seconds": round(self.load_seconds, 3),
             "busy_seconds": round(self.busy_seconds, 3),
             "forward_seconds": round(self.forward_seconds, 3),
@@ -107,7 +127,7 @@ class Actors:
         actor = ray.remote(RayWorker).options(max_restarts=-1, max_task_retries=0, **options)
         # The process that runs the job hears from every worker, so many workers report less often.
         seconds = max(PROGRESS_SECONDS, size.num_workers * PROGRESS_SECONDS_A_WORKER)
-        self.workers = [Remote(actor.remote(extract, seconds)) for _ in range(size.num_workers)]
+        self.workers = [Remote(actor.remote(extract, seconds, size)) for _ in range(size.num_workers)]
         self.all = tuple(self.workers)
         self.asked: dict[Any, Remote] = {}
         self._reference: Facts | None = None

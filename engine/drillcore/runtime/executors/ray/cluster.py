@@ -36,6 +36,16 @@ class Size:
     threads: int
     accelerator: str | None = None
 
+    def on(self, node: Mapping[str, float]) -> int:
+        """How many workers have room on a node, given by its resources."""
+        return int(node.get("GPU", 0) // self.gpus if self.gpus else node.get("CPU", 0) // self.cpus)
+
+    def beside(self, nodes: Sequence[Mapping[str, Any]], node_id: str) -> int:
+        """Workers on the machine of a node, as `ray.nodes` tells of all: Ray may have several nodes on a machine."""
+        host = next((n["NodeManagerHostname"] for n in nodes if n["NodeID"] == node_id), None)
+        here = [n["Resources"] for n in nodes if n["Alive"] and n["NodeManagerHostname"] == host]
+        return max(1, sum(map(self.on, here)))
+
     def __str__(self) -> str:
         kind = f" {self.accelerator}" if self.accelerator else ""
         return f"{self.gpus}{kind} GPU and {self.cpus} CPU cores" if self.gpus else f"{self.cpus} CPU cores"

@@ -10,8 +10,9 @@ from drillcore.backends.device import Hardware
 from drillcore.errors import MissingExtraError
 from drillcore.job.extract import Extract
 from drillcore.job.stages import Run
-from drillcore.runtime.executors.ray.cluster import Cluster, share_out
+from drillcore.runtime.executors.ray.cluster import Cluster, Size, share_out
 from drillcore.runtime.work.tasks import SweepModel
+from drillcore.system.machine import share_machine
 from drillcore.system.progress import Progress, with_lines
 
 if TYPE_CHECKING:
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+def _in_share(processes: int, function: Callable[[Item], Result], item: Item) -> tuple[Result, list[str]]:
+    """Call a function in one of so many processes that share a machine; gives what it said, too."""
+    share_machine(processes)
+    return with_lines(function, item)
 
 
 class RayExecutor:
@@ -91,10 +98,12 @@ class RayExecutor:
             self._actors.close()
             self._actors = None
         ray = self._cluster.ray
-        remote = ray.remote(with_lines).options(
+        remote = ray.remote(_in_share).options(
             num_cpus=1, num_gpus=gpus, memory=memory or None, max_retries=self._settings.retries
         )
-        running = {remote.remote(function, item): position for position, item in enumerate(items)}
+        nodes, size = ray.nodes(), Size(len(items), gpus, 1, 1)
+        share = min(len(items), max(size.beside(nodes, node["NodeID"]) for node in nodes))
+        running = {remote.remote(share, function, item): position for position, item in enumerate(items)}
         try:
             while running:
                 ready, _ = ray.wait([*running], fetch_local=False)

@@ -16,7 +16,15 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from drillcore.backends.base import Prepared
-from drillcore.errors import CommitError, DrillcoreError, InputError, ModelError, RunError, SelfCheckError
+from drillcore.errors import (
+    CommitError,
+    DrillcoreError,
+    InputError,
+    ModelError,
+    RunError,
+    SelfCheckError,
+    WeightsChangedError,
+)
 from drillcore.runtime.executors.ray.actors import SAY_WAITING_SECONDS, Actors, Call, Remote
 from drillcore.runtime.executors.scheduler import Piece, Scheduler
 from drillcore.runtime.work.tasks import (
@@ -28,6 +36,7 @@ from drillcore.runtime.work.tasks import (
     ModelReady,
     ModelTask,
     Outcome,
+    RoomForMore,
     SweepModel,
 )
 from drillcore.store.places.hold import LATELY_SECONDS
@@ -103,14 +112,12 @@ class RaySweep:
 
     @property
     def _is_over(self) -> bool:
-        return self._scheduler.is_empty and all(c.piece.block is None for c in self._calls.values())
+        return self._scheduler.is_empty and all(call.loads for call in self._calls.values())
 
     def _feed(self) -> None:
-        """Give every worker what it can take; one that loads a model, or has a block to itself, takes nothing."""
+        """Give every worker what it can take: nothing where it loads a model, sweeps, or has a block to itself."""
         for worker in self._actors.workers:
-            while worker.facts is not None and not any(
-                c.piece.block is None or c.piece.alone for c in worker.calls.values()
-            ):
+            while worker.facts is not None and not any(call.fills_worker for call in worker.calls.values()):
                 piece = self._scheduler.next(worker, len(worker.calls))
                 if piece is None:
                     self._read_ahead(worker)
@@ -123,64 +130,88 @@ class RaySweep:
             worker.actor.read_ahead.remote(self._tasks[following])
 
     def _start(self, worker: Remote, piece: Piece) -> None:
-        call = Call(worker, piece, time.perf_counter())
+        sweeps = piece.block is not None and worker.streams
+        call = Call(worker, [piece], time.perf_counter(), sweeps=sweeps, may_grow=sweeps)
         if piece.block is None:
             self._say(f"{self._models[piece.model].name}: loading and checking the model on {worker.name}")
             ref = worker.actor.prepare.remote(self._tasks[piece.model])
         else:
-            ref = worker.actor.extract.options(num_returns="streaming").remote(piece.block)
+            ref = worker.actor.extract.options(num_returns="streaming").remote(piece.block, streams=sweeps)
         worker.begin(ref, call)
         self._calls[ref] = call
 
     def _receive(self, ref: Any) -> Iterator[Outcome]:
-        """Take what a call sent: a count of sentences, its outcome, or its end."""
+        """Take what a call sent: a count of sentences, a question, what became of a block or a model, or its end."""
         call = self._calls[ref]
         try:
-            item = ray.get(ref if call.piece.block is None else next(ref))
+            item = ray.get(ref if call.loads else next(ref))
         except (RayError, StopIteration) as error:
             yield from self._lost(ref, error)
             return
         if isinstance(item, int):
             call.counted += item
             self._progress.advance(item)
-            return
-        self._end(ref)
-        if isinstance(item, Prepared):
+        elif isinstance(item, RoomForMore):
+            self._give_more(call)
+            self._end_if_done(ref)
+        elif isinstance(item, Prepared):
+            self._end(ref)
             yield from self._loaded(call, item)
         else:
             self._count(call, item)
+            self._end_if_done(ref)
             yield item
 
     def _end(self, ref: Any) -> Call:
         call = self._calls.pop(ref)
         return call.worker.end(ref)
 
+    def _end_if_done(self, ref: Any) -> None:
+        call = self._calls[ref]
+        if not call.pieces and not call.may_grow:
+            self._end(ref)
+
+    def _give_more(self, call: Call) -> None:
+        """Give a sweep another block, or tell it that there is none for it."""
+        model = self._scheduler.model_of(call.worker)
+        held = [p for c in self._calls.values() for p in c.pieces if p.model == model and p.block is not None]
+        piece = self._scheduler.more(call.worker, call.pieces, sum(p.tokens for p in held))
+        if piece is None:
+            call.may_grow = False
+        else:
+            call.pieces.append(piece)
+        call.worker.actor.give.remote(None if piece is None else piece.block)
+
     def _loaded(self, call: Call, prepared: Prepared) -> Iterator[Outcome]:
         """A worker loaded a model; the first time its blocks are wanted."""
-        model = call.piece.model
+        model = call.pieces[0].model
         name = self._models[model].name
         call.worker.loads.append(name)
+        call.worker.streams = prepared.streams
         self._scheduler.loaded(call.worker, model, time.perf_counter() - call.started)
         if not self._scheduler.is_open(model):
             yield ModelReady(name, prepared)
 
     def _count(self, call: Call, item: BlockDone | BlockFailed) -> None:
-        worker = call.worker
+        """Take a block off its call: they come in the order in which they were given."""
+        worker, piece = call.worker, call.pieces.pop(0)
         if isinstance(item, BlockFailed):
-            self._progress.advance(-call.counted)
             return
-        self._progress.advance(item.num_sentences - call.counted)
+        call.counted -= item.num_sentences
         forward_seconds = item.seconds.get("forward", 0.0)
         worker.num_blocks += 1
         worker.num_sentences += item.num_sentences
         worker.num_tokens += item.num_tokens
+        worker.num_sweeps += item.sweeps
         worker.forward_seconds += forward_seconds
-        self._scheduler.done(call.piece, forward_seconds)
+        self._scheduler.done(piece, forward_seconds)
 
     def _lost(self, ref: Any, error: BaseException) -> Iterator[Outcome]:
         """A call failed or was lost; where its worker is gone, all other calls of that worker are lost too."""
         call, worker = self._calls[ref], self._calls[ref].worker
         cause = error.cause if isinstance(error, RayTaskError) else None
+        if isinstance(cause, WeightsChangedError):
+            raise cause  # whichever worker reads them, and whichever blocks it has
         refs = [ref]
         if not isinstance(cause, DrillcoreError):
             refs += [r for r in worker.calls if r != ref]
@@ -190,35 +221,43 @@ class RaySweep:
             self._say(f"worker {worker.name} {'failed' if cause else 'is gone'}: {_reason(cause, error)}")
             self._scheduler.lose(worker)
             self._actors.ask(worker)
-        for each in refs:
-            call = self._end(each)
+        lost = [self._end(each) for each in refs]
+        together = sum(len(call.pieces) for call in lost)
+        for call in lost:
             self._progress.advance(-call.counted)
-            call.piece.tries += 1
-            if call.piece.block is None:
-                yield from self._load_failed(call, cause, error)
-            else:
-                yield from self._block_failed(call, cause, error)
+            # A sweep that raised one of our errors would raise it whichever blocks it has.
+            company = call.had_company or (len(call.pieces) > 1 and not isinstance(cause, DrillcoreError))
+            # The last one first, so that they are queued in their order.
+            for piece in reversed(call.pieces):
+                piece.tries += 1
+                if piece.block is None:
+                    yield from self._load_failed(call.worker, piece, cause, error)
+                    continue
+                piece.most = max(1, together // 2)
+                yield from self._block_failed(piece, company, cause, error)
 
-    def _block_failed(self, call: Call, cause: BaseException | None, error: BaseException) -> Iterator[Outcome]:
-        piece = call.piece
+    def _block_failed(
+        self, piece: Piece, company: bool, cause: BaseException | None, error: BaseException
+    ) -> Iterator[Outcome]:
         if piece.block.hold is not None:
             piece.block.hold.check(LATELY_SECONDS)  # nobody can commit for a run that lost its store
-        # A block that shared its worker may have failed because of the other one; retry it alone before counting the
-        # failure.
-        if (piece.tries <= self._retries or call.had_company) and self._scheduler.put_back(piece):
-            piece.alone = True
-        elif isinstance(cause, CommitError):
+        # A block that shared its worker may have failed because of another one: it is retried with half as many, in
+        # the end alone, before the failure counts.
+        if (piece.tries <= self._retries or company) and self._scheduler.put_back(piece):
+            return
+        if isinstance(cause, CommitError):
             raise cause
-        else:
-            hint = cause.hint if isinstance(cause, DrillcoreError) else ""
-            yield BlockFailed.of(piece.block, _reason(cause, error), hint)
+        hint = cause.hint if isinstance(cause, DrillcoreError) else ""
+        yield BlockFailed.of(piece.block, _reason(cause, error), hint)
 
-    def _load_failed(self, call: Call, cause: BaseException | None, error: BaseException) -> Iterator[Outcome]:
+    def _load_failed(
+        self, worker: Remote, piece: Piece, cause: BaseException | None, error: BaseException
+    ) -> Iterator[Outcome]:
         refused = isinstance(cause, ModelError | SelfCheckError)
         if isinstance(cause, InputError) and not refused:
             raise cause
-        piece, name = call.piece, self._models[call.piece.model].name
-        others = self._scheduler.unload(call.worker, piece.model, again=not refused and piece.tries <= self._retries)
+        name = self._models[piece.model].name
+        others = self._scheduler.unload(worker, piece.model, again=not refused and piece.tries <= self._retries)
         if others:
             return
         for queued in self._scheduler.drop(piece.model):

@@ -82,6 +82,7 @@ def summarise(context: Context, name: str, done: list[BlockDone], wall: float) -
     tokens, padding = sum(b.num_tokens for b in done), sum(b.num_padding for b in done)
     bound = max(seconds, key=seconds.__getitem__, default="forward")
     rate = 1 / max(wall, 1e-9)
+    sweeps = sum(b.sweeps for b in done)
     context.manifest.record(
         "models",
         name,
@@ -90,6 +91,7 @@ def summarise(context: Context, name: str, done: list[BlockDone], wall: float) -
             "tokens": tokens,
             "nodes": nodes,
             "padding": padding,
+            **({"sweeps": sweeps} if sweeps else {}),
             "wall_seconds": round(wall, 3),
             "seconds": {k: round(v, 3) for k, v in seconds.items()},
             "bound_by": bound,
@@ -100,7 +102,8 @@ def summarise(context: Context, name: str, done: list[BlockDone], wall: float) -
         },
     )
     shared = f", {1 - nodes / tokens:.0%} shared" if tokens else ""
+    swept = f"; {counted(sweeps, 'sweeps')}" if sweeps else ""
     return (
         f"{name}: {counted(sentences, 'sentences')} in {wall:.1f} s ({sentences * rate:,.1f}/s; {tokens:,} tokens"
-        f"{shared}; bound by {bound})"
+        f"{shared}{swept}; bound by {bound})"
     )
