@@ -8,12 +8,14 @@ import re
 import pytest
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from transformers import LlamaModel
 
 from drillcore.backends.transformers.streamed import proof
 from drillcore.backends.transformers.streamed.layers import StreamedLayers
 from drillcore.errors import ModelError, RunError
 from support.backends import open_transformers
+from tools.architectures.tiny import random_model
 
 NOTE = "layers as streamed are not compared with accelerate's, which does not run them: "
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -93,6 +95,30 @@ def test_a_disk_that_is_full_ends_the_run_plainly(error, models, monkeypatch, cl
         opened(models)
     assert "XDG_CACHE_HOME" in caught.value.hint and caught.value.exit_status == 1
     assert closed
+
+
+@pytest.mark.parametrize(("kind", "converts"), [("llama", False), ("mixtral", True)])
+def test_weights_that_transformers_would_write_need_room_on_the_disk(kind, converts, tmp_path, monkeypatch):
+    """It writes those that it merges; where there is no room for them all, a note says so, and nothing is written."""
+    random_model(kind, with_images=False).save_pretrained(tmp_path / "model")
+    offloaded, written = proof._offloaded, []
+
+    def seen(source, loaded, folder):
+        parts = offloaded(source, loaded, folder)
+        tensors = [values for path in folder.rglob("*.safetensors") for values in load_file(path).values()]
+        written.append(sum(values.nbytes for values in tensors))
+        return parts
+
+    monkeypatch.setattr(proof, "_offloaded", seen)
+    backend, prepared = open_transformers(tmp_path / "model", "hf", weights="streamed", threads=1)
+    wanted = backend._loaded.streamed.converted_bytes
+    assert written == [wanted] and (wanted > 0) == converts and not any("scratch" in note for note in prepared.notes)
+    for free, told in ((wanted, False), (max(0, wanted - 1), converts)):
+        written.clear()
+        monkeypatch.setattr(proof, "allowed_disk_bytes", lambda folder, free=free: free)
+        _, prepared = open_transformers(tmp_path / "model", "hf", weights="streamed", threads=1)
+        assert any("transformers writes converted weights" in note for note in prepared.notes) == told
+        assert written == ([] if told else [wanted])
 
 
 def test_a_scratch_folder_that_cannot_be_made_ends_the_run_plainly(models, monkeypatch, tmp_path):

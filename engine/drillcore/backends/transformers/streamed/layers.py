@@ -90,6 +90,11 @@ class StreamedLayers:
             self._forget_all()
 
     @property
+    def converted_bytes(self) -> int:
+        """Bytes that weights of the layers take which are not in the files as they are in the model."""
+        return self._weights.converted_bytes
+
+    @property
     def bytes_to_come(self) -> int:
         """Bytes that layers which stay will take once they are read."""
         return self._weights.largest_bytes * max(0, self.staying - len(self._held))

@@ -31,7 +31,9 @@ from drillcore.backends.transformers.surroundings import pinned
 from drillcore.backends.transformers.trace import first_tensor
 from drillcore.backends.weight_files import few, first_line
 from drillcore.errors import DrillcoreError, RunError, SelfCheckError
+from drillcore.system.columns import size_words
 from drillcore.system.files import cache_dir
+from drillcore.system.machine import allowed_disk_bytes
 from drillcore.system.quiet import quiet_transformers
 
 NUM_TOKENS = 32
@@ -60,6 +62,9 @@ def proved(source: ModelSource, loaded: Loaded) -> Loaded:
 
 @pinned()
 def _proved(source: ModelSource, loaded: Loaded) -> Loaded:
+    assert loaded.streamed is not None
+    if short := _short_of_disk(loaded, loaded.streamed.converted_bytes):
+        return replace(loaded, notes=(*loaded.notes, short))
     ids_T = torch.from_numpy(np.random.default_rng(0).integers(0, source.facts.vocab_size, NUM_TOKENS))
     ids_T = ids_T.to(loaded.device)
     ours = layer_states(loaded.decoder, loaded.decoder_layers, ids_T)
@@ -97,6 +102,20 @@ def run_by_accelerate() -> Iterator[None]:
         if CPU_IS_FULL in str(error):
             raise MemoryError(first_line(error)) from error
         raise NotRunError(first_line(error)) from error
+
+
+def _short_of_disk(loaded: Loaded, wanted: int) -> str:
+    """A note where transformers would write more converted weights than there is room for; empty where it fits."""
+    try:
+        free = allowed_disk_bytes(_scratch())
+    except OSError as error:
+        raise _refused(loaded, error) from error
+    if wanted <= free:
+        return ""
+    return (
+        "layers as streamed are not compared with accelerate's, for which transformers writes converted weights: "
+        f"{size_words(wanted)} of scratch disk, of which {size_words(free)} are free"
+    )
 
 
 def _refused(loaded: Loaded, error: Exception) -> RunError:

@@ -6,6 +6,7 @@ installed version lacks it.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -83,6 +84,10 @@ class WeightFiles:
         """The dtype of a tensor, such as BF16."""
         return str(self._opened[self._file[name]].get_slice(name).get_dtype())
 
+    def num_values(self, name: str) -> int:
+        """Values of a tensor."""
+        return math.prod(self._opened[self._file[name]].get_slice(name).get_shape())
+
     def check(self) -> None:
         """Raise WeightsChangedError where a file is no longer the one that was opened."""
         for file, state in self._states.items():
@@ -141,6 +146,7 @@ class LayerWeights:
     places: list[list[Place]] = field(default_factory=list)
     buffers: list[list[tuple[nn.Module, str]]] = field(default_factory=list)
     shared: bool = False
+    converted_bytes: int = 0
     tree: Any = None
     merges: list[list[Callable[[], None]]] = field(default_factory=list)
 
@@ -222,16 +228,19 @@ def split(
             places[owner[name]].append(Place(module, last, module._parameters[last]))
     keys: list[dict[str, _Later]] = [{} for _ in layers]
     rest: dict[str, _Later] = {}
+    converted = 0
     for key in files.names:
-        number = owner.get(_target(causal, key, settings, names))
+        name, is_converted = _target(causal, key, settings, names)
+        number = owner.get(name)
         (rest if number is None else keys[number])[key] = _Later(files, key)
+        converted += files.num_values(key) * dtype.itemsize if is_converted and number is not None else 0
     report = _convert(causal, rest, settings)
     causal.tie_weights(missing_keys={n for n in report.missing_keys if n not in owner}, recompute_mapping=False)
     buffers = [
         [(m, name) for m in layer.modules() if id(m) not in shared for name, b in m._buffers.items() if b is not None]
         for layer in layers
     ]
-    return LayerWeights(causal, files, settings, keys, places, buffers, bool(shared))
+    return LayerWeights(causal, files, settings, keys, places, buffers, bool(shared), converted)
 
 
 def _shared(causal: Any, layers: nn.ModuleList) -> set[int]:
@@ -269,18 +278,18 @@ def _settings(causal: Any, dtype: torch.dtype, device: torch.device, quantiser: 
         raise _other_transformers(error) from error
 
 
-def _target(causal: Any, key: str, settings: Any, names: dict[str, Any]) -> str:
-    """The name in the model of what a tensor of the files becomes, or becomes part of."""
+def _target(causal: Any, key: str, settings: Any, names: dict[str, Any]) -> tuple[str, bool]:
+    """The name in the model of what a tensor of the files becomes, or becomes part of; whether its values change."""
     try:
         from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
     except ImportError as error:
         raise _other_transformers(error) from error
     renamings = [each for each in settings.weight_mapping if isinstance(each, WeightRenaming)]
     converters = [each for each in settings.weight_mapping if isinstance(each, WeightConverter)]
-    found, _ = rename_source_key(key, renamings, converters, causal.base_model_prefix, names)
+    found, by = rename_source_key(key, renamings, converters, causal.base_model_prefix, names)
     if found not in names and key in names:
-        found, _ = rename_source_key(key, [], [], causal.base_model_prefix, names)
-    return str(found)
+        found, by = rename_source_key(key, [], [], causal.base_model_prefix, names)
+    return str(found), by is not None
 
 
 def _convert(causal: Any, tensors: dict[str, _Later], settings: Any) -> Any:
