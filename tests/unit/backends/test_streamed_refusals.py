@@ -12,9 +12,10 @@ from drillcore.backends import check_backend
 from drillcore.backends.source import locate
 from drillcore.backends.transformers.streamed import refusals, weights
 from drillcore.backends.transformers.streamed.choice import Choice, choose
-from drillcore.errors import JobError, MissingExtraError
+from drillcore.errors import JobError, MissingExtraError, ModelError
 from drillcore.job.extract import Extract
 from drillcore.job.model import Model
+from drillcore.tokens.sequences import Sequences
 from support.backends import open_transformers
 
 SETTINGS = [
@@ -49,6 +50,16 @@ def test_a_model_that_does_not_go_with_it(changes, said, models):
     auto = Extract(weights="auto")
     check_backend("transformers", source, auto)
     assert choose(source, auto) == Choice(False), "auto keeps it resident"
+
+
+@pytest.mark.parametrize(("name", "way"), [("compile", "compiled"), ("merged", "merged")])
+def test_a_store_that_was_begun_with_other_layers(name, way, models):
+    backend, prepared = open_transformers(models(), weights="streamed", threads=1)
+    with pytest.raises(ModelError, match=f"the store's states were computed with {way} layers") as caught:
+        backend.prepare(Sequences.of([]), {**prepared.numerics, name: "as it was"})
+    assert "weights: resident" in caught.value.hint
+    assert backend.prepare(Sequences.of([]), prepared.numerics).numerics == prepared.numerics
+    backend.close()
 
 
 def test_positions_that_a_batch_changes_for_others(models):

@@ -44,7 +44,7 @@ from drillcore.backends.transformers.packing import halves_of, pack_batches, pac
 from drillcore.backends.transformers.plain import compute_alone
 from drillcore.backends.transformers.sharded import load
 from drillcore.backends.transformers.sharding import dense_only
-from drillcore.backends.transformers.streamed.passes import Linears, prepared_linears, sweeps_of
+from drillcore.backends.transformers.streamed.passes import Linears, prepared_linears, refuse_made_over, sweeps_of
 from drillcore.backends.transformers.surroundings import pinned
 from drillcore.backends.transformers.trace import first_tensor
 from drillcore.backends.transformers.ways import Way, register, way_of, ways_to_try
@@ -103,6 +103,7 @@ class TransformersBackend:
         Raises SelfCheckError where no layout is within its bound, ModelError where the model is not causal.
         """
         started = time.perf_counter()
+        refuse_made_over(self._loaded, stored)
         notes, self._most = list(self._loaded.notes), QUANTISED_BOUND if stored else QUANTISED_AT_FIRST
         for way in [way_of(stored)] if stored else self._ways(notes):
             numerics, before = stored or self._resolve(way), Compilations.so_far()

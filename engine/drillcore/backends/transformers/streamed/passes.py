@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from drillcore.backends.transformers.cpu_linears import PreparedLinears
 from drillcore.backends.transformers.feed import Feeder
@@ -12,6 +12,7 @@ from drillcore.backends.transformers.streamed.layers import StreamedLinears
 from drillcore.backends.transformers.streamed.room import room_of
 from drillcore.backends.transformers.streamed.sweep import Room, Sweeps
 from drillcore.backends.transformers.trace import first_tensor
+from drillcore.errors import ModelError
 from drillcore.tokens.batches import Batch
 from drillcore.tokens.places import Gathering
 
@@ -27,6 +28,17 @@ def prepared_linears(loaded: Loaded, num_rows: int) -> Linears:
     if loaded.streamed is not None:
         return StreamedLinears(loaded.streamed, num_rows)
     return PreparedLinears(loaded.decoder_layers, num_rows)
+
+
+def refuse_made_over(loaded: Loaded, stored: dict[str, Any] | None) -> None:
+    """Raise ModelError where a store was begun with layers that streamed ones cannot be made into."""
+    for name, way in (("compile", "compiled"), ("merged", "merged")):
+        if stored and stored.get(name) is not None and loaded.streamed is not None:
+            raise ModelError(
+                f"model {loaded.model}: the store's states were computed with {way} layers, which streamed weights do "
+                "not go with",
+                hint="Set extract.weights: resident, or compute the model again: rename it with `as`.",
+            )
 
 
 def sweeps_of(loaded: Loaded, gatherer: Gatherer, feeder: Callable[[], Feeder | None], halve: Halve) -> Sweeps | None:
