@@ -1,9 +1,10 @@
 """Last-token hidden states of every layer of a language model, for millions of sentences across many models.
 
-`Job` builds a job and `run` runs it, or a job file; `plan` says what that will cost. `open` gives a store as an xarray
-DataTree, and `extract` the states of a few sentences (`Extractor` keeps the model for more). `show`, `measure`,
-`compare`, `export`, `verify` and `doctor` give the values behind what the commands print; `push` shares a store;
-`merge`, `move` and `remove` change which groups stores have. Nothing heavy is imported before it is used.
+`Job` builds a job and `run` runs it, or a job file; `plan` says what that will cost, and `append` adds rows to its
+datasets. `open` gives a store as an xarray DataTree, and `extract` the states of a few sentences (`Extractor` keeps the
+model for more). `show`, `measure`, `compare`, `export`, `verify` and `doctor` give the values behind what the commands
+print; `push` shares a store; `merge`, `move` and `remove` change which groups stores have. Nothing heavy is imported
+before it is used.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
+    from drillcore.api.append import append
     from drillcore.api.changing import move, remove
     from drillcore.api.doctor import doctor
     from drillcore.api.export import export
@@ -40,6 +42,7 @@ __all__ = [
     "Job",
     "Run",
     "__version__",
+    "append",
     "compare",
     "doctor",
     "errors",
@@ -61,6 +64,7 @@ _PLACES = {
     "Extractor": "drillcore.api.extractor",
     "Job": "drillcore.api.job",
     "Run": "drillcore.api.run",
+    "append": "drillcore.api.append",
     "compare": "drillcore.api.measure",
     "doctor": "drillcore.api.doctor",
     "export": "drillcore.api.export",

@@ -185,6 +185,7 @@ def test_the_examples_run(work):
     """In a folder with a job of one model and two datasets; those that need a network or a device's time aside."""
     work.texts("reviews", sentences(1, 20))
     work.texts("questions", sentences(2, 20))
+    (work.folder / "new-reviews.csv").write_text("text,label\nthe port is near,Toronto\n", encoding="utf-8")
     work.job["models"][0]["as"] = "model"
     work.job["datasets"] = [{"name": n, "path": f"{n}.jsonl"} for n in ("reviews", "questions")]
     work.save()
@@ -192,6 +193,7 @@ def test_the_examples_run(work):
         "plan",
         "run",
         *STAGES,
+        "append",
         "show",
         "export",
         "compare",

@@ -14,9 +14,9 @@ HEAVY = ("torch", "transformers", "zarr", "xarray", "numpy", "pyarrow", "pydanti
 
 
 def test_the_surface_is_what_is_promised():
-    functions = ["compare", "doctor", "export", "extract", "measure", "merge", "move", "open"]
+    functions = ["append", "compare", "doctor", "export", "extract", "measure", "merge", "move", "open"]
     functions += ["plan", "push", "remove", "run", "show", "verify"]
-    shown = ["Extractor", "Job", "Run", "__version__", *functions[:2], "errors", *functions[2:]]
+    shown = ["Extractor", "Job", "Run", "__version__", *functions[:3], "errors", *functions[3:]]
     assert sorted(drillcore.__all__) == shown
     assert all(getattr(drillcore, name) is not None and name in dir(drillcore) for name in drillcore.__all__)
     assert all(callable(getattr(drillcore, name)) for name in functions)

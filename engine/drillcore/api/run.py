@@ -97,10 +97,15 @@ def run(
     >>> drillcore.open(result)["model/sentences"].sizes["sentence"]
     12
     """
-    chosen = _chosen(stages)
+    chosen = chosen_stages(stages)
     heard = listener(progress, logged=False)
     asked = asked_job(job, set, store, limit)
     folder = run_stages(asked.loaded, chosen, heard, overwrite=overwrite)
+    return ended(asked, chosen, folder)
+
+
+def ended(asked: Job, chosen: Sequence[str], folder: Path) -> Run:
+    """A run of some stages that came to its end, given the folder beside the store."""
     recorded = read_manifest(folder / "manifest.json")["stages"]
     seconds = {s: float(recorded[s]["wall_seconds"]) for s in chosen if "wall_seconds" in recorded.get(s, {})}
     report, drawn = folder / "report.html", "render" in chosen
@@ -115,7 +120,7 @@ def run(
     )
 
 
-def _chosen(stages: Literal["all"] | Sequence[str]) -> tuple[str, ...]:
+def chosen_stages(stages: Literal["all"] | Sequence[str]) -> tuple[str, ...]:
     """Stages in the order of a run; raises JobError for one that there is not."""
     if stages == "all":
         return ALL_STAGES

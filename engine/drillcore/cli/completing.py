@@ -1,4 +1,4 @@
-"""What the shell offers for arguments: read from names of folders alone, so that pressing Tab is quick."""
+"""What the shell offers for arguments: read from names of folders and small files, so that pressing Tab is quick."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from pathlib import Path
 
 import typer
 
+from drillcore.system.bounds import read_bytes
 from drillcore.system.tables import EXPORTS
+
+# Bytes of a job file that is read while somebody waits for a name.
+MOST_BYTES = 2**16
 
 Completer = Callable[[typer.Context, str], list[str]]
 
@@ -32,6 +36,23 @@ def models_and_groups(context: typer.Context, incomplete: str) -> list[str]:
     return [*dict.fromkeys(name.split("/")[0] for name in names), *names]
 
 
+def datasets(context: typer.Context, incomplete: str) -> list[str]:
+    """The datasets of the job file that the command line names; only their names are read."""
+    import yaml
+
+    job = str(context.params.get("job") or next((a for a in context.args if not a.startswith("-")), ""))
+    try:
+        found = yaml.safe_load(read_bytes(Path(job), MOST_BYTES))["datasets"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError, yaml.YAMLError):
+        return []
+    named = (
+        found
+        if isinstance(found, dict)
+        else [each["name"] for each in found if isinstance(each, dict) and "name" in each]
+    )
+    return sorted(map(str, named))
+
+
 def _one_of(*names: str) -> Completer:
     def offered(context: typer.Context, incomplete: str) -> list[str]:
         return list(names)
@@ -41,6 +62,7 @@ def _one_of(*names: str) -> Completer:
 
 # By command and argument.
 COMPLETERS: dict[tuple[str, str], Completer] = {
+    ("append", "dataset"): datasets,
     ("compare", "a"): groups,
     ("compare", "b"): groups,
     ("export", "group"): groups,

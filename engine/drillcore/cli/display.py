@@ -19,7 +19,7 @@ from drillcore.system.visible import visible
 PLAIN_EVERY_SECONDS = 5.0
 
 
-def make_display() -> Lines | Bars | Nothing:
+def make_display() -> Display:
     """Bars for a terminal, lines for a log, nothing where the user asked for quiet. Results are not for it."""
     if loudness().quiet:
         return Nothing()
@@ -144,6 +144,9 @@ class Bars:
         if self._live is not None:
             self._live.stop()
             self._live = self._task = None
+
+
+Display = Lines | Bars | Nothing
 
 
 def _clock(seconds: float) -> str:

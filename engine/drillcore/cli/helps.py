@@ -14,6 +14,7 @@ EXAMPLES = {
     "predict": "drillcore predict job.yaml",
     "project": "drillcore project job.yaml",
     "render": "drillcore render job.yaml --set render.panel_px=300",
+    "append": "drillcore append job.yaml reviews new-reviews.csv",
     "plan": "drillcore plan job.yaml --no-calibrate",
     "show": "drillcore show runs/job.zarr",
     "export": "drillcore export runs/job.zarr --layer embed --to parquet --group model/reviews --out embed.parquet",
@@ -31,6 +32,7 @@ EXAMPLES = {
 # What the list of commands says, where a command's help is too long for its line.
 SHORT = {
     "predict": "Predict next tokens through the model's own head.",
+    "append": "Add rows to a dataset, and compute those.",
     "plan": "Show sentences as encoded; estimate the cost.",
     "export": "Write one layer as a file for other tools.",
     "compare": "Compare two groups layer by layer.",
@@ -49,12 +51,14 @@ WIDTH = 62
 # Exit status 1, where it is not just that the command failed.
 FAILED = {
     **dict.fromkeys(
-        ("run", "extract", "measure", "predict", "project", "render", "demo"), "failed; what was committed is kept"
+        ("run", "extract", "measure", "predict", "project", "render", "append", "demo"),
+        "failed; what was committed is kept",
     ),
     "verify": "the store is damaged",
 }
 # Exit status 2, where it is not about a job.
 WRONG = {
+    "append": "the rows or the job are wrong; nothing was written",
     "push": "wrong arguments, no finished store, or the hub refuses",
     "merge": "wrong arguments, or stores that cannot become one; nothing is written",
     **dict.fromkeys(("show", "export", "compare", "rm", "mv", "verify"), "wrong arguments, or no such store or group"),

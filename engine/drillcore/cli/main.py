@@ -16,7 +16,7 @@ import typer
 from drillcore.cli import helps
 from drillcore.cli.arguments import Debug, Quiet, Verbose
 from drillcore.cli.commands import machine, planning, reading, starting
-from drillcore.cli.commands.running import STAGE_COMMANDS
+from drillcore.cli.commands.running import STAGE_COMMANDS, append
 from drillcore.cli.completing import COMPLETERS
 from drillcore.cli.loudness import ask, loudness, say_detail, speaking
 from drillcore.cli.tables import OutputClosed, flush_output, write_line
@@ -103,6 +103,7 @@ for _start in (starting.init, starting.demo):
 for _name, (_command, _help) in STAGE_COMMANDS.items():
     _register(_command, _name, _help)
 for _command in (
+    append,
     planning.plan,
     reading.show,
     reading.export,

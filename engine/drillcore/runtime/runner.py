@@ -30,7 +30,7 @@ from drillcore.store.places.location import Location, make_folder
 from drillcore.store.places.lock import refuse_if_held, store_lock
 from drillcore.store.writer import StoreWriter, refuse_foreign
 from drillcore.system.files import cache_dir
-from drillcore.system.progress import ProgressListener, tell_detail, telling
+from drillcore.system.progress import ProgressListener, Silent, tell_detail, telling
 from drillcore.system.versions import installed_versions
 
 # Stages that run models; the others read the store.
@@ -61,14 +61,27 @@ def run_stages(
             return _run_stages(loaded, stages, log, out, overwrite, once)
 
 
-def _run_stages(
+def check_run(
     loaded: LoadedJob,
     stages: Sequence[str],
-    listener: RunLog,
-    out: Path | None,
-    overwrite: bool,
     session: Session,
-) -> Path:
+    out: Path | None = None,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Raise what `run_stages` would raise before it writes anything; says nothing, and writes nothing but the cache."""
+    listener = Silent()
+    with telling(listener.say, listener.say):
+        location, folder, executor, inputs = _checked(loaded, stages, listener, out, session)
+        if "extract" in stages and not overwrite:
+            refuse_losses(inputs, location, folder, executor.hardware)
+    session.is_checked = True
+
+
+def _checked(
+    loaded: LoadedJob, stages: Sequence[str], listener: ProgressListener, out: Path | None, session: Session
+) -> tuple[Location, Path, Executor, Inputs]:
+    """Where a run writes, its executor and its inputs, once nothing speaks against it that needs no lock."""
     # Workers may run elsewhere: their tasks must not depend on the working directory.
     location = Location(loaded.store if loaded.store.startswith("s3://") else str(Path(loaded.store).absolute()))
     location.check()
@@ -88,6 +101,18 @@ def _run_stages(
         refuse_unready(inputs, location, folder, stages)
     if "render" in stages:
         refuse_stale(inputs, location, stages)
+    return location, folder, executor, inputs
+
+
+def _run_stages(
+    loaded: LoadedJob,
+    stages: Sequence[str],
+    listener: RunLog,
+    out: Path | None,
+    overwrite: bool,
+    session: Session,
+) -> Path:
+    location, folder, executor, inputs = _checked(loaded, stages, listener, out, session)
     before = Before.of(location, folder)
     with store_lock(location, listener.say) as held:
         if "extract" in stages and not overwrite:

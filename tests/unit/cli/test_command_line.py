@@ -118,6 +118,10 @@ def test_debug_shows_a_traceback(place, monkeypatch, capsys, tmp_path):
         ("drillcore rm s.zarr ", ["m", "m/d", "m/e"]),
         ("drillcore export s.zarr --group m/e", ["m/e"]),
         ("drillcore export s.zarr --to p", ["parquet", "probe"]),
+        ("drillcore append job.yaml ", ["d", "e"]),
+        ("drillcore append list.yaml d", ["d", "d2"]),
+        ("drillcore append nowhere.yaml ", []),
+        ("drillcore append s.zarr ", []),
         ("drillcore compare nowhere.zarr m", []),
         ("drillcore compare s3://bucket/x.zarr m", []),
     ],
@@ -126,6 +130,8 @@ def test_completion(words, offered, tmp_path):
     for group in ("m/d", "m/e", "m/_canary_states"):
         (tmp_path / "s.zarr" / group).mkdir(parents=True)
         (tmp_path / "s.zarr" / group / "zarr.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "job.yaml").write_text("datasets: {e: e.csv, d: {path: d.csv}}", encoding="utf-8")
+    (tmp_path / "list.yaml").write_text("datasets: [{name: d2}, {name: d}, f.csv]", encoding="utf-8")
     asked = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" ")), "_DRILLCORE_COMPLETE": "complete_bash"}
     done = drillcore(cwd=tmp_path, **asked)
     assert done.returncode == 0 and done.stderr == "" and done.stdout.split() == offered

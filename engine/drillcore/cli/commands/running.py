@@ -6,10 +6,17 @@ import inspect
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from drillcore.cli.arguments import JobFile, Limit, Out, Overwrite, Set, Store, Yes
 from drillcore.errors import InterruptedRun
 from drillcore.runtime.stages import ALL_STAGES
+
+if TYPE_CHECKING:
+    from drillcore.cli.display import Display
+    from drillcore.job.fields import LoadedJob
 
 
 def _stages(
@@ -23,18 +30,28 @@ def _stages(
     yes: bool,
 ) -> None:
     from drillcore.cli.display import make_display
-    from drillcore.cli.tables import write_line
     from drillcore.job.file import load_job
-    from drillcore.job.groups import allow_sizes
     from drillcore.runtime.runner import run_stages
 
-    loaded = load_job(job, sets or (), store, limit)
-    if yes:
-        loaded = loaded.model_copy(update={"job": allow_sizes(loaded.job)})
+    loaded = _allowed(load_job(job, sets or (), store, limit), yes)
     display = make_display()
+    _run_to_its_end(loaded, stages, display, lambda: run_stages(loaded, stages, display, out, overwrite=overwrite))
+
+
+def _allowed(loaded: LoadedJob, yes: bool) -> LoadedJob:
+    """The job with any number of bytes allowed for every token's states, where the user says yes to that."""
+    from drillcore.job.groups import allow_sizes
+
+    return loaded.model_copy(update={"job": allow_sizes(loaded.job)}) if yes else loaded
+
+
+def _run_to_its_end(loaded: LoadedJob, stages: Sequence[str], display: Display, run: Callable[[], Path]) -> None:
+    """Run, and say where the results are. run: gives the folder beside the store."""
+    from drillcore.cli.tables import write_line
+
     try:
         try:
-            folder = run_stages(loaded, stages, display, out, overwrite=overwrite)
+            folder = run()
         finally:
             display.close()
         report = folder / "report.html"
@@ -72,6 +89,55 @@ def _stage_command(stages: Sequence[str]) -> Callable[..., None]:
         kept = [p for p in options.parameters.values() if p.name not in ("overwrite", "yes")]
         vars(command)["__signature__"] = options.replace(parameters=kept)
     return command
+
+
+def append(
+    job: JobFile,
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Name of a dataset of the job.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files of rows with the same fields.")],
+    run: Annotated[bool, typer.Option(help="Run the job afterwards, as `drillcore run` does.")] = True,
+    again: Annotated[bool, typer.Option("--again", help="Add rows that the file ends in already once more.")] = False,
+    store: Store = None,
+    set_: Set = None,
+    out: Out = None,
+    overwrite: Overwrite = False,
+    yes: Yes = False,
+) -> None:
+    """Add rows at the end of a dataset's file, the last of several, and run the job, which computes only those."""
+    from contextlib import closing
+
+    from drillcore.api.append import check_rows, lines_on, what_follows
+    from drillcore.cli.display import make_display
+    from drillcore.cli.tables import write_line
+    from drillcore.job.file import load_job
+    from drillcore.runtime.appending import add_rows, after_adding
+    from drillcore.runtime.runner import check_run, run_stages
+    from drillcore.runtime.session import Session
+    from drillcore.texts.adding.given import read_files
+
+    loaded = _allowed(load_job(job, set_ or (), store), yes)
+
+    def check(staged: LoadedJob) -> None:
+        if run:
+            check_run(staged, ALL_STAGES, session, out, overwrite=overwrite)
+        else:
+            check_rows(staged)
+
+    with closing(Session()) as session:
+        added = add_rows(loaded, dataset, lambda *to: read_files(files, *to), check, again=again)
+        if not run:
+            later = f"; `drillcore run {job}` computes them" if added.rows else ""
+            write_line("; ".join(lines_on(added)) + later)
+            return
+        display = make_display()
+        display.say("; ".join([*lines_on(added), what_follows(loaded, added)]))
+        with after_adding(added):
+            _run_to_its_end(
+                loaded,
+                ALL_STAGES,
+                display,
+                lambda: run_stages(loaded, ALL_STAGES, display, out, overwrite=overwrite, session=session),
+            )
 
 
 STAGE_COMMANDS = {

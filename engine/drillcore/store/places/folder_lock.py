@@ -145,19 +145,27 @@ class _CannotLock(StoreError):
     """The file system knows of no locks."""
 
 
-def _lock(descriptor: int, how: int, path: Path, note: Path, address: str) -> None:
+def locked(descriptor: int, how: int) -> bool:
+    """Whether a lock of the system (`fcntl.LOCK_EX`, ...) was got; raises OSError where there are none."""
     for left in reversed(range(TRIES)):
         try:
             fcntl.flock(descriptor, how | fcntl.LOCK_NB)
-            return
+            return True
         except BlockingIOError:
             if left:
                 time.sleep(TRY_SECONDS)
-        except OSError as error:
-            raise _CannotLock(
-                f"{path} cannot be locked: {error.strerror or error}; two runs could write to it at once",
-                hint="Put the store on a file system with locks, such as a local disk, or on s3://.",
-            ) from None
+    return False
+
+
+def _lock(descriptor: int, how: int, path: Path, note: Path, address: str) -> None:
+    try:
+        if locked(descriptor, how):
+            return
+    except OSError as error:
+        raise _CannotLock(
+            f"{path} cannot be locked: {error.strerror or error}; two runs could write to it at once",
+            hint="Put the store on a file system with locks, such as a local disk, or on s3://.",
+        ) from None
     raise StoreError(
         f"another run holds the store {address}: {_holder(_read_note(note))}",
         hint="Wait for it, stop it, or give this job another store.",

@@ -90,7 +90,7 @@ class DurableStore(LocalStore):
             fresh = _make_folders(path.parent)
             _write(path, pieces, self._check_held)
             for folder in dict.fromkeys((path.parent, *fresh, *self._not_flushed(path.parent))):
-                _flush(folder)
+                flush(folder)
                 self._flushed.add(folder)
         except OSError as error:
             self._check_held()
@@ -108,7 +108,7 @@ class DurableStore(LocalStore):
                 shutil.rmtree(path)
             else:
                 path.unlink()
-            _flush(path.parent)
+            flush(path.parent)
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
@@ -133,7 +133,7 @@ class DurableStore(LocalStore):
         try:
             old.rename(new)
             for parent in {old.parent, new.parent}:
-                _flush(parent)
+                flush(parent)
         except OSError as error:
             raise _refused(new, error) from error
 
@@ -193,11 +193,11 @@ def make_durable(folder: Path) -> None:
     """Create a folder with its parents; its entry in its parent is on disk when this returns. Raises OSError."""
     fresh = _make_folders(folder)
     for parent in fresh:
-        _flush(parent)
+        flush(parent)
     if folder.parent not in fresh:
         # A run that was killed as it created the folder may have left it without a flush.
         with suppress(PermissionError):
-            _flush(folder.parent)
+            flush(folder.parent)
 
 
 def _make_folders(folder: Path) -> list[Path]:
@@ -221,7 +221,8 @@ def _write(path: Path, pieces: Iterable[bytes], check: Callable[[], None]) -> No
         check()
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Bring a file, or the entries of a folder, to disk. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

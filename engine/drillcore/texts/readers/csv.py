@@ -23,11 +23,14 @@ def read_csv(file: TextFile, wanted: Sequence[str], on_problem: OnProblem) -> It
     """
     # The limit belongs to the whole process: never lower it.
     csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))
-    return rows_under_header(file, _records(file.lines(on_problem), file.delimiter), on_problem, _hint)
+    return rows_under_header(file, records_of(file.lines(on_problem), file.delimiter), on_problem, _hint)
 
 
-def _records(lines: Iterator[Line], delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
-    """Yield the line that each record begins on, and its cells, or what is wrong with them."""
+def records_of(lines: Iterator[Line], delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
+    """Yield the line that each record begins on, and its cells, or what is wrong with them.
+
+    delimiter: between the fields where the job says so, or empty.
+    """
     first = next(lines, None)
     if first is None:
         return
