@@ -188,3 +188,14 @@ appending._like = changed
     assert command.status == 2 and "d.jsonl changed meanwhile" in command.err
     assert (work.folder / "d.jsonl").read_bytes() == raw + b'{"text": "other", "label": "a", "year": 1}\n'
     assert not list(work.folder.glob(".appending*"))
+
+
+def test_a_full_disk_leaves_the_file_as_it_was(make):
+    full = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+    work = make(run=False)
+    new = new_file(work, rows=[ROW | {"text": "x" * 500}])
+    before = snapshot(work.folder)
+    command = add(work, new, "--no-run", first=full)
+    assert command.status == 1 and "could not be written: File too large\n  It is as it was." in command.err
+    assert snapshot(work.folder).keys() == before.keys()
+    assert (work.folder / "d.jsonl").stat().st_size == before["d.jsonl"][1]

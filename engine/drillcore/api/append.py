@@ -112,7 +112,7 @@ def lines_on(added: Added) -> Iterator[str]:
     """What was added, in words."""
     file = nearby(str(added.file))
     if not added.rows:
-        yield f"{file} ends in these rows already: nothing was added (--again adds them all the same)"
+        yield f"{file} ends in these rows already: nothing was added (--again, or again=True, adds them all the same)"
         return
     yield f"added {counted(added.rows, 'rows')} to {file} ({added.before:,} before)"
     if added.left_out:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from drillcore.errors import CommitError, InputError, JobError, RunError, TextError
 from drillcore.job.choices import did_you_mean
@@ -24,7 +25,7 @@ from drillcore.system.files import cache_dir, replacing
 from drillcore.system.progress import counted
 from drillcore.texts.adding.convert import converted, exactly
 from drillcore.texts.adding.given import NewRow
-from drillcore.texts.adding.standing import look, names_in
+from drillcore.texts.adding.standing import Standing, look, names_in
 from drillcore.texts.adding.write import check_encoding, lines_added, write_added
 from drillcore.texts.files import files_of, format_for
 from drillcore.texts.problems import Problems
@@ -62,35 +63,49 @@ def add_rows(loaded: LoadedJob, name: str, read: Reader, check: Check, *, again:
     dataset = _named(loaded, name)
     file = _last_file(loaded, dataset)
     path = real_path(file)
-    try:
-        with _only_one(path, file):
-            state, kind, problems = _state(path), format_for(dataset, file), Problems()
-            rows = read(dataset, names_in(file, kind), problems)
-            problems.raise_if_any()
-            standing = look(file, kind, len(rows), problems)
-            problems.raise_if_any()
-            written = converted(rows, standing, problems)
-            problems.raise_if_any()
-            check_encoding(written, rows, standing, problems)
-            problems.raise_if_any()
-            also = tuple(d.name for d in loaded.job.datasets if d.name != name and path in _real(loaded, d))
-            if not again and [*map(exactly, standing.tail)] == [*map(exactly, written)]:
-                return Added(file, 0, standing.num_rows, also=also)
-            with replacing(path, path.with_name(f".appending-{file.name}")) as scratch:
-                write_added(standing, written, scratch)
-                _like(path, scratch)
-                flush(scratch)
-                lines = lines_added(standing, written, rows, scratch)
-                left_out = _Staged(loaded, file, scratch, rows, lines).check(dataset, check)
-                if _state(path) != state:
-                    raise TextError(f"{file} changed meanwhile", hint="Run again once nothing else writes to it.")
+    with _only_one(path, file):
+        state = _state(path)
+        rows, standing, written = _converted(dataset, file, read)
+        also = tuple(d.name for d in loaded.job.datasets if d.name != name and path in _real(loaded, d))
+        if not again and [*map(exactly, standing.tail)] == [*map(exactly, written)]:
+            return Added(file, 0, standing.num_rows, also=also)
+        with _saying(file, "It is as it was."), replacing(path, path.with_name(f".appending-{file.name}")) as scratch:
+            write_added(standing, written, scratch)
+            _like(path, scratch)
+            flush(scratch)
+            lines = lines_added(standing, written, rows, scratch)
+            left_out = _Staged(loaded, file, scratch, rows, lines).check(dataset, check)
+            if _state(path) != state:
+                raise TextError(f"{file} changed meanwhile", hint="Run again once nothing else writes to it.")
+        with _saying(file, "Its rows were added, and may be lost where the power fails now."):
             flush(path.parent)
+    return Added(file, len(rows), standing.num_rows, left_out, also)
+
+
+def _converted(dataset: Dataset, file: Path, read: Reader) -> tuple[list[NewRow], Standing, list[dict[str, Any]]]:
+    """The new rows, the file that they are added to, and the rows as it is to hold them; raises TextError."""
+    kind, problems = format_for(dataset, file), Problems()
+    rows = read(dataset, names_in(file, kind), problems)
+    problems.raise_if_any()
+    standing = look(file, kind, len(rows), problems)
+    problems.raise_if_any()
+    written = converted(rows, standing, problems)
+    problems.raise_if_any()
+    check_encoding(written, rows, standing, problems)
+    problems.raise_if_any()
+    return rows, standing, written
+
+
+@contextmanager
+def _saying(file: Path, how_it_is: str) -> Iterator[None]:
+    """Inside, what the system refuses is a CommitError on the file. how_it_is: then, in words."""
+    try:
+        yield
     except OSError as error:
         raise CommitError(
             f"{file} could not be written: {error.strerror or error}",
-            hint="It is as it was. Free space or fix its folder, then run the same command again.",
+            hint=f"{how_it_is} Free space or fix its folder, then run the same command again.",
         ) from error
-    return Added(file, len(rows), standing.num_rows, left_out, also)
 
 
 @contextmanager

@@ -101,7 +101,7 @@ def _line(row: dict[str, Any], standing: Standing) -> bytes:
 def _compressed(data: bytes, standing: Standing) -> bytes:
     """Bytes to put behind those of the file; compressed ones follow each other as members of one stream."""
     if standing.kind.compression == "gzip":
-        return gzip.compress(data)
+        return gzip.compress(data, mtime=0)
     if standing.kind.compression == "zstd":
         sink = pa.BufferOutputStream()
         with pa.CompressedOutputStream(sink, "zstd") as stream:
@@ -129,7 +129,7 @@ def _write_array(standing: Standing, rows: Sequence[dict[str, Any]], to: Path) -
 
 
 def _gzip(out: Any) -> Any:
-    return gzip.GzipFile(filename="", mode="wb", fileobj=out)
+    return gzip.GzipFile(filename="", mode="wb", fileobj=out, mtime=0)
 
 
 def _zstd(out: Any) -> Any:
