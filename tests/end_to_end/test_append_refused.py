@@ -127,6 +127,13 @@ def test_a_dataset_or_job_that_takes_no_rows_is_refused(wrong, make):
     assert snapshot(work.folder) == before and ".appending" not in command.err
 
 
+def test_a_sentence_that_is_too_long_for_the_model_is_refused(make):
+    work = make(run=False)
+    command = add(work, new_file(work, rows=[ROW, ROW | {"text": "river " * 5000}]))
+    assert command.status == 2 and "/d.jsonl: sentence 21 has 30001 tokens" in command.err, command.err
+    assert "Of d, sentences from 20 on are the new rows." in command.err
+
+
 def test_a_file_of_the_package_or_one_that_may_not_be_written_is_refused(make):
     work = make(run=False)
     file, raw = work.folder / "d.jsonl", (work.folder / "d.jsonl").read_bytes()
@@ -199,3 +206,11 @@ def test_a_full_disk_leaves_the_file_as_it_was(make):
     assert command.status == 1 and "could not be written: File too large\n  It is as it was." in command.err
     assert snapshot(work.folder).keys() == before.keys()
     assert (work.folder / "d.jsonl").stat().st_size == before["d.jsonl"][1]
+
+
+def test_a_row_that_would_come_back_as_another_is_refused(make):
+    """A byte order mark at the beginning of a file is no text to the reader."""
+    work = make("d.txt", b"", run=False)
+    command = add(work, new_file(work, rows=[{"text": "\ufeffa river"}]), "--no-run")
+    assert command.status == 2 and "new.jsonl:1: d.txt cannot hold this row as it is" in command.err, command.err
+    assert (work.folder / "d.txt").read_bytes() == b"" and not list(work.folder.glob(".appending*"))

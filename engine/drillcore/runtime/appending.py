@@ -220,15 +220,17 @@ class _Staged:
         """How many new rows the dataset leaves out; raises InputError for what a run would be refused for."""
         job = self.loaded.job
         staged = tuple(self._with_scratch(each) for each in job.datasets)
-        left_out = 0
+        left_out = num_before = 0
         for before, after in zip(job.datasets, staged, strict=True):
             for old, new in zip(by_template(before), by_template(after), strict=True) if before != after else ():
-                number = self._check_rows(old, new)
-                left_out = number if before.name == dataset.name else left_out
+                found = self._check_rows(old, new)
+                num_before, left_out = found if before.name == dataset.name else (num_before, left_out)
         try:
             check(self.loaded.model_copy(update={"job": job.model_copy(update={"datasets": staged})}))
         except InputError as error:
-            raise type(error)(self._in_words(str(error)), hint=self._in_words(error.hint)) from None
+            which = f" Of {dataset.name}, sentences from {num_before:,} on are the new rows."
+            hint = self._in_words(error.hint) + (which if ": sentence " in str(error) else "")
+            raise type(error)(self._in_words(str(error)), hint=hint) from None
         return left_out
 
     def _with_scratch(self, dataset: Dataset) -> Dataset:
@@ -240,8 +242,11 @@ class _Staged:
         named = tuple(str(self.scratch if real_path(file) == path else file) for file in files)
         return dataset.model_copy(update={"path": named})
 
-    def _check_rows(self, old: Dataset, new: Dataset) -> int:
-        """How many new rows a dataset leaves out; raises TextError where it cannot be read, or columns change kind."""
+    def _check_rows(self, old: Dataset, new: Dataset) -> tuple[int, int]:
+        """How many sentences a dataset had, and how many new rows it leaves out.
+
+        Raises TextError where it cannot be read, or columns change between numbers and text.
+        """
         problems, rows = _Places(self), list[RowTable | None]()
         for dataset, found in ((old, Problems()), (new, problems)):
             reading = reading_of(dataset, positions_of(self.loaded.job, dataset))
@@ -251,7 +256,7 @@ class _Staged:
         before, after = rows
         assert after is not None  # there is no problem
         if before is None:  # it had no row yet
-            return len(self.rows) - after.num_rows
+            return 0, len(self.rows) - after.num_rows
         for column in before.columns:
             if before.holds_numbers(column) and not after.holds_numbers(column):
                 raise self._changed(new, column, "numbers", "text")
@@ -262,7 +267,7 @@ class _Staged:
                 f"{new.name}: the dataset takes its first {new.limit:,} rows, and would not take all of these",
                 hint=f"Raise `limit` of {new.name}, or leave it out.",
             )
-        return before.num_rows + len(self.rows) - after.num_rows
+        return before.num_rows, before.num_rows + len(self.rows) - after.num_rows
 
     def _changed(self, dataset: Dataset, column: str, before: str, after: str) -> TextError:
         return TextError(

@@ -13,7 +13,7 @@ import yaml
 
 import drillcore
 from drillcore.api import given
-from drillcore.api.run import _chosen
+from drillcore.api.run import chosen_stages
 from drillcore.errors import JobError
 from drillcore.job.extract import Extract
 from drillcore.job.file import load_job
@@ -132,11 +132,11 @@ def test_a_job_shows_itself_escaped():
 
 
 def test_stages_run_in_the_order_of_a_run_and_unknown_ones_are_refused():
-    assert _chosen(["render", "extract"]) == ("extract", "render")
+    assert chosen_stages(["render", "extract"]) == ("extract", "render")
     with pytest.raises(JobError, match="there is no stage projct; did you mean `project`"):
-        _chosen(["projct"])
+        chosen_stages(["projct"])
     with pytest.raises(JobError, match="names no stage"):
-        _chosen([])
+        chosen_stages([])
 
 
 @pytest.mark.parametrize(
