@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence, Sized
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,10 +14,10 @@ from drillcore.api.job import Job, asked_job, nearby
 from drillcore.api.progress import listener
 from drillcore.api.run import Run, chosen_stages, ended
 from drillcore.api.texts import are_files, column, list_of_texts
-from drillcore.errors import TextError
+from drillcore.errors import InputError, RunError, TextError
 from drillcore.job.fields import LoadedJob
 from drillcore.job.inputs import Dataset
-from drillcore.runtime.appending import Added, add_rows, after_adding
+from drillcore.runtime.appending import Added, add_rows
 from drillcore.runtime.rows import read_tables
 from drillcore.runtime.runner import check_run, run_stages
 from drillcore.runtime.session import Session
@@ -101,6 +101,18 @@ def append(
         with after_adding(added):
             folder = run_stages(loaded, chosen, heard, overwrite=overwrite, session=session)
     return Appended(**vars(added), run=ended(asked, chosen, folder))
+
+
+@contextmanager
+def after_adding(added: Added) -> Iterator[None]:
+    """Inside, what refuses a run is no refusal of the whole command: the rows stay where they are."""
+    try:
+        yield
+    except InputError as error:
+        if not added.rows:
+            raise
+        what = f"{counted(added.rows, 'rows')} were added to {added.file}, and then the run was refused"
+        raise RunError(f"{what}: {error}", hint=error.hint) from error
 
 
 def check_rows(staged: LoadedJob) -> None:

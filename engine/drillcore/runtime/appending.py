@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from drillcore.errors import CommitError, InputError, JobError, RunError, TextError
+from drillcore.errors import CommitError, InputError, JobError, TextError
 from drillcore.job.choices import did_you_mean
 from drillcore.job.fields import LoadedJob
 from drillcore.job.groups import by_template, positions_of, reading_of
@@ -22,7 +22,6 @@ from drillcore.store.places.folder_lock import locked
 from drillcore.store.places.local import flush
 from drillcore.system.bounds import problem_with, real_path
 from drillcore.system.files import cache_dir, replacing
-from drillcore.system.progress import counted
 from drillcore.texts.adding.convert import converted, exactly
 from drillcore.texts.adding.given import NewRow
 from drillcore.texts.adding.standing import Standing, look, names_in
@@ -106,18 +105,6 @@ def _saying(file: Path, how_it_is: str) -> Iterator[None]:
             f"{file} could not be written: {error.strerror or error}",
             hint=f"{how_it_is} Free space or fix its folder, then run the same command again.",
         ) from error
-
-
-@contextmanager
-def after_adding(added: Added) -> Iterator[None]:
-    """Inside, what refuses a run is no refusal of the whole command: the rows stay where they are."""
-    try:
-        yield
-    except InputError as error:
-        if not added.rows:
-            raise
-        what = f"{counted(added.rows, 'rows')} were added to {added.file}, and then the run was refused"
-        raise RunError(f"{what}: {error}", hint=error.hint) from error
 
 
 def _named(loaded: LoadedJob, name: str) -> Dataset:

@@ -106,11 +106,11 @@ def append(
     """Add rows at the end of a dataset's file, the last of several, and run the job, which computes only those."""
     from contextlib import closing
 
-    from drillcore.api.append import check_rows, lines_on, what_follows
+    from drillcore.api.append import after_adding, check_rows, lines_on, what_follows
     from drillcore.cli.display import make_display
     from drillcore.cli.tables import write_line
     from drillcore.job.file import load_job
-    from drillcore.runtime.appending import add_rows, after_adding
+    from drillcore.runtime.appending import add_rows
     from drillcore.runtime.runner import check_run, run_stages
     from drillcore.runtime.session import Session
     from drillcore.texts.adding.given import read_files
