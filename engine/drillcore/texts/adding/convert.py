@@ -61,7 +61,7 @@ def _other_fields(row: NewRow, standing: Standing) -> str:
     known, name = standing.names, standing.path.name
     if extra := [field for field in row.fields if field not in known]:
         near = did_you_mean(extra[0], [field for field in known if field not in row.fields])
-        return f"has {_listed(extra)}, which {name} has not{near}: leave {'it' if len(extra) == 1 else 'them'} out"
+        return f"has {_listed(extra)}, which {name} has not: leave {'it' if len(extra) == 1 else 'them'} out{near}"
     lacking = [field for field in known if field not in row.fields] if standing.kind.reader.has_columns else []
     return f"has no {_listed(lacking)}, which {name} has" if lacking else ""
 
