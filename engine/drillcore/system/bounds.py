@@ -14,6 +14,7 @@ import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -154,33 +155,70 @@ def bounded(seconds: float, memory_bytes: int) -> Iterator[None]:
     """Raise BeyondBounds where what runs inside takes more processor time of this process, or more memory than now.
 
     For Python, and libraries that survive a failed allocation. The time is bounded in the main thread only, the memory
-    where the system can bound it (Linux). Not to be nested.
+    where the system can bound it (Linux). Not to be nested. Threads that are inside at the same time share one bound of
+    memory, which has room for all of them.
     """
-    is_timed = threading.current_thread() is threading.main_thread()
-    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    used = _data_bytes()
-    limit = used + memory_bytes if used and soft == resource.RLIM_INFINITY else soft
+    try:
+        with _memory_bounded(memory_bytes), _time_bounded(seconds):
+            yield
+    except MemoryError:
+        raise BeyondBounds(f"needed more than {memory_bytes / 2**30:g} GiB of memory") from None
+
+
+@dataclass
+class _Bound:
+    """How many threads are inside, and the limits that hold outside: the process has one of each for all threads."""
+
+    lock: threading.Lock
+    inside: int = 0
+    outside: tuple[int, int] = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+
+
+_bound = _Bound(threading.Lock())
+
+
+@contextmanager
+def _memory_bounded(memory_bytes: int) -> Iterator[None]:
+    with _bound.lock:
+        soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        if not _bound.inside:
+            _bound.outside = soft, hard
+        _bound.inside += 1
+        used = soft if _bound.inside > 1 else _data_bytes()
+        if used and _bound.outside[0] == resource.RLIM_INFINITY:
+            resource.setrlimit(resource.RLIMIT_DATA, (used + memory_bytes, hard))
+    try:
+        yield
+    finally:
+        with _bound.lock:
+            _bound.inside -= 1
+            if not _bound.inside:
+                resource.setrlimit(resource.RLIMIT_DATA, _bound.outside)
+
+
+@contextmanager
+def _time_bounded(seconds: float) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     is_over = False
 
     def stop(number: int, frame: FrameType | None) -> None:
         if not is_over:
             raise BeyondBounds(f"took more than {seconds:g} seconds of processor time")
 
-    before = signal.signal(signal.SIGVTALRM, stop) if is_timed else None
+    before = signal.signal(signal.SIGVTALRM, stop)
     try:
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
-        if is_timed:
-            # Again each second: code that clears up after one exception may be as slow.
-            signal.setitimer(signal.ITIMER_VIRTUAL, seconds, 1.0)
-        yield
-    except MemoryError:
-        raise BeyondBounds(f"needed more than {memory_bytes / 2**30:g} GiB of memory") from None
+        # Again each second: code that clears up after one exception may be as slow.
+        signal.setitimer(signal.ITIMER_VIRTUAL, seconds, 1.0)
+        try:
+            yield
+        finally:
+            is_over = True  # it may still be raised right before
     finally:
         is_over = True
-        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
-        if is_timed:
-            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-            signal.signal(signal.SIGVTALRM, before)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def _data_bytes() -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
+from contextlib import suppress
 
 import pytest
 
@@ -128,3 +130,46 @@ def test_other_threads_are_not_timed_and_nothing_fails_there():
     thread.start()
     thread.join()
     assert found == [499500]
+
+
+def test_threads_that_are_inside_at_the_same_time_leave_no_limit_behind():
+    """The one that entered first leaves first: the other one must not put back the limit that it found."""
+    import resource
+
+    before, steps = resource.getrlimit(resource.RLIMIT_DATA), [threading.Event() for _ in range(3)]
+    inside = []
+
+    def first():
+        with bounded(30, 2**28):
+            steps[0].set()
+            steps[1].wait()
+        steps[2].set()
+
+    def second():
+        steps[0].wait()
+        with bounded(30, 2**28):
+            steps[1].set()
+            steps[2].wait()
+            inside.append(resource.getrlimit(resource.RLIMIT_DATA)[0])
+
+    threads = [threading.Thread(target=work) for work in (first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert inside[0] != resource.RLIM_INFINITY and resource.getrlimit(resource.RLIMIT_DATA) == before
+    assert len(bytearray(2**30)) == 2**30
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.02, 0.03])
+def test_however_it_ends_nothing_is_left_behind(seconds):
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_DATA), signal.getsignal(signal.SIGVTALRM)
+    for _ in range(20):
+        with suppress(BeyondBounds), bounded(seconds, 2**30):
+            started = time.process_time()
+            while time.process_time() - started < seconds:
+                pass
+        assert (resource.getrlimit(resource.RLIMIT_DATA), signal.getsignal(signal.SIGVTALRM)) == before
+        assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
