@@ -22,7 +22,7 @@ def store(tmp_path):
 @pytest.mark.parametrize("key", ["a", "a/b", "a/d", "e", "link"])
 def test_the_folder_around_it_is_flushed_after_it_is_gone(store, key, remove, monkeypatch):
     flushed = []
-    monkeypatch.setattr(local, "_flush", lambda path: flushed.append((path, (store.root / key).exists())))
+    monkeypatch.setattr(local, "flush", lambda path: flushed.append((path, (store.root / key).exists())))
     remove(store, key)
     assert flushed == [((store.root / key).parent, False)]
     assert (store.root / "a" / "b" / "c").exists() == (key not in ("a", "a/b"))
