@@ -77,6 +77,13 @@ class Bench:
     def __init__(self, folder: Path, seed: int) -> None:
         self.folder, self.draw = folder, random.Random(seed)
 
+    @classmethod
+    def drawn(cls, folder: Path) -> Bench:
+        """One with texts of a new seed, which a test that fails shows."""
+        seed = secrets.randbits(32)
+        print(f"seed of the texts: {seed}")
+        return cls(folder, seed)
+
     def texts(self, name: str, count: int, longest: int = 12) -> dict[str, str]:
         """A dataset of random sentences that share prefixes."""
         path = self.folder / f"{name}.jsonl"

@@ -35,9 +35,7 @@ def cluster():
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory, models):
     """A job of some seconds, and the bytes that one uninterrupted process gives."""
-    seed = int.from_bytes(os.urandom(4))
-    print(f"seed of the texts: {seed}")
-    bench = Bench(tmp_path_factory.mktemp("plain"), seed)
+    bench = Bench.drawn(tmp_path_factory.mktemp("plain"))
     model = {"id": str(models("llama", num_hidden_layers=6)), "as": "tiny"}
     datasets = [bench.texts("long", 1200, longest=50)]
     bench.run("plain", [model], datasets, LOCAL)

@@ -107,9 +107,7 @@ def cluster(folder):
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory, models):
     """A job, and the bytes that one process gives with the whole model in memory."""
-    seed = int.from_bytes(os.urandom(4))
-    print(f"seed of the texts: {seed}")
-    bench = Bench(tmp_path_factory.mktemp("plain"), seed)
+    bench = Bench.drawn(tmp_path_factory.mktemp("plain"))
     model = {"id": str(models("llama", num_hidden_layers=6)), "as": "tiny"}
     datasets = [bench.texts("d", 448), bench.texts("e", 448)]
     bench.run("plain", [model], datasets, {"executor": "local"}, **SMALL)

@@ -19,8 +19,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from drillcore.errors import MissingExtraError, ModelError
-from drillcore.system.cached import flush, remembered_digest, remove, sweep
-from drillcore.system.files import cache_dir, file_digest, write_atomic
+from drillcore.system.cached import remembered_digest, remove, sweep
+from drillcore.system.files import cache_dir, file_digest, flush, write_atomic
 from drillcore.system.progress import tell
 
 DEMO_ID = "demo/smollm2-135m-instruct"

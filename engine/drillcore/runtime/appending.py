@@ -19,9 +19,8 @@ from drillcore.job.fields import LoadedJob
 from drillcore.job.groups import by_template, positions_of, reading_of
 from drillcore.job.inputs import Dataset
 from drillcore.store.places.folder_lock import locked
-from drillcore.store.places.local import flush
 from drillcore.system.bounds import problem_with, real_path
-from drillcore.system.files import cache_dir, replacing
+from drillcore.system.files import cache_dir, flush, replacing
 from drillcore.texts.adding.convert import converted, exactly
 from drillcore.texts.adding.given import NewRow
 from drillcore.texts.adding.standing import Standing, look, names_in

@@ -26,7 +26,7 @@ from uuid import uuid4
 import xxhash
 
 from drillcore.errors import RunError
-from drillcore.system.files import cache_dir, canonical, digest, file_digest
+from drillcore.system.files import cache_dir, canonical, digest, file_digest, flush
 from drillcore.system.progress import tell
 
 Value = TypeVar("Value")
@@ -263,15 +263,6 @@ def keep_within(folder: Path, num_bytes: int) -> None:
             return
         remove(path)
         total -= size
-
-
-def flush(path: Path) -> None:
-    """Flush a file, or the names in a folder, to disk. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def remembered_digest(path: Path, *, afresh: bool = False) -> str:

@@ -26,7 +26,7 @@ from drillcore.tokens.packs import build_packs
 from drillcore.tokens.places import Places
 from drillcore.tokens.sequences import Sequences
 from drillcore.tokens.widths import PackRule
-from support.backends import open_transformers
+from support.backends import mix_up_layers, open_transformers
 from support.plain import random_sentences
 from tools.architectures.tiny import architectures, random_model
 from tools.architectures.trial import some_sentences
@@ -307,14 +307,7 @@ def test_files_that_change_under_the_run_are_told_of_and_nothing_is_given(how, t
 
 
 def test_a_loader_that_mixes_up_layers_is_found_by_the_layers_that_accelerate_reads(models, monkeypatch):
-    load = LayerWeights.load
-
-    def mixed(self, layer):
-        load(self, layer)
-        for place in self.places[layer][:1]:
-            place.module._parameters[place.name].data.mul_(1.01)
-
-    monkeypatch.setattr(LayerWeights, "load", mixed)
+    mix_up_layers(monkeypatch)
     with pytest.raises(SelfCheckError, match=r"as it is streamed, gives other states .* and has other weights: 1: "):
         open_transformers(models("llama"), weights="streamed", threads=1)
 

@@ -18,13 +18,12 @@ from drillcore.backends.source import locate
 from drillcore.backends.transformers import loading
 from drillcore.backends.transformers.streamed.adapters import sharing_tree
 from drillcore.backends.transformers.streamed.choice import Choice, choose
-from drillcore.backends.transformers.streamed.weights import LayerWeights
 from drillcore.errors import JobError, ModelError, RunError, SelfCheckError
 from drillcore.job.extract import Extract
 from drillcore.job.model import Model
 from drillcore.tokens.sequences import Sequences
 from support.adapters import write_adapter
-from support.backends import open_transformers
+from support.backends import mix_up_layers, open_transformers
 from support.checkpoints import copied
 from support.eight_bit import write_eight_bits
 from support.plain import random_sentences
@@ -132,14 +131,7 @@ def test_layers_that_stay_keep_their_adapter(merged, models, tmp_path, monkeypat
 def test_layers_are_compared_with_those_of_accelerate_without_the_adapter(merged, models, tmp_path, monkeypatch):
     base = models("llama")
     adapter = write_adapter(base, tmp_path / "a", 0)
-    load = LayerWeights.load
-
-    def mixed(self, layer):
-        load(self, layer)
-        for place in self.places[layer][:1]:
-            place.module._parameters[place.name].data.mul_(1.01)
-
-    monkeypatch.setattr(LayerWeights, "load", mixed)
+    mix_up_layers(monkeypatch)
     with pytest.raises(SelfCheckError, match=r"has other weights: 1: self_attn.q_proj.weight, 2: self_attn.q_proj.w"):
         open_both(base, adapter, merged)
 

@@ -17,7 +17,7 @@ from zarr.storage import LocalStore
 
 from drillcore.errors import CommitError, DamageError
 from drillcore.store.places.hold import LATELY_SECONDS, Hold
-from drillcore.system.files import PARTIAL, replacing
+from drillcore.system.files import PARTIAL, flush, replacing
 
 
 def inside(root: Path, key: str) -> Path:
@@ -219,15 +219,6 @@ def _write(path: Path, pieces: Iterable[bytes], check: Callable[[], None]) -> No
         stream.flush()
         os.fsync(stream.fileno())
         check()
-
-
-def flush(path: Path) -> None:
-    """Bring a file, or the entries of a folder, to disk. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _refused(path: Path, error: OSError) -> CommitError:
