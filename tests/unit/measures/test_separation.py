@@ -286,7 +286,9 @@ def test_one_hot() -> None:
 def test_the_end_of_a_null_stays_within_the_range_of_its_measure(seed: int) -> None:
     """The layer that reaches farthest says how many deviations count, and another has its mean near 1."""
     rng = np.random.default_rng(seed)
-    rare_B, wide_B = rng.permutation(np.array([0.5] * 17 + [1.0] * 2)), rng.uniform(0.7, 1.0, 19)
+    rare_B = rng.permutation(np.array([0.5] * 17 + [1.0] * 2))
+    # Its mean of 0.85 and 2.9 deviations of 0.09 end above 1, whatever the noise.
+    wide_B = rng.permutation(np.linspace(0.7, 1.0, 19)) + rng.uniform(-0.01, 0.0, 19)
     layers = [{"probe": Bounds(1.0, 0.5, 1.0, null_B)} for null_B in (rare_B, wide_B)]
     ends_L = combine(layers).values_LMB[:, 0, 4]
     assert ends_L[1] == 1.0 and (ends_L <= 1.0).all() and (ends_L > 0.5).all()
