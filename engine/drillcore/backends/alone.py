@@ -32,6 +32,8 @@ QUANTISED_BOUND = 9e-2
 QUANTISED_AT_FIRST = 6e-2
 # A state that is further out is not explained by rounding in float32; a nearer one by so many times its own noise.
 LARGEST_NOISE, FLOAT32_NOISE_FACTOR = 1e-2, 4.0
+# The same of a lower precision: a nearer one is explained by 3 times what other ways to compute it give.
+LARGEST_LOWER_NOISE = QUANTISED_BOUND
 # A sentence this many times as noisy as the middle one says nothing about the others.
 OUTLIER = 4.0
 # An undecided router, or indexer, takes other experts after rounding in a lower precision: only gross errors count.

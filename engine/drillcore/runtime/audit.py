@@ -15,7 +15,15 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from drillcore.backends.alone import FLOAT32_NOISE_FACTOR, LARGEST_NOISE, Alone, relative_errors
+from drillcore.backends.alone import (
+    FLOAT32_NOISE_FACTOR,
+    LARGEST_LOWER_NOISE,
+    LARGEST_NOISE,
+    ONE_STEP,
+    SINGLE_NOISE_FACTOR,
+    Alone,
+    relative_errors,
+)
 from drillcore.store.reader import Coordinate
 from drillcore.store.states import StatesReader
 from drillcore.tokens.places import Places
@@ -183,20 +191,22 @@ def _wrong(
 def confirmed(
     found: Comparison, alone: Alone, rows: Witness, noise_of: Callable[[Witness], NDArray[np.float64]]
 ) -> list[Wrong]:
-    """The wrong rows, less those that float32 itself is that far from float64 for.
+    """The wrong rows, less those that plain `transformers` is that far off for.
 
-    rows: that were compared. noise_of: gives how far, by sentence and layer; asked for suspects alone.
+    rows: that were compared. noise_of: gives how far, by sentence and layer, as `suspects_noise` does; asked for
+    suspects alone.
     """
-    noisy = [w for w in found.wrong if w.error < LARGEST_NOISE]
-    if not noisy or {alone.dtype, alone.own_dtype} != {"float32"}:
+    is_lower = alone.own_dtype in ONE_STEP
+    noisy = [w for w in found.wrong if w.error < (LARGEST_LOWER_NOISE if is_lower else LARGEST_NOISE)]
+    if not noisy or alone.quantised or alone.dtype != "float32" or alone.own_dtype not in ("float32", *ONE_STEP):
         return list(found.wrong)
     place = {int(row): c for c, row in enumerate(found.rows_C)}
     noise_CK = noise_of(rows.take(np.array([place[w.sentence] for w in noisy], np.int64)))
-    explained = {
-        w.sentence
-        for w, noise_K in zip(noisy, noise_CK, strict=True)
-        if w.error <= w.bound + FLOAT32_NOISE_FACTOR * float(noise_K.max())
-    }
+    allowed = [
+        max(w.bound, SINGLE_NOISE_FACTOR * noise) if is_lower else w.bound + FLOAT32_NOISE_FACTOR * noise
+        for w, noise in zip(noisy, noise_CK.max(axis=1).tolist(), strict=True)
+    ]
+    explained = {w.sentence for w, most in zip(noisy, allowed, strict=True) if w.error <= most}
     return [w for w in found.wrong if w.sentence not in explained]
 
 

@@ -232,7 +232,7 @@ class _ModelRows:
             )
 
     def _noise(self, layers: Sequence[int], rows: Witness) -> NDArray[np.float64]:
-        from drillcore.backends.transformers.plain import float32_noise, plain_model
+        from drillcore.backends.transformers.plain import plain_model, suspects_noise
 
         with plain_model(self._source, self._extract, layers) as loaded:
-            return float32_noise(loaded, layers, rows.tokens, rows.places)
+            return suspects_noise(loaded, layers, rows.tokens, rows.places)

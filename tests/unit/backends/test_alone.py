@@ -11,7 +11,13 @@ from transformers import AutoModelForCausalLM
 from drillcore.backends.alone import Alone, relative_errors
 from drillcore.backends.base import all_states
 from drillcore.backends.source import locate
-from drillcore.backends.transformers.plain import alone_states, compute_alone, float32_noise, plain_model
+from drillcore.backends.transformers.plain import (
+    alone_states,
+    compute_alone,
+    float32_noise,
+    plain_model,
+    suspects_noise,
+)
 from drillcore.job.extract import Extract
 from drillcore.job.model import Model
 from drillcore.tokens.sequences import Sequences
@@ -53,6 +59,7 @@ def test_the_model_is_put_back_bit_for_bit(models, seed):
         before = {name: t.clone() for name, t in loaded.causal.state_dict().items()}
         compute_alone(loaded, range(5), sentences)
         float32_noise(loaded, range(5), sentences)
+        suspects_noise(loaded, range(5), sentences)
         after = loaded.causal.state_dict()
     assert all(t.dtype == after[n].dtype and t.equal(after[n]) for n, t in before.items())
 
@@ -80,10 +87,13 @@ def test_right_states_of_a_lower_precision_are_far_from_condemned(models, dtype,
     sentences = Sequences.of(random_sentences(seed, VOCAB, count=60))
     backend, _ = open_transformers(models(), dtype=dtype, device="cpu")
     alone, states_NKH = backend.alone(sentences), all_states(backend, sentences)
+    with plain_model(source_of(models()), Extract(dtype=dtype, threads=1), range(5)) as loaded:
+        noise_C = suspects_noise(loaded, range(5), sentences).max(axis=1)
     draw = np.random.default_rng(seed)
     for _ in range(100):
         rows = draw.choice(60, 5, replace=False)
         errors_CK = relative_errors(states_NKH[rows], alone.states_CKH[rows])
-        assert (errors_CK <= 0.8 * alone.take(rows).bounds_CK(dtype)).all()
+        allowed_CK = np.maximum(alone.take(rows).bounds_CK(dtype), 3 * noise_C[rows, None])
+        assert (errors_CK <= 0.8 * allowed_CK).all()
         others_CK = relative_errors(np.roll(states_NKH[rows], 1, axis=0), alone.states_CKH[rows])
         assert len(np.unique(alone.states_CKH[rows, -1], axis=0)) < 5 or (others_CK.max(axis=1) > 0.2).all()

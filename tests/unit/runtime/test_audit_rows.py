@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from zarr.storage import LocalStore
@@ -113,3 +115,24 @@ def test_the_noise_of_float32_explains_a_small_excess_and_no_large_one(stored):
 
     left = confirmed(found, exact, Sequences.of([[2], [5], [6]]), noise)
     assert [w.sentence for w in left] == [5, 6] and asked == [[[2], [5]]]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_other_ways_of_a_lower_precision_explain_three_times_their_noise_and_no_gross_error(stored, dtype):
+    states, write = stored
+    rows = np.array([2, 5, 6])
+    exact = alone(states.copy(), rows, own_dtype=dtype)
+    for row in (2, 5):
+        states[row] *= 1.05
+    states[6] *= 1.1
+    found = compare(write(), rows, exact, (0, 2, 4), dtype)
+    assert [w.sentence for w in found.wrong] == [2, 5, 6]
+    asked = []
+
+    def noise(tokens):
+        asked.append([ids.tolist() for ids in tokens])
+        return np.array([[0, 0.017, 0], [0, 0.016, 0]])
+
+    left = confirmed(found, exact, Sequences.of([[2], [5], [6]]), noise)
+    assert [w.sentence for w in left] == [5, 6] and asked == [[[2], [5]]]
+    assert confirmed(found, replace(exact, quantised=True), Sequences.of([[2], [5], [6]]), noise) == list(found.wrong)

@@ -61,6 +61,23 @@ def compute_alone(loaded: Loaded, layers: Sequence[int], sentences: Sequences, p
 
 
 @pinned()
+def suspects_noise(
+    loaded: Loaded, layers: Sequence[int], sentences: Sequences, places: Places | None = None
+) -> NDArray[np.float64]:
+    """How far plain `transformers` is off for each sentence [C, K], asked of those that seem to be wrong.
+
+    In float32 from float64; in a lower precision from float32, the largest of what other ways to compute give: a
+    sentence amplifies the rounding of one way and not that of another. Zero for quantised weights.
+    """
+    if loaded.is_quantised or loaded.dtype == torch.float32:
+        return float32_noise(loaded, layers, sentences, places)
+    found = _other_ways(loaded, layers, sentences, sentences, places)
+    with loaded.in_precision(torch.float32):
+        exact_CKH = single_states(loaded, layers, sentences, places)
+    return _largest(found, exact_CKH)
+
+
+@pinned()
 def float32_noise(
     loaded: Loaded, layers: Sequence[int], sentences: Sequences, places: Places | None = None
 ) -> NDArray[np.float64]:
@@ -92,9 +109,17 @@ def quantised_noise(
     noise_CK = np.zeros(alone_CKH.shape[:2])
     if not len(sentences):
         return noise_CK
-    tokens, draw = np.concatenate([np.asarray(s, np.int64) for s in sentences]), np.random.default_rng(0)
     chosen = np.unique(np.linspace(0, len(sentences) - 1, MEASURED).astype(np.int64))
-    sentences, places = sentences.take(chosen), None if places is None else places.take(chosen)
+    some = sentences.take(chosen), None if places is None else places.take(chosen)
+    noise_CK[chosen] = _largest(_other_ways(loaded, layers, sentences, *some), alone_CKH[chosen])
+    return noise_CK
+
+
+def _other_ways(
+    loaded: Loaded, layers: Sequence[int], texts: Sequences, sentences: Sequences, places: Places | None
+) -> list[NDArray[np.float32]]:
+    """States [C, K, H] of sentences in batches with others, cut from the texts, and alone with another attention."""
+    tokens, draw = np.concatenate([np.asarray(s, np.int64) for s in texts]), np.random.default_rng(0)
     found = []
     for _ in range(NUM_BATCHES):
         starts = draw.integers(0, len(tokens), (len(sentences), COMPANIONS, 1))
@@ -103,8 +128,11 @@ def quantised_noise(
     with _other_attention(loaded.causal) as is_other:
         if is_other:
             found.append(single_states(loaded, layers, sentences, places))
-    noise_CK[chosen] = np.max([np.nan_to_num(relative_errors(f, alone_CKH[chosen])) for f in found], axis=0)
-    return noise_CK
+    return found
+
+
+def _largest(found: Sequence[NDArray[np.float32]], want_CKH: NDArray[np.float32]) -> NDArray[np.float64]:
+    return np.asarray(np.max([np.nan_to_num(relative_errors(f, want_CKH)) for f in found], axis=0))
 
 
 @contextmanager

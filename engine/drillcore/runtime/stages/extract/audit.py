@@ -255,7 +255,7 @@ class ModelAudit:
         return failed
 
     def _confirmed(self, found: Found) -> list[Wrong]:
-        """The wrong rows, less those that float32 itself is that noisy for."""
+        """The wrong rows, less those that the model's dtype itself is that noisy for."""
         loaded, pair = self._context.inputs.loaded, found.target.pair
         base, layers = str(loaded.base.resolve()), found.target.shape.layers
 
@@ -295,7 +295,7 @@ class ModelAudit:
 
 @dataclass(frozen=True)
 class NoiseTask:
-    """Sentences of a model whose noise in float32 is asked for."""
+    """Sentences of a model whose noise is asked for."""
 
     model: Model
     base: str
@@ -305,11 +305,11 @@ class NoiseTask:
 
 
 def noise_of(task: NoiseTask) -> NDArray[np.float64]:
-    """How far float32 is from float64 for each sentence alone [C, K]."""
-    from drillcore.backends.transformers.plain import float32_noise, plain_model
+    """How far plain `transformers` is off for each sentence [C, K]."""
+    from drillcore.backends.transformers.plain import plain_model, suspects_noise
 
     with plain_model(locate(task.model, Path(task.base)), task.extract, task.layers) as loaded:
-        return float32_noise(loaded, task.layers, task.rows.tokens, task.rows.places)
+        return suspects_noise(loaded, task.layers, task.rows.tokens, task.rows.places)
 
 
 def shards_of(found: Found, wrong: Sequence[Wrong]) -> list[int]:
