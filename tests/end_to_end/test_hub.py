@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import pytest
 
 import drillcore
 from drillcore.errors import DamageError, InputError, JobError, StoreError
+from drillcore.store.places import hub
+from drillcore.store.places.files import read_file
 from support.hub_server import TOKEN, hub_server
 
 pytest_plugins = ["support.small_store_fixtures"]
@@ -73,6 +76,33 @@ def test_a_layer_is_read_by_ranges_of_its_shard(server, small_store):
     asked = [(path, part) for _, path, part in server.asked if "/hidden_states/c/" in path]
     assert asked and all(part.startswith("bytes=") for _, part in asked)
     np.testing.assert_array_equal(one, drillcore.open(small_store)["m/d"].hidden_states.sel(layer=2).values)
+
+
+@pytest.mark.parametrize("read", [drillcore.open, drillcore.show, drillcore.verify])
+def test_nothing_small_is_asked_for_twice(read, server, small_store):
+    address = drillcore.push(small_store, "hf://datasets/me/states").address
+    server.asked.clear()
+    read(address)
+    files = [(path, part) for _, path, part in server.asked if "/resolve/" in path]
+    assert 20 < len(files) == len(set(files))
+
+
+def test_what_is_kept_of_the_hub_is_bounded_and_what_is_large_is_not_kept(server, small_store, monkeypatch):
+    pushed = drillcore.push(small_store, "hf://datasets/me/states")
+    place = hub.open_hub(pushed.address)
+    keys = sorted(p.relative_to(small_store).as_posix() for p in small_store.rglob("zarr.json"))[:8]
+    sizes = [(small_store / key).stat().st_size for key in keys]
+    monkeypatch.setattr(hub, "KEPT_BYTES", max(sizes) - 1)
+    monkeypatch.setattr(hub, "KEPT_TOGETHER", 2 * max(sizes))
+    for _ in range(3):
+        for key in [*keys, "no/such/file"]:
+            data = read_file(place, key)
+            assert data == ((small_store / key).read_bytes() if key in keys else None)
+            kept = list(place._kept.values())
+            assert max(sizes) not in map(len, filter(None, kept))
+            assert sum(len(data or b"") for data in kept) == place._kept_bytes <= 2 * max(sizes)
+    again = pickle.loads(pickle.dumps(place))
+    assert again == place and again != hub.HubPlace(place.repo, "0" * 40, place.path) and not again._kept
 
 
 def test_a_store_stays_what_it_was_while_it_is_read(server, own_store):

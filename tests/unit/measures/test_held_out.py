@@ -33,9 +33,11 @@ def planted(rng, label, effect, size=8):
 def test_it_is_the_discriminant_of_the_train_rows_tested_on_the_others(seed, num_labels, standardise):
     rng = np.random.default_rng(seed)
     label, is_test = rng.integers(0, num_labels, 3000), split(rng, 3000, 1000)
-    states = planted(rng, label, 2.0)
+    # Each label has a direction of its own: along one line regression tells those in the middle less well.
+    states = planted(rng, label, 0.0)
+    states[np.arange(3000), label] += 2
     # The train rows alone decide: they do not know of this direction.
-    states[is_test, 1] += 2 * label[is_test] * (num_labels == 2)
+    states[is_test, 5] += 2 * label[is_test] * (num_labels == 2)
     settings = PROBE.model_copy(update={"standardise": standardise})
     draws = make_draws(label, None, settings, 3000, is_test)
     bounds = measure_layer(states, settings, draws)
@@ -43,7 +45,7 @@ def test_it_is_the_discriminant_of_the_train_rows_tested_on_the_others(seed, num
         states[~is_test], label[~is_test]
     )
     said = theirs.predict(states[is_test])
-    assert bounds["probe"].value == pytest.approx(balanced_accuracy_score(label[is_test], said), abs=0.03)
+    assert bounds["probe"].value == pytest.approx(balanced_accuracy_score(label[is_test], said), abs=0.01)
     assert list(bounds) == ["probe", "auroc", "recall_at_1_fpr"][: 3 if num_labels == 2 else 1]
     if num_labels == 2:
         score = theirs.decision_function(states[is_test])

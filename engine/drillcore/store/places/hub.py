@@ -16,6 +16,8 @@ from drillcore.system.hub import asking, commit_of
 
 PREFIX = "hf://"
 FORM = "hf://datasets/ORG/NAME, with @REVISION and a path below it where they are needed"
+# Small files and ranges stay in memory: opening a store reads its documents dozens of times. All go where they fill it.
+KEPT_BYTES, KEPT_TOGETHER = 2**20, 64 * 2**20
 ADDRESS = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+)(?:@([\w./-]+?))?(?:/+([^@]*))?")
 
 
@@ -44,7 +46,8 @@ class HubAddress:
 class HubPlace(Store):
     """Zarr's view of a folder of a data set, read-only; raises StoreError where the hub refuses or cannot be reached.
 
-    commit: that is read, whatever the branch holds meanwhile.
+    commit: that is read, whatever the branch holds meanwhile. What was read of it is asked for once, if it is small:
+    at a commit nothing changes.
     """
 
     supports_writes = False
@@ -54,9 +57,14 @@ class HubPlace(Store):
     def __init__(self, repo: str, commit: str, path: str) -> None:
         super().__init__(read_only=True)
         self.repo, self.commit, self.path = repo, commit, path
+        self._kept: dict[tuple[str, ByteRequest | None], bytes | None] = {}
+        self._kept_bytes = 0
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, HubPlace) and vars(self) == vars(other)
+        return isinstance(other, HubPlace) and str(self) == str(other)
+
+    def __reduce__(self) -> tuple[type[HubPlace], tuple[str, str, str]]:
+        return HubPlace, (self.repo, self.commit, self.path)
 
     def __str__(self) -> str:
         return f"{PREFIX}datasets/{self.repo}@{self.commit}/{self.path}".rstrip("/")
@@ -66,8 +74,23 @@ class HubPlace(Store):
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """Bytes of a file, or of a range of it; None where there is no such file."""
-        data = await asyncio.to_thread(_fetch, self.repo, self.commit, self._name(key), byte_range)
+        asked = (key, byte_range)
+        if asked in self._kept:
+            data = self._kept[asked]
+        else:
+            data = await asyncio.to_thread(_fetch, self.repo, self.commit, self._name(key), byte_range)
+            self._keep(asked, data)
         return None if data is None else prototype.buffer.from_bytes(data)
+
+    def _keep(self, asked: tuple[str, ByteRequest | None], data: bytes | None) -> None:
+        size = len(data or b"")
+        if size > KEPT_BYTES:
+            return
+        if self._kept_bytes + size > KEPT_TOGETHER or len(self._kept) > KEPT_TOGETHER // 1024:
+            self._kept.clear()
+            self._kept_bytes = 0
+        self._kept[asked] = data
+        self._kept_bytes += size
 
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
