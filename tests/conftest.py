@@ -12,6 +12,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Two processes test at once with all cores each: threads that wait for others by spinning keep these from their core.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from support.tiny import tiny_model
 
