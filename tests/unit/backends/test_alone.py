@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from transformers import AutoModelForCausalLM
 
 from drillcore.backends.alone import Alone, relative_errors
@@ -16,14 +17,17 @@ from drillcore.backends.transformers.plain import (
     compute_alone,
     float32_noise,
     plain_model,
+    single_states,
     suspects_noise,
 )
 from drillcore.job.extract import Extract
 from drillcore.job.model import Model
 from drillcore.tokens.sequences import Sequences
 from support.backends import open_transformers
+from support.models_table import layers_of
 from support.plain import plain_states, random_sentences, relative_error
 from support.tiny import VOCAB
+from tools.architectures.tiny import architectures, random_model
 
 
 def source_of(folder):
@@ -62,6 +66,42 @@ def test_the_model_is_put_back_bit_for_bit(models, seed):
         suspects_noise(loaded, range(5), sentences)
         after = loaded.causal.state_dict()
     assert all(t.dtype == after[n].dtype and t.equal(after[n]) for n, t in before.items())
+
+
+@pytest.mark.parametrize("weights", ["resident", "streamed"])
+@pytest.mark.parametrize("architecture", ["llama", "mixtral", "mamba"])
+def test_float32_is_compared_with_float64_and_all_is_put_back(models, architecture, weights, seed):
+    """Experts by grouped products take no float64: they compute one after the other meanwhile."""
+    sentences = Sequences.of(random_sentences(seed, VOCAB, count=3))
+    extract = Extract(dtype="float32", weights=weights, threads=1)
+    with plain_model(source_of(models(architecture)), extract, range(5)) as loaded:
+        before = loaded.causal.get_experts_implementation()
+        states_CKH = single_states(loaded, range(5), sentences)
+        for noise_CK in (float32_noise(loaded, range(5), sentences), suspects_noise(loaded, range(5), sentences)):
+            assert 0 < noise_CK[:, -1].max() < 1e-5
+        assert loaded.causal.get_experts_implementation() == before
+        assert single_states(loaded, range(5), sentences).tobytes() == states_CKH.tobytes()
+
+
+def test_an_architecture_that_does_not_compute_in_float64_has_no_noise_known(tmp_path, seed):
+    """Values of XGLM's masks fit no float64; what is out of bounds is then wrong."""
+    random_model("xglm", with_images=False).save_pretrained(tmp_path / "model")
+    sentences = Sequences.of(random_sentences(seed, 90, count=3))
+    with plain_model(source_of(tmp_path / "model"), Extract(threads=1), [0, 1]) as loaded:
+        states_CKH = single_states(loaded, [0, 1], sentences)
+        with pytest.raises(RuntimeError, match="overflow"), loaded.in_precision(torch.float64):
+            single_states(loaded, [0, 1], sentences)
+        assert not float32_noise(loaded, [0, 1], sentences).any()
+        assert single_states(loaded, [0, 1], sentences).tobytes() == states_CKH.tobytes()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", [k for k in architectures(with_images=False) if layers_of(k)])
+def test_the_noise_of_every_architecture_can_be_asked_for(kind, tmp_path, seed):
+    random_model(kind, with_images=False).save_pretrained(tmp_path / "model")
+    sentences = Sequences.of(random_sentences(seed, 90, count=2))
+    with plain_model(source_of(tmp_path / "model"), Extract(threads=1), [0, 1]) as loaded:
+        assert suspects_noise(loaded, [0, 1], sentences).max() < 1e-4
 
 
 def made(noise_CK, dtype="float32", own_dtype="bfloat16", routed=False):

@@ -27,6 +27,7 @@ from drillcore.tokens.places import Places
 from drillcore.tokens.sequences import Sequences
 from drillcore.tokens.widths import PackRule
 from support.backends import mix_up_layers, open_transformers
+from support.models_table import layers_of
 from support.plain import random_sentences
 from tools.architectures.tiny import architectures, random_model
 from tools.architectures.trial import some_sentences
@@ -79,14 +80,6 @@ def assert_same_in_host(streamed, resident, blocks) -> None:
         for work, block in zip(works, blocks, strict=True):
             np.testing.assert_array_equal(states_of(streamed, work), all_states(resident, block))
     assert len(freed) >= 2 * len(works)
-
-
-def layers_of(kind: str) -> str:
-    """The layers that docs/models.md says an architecture runs with; empty where it does not run."""
-    lines = Path("docs/models.md").read_text(encoding="utf-8").splitlines()
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
-    ran = {row[0]: row[3] for row in rows if len(row) == 5 and row[1] in ("packed", "padded", "equal")}
-    return ran.get(kind, "")
 
 
 def check_architecture(kind: str, folder: Path) -> None:

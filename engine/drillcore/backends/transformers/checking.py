@@ -199,8 +199,8 @@ def _refuse_unless_causal(checked: Checked, sentences: Sequences) -> None:
         difference = find(bound)
         if difference is not None and difference < LARGEST_NOISE and loaded.dtype == torch.float32:
             # A deep model may be that noisy in float32: float64 tells.
-            with loaded.in_precision(torch.float64):
-                difference = find(FLOAT64_BOUND)
+            exact = loaded.in_float64(lambda: [find(FLOAT64_BOUND)])
+            difference = difference if exact is None else exact[0]
     if difference is not None:
         raise ModelError(
             f"model {loaded.model} is not a causal decoder: what follows a token changes its state by {difference:.1g}",
@@ -223,8 +223,9 @@ def _without_noise(
     if not len(suspects):
         return errors_C
     result_C = list(errors_C)
-    with checked.loaded.in_precision(torch.float64):
-        exact_CKH = checked.alone(sentences.take(suspects))
+    exact_CKH = checked.loaded.in_float64(lambda: checked.alone(sentences.take(suspects)))
+    if exact_CKH is None:
+        return errors_C
     ours_C = checked.errors(states_CKH[suspects], exact_CKH, checked.loaded.dtype)
     noise_C = checked.differences(alone_CKH[suspects], exact_CKH)
     for c, ours, noise in zip(suspects.tolist(), ours_C, noise_C, strict=True):

@@ -21,7 +21,7 @@ from drillcore.backends.transformers.dequantised import config_argument
 from drillcore.backends.transformers.ending import Ending, find_ending, narrowing_of, near
 from drillcore.backends.transformers.fit import Fit, examine
 from drillcore.backends.transformers.parts import Parts, find_parts
-from drillcore.backends.transformers.precision import can_be_raised, computing_in
+from drillcore.backends.transformers.precision import can_be_raised, computing_in, experts_in
 from drillcore.backends.transformers.quantised import check_quantised, is_quantised, quantization_config, unpack
 from drillcore.backends.transformers.shards import Shards, plan_argument, unwrap
 from drillcore.backends.transformers.spreading import refuse_offload, refuse_offloaded
@@ -82,6 +82,7 @@ class Loaded:
     def in_precision(self, dtype: torch.dtype) -> Iterator[None]:
         """A context in which it computes in a higher precision."""
         with ExitStack() as stack:
+            stack.enter_context(experts_in(self.causal, dtype))
             if self.streamed is not None:
                 stack.enter_context(self.streamed.in_precision(dtype))
             else:
@@ -89,6 +90,16 @@ class Loaded:
             if self.shards is not None:
                 stack.enter_context(self.shards.in_precision(dtype))
             yield
+
+    def in_float64(self, compute: Callable[[], Result]) -> Result | None:
+        """What this gives in float64; None where the architecture does not compute in it (XGLM's masks overflow)."""
+        try:
+            with self.in_precision(torch.float64):
+                return compute()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:
+            return None
 
     @property
     def final_norm(self) -> Callable[[Tensor], Tensor] | None:

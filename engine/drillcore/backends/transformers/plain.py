@@ -83,14 +83,13 @@ def float32_noise(
 ) -> NDArray[np.float64]:
     """How far float32 is from float64 for each sentence alone [C, K]: rare tokens amplify rounding a hundredfold.
 
-    Zero for quantised weights, which have no values in float64.
+    Zero for quantised weights, which have no values in float64, and where the architecture does not compute in it.
     """
     if loaded.is_quantised:
         return np.zeros((len(sentences), len(layers)))
     single_CKH = single_states(loaded, layers, sentences, places)
-    with loaded.in_precision(torch.float64):
-        double_CKH = single_states(loaded, layers, sentences, places)
-    return np.nan_to_num(relative_errors(single_CKH, double_CKH))
+    double_CKH = loaded.in_float64(lambda: single_states(loaded, layers, sentences, places))
+    return np.nan_to_num(relative_errors(single_CKH, single_CKH if double_CKH is None else double_CKH))
 
 
 def quantised_noise(

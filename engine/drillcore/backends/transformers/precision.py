@@ -50,6 +50,20 @@ def computing_in(causal: nn.Module, decoder_layers: nn.ModuleList, dtype: torch.
         lowered(before)
 
 
+@contextmanager
+def experts_in(causal: Any, dtype: torch.dtype) -> Iterator[None]:
+    """Let a model's experts compute one after the other in float64, which grouped products do not take."""
+    if dtype != torch.float64 or not hasattr(causal, "get_experts_implementation"):
+        yield
+        return
+    before = causal.get_experts_implementation()
+    causal.set_experts_implementation("eager")
+    try:
+        yield
+    finally:
+        causal.set_experts_implementation(before)
+
+
 def tensors_of(module: nn.Module) -> list[Tensor]:
     """Parameters and buffers, each once."""
     return list({id(t): t for t in (*module.parameters(), *module.buffers())}.values())

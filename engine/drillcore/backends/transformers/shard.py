@@ -21,7 +21,7 @@ import torch
 from drillcore.backends.device import choose_device
 from drillcore.backends.source import locate
 from drillcore.backends.transformers.loading import load_shard
-from drillcore.backends.transformers.precision import computing_in
+from drillcore.backends.transformers.precision import computing_in, experts_in
 from drillcore.backends.transformers.shards import READY, Pass, Start, join, on_device, store_at
 from drillcore.backends.transformers.ways import register
 
@@ -45,8 +45,9 @@ def main() -> None:
             register(passed.attention)
             causal.set_attn_implementation(passed.attention)
         arguments: dict[str, Any] = on_device(passed.kwargs, device)
-        raised = passed.dtype is not None and passed.dtype != own
-        with computing_in(causal, layers, passed.dtype or own) if raised else nullcontext(), torch.inference_mode():
+        dtype = passed.dtype or own
+        raised = computing_in(causal, layers, dtype) if dtype != own else nullcontext()
+        with raised, experts_in(causal, dtype), torch.inference_mode():
             decoder(*on_device(passed.args, device), **arguments)
 
 
