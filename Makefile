@@ -51,7 +51,7 @@ check: $(INSTALLED) ## Lint, types, import layers, sizes, dependencies, schemas,
 page: ## Install ESLint, with which `make check` then looks at the scripts of the report's page (needs npm)
 	@npm install --silent --no-save --no-package-lock --no-audit --no-fund --prefix tools/page
 
-test: $(INSTALLED) ## The test suite, in two processes (TEST_PROCESSES=1 for one; 20 minutes on two cores)
+test: $(INSTALLED) ## The test suite, in two processes (TEST_PROCESSES=1 for one; 40 minutes on two cores)
 	@echo "== testing; the demo model is fetched once"
 	@$(BIN)/drillcore demo-model
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
