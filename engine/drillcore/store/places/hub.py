@@ -16,7 +16,8 @@ from drillcore.system.hub import asking, commit_of
 
 PREFIX = "hf://"
 FORM = "hf://datasets/ORG/NAME, with @REVISION and a path below it where they are needed"
-# Small files and ranges stay in memory: opening a store reads its documents dozens of times. All go where they fill it.
+# Small files and ranges are kept in memory, since opening a store reads its documents dozens of times. All are dropped
+# when together they would be larger than this.
 KEPT_BYTES, KEPT_TOGETHER = 2**20, 64 * 2**20
 ADDRESS = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+)(?:@([\w./-]+?))?(?:/+([^@]*))?")
 
